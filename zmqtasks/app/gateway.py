@@ -1,0 +1,82 @@
+"""What tasks and handles need from the process they are in.
+
+There are two gateways: the client of a producing process (``node/client.py``), which
+owns tasks, and the one inside a pool child (``pools/child.py``), which passes calls on
+to the owner of the running task. Code in ``app/`` knows only this protocol.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple, Protocol
+
+from zmqtasks.wire.messages import Kind, Outcome, StateRecord
+
+
+class Call(NamedTuple):
+    """One call to submit. ``body`` is the encoded arguments."""
+
+    id: bytes
+    kind: Kind
+    body: bytes
+    ext: dict[str, Any] | None
+
+
+class Ticket(Protocol):
+    """Receives outcomes; ``AsyncResult`` and ``ResultSet`` hold one each."""
+
+    def settled(self, task_id: bytes, outcome: Outcome) -> None:
+        """The task's final outcome. Called on the I/O thread: must not block or raise."""
+
+
+class Gateway(Protocol):
+    """Submits calls and answers questions. Thread-safe, and refuses after a fork."""
+
+    #: True inside a running task, where waiting for another task is refused.
+    inside_task: bool
+
+    def new_ids(self, count: int) -> list[bytes]:
+        """Ids for calls to come."""
+
+    def submit(
+        self,
+        calls: Sequence[Call],
+        ticket: Ticket,
+        *,
+        wait_s: float | None = None,
+        require_worker_s: float | None = None,
+        delivery: str = "at_least_once",
+    ) -> None:
+        """Take these calls over; their outcomes go to ``ticket``.
+
+        Args:
+            wait_s: how long to wait for room when too many tasks are open (None: the
+                setting ``submit_timeout_s``; 0: do not wait).
+            require_worker_s: raise NoWorkers unless a worker that can run it is, or
+                comes, in sight within so many seconds.
+            delivery: "at_least_once" or "at_most_once" (PUSH/PULL, no redelivery).
+
+        Raises:
+            MeshOverloaded: no room in time; none of the calls was accepted.
+            NoWorkers: see above; none of the calls was accepted.
+        """
+
+    def states(self, ids: Sequence[bytes], timeout_s: float) -> dict[bytes, StateRecord]:
+        """What is known of these tasks: own ones at once, else store, owner, everybody.
+
+        An id that nobody knows has state UNKNOWN once all have answered, else PENDING.
+        """
+
+    def watch(self, ids: Sequence[bytes], ticket: Ticket) -> None:
+        """Tell the ticket when these tasks, submitted elsewhere, settle. An id found
+        to be unknown to everybody is told with ``Outcome.status`` UNKNOWN_STATUS."""
+
+    def forget(self, ids: Sequence[bytes]) -> None:
+        """Drop their outcomes here and in the stores."""
+
+    def describe(self, task_id: bytes) -> str:
+        """One sentence about where the task is, for error messages."""
+
+
+#: Status of the made-up outcome that tells a ticket that nobody knows its task.
+UNKNOWN_STATUS = 255

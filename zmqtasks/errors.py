@@ -1,0 +1,175 @@
+"""Every exception that zmqtasks raises, as one tree.
+
+::
+
+    ZmqTasksError
+    ├── ConfigError               a setting, URL, option or file that cannot be used
+    ├── AppLoadError              the application module could not be imported
+    ├── ProtocolError
+    │   ├── LocalProtocolError    we broke a rule: a bug
+    │   └── RemoteProtocolError   the peer did: counted, logged once, dropped
+    │       ├── DecodeError
+    │       ├── FrameTooLarge
+    │       └── VersionMismatch
+    ├── SecurityError
+    │   ├── KeyRequired
+    │   └── KeyUnusable
+    ├── SubmitError
+    │   └── SubmitRejected        certain: the task was NOT accepted
+    │       ├── MeshOverloaded
+    │       ├── NoWorkers
+    │       ├── PayloadTooLarge
+    │       └── PayloadTypeError  also a TypeError
+    ├── TaskError                 raised by AsyncResult.get()
+    │   ├── TaskFailed
+    │   ├── MaxRetriesExceededError
+    │   ├── TimeLimitExceeded
+    │   ├── WorkerLostError
+    │   │   └── TaskDead
+    │   ├── TaskRevokedError
+    │   │   └── TaskExpired
+    │   └── TaskUnknown
+    ├── TimeoutError              the wait ended, which says nothing about the task
+    └── StoreError
+
+Messages name the thing, the reason and the remedy. Foreign exceptions
+(``zmq.ZMQError``, ``sqlite3.Error``) are translated where they arise and never
+leave the package.
+"""
+
+from __future__ import annotations
+
+import builtins
+
+
+class ZmqTasksError(Exception):
+    """Base of every exception raised by zmqtasks."""
+
+
+class ConfigError(ZmqTasksError):
+    """A setting, option, URL or file that cannot be used."""
+
+
+class AppLoadError(ZmqTasksError):
+    """The application could not be loaded; carries the traceback as text."""
+
+    def __init__(self, message: str, traceback: str = "") -> None:
+        super().__init__(message)
+        #: The traceback of the failed import as text, "" when there is none.
+        self.traceback = traceback
+
+
+class ProtocolError(ZmqTasksError):
+    """Abstract: the wire protocol was broken, see the two subclasses."""
+
+
+class LocalProtocolError(ProtocolError):
+    """We broke the protocol: a bug in zmqtasks."""
+
+
+class RemoteProtocolError(ProtocolError):
+    """A peer broke the protocol: its message is counted and dropped."""
+
+
+class DecodeError(RemoteProtocolError):
+    """Bytes that are no message of this protocol."""
+
+
+class FrameTooLarge(RemoteProtocolError):
+    """A message over the limits of ``limits.py``."""
+
+
+class VersionMismatch(RemoteProtocolError):
+    """No protocol version is common to both ends."""
+
+
+class SecurityError(ZmqTasksError):
+    """Something was refused for safety."""
+
+
+class KeyRequired(SecurityError):
+    """An address beyond this host needs a mesh key."""
+
+
+class KeyUnusable(SecurityError):
+    """A key file is missing, unreadable, malformed or readable by others."""
+
+
+class SubmitError(ZmqTasksError):
+    """A call could not be submitted."""
+
+
+class SubmitRejected(SubmitError):
+    """Certain: the task was not accepted and will not run."""
+
+
+class MeshOverloaded(SubmitRejected):
+    """The queue of open tasks is full and did not drain in time."""
+
+
+class NoWorkers(SubmitRejected):
+    """``require_worker=`` was given and no worker can run the task."""
+
+
+class PayloadTooLarge(SubmitRejected):
+    """Arguments or a result over the size limit; the message has both sizes."""
+
+
+class PayloadTypeError(SubmitRejected, TypeError):
+    """A value that the serializer cannot carry; names its path and type."""
+
+
+class TaskError(ZmqTasksError):
+    """A task did not succeed."""
+
+    def __init__(self, message: str = "", *, traceback: str | None = None) -> None:
+        super().__init__(message)
+        #: Remote traceback as text, when there is one.
+        self.traceback = traceback
+
+
+class TaskFailed(TaskError):
+    """The task raised an exception whose class is not importable here."""
+
+    def __init__(
+        self, message: str = "", *, remote_type: str = "", traceback: str | None = None
+    ) -> None:
+        super().__init__(message, traceback=traceback)
+        #: ``module.QualName`` of the remote exception's class.
+        self.remote_type = remote_type
+
+
+class MaxRetriesExceededError(TaskError):
+    """All retries were used."""
+
+
+class TimeLimitExceeded(TaskError):
+    """The task ran longer than its hard time limit."""
+
+
+class WorkerLostError(TaskError):
+    """The worker that ran the task was lost."""
+
+
+class TaskDead(WorkerLostError):
+    """The task was set aside after its attempts took down several workers."""
+
+
+class TaskRevokedError(TaskError):
+    """The task was cancelled."""
+
+
+class TaskExpired(TaskRevokedError):
+    """The task's time was over before it started."""
+
+
+class TaskUnknown(TaskError):
+    """Nobody in the mesh knows this task id."""
+
+
+class TimeoutError(ZmqTasksError, builtins.TimeoutError):
+    """A wait ended before the result arrived; the task itself goes on."""
+
+
+class StoreError(ZmqTasksError):
+    """A result store could not do what it was asked."""

@@ -1,0 +1,88 @@
+"""Every limit of the mesh, with its unit and the reason for its size.
+
+Limits that an operator may want to change are settings (``settings.py``) whose
+defaults are taken from here.
+"""
+
+from __future__ import annotations
+
+# --- messages -----------------------------------------------------------------------
+
+#: Largest payload (arguments or result of one task). Larger frames delay heartbeats
+#: (libzmq#2709); bigger data should travel by reference.
+PAYLOAD_BYTES_MAX = 16 * 1024 * 1024
+#: Largest single frame: a payload and room for its envelope. Set as ZMQ_MAXMSGSIZE.
+FRAME_BYTES_MAX = PAYLOAD_BYTES_MAX + 1024 * 1024
+#: ZMQ_MAXMSGSIZE counts a frame, not a message, so frames are counted too.
+FRAMES_PER_MESSAGE_MAX = 16
+#: Payloads above this travel as frames of their own (pyzmq copies below it anyway).
+BLOB_BYTES_MIN = 64 * 1024
+#: Natural batching: a message takes what waits, up to these bounds.
+BATCH_COUNT_MAX = 256
+BATCH_BYTES_MAX = 256 * 1024
+#: Results up to this size travel inside DONE; larger ones are fetched by position.
+RESULT_INLINE_BYTES_MAX = 8 * 1024
+
+# --- peers --------------------------------------------------------------------------
+
+#: Links to other nodes; each costs about 31 KiB and a file descriptor.
+PEERS_COUNT_MAX = 1024
+#: Addresses heard of but not linked (spoofed mDNS must not fill memory).
+CANDIDATES_COUNT_MAX = 1024
+#: A candidate's addresses that are kept.
+ENDPOINTS_PER_PEER_MAX = 16
+#: Bare ACK when this many messages came without anything to send back.
+UNACKED_MESSAGES_MAX = 32
+
+# --- tasks --------------------------------------------------------------------------
+
+#: Open tasks of one producer; `delay()` waits at the limit, then raises.
+OPEN_TASKS_MAX = 1_000_000
+OPEN_BYTES_MAX = 1024 * 1024 * 1024
+#: Tasks an intake holds beyond which it refuses (credit is the normal bound).
+INTAKE_TASKS_MAX = 20_000
+INTAKE_BYTES_MAX = 256 * 1024 * 1024
+#: Finished task ids that an intake remembers to answer a repeated delivery.
+INTAKE_RECENT_MAX = 100_000
+#: Strikes (worker or child deaths while the task ran) that make a task dead.
+STRIKES_MAX = 3
+#: Outcomes kept by a worker for readers when no store is around.
+RESULT_LOG_BYTES_MAX = 64 * 1024 * 1024
+RESULT_LOG_AGE_MS_MAX = 3_600_000
+#: Settled outcomes an owner keeps for late readers.
+SETTLED_KEPT_COUNT_MAX = 100_000
+SETTLED_KEPT_BYTES_MAX = 64 * 1024 * 1024
+#: Watchers (other processes waiting for a result) an owner or store remembers.
+WATCHES_COUNT_MAX = 100_000
+
+# --- timers, in milliseconds --------------------------------------------------------
+
+HEARTBEAT_MS = 1_000
+#: Worker-side right to start queued tasks; below LOST_MS so that a worker gives up
+#: before its owner does.
+LEASE_MS = 3_000
+#: ZMTP alive but the peer's loop silent: no new work for it.
+STALLED_MS = 3_000
+#: Silent on both signals.
+LOST_MS = 4_000
+#: ZMTP alive but the loop silent for this long: lost as well.
+STALLED_LOST_MS = 60_000
+#: A gap in a publisher's numbers must last this long before it is asked for.
+GAP_MS = 50
+#: A running task is reported STARTED when a turn finds it older than this.
+STARTED_REPORT_MS = 20
+#: Dialling again after a failure: first and last delay.
+REDIAL_MS_MIN = 100
+REDIAL_MS_MAX = 5_000
+
+# --- libzmq -------------------------------------------------------------------------
+
+#: A net only: credit bounds what is under way.
+SOCKET_HWM = 4_096
+PUB_HWM = 10_000
+#: The at-most-once lane: small, since PUSH deals blindly to the first that connect.
+PUSH_HWM = 64
+ZMTP_HEARTBEAT_MS = 1_000
+ZMTP_TIMEOUT_MS = 3_000
+ZMTP_TTL_MS = 6_000
+HANDSHAKE_MS = 5_000

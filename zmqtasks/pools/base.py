@@ -1,0 +1,65 @@
+"""The contract of a pool: the place where user code runs.
+
+A pool has numbered *slots*. The intake (``core/intake.py``) decides which tasks go to
+which slot; the pool carries them there and tells what came of it. All calls and all
+callbacks happen on the loop's thread, except ``start`` which runs before the loop.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol
+
+from zmqtasks.pools.protocol import Answer, ChildOutcome, ChildRequest, RunTask
+from zmqtasks.wire.messages import CatalogEntry
+
+
+class PoolHost(Protocol):
+    """What a pool needs from the node that hosts it."""
+
+    def register(self, fd: int, callback: Callable[[], None]) -> None:
+        """Call back on the loop's thread whenever ``fd`` is readable."""
+
+    def unregister(self, fd: int) -> None:
+        """Stop doing so."""
+
+    def register_writable(self, fd: int, callback: Callable[[], None]) -> None:
+        """Call back on the loop's thread once, when ``fd`` takes bytes again."""
+
+    def call_soon(self, function: Callable[..., None], *args: Any) -> None:
+        """Run on the loop's thread; callable from any thread."""
+
+    def slot_ready(self, slot: int) -> None:
+        """The slot exists and is idle (after start, or after a replacement)."""
+
+    def slot_done(self, slot: int, outcomes: Sequence[ChildOutcome]) -> None:
+        """These attempts ended in this slot, in the order in which they were sent."""
+
+    def slot_died(self, slot: int, reason: str) -> None:
+        """The slot's process is gone; ``slot_ready`` follows when it is replaced."""
+
+    def slot_request(self, slot: int, request: ChildRequest) -> None:
+        """Code in the slot submits, asks, waits, reports a state or logs."""
+
+
+class Pool(Protocol):
+    """Runs attempts in slots."""
+
+    def start(self, host: PoolHost) -> list[CatalogEntry]:
+        """Load the application, start the slots, return the tasks it has.
+
+        Raises:
+            AppLoadError: with the traceback of the failed import.
+        """
+
+    def run(self, slot: int, tasks: Sequence[RunTask]) -> None:
+        """Hand these to the slot, which runs them one after the other."""
+
+    def answer(self, slot: int, answer: Answer) -> None:
+        """Answer a request of that slot."""
+
+    def kill(self, slot: int) -> None:
+        """End what runs there at once; ``slot_died`` follows."""
+
+    def stop(self) -> None:
+        """End all slots; ``start`` is not called again. Leaves no process behind."""

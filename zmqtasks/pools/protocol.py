@@ -1,0 +1,123 @@
+"""The child protocol: what a node and the process that runs user code say.
+
+Messages are MessagePack arrays in length-prefixed batches over one socketpair for each
+child (never ZeroMQ: a dead child is an end-of-file on its own socket). The first
+element of each is its tag. Source: docs/architecture.md, "Execution".
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from zmqtasks.wire.messages import CatalogEntry, Kind, StateRecord
+
+
+class _Frame(msgspec.Struct, array_like=True, gc=False):
+    pass
+
+
+# --- node to child ----------------------------------------------------------------------
+
+
+class RunTask(_Frame, tag="run"):
+    """Run one attempt. ``owner``: node id that will own what the task submits."""
+
+    id: bytes
+    attempt: int
+    app: str
+    name: str
+    queue: str
+    owner: bytes
+    body: bytes
+    ext: dict[str, Any] | None
+
+
+class Answer(_Frame, tag="answer"):
+    """Answer to a ChildRequest: ``error`` is "" or why it was refused."""
+
+    request: int
+    error: str
+    states: list[StateRecord] = []
+
+
+class CancelTask(_Frame, tag="cancel"):
+    """Interrupt this attempt if it is the one that runs."""
+
+    id: bytes
+    attempt: int
+
+
+class StopChild(_Frame, tag="stop"):
+    """Finish what was sent, then exit."""
+
+
+# --- child to node ----------------------------------------------------------------------
+
+
+class ChildReady(_Frame, tag="ready"):
+    """The application is loaded (``error`` "") or why not, with the traceback."""
+
+    pid: int
+    catalog: list[CatalogEntry]
+    error: str
+    traceback: str
+
+
+class ChildOutcome(_Frame, tag="outcome"):
+    """How an attempt ended. ``status`` is a wire Status, ``body`` the encoded result or
+    error, ``error`` its short text for logs ("" on success)."""
+
+    id: bytes
+    attempt: int
+    status: int
+    started_ms: int
+    run_us: int
+    body: bytes
+    error: str
+
+
+class SubmitRequest(_Frame, tag="submit"):
+    """Tasks submitted by the running task: ``(kind, id, body, ext)`` each."""
+
+    request: int
+    parent: bytes
+    attempt: int
+    kinds: list[Kind]
+    calls: list[tuple[int, bytes, bytes, dict[str, Any] | None]]
+
+
+class QueryRequest(_Frame, tag="query"):
+    """States of tasks; ``wait``: answer when all of them are settled."""
+
+    request: int
+    ids: list[bytes]
+    wait: bool
+
+
+class StateUpdate(_Frame, tag="state"):
+    """A custom state of the running task."""
+
+    id: bytes
+    attempt: int
+    state: str
+    meta: bytes
+
+
+class LogRecord(_Frame, tag="log"):
+    """A line the task wrote: ``stream`` is "stdout", "stderr" or "logging"."""
+
+    id: bytes
+    name: str
+    stream: str
+    level: int
+    logger: str
+    text: str
+
+
+ToChild = RunTask | Answer | CancelTask | StopChild
+FromChild = (
+    ChildReady | ChildOutcome | SubmitRequest | QueryRequest | StateUpdate | LogRecord
+)
+ChildRequest = SubmitRequest | QueryRequest | StateUpdate | LogRecord

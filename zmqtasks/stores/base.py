@@ -1,0 +1,78 @@
+"""The contract of a result store.
+
+Every store implements :class:`Store`; :class:`Queryable` and :class:`BlobStore` are
+optional and stated in ``capabilities``. The contract suites in ``zmqtasks.testing``
+say in tests what is said here in words.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Protocol
+
+from zmqtasks.core.rows import OutcomeRow, VerdictRow
+
+
+class Store(Protocol):
+    """Keeps the outcomes of attempts. All methods are coroutines of one event loop.
+
+    Foreign errors are translated to :class:`zmqtasks.errors.StoreError`; after one the
+    caller may try the same call again, so every method is idempotent.
+    """
+
+    #: Subset of {"queryable", "blobs"}: the optional protocols it implements.
+    capabilities: frozenset[str]
+
+    async def open(self) -> None:
+        """Connect and create what is missing."""
+
+    async def put_batch(
+        self, outcomes: Sequence[OutcomeRow], verdicts: Sequence[VerdictRow]
+    ) -> None:
+        """Store all of it in one commit; durable (as the back end can be) on return.
+
+        A row that exists already (same task and attempt) keeps its first content,
+        except that a verdict may still come to it. A verdict whose outcome is not
+        stored yet is kept and applied when it comes. A verdict, once SETTLED or
+        REFUSED, never changes.
+        """
+
+    async def get_batch(self, task_ids: Sequence[bytes]) -> Mapping[bytes, list[OutcomeRow]]:
+        """All rows of these tasks, each list in the order first stored; unknown ids
+        are left out."""
+
+    async def delete(self, task_ids: Sequence[bytes]) -> None:
+        """Drop all rows of these tasks; unknown ids are no error."""
+
+    async def expire(self, before_ms: int) -> int:
+        """Drop rows stored before that wall-clock time; returns how many."""
+
+    async def close(self) -> None:
+        """Release everything; a second call does nothing."""
+
+
+class Queryable(Protocol):
+    """A store that can list."""
+
+    async def list(
+        self,
+        *,
+        status: int | None = None,
+        name: str | None = None,
+        since_ms: int | None = None,
+        limit: int = 100,
+    ) -> list[OutcomeRow]:
+        """Final rows, newest first."""
+
+
+class BlobStore(Protocol):
+    """A store that keeps large payloads by reference."""
+
+    async def put_blob(self, key: str, data: bytes) -> None:
+        """Keep these bytes under this key."""
+
+    async def get_blob(self, key: str) -> bytes | None:
+        """The bytes, or None."""
+
+    async def delete_blob(self, key: str) -> None:
+        """Drop them; unknown keys are no error."""

@@ -1,0 +1,483 @@
+"""The messages of the mesh protocol as typed arrays.
+
+Every message is a ``msgspec`` struct encoded as a MessagePack array, so decoding
+validates. Ends ignore array elements they do not know; new optional facts travel in
+the ``ext`` dicts, whose unknown keys are kept when a node passes a record on. An
+``ext`` key that starts with ``!`` must be understood: a node that does not know it
+refuses the task. Source: docs/protocol.md.
+"""
+
+from __future__ import annotations
+
+from enum import IntEnum
+from typing import Any, ClassVar
+
+import msgspec
+
+
+class MessageType(IntEnum):
+    """The type byte of the header."""
+
+    HELLO = 0x01
+    WELCOME = 0x02
+    HEARTBEAT = 0x03
+    BYE = 0x04
+    ERROR = 0x05
+    ACK = 0x06
+    NAK = 0x07
+    TASKS = 0x10
+    CANCEL = 0x11
+    RECALL = 0x12
+    DEMAND = 0x13
+    RACK = 0x14
+    REPLAY = 0x15
+    QUERY = 0x16
+    SETTLED = 0x17
+    SUBMITTED = 0x18
+    CREDIT = 0x20
+    REJECT = 0x22
+    STARTED = 0x23
+    DONE = 0x24
+    RESULTS = 0x26
+    TRIMMED = 0x27
+    SUBMIT = 0x28
+    STATES = 0x29
+    FORGET = 0x2A
+    PEERS = 0x30
+    INSPECT = 0x31
+    REPORT = 0x32
+    PUB_RESULTS = 0x40
+    PUB_HEAD = 0x41
+
+
+class Status(IntEnum):
+    """How an attempt ended, as it travels and is stored."""
+
+    SUCCESS = 0
+    FAILURE = 1
+    RETRIES_EXHAUSTED = 2
+    EXPIRED = 3
+    CANCELLED = 4
+    TIME_LIMIT = 5
+    WORKER_LOST = 6
+    DEAD = 7
+
+
+class RejectCode(IntEnum):
+    """Why an intake gives a task back to its owner."""
+
+    BUSY = 1
+    DRAINING = 2
+    NO_QUEUE = 3
+    UNKNOWN_TASK = 4
+    BAD = 5
+    UNSUPPORTED = 6
+    LEASE = 7
+    #: The child that held it died; it may have started there.
+    CHILD_DIED = 8
+    #: The child died while running it: a strike.
+    CHILD_DIED_RUNNING = 9
+
+
+class ErrorCode(IntEnum):
+    """Why a peer was refused."""
+
+    WRONG_MESH = 1
+    VERSION = 2
+    UNKNOWN_LINK = 3
+    STALE_EPOCH = 4
+    UNSUPPORTED = 5
+    TOO_MANY_PEERS = 6
+
+
+class Verdict(IntEnum):
+    """What the owner decided about an attempt's outcome."""
+
+    NONE = 0
+    SETTLED = 1
+    REFUSED = 2
+
+
+class TaskState(IntEnum):
+    """A task's state as nodes tell it to each other (public names: app/states.py)."""
+
+    UNKNOWN = 0
+    PENDING = 1
+    STARTED = 2
+    SETTLED = 3
+    #: The answering node holds an outcome that no owner has settled yet.
+    UNSETTLED = 4
+
+
+class _Array(msgspec.Struct, array_like=True, gc=False):
+    pass
+
+
+class Message(msgspec.Struct, array_like=True, gc=False):
+    """Base of everything that travels as the body of frame 0."""
+
+    TYPE: ClassVar[MessageType]
+
+
+class Kind(msgspec.Struct, array_like=True, gc=False, frozen=True):
+    """What calls of one task have in common; sent once a message.
+
+    ``digest`` is the signature's digest ("" when the caller does not know it, which
+    matches any), ``ext`` holds options of the task as pairs.
+    """
+
+    app: str
+    name: str
+    digest: str
+    queue: str
+    ext: tuple[tuple[str, Any], ...] = ()
+
+
+class TaskRecord(_Array):
+    """One task on the wire. ``body`` is the payload, or the index of its frame.
+
+    ``ext`` keys: ``h`` headers (dict), ``p`` parent task id (bytes), ``o`` node id of
+    the producer that called, ``d`` times delivered before, when not attempt - 1.
+    """
+
+    kind: int
+    id: bytes
+    attempt: int
+    body: bytes | int
+    ext: dict[str, Any] | None = None
+
+
+class Outcome(_Array):
+    """How one attempt ended; the record that is published, reported and stored.
+
+    ``position`` is its number in the publisher's log, ``started_ms`` wall clock (for
+    people only), ``size`` the payload's bytes, ``body`` the payload, the index of its
+    frame, or None where only size and position are reported. ``ext`` keys: ``w`` name
+    of the worker node, ``e`` short text of the error.
+    """
+
+    id: bytes
+    attempt: int
+    status: int
+    position: int
+    kind: int
+    started_ms: int
+    run_us: int
+    size: int
+    body: bytes | int | None
+    ext: dict[str, Any] | None = None
+
+
+class VerdictRecord(_Array):
+    """The owner's verdict on one attempt, as published for the stores."""
+
+    id: bytes
+    attempt: int
+    verdict: int
+    position: int
+
+
+class CatalogEntry(_Array):
+    """A task that a worker can run."""
+
+    app: str
+    name: str
+    digest: str
+    signature: str
+
+
+# --- links ------------------------------------------------------------------------------
+
+
+class Hello(Message):
+    """First message on every connection; repeated until WELCOME.
+
+    ``session`` numbers the sender's link, ``peer_session`` is what it knows of the
+    other's (0: nothing), ``rx_seq`` the last number received in that session.
+    """
+
+    TYPE: ClassVar[MessageType] = MessageType.HELLO
+    node: bytes
+    epoch: int
+    session: int
+    peer_session: int
+    rx_seq: int
+    mesh: bytes
+    version_min: int
+    version_max: int
+    features: list[str]
+    name: str
+    roles: list[str]
+    host_id: bytes
+    pid: int
+    endpoints: list[str]
+    pub_endpoints: list[str]
+    pull_endpoints: list[str]
+    slots: int
+    queues: list[str]
+    catalog: list[CatalogEntry]
+    ext: dict[str, Any] = {}
+
+
+class Welcome(Message):
+    """The HELLO of ``peer_session`` is accepted; resend what lies above ``rx_seq``."""
+
+    TYPE: ClassVar[MessageType] = MessageType.WELCOME
+    session: int
+    peer_session: int
+    rx_seq: int
+    version: int
+    ext: dict[str, Any] = {}
+
+
+class Heartbeat(Message):
+    """Sent every ``heartbeat_ms`` on every link; never numbered.
+
+    ``tx_seq`` is the last number sent (its loss shows), ``head`` the last position of
+    the sender's result log, ``echo_ms`` the peer's last ``mono_ms`` seen (renews its
+    leases by its own clock), ``hold_ms`` how long ago that was.
+    """
+
+    TYPE: ClassVar[MessageType] = MessageType.HEARTBEAT
+    mono_ms: int
+    echo_ms: int
+    hold_ms: int
+    tx_seq: int
+    head: int
+    queued: int
+    running: int
+    ext: dict[str, Any] = {}
+
+
+class Bye(Message):
+    """The sender leaves; numbered, so all that was sent before it counts."""
+
+    TYPE: ClassVar[MessageType] = MessageType.BYE
+    reason: str
+
+
+class Error(Message):
+    """A refusal; never answered."""
+
+    TYPE: ClassVar[MessageType] = MessageType.ERROR
+    code: int
+    text: str
+
+
+class Ack(Message):
+    """Nothing but the acknowledgement in its header."""
+
+    TYPE: ClassVar[MessageType] = MessageType.ACK
+
+
+class Nak(Message):
+    """Resend everything above ``rx_seq``."""
+
+    TYPE: ClassVar[MessageType] = MessageType.NAK
+    rx_seq: int
+
+
+# --- dispatcher to intake ---------------------------------------------------------------
+
+
+class Tasks(Message):
+    """Tasks to run; ``backlog`` more wait at the sender for this intake's credit."""
+
+    TYPE: ClassVar[MessageType] = MessageType.TASKS
+    kinds: list[Kind]
+    tasks: list[TaskRecord]
+    backlog: int = 0
+
+
+class Demand(Message):
+    """How many tasks wait for credit; what credit is dealt by."""
+
+    TYPE: ClassVar[MessageType] = MessageType.DEMAND
+    backlog: int
+
+
+class Settled(Message):
+    """The owner's verdicts, by log position of the worker it is sent to.
+
+    ``ranges`` are inclusive ``(first, last)`` pairs of settled positions.
+    """
+
+    TYPE: ClassVar[MessageType] = MessageType.SETTLED
+    ranges: list[tuple[int, int]]
+    refused: list[int]
+
+
+class Submitted(Message):
+    """Answer to SUBMIT: ``refused`` is "" or the reason why none was accepted."""
+
+    TYPE: ClassVar[MessageType] = MessageType.SUBMITTED
+    request: int
+    refused: str
+
+
+# --- intake to dispatcher ---------------------------------------------------------------
+
+
+class Credit(Message):
+    """The dispatcher may have sent ``limit`` tasks in all on this link session."""
+
+    TYPE: ClassVar[MessageType] = MessageType.CREDIT
+    limit: int
+
+
+class Reject(Message):
+    """Tasks given back: ``(id, attempt, code)`` and a text for the log."""
+
+    TYPE: ClassVar[MessageType] = MessageType.REJECT
+    tasks: list[tuple[bytes, int, int]]
+    text: str
+    limit: int
+
+
+class Started(Message):
+    """Tasks seen running: ``(id, attempt)``."""
+
+    TYPE: ClassVar[MessageType] = MessageType.STARTED
+    tasks: list[tuple[bytes, int]]
+
+
+class Done(Message):
+    """Outcomes for their owner, and the credit that they free."""
+
+    TYPE: ClassVar[MessageType] = MessageType.DONE
+    limit: int
+    outcomes: list[Outcome]
+
+
+class Submit(Message):
+    """Tasks that task ``parent`` submitted; its owner shall own them."""
+
+    TYPE: ClassVar[MessageType] = MessageType.SUBMIT
+    request: int
+    parent: bytes
+    kinds: list[Kind]
+    tasks: list[TaskRecord]
+
+
+# --- results ----------------------------------------------------------------------------
+
+
+class Rack(Message):
+    """Everything up to ``position`` of the publisher's log is stored for good."""
+
+    TYPE: ClassVar[MessageType] = MessageType.RACK
+    position: int
+
+
+class Replay(Message):
+    """Send positions ``first`` to ``last`` again; ``owner``: for settling, not storing."""
+
+    TYPE: ClassVar[MessageType] = MessageType.REPLAY
+    first: int
+    last: int
+    owner: bool = False
+
+
+class Results(Message):
+    """Answer to REPLAY; ``upto`` is the last position that it covers."""
+
+    TYPE: ClassVar[MessageType] = MessageType.RESULTS
+    kinds: list[Kind]
+    outcomes: list[Outcome]
+    verdicts: list[VerdictRecord]
+    first: int
+    upto: int
+    owner: bool = False
+
+
+class Trimmed(Message):
+    """Positions up to ``upto`` are gone from the log."""
+
+    TYPE: ClassVar[MessageType] = MessageType.TRIMMED
+    upto: int
+
+
+class PubResults(Message):
+    """A published batch: frame 1 of a PUB message whose frame 0 is the topic."""
+
+    TYPE: ClassVar[MessageType] = MessageType.PUB_RESULTS
+    node: bytes
+    epoch: int
+    kinds: list[Kind]
+    outcomes: list[Outcome]
+    verdicts: list[VerdictRecord]
+
+
+class PubHead(Message):
+    """The last position of a publisher; sent to each new subscription."""
+
+    TYPE: ClassVar[MessageType] = MessageType.PUB_HEAD
+    node: bytes
+    epoch: int
+    position: int
+
+
+# --- questions --------------------------------------------------------------------------
+
+
+class Query(Message):
+    """What is known of these tasks? ``watch``: tell again when one settles."""
+
+    TYPE: ClassVar[MessageType] = MessageType.QUERY
+    request: int
+    ids: list[bytes]
+    watch: bool
+
+
+class StateRecord(_Array):
+    """One answer. ``outcome`` is set for SETTLED and UNSETTLED.
+
+    ``info`` keys: ``name``, ``queue``, ``worker``, ``attempt``, ``why`` (it waits).
+    """
+
+    id: bytes
+    state: int
+    info: dict[str, Any]
+    outcome: Outcome | None
+
+
+class States(Message):
+    """Answer to QUERY, and news for its watchers (same ``request``)."""
+
+    TYPE: ClassVar[MessageType] = MessageType.STATES
+    request: int
+    states: list[StateRecord]
+
+
+class Forget(Message):
+    """Drop the kept outcomes of these tasks."""
+
+    TYPE: ClassVar[MessageType] = MessageType.FORGET
+    ids: list[bytes]
+
+
+class Inspect(Message):
+    """Describe yourself; ``what`` is "status" so far."""
+
+    TYPE: ClassVar[MessageType] = MessageType.INSPECT
+    request: int
+    what: str
+
+
+class Report(Message):
+    """Answer to INSPECT: plain data."""
+
+    TYPE: ClassVar[MessageType] = MessageType.REPORT
+    request: int
+    data: dict[str, Any]
+
+
+#: {type byte: message class} of everything that may travel.
+MESSAGE_CLASSES: dict[int, type[Message]] = {
+    cls.TYPE: cls
+    for cls in (
+        Hello, Welcome, Heartbeat, Bye, Error, Ack, Nak, Tasks, Demand, Settled, Submitted,
+        Credit, Reject, Started, Done, Submit, Rack, Replay, Results, Trimmed, PubResults,
+        PubHead, Query, States, Forget, Inspect, Report,
+    )
+}  # fmt: skip
