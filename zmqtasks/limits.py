@@ -55,6 +55,35 @@ SETTLED_KEPT_BYTES_MAX = 64 * 1024 * 1024
 #: Watchers (other processes waiting for a result) an owner or store remembers.
 WATCHES_COUNT_MAX = 100_000
 
+# --- result stores ------------------------------------------------------------------
+
+#: What a store node holds that its back end has not committed yet; past it batches are
+#: refused, stay unacknowledged at their publisher and come again by replay.
+STORE_BACKLOG_ROWS_MAX = 200_000
+STORE_BACKLOG_BYTES_MAX = 256 * 1024 * 1024
+#: Batches that wait together are committed together, up to these bounds.
+STORE_MERGE_ROWS_MAX = 2_048
+STORE_MERGE_BYTES_MAX = 8 * 1024 * 1024
+#: Task ids that wait to be looked up in the back end.
+STORE_READ_IDS_MAX = 100_000
+#: Task ids looked up in one statement (SQLite's oldest bound is 999 variables).
+STORE_READ_IDS_PER_CALL_MAX = 500
+#: Trying again after the back end failed: first and last delay.
+STORE_RETRY_MS_MIN = 100
+STORE_RETRY_MS_MAX = 5_000
+#: How often results past their time are dropped.
+STORE_EXPIRE_MS = 30_000
+#: Dropped in one transaction; more would keep the writer from its batches. Bytes count
+#: too, since freeing a large body walks all of its pages.
+STORE_EXPIRE_ROWS_MAX = 500
+STORE_EXPIRE_BYTES_MAX = 8 * 1024 * 1024
+#: Default of ``memory://?bytes_max=``; past it the store refuses, visibly.
+MEMORY_STORE_BYTES_MAX = 256 * 1024 * 1024
+#: Waiting for another process's write lock, milliseconds.
+SQLITE_BUSY_MS = 5_000
+#: Checkpoint after so many 4 KiB pages in the write-ahead log (16 MiB).
+SQLITE_CHECKPOINT_PAGES = 4_000
+
 # --- timers, in milliseconds --------------------------------------------------------
 
 HEARTBEAT_MS = 1_000
