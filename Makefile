@@ -1,0 +1,73 @@
+# Needs only make and Python 3.11 or newer with its venv module.
+# `make demo PYTHON=python3.12` chooses another interpreter.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+# Arguments for pytest and for the benchmark, as in `make test PYTEST_ARGS=tests/unit`.
+PYTEST_ARGS ?=
+BENCH_ARGS ?=
+WORKERS ?= 2
+
+.DEFAULT_GOAL := help
+.PHONY: help venv demo test lint format reference bench chaos clean
+
+help:
+	@echo "make demo     set up, start a mesh on this machine and count words with it"
+	@echo "make test     set up, check style, types and layers, run the tests"
+	@echo "make lint     the checks of 'make test' without the tests"
+	@echo "make format   let ruff format the code and fix what it can"
+	@echo "make reference  write the generated pages under docs/reference"
+	@echo "make bench    measure throughput and latency"
+	@echo "make chaos    the long tests that kill nodes"
+	@echo "make venv     only set up the development environment in $(VENV)"
+	@echo "make clean    remove what was made"
+
+# Two stamps: the demo needs no test tools. Both follow pyproject.toml.
+$(VENV)/.made:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "zmqtasks needs Python 3.11 or newer; choose one: make PYTHON=python3.12" >&2; exit 1; }
+	@$(PYTHON) -c 'import venv, ensurepip' || \
+	  { echo "this Python has no venv; on Debian and Ubuntu: apt-get install python3-venv" >&2; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	@touch $@
+
+$(VENV)/.core: $(VENV)/.made pyproject.toml
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e .
+	@touch $@
+
+$(VENV)/.dev: $(VENV)/.made pyproject.toml
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[dev]'
+	@touch $@ $(VENV)/.core
+
+venv: $(VENV)/.dev
+
+demo: $(VENV)/.core
+	@$(BIN)/python examples/wordcount/run.py
+
+# pytest comes last, so that its own closing line ends the output.
+test: lint
+	@$(BIN)/python -m pytest -n $(WORKERS) -m "not chaos" $(PYTEST_ARGS)
+
+lint: $(VENV)/.dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: $(VENV)/.dev
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+reference: $(VENV)/.dev
+	$(BIN)/python docs/generate_reference.py
+
+bench: $(VENV)/.core
+	@$(BIN)/zmqtasks bench $(BENCH_ARGS)
+
+chaos: $(VENV)/.dev
+	$(BIN)/python -m pytest -m chaos tests/chaos $(PYTEST_ARGS)
+
+clean:
+	rm -rf $(VENV) build dist .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
