@@ -42,6 +42,11 @@ def parse_routing_id(value: bytes) -> tuple[bytes, int] | None:
     return value[1 : 1 + NODE_ID_BYTES], int.from_bytes(value[1 + NODE_ID_BYTES :], "big")
 
 
+def format_node(node: bytes) -> str:
+    """A node id for people: hex."""
+    return node.hex()
+
+
 def task_id_maker(node: bytes, epoch: int) -> Callable[[], bytes]:
     """A function that makes the ids of tasks owned by this node incarnation."""
     if not 0 < epoch <= EPOCH_MAX:

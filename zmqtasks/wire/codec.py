@@ -1,4 +1,4 @@
-"""Frames of one message: an 32-byte header and a body, then payload frames.
+"""Frames of one message: a 32-byte header and a body, then payload frames.
 
 ::
 
@@ -60,14 +60,18 @@ def encode(
     message: Message, session: int = 0, peer_session: int = 0, seq: int = 0, ack: int = 0
 ) -> list[bytes]:
     """The frames of a message."""
-    blobs = _take_blobs(message)
     header = _HEADER.pack(
         MAGIC, VERSION_MAJOR, message.TYPE, 0, 0, session, peer_session, seq, ack
     )
-    frames = [header + _ENCODE(message)]
-    if blobs:
-        frames += blobs
-    return frames
+    large = [r for r in _records(message) if is_large(r.body)]
+    if not large:
+        return [header + _ENCODE(message)]
+    return _encode_with_blobs(header, message, large)
+
+
+def is_large(body: bytes | int | None) -> bool:
+    """True for a payload that travels as a frame of its own."""
+    return isinstance(body, bytes) and len(body) > BLOB_BYTES_MIN
 
 
 def renumber(frames: list[bytes], session: int, peer_session: int, seq: int, ack: int) -> None:
@@ -124,20 +128,22 @@ def _records(message: Message) -> Sequence[TaskRecord | Outcome]:
     return ()
 
 
-def _take_blobs(message: Message) -> list[bytes]:
-    """Move large payloads out of the body; the message is changed in place.
-
-    Senders keep at most ``FRAMES_PER_MESSAGE_MAX - 1`` large payloads in a message.
-    """
+def _encode_with_blobs(
+    header: bytes, message: Message, large: list[TaskRecord | Outcome]
+) -> list[bytes]:
+    """The records belong to others too, so each gets its payload back."""
+    if len(large) >= FRAMES_PER_MESSAGE_MAX:
+        raise ValueError(f"{len(large)} large payloads in one message")
     blobs: list[bytes] = []
-    for record in _records(message):
-        body = record.body
-        if isinstance(body, bytes) and len(body) > BLOB_BYTES_MIN:
-            blobs.append(body)
-            record.body = len(blobs)
-    if len(blobs) >= FRAMES_PER_MESSAGE_MAX:
-        raise ValueError(f"{len(blobs)} large payloads in one message")
-    return blobs
+    for record in large:
+        assert isinstance(record.body, bytes)
+        blobs.append(record.body)
+        record.body = len(blobs)
+    try:
+        return [header + _ENCODE(message), *blobs]
+    finally:
+        for record, blob in zip(large, blobs, strict=True):
+            record.body = blob
 
 
 def _put_blobs(message: Message, frames: Sequence[bytes]) -> None:

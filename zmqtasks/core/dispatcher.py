@@ -1,0 +1,586 @@
+"""The owner's side: tasks from submission until they settle.
+
+::
+
+    submit -> READY --credit--> SENT --DONE--> settled
+                ^                 |
+                +--REJECT(busy), lost worker (attempt + 1)--+
+
+Only the owner dispatches, redelivers and settles. Tasks of one *kind* (app, name,
+signature, queue) wait in one deque, since they can run on the same workers. A worker
+gets what its credit allows, in batches. When a worker is lost all that it held is
+READY again with the next attempt number; what it finishes later anyway carries the old
+number and is refused. Only attempts that were seen running count as strikes.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable, Sequence
+from typing import Any, NamedTuple
+
+from zmqtasks.core.diagnosis import explain_waiting
+from zmqtasks.core.effects import Effect, Note, RoomFreed, Send, TasksSettled
+from zmqtasks.core.kept import KeptOutcomes
+from zmqtasks.core.links import LinkId
+from zmqtasks.limits import (
+    BATCH_BYTES_MAX,
+    BATCH_COUNT_MAX,
+    FRAMES_PER_MESSAGE_MAX,
+    STRIKES_MAX,
+)
+from zmqtasks.wire.codec import is_large
+from zmqtasks.wire.messages import (
+    Credit,
+    Demand,
+    Done,
+    Hello,
+    Kind,
+    Message,
+    Outcome,
+    Reject,
+    RejectCode,
+    Replay,
+    Results,
+    Settled,
+    StateRecord,
+    Started,
+    Status,
+    Submit,
+    Submitted,
+    TaskRecord,
+    Tasks,
+    TaskState,
+)
+
+#: Nodes are still being found in the first moments: no warning before this.
+_WARN_AFTER_MS = 1_000
+
+
+class Submission(NamedTuple):
+    """A task to own."""
+
+    id: bytes
+    kind: Kind
+    body: bytes
+    ext: dict[str, Any] | None
+
+
+class OwnedTask:
+    """A task that has not settled."""
+
+    __slots__ = ("attempt", "body", "ext", "fetching", "id", "lane", "started", "strikes", "worker")
+
+    def __init__(self, call: Submission, lane: Lane) -> None:
+        self.id = call.id
+        self.lane = lane
+        self.body = call.body
+        self.ext = call.ext
+        self.attempt = 1
+        self.strikes = 0
+        #: Where the attempt is, None while READY.
+        self.worker: WorkerLink | None = None
+        #: True once the worker said that it runs.
+        self.started = False
+        #: The outcome whose large payload is on its way.
+        self.fetching: Outcome | None = None
+
+
+class Lane:
+    """The READY tasks of one kind, and the workers that can run them."""
+
+    __slots__ = ("kind", "ready", "unserved_since_ms", "warned", "workers")
+
+    def __init__(self, kind: Kind) -> None:
+        self.kind = kind
+        self.ready: deque[OwnedTask] = deque()
+        self.workers: list[WorkerLink] = []
+        self.unserved_since_ms = -1
+        self.warned = ""
+
+
+class WorkerLink:
+    """A worker as its tasks' owner sees it."""
+
+    __slots__ = (
+        "catalog", "demanded", "held", "limit", "link", "paused", "peer", "queues", "refused",
+        "sent", "slots",
+    )  # fmt: skip
+
+    def __init__(self, link: LinkId, peer: Hello) -> None:
+        self.link = link
+        self.peer = peer
+        self.slots = max(1, peer.slots)
+        self.queues = frozenset(peer.queues)
+        #: {(app, name): signature digest}
+        self.catalog = {(entry.app, entry.name): entry.digest for entry in peer.catalog}
+        #: {(app, name, queue)} that it gave back although it announced them.
+        self.refused: set[tuple[str, str, str]] = set()
+        #: Tasks sent in all on this link, and how many may be.
+        self.sent = 0
+        self.limit = 0
+        self.paused = False
+        #: The backlog last told to it.
+        self.demanded = 0
+        #: {task id: task} sent and not answered, oldest first.
+        self.held: dict[bytes, OwnedTask] = {}
+
+    def serves(self, kind: Kind) -> bool:
+        """Can it run tasks of this kind?"""
+        if kind.queue not in self.queues or (kind.app, kind.name, kind.queue) in self.refused:
+            return False
+        digest = self.catalog.get((kind.app, kind.name))
+        return digest is not None and (not kind.digest or not digest or digest == kind.digest)
+
+
+class Dispatcher:
+    """Owns tasks. ``effects`` is drained by the owner after each turn.
+
+    Args:
+        tasks_max: open tasks at which ``has_room`` turns False.
+        bytes_max: the same for the bytes of their arguments.
+    """
+
+    def __init__(self, tasks_max: int, bytes_max: int) -> None:
+        self.tasks_max = tasks_max
+        self.bytes_max = bytes_max
+        self.effects: list[Effect] = []
+        #: {task id: task}. All and only tasks that have not settled.
+        self.tasks: dict[bytes, OwnedTask] = {}
+        self.lanes: dict[Kind, Lane] = {}
+        self.workers: dict[LinkId, WorkerLink] = {}
+        self.kept = KeptOutcomes()
+        #: Bytes of the arguments of open tasks.
+        self.open_bytes = 0
+        #: Counters for `status` and tests.
+        self.redelivered_count = 0
+        self.refused_count = 0
+        #: Outcomes that the owner itself decided; the mesh publishes them.
+        self.own_outcomes: list[tuple[Kind, Outcome]] = []
+        self._settled: list[Outcome] = []
+        self._verdicts: dict[LinkId, tuple[list[int], list[int]]] = {}
+        self._was_full = False
+        self._turn = 0
+        self._touched = False
+        self._warn_at_ms: int | None = None
+
+    # --- submitting ---------------------------------------------------------------------
+
+    @property
+    def has_room(self) -> bool:
+        """False while the open tasks are at their limit."""
+        return len(self.tasks) < self.tasks_max and self.open_bytes < self.bytes_max
+
+    def submit(self, calls: Iterable[Submission], now_ms: int) -> None:
+        """Own these tasks. A task id seen before means the same task again."""
+        tasks, lanes = self.tasks, self.lanes
+        for call in calls:
+            if call.id in tasks:
+                continue
+            kept = self.kept.get(call.id)
+            if kept is not None:
+                self._settled.append(kept)
+                continue
+            lane = lanes.get(call.kind)
+            if lane is None:
+                lane = self._new_lane(call.kind)
+            tasks[call.id] = task = OwnedTask(call, lane)
+            lane.ready.append(task)
+            self.open_bytes += len(call.body)
+        self._touched = True
+
+    def same_content(self, call: Submission) -> bool:
+        """False if another task of this id, with other content, is open here."""
+        task = self.tasks.get(call.id)
+        return task is None or (task.lane.kind == call.kind and task.body == call.body)
+
+    def submit_remote(self, link: LinkId, message: Submit, now_ms: int) -> None:
+        """Own what a task that we own submitted on its worker."""
+        refused = ""
+        if not self.has_room:
+            refused = f"the owner holds {len(self.tasks)} open tasks already"
+        else:
+            kinds = message.kinds
+            calls = [
+                Submission(record.id, kinds[record.kind], bytes_of(record.body), record.ext)
+                for record in message.tasks
+            ]
+            self.submit(calls, now_ms)
+        self.effects.append(Send(link, Submitted(message.request, refused)))
+
+    def _new_lane(self, kind: Kind) -> Lane:
+        self.lanes[kind] = lane = Lane(kind)
+        lane.workers = [worker for worker in self.workers.values() if worker.serves(kind)]
+        return lane
+
+    # --- workers ------------------------------------------------------------------------
+
+    def link_up(self, link: LinkId, peer: Hello) -> None:
+        """A peer is there; it is a worker if it has slots."""
+        if peer.slots <= 0 or "worker" not in peer.roles:
+            return
+        if any(w.peer.node == peer.node for w in self.workers.values()):
+            return  # a second link to the same worker would only split its credit
+        self.workers[link] = worker = WorkerLink(link, peer)
+        for lane in self.lanes.values():
+            if worker.serves(lane.kind):
+                lane.workers.append(worker)
+        self._touched = True
+
+    def link_down(self, link: LinkId, reason: str) -> None:
+        """A worker is gone: what it held is ready again with the next attempt."""
+        worker = self.workers.pop(link, None)
+        self._verdicts.pop(link, None)
+        if worker is None:
+            return
+        for lane in self.lanes.values():
+            if worker in lane.workers:
+                lane.workers.remove(worker)
+        strike = reason in ("gone", "silent", "replaced")
+        for task in reversed(list(worker.held.values())):
+            self._redeliver(task, strike=strike and task.started)
+        worker.held.clear()
+        self._touched = True
+
+    def link_paused(self, link: LinkId, paused: bool) -> None:
+        """Send it no new work, or work again."""
+        worker = self.workers.get(link)
+        if worker is not None:
+            worker.paused = paused
+            self._touched = True
+
+    def credit(self, link: LinkId, limit: int) -> None:
+        """A worker may be sent ``limit`` tasks in all; lower than before is old news."""
+        worker = self.workers.get(link)
+        if worker is not None and limit > worker.limit:
+            worker.limit = limit
+            self._touched = True
+
+    def _redeliver(self, task: OwnedTask, *, strike: bool) -> None:
+        task.worker = None
+        task.fetching = None
+        task.started = False
+        if strike:
+            task.strikes += 1
+            if task.strikes >= STRIKES_MAX:
+                self._settle_here(task, Status.DEAD, (
+                    f"{task.lane.kind.name} was running when {task.strikes} workers or their "
+                    "children died, so it is not tried again"
+                ))  # fmt: skip
+                return
+        task.attempt += 1
+        self.redelivered_count += 1
+        task.lane.ready.appendleft(task)
+
+    # --- what workers say ---------------------------------------------------------------
+
+    def received(self, link: LinkId, message: Message, now_ms: int) -> bool:
+        """A message from a worker; False if it is none of the dispatcher's."""
+        if isinstance(message, Done):
+            self._done(link, message.outcomes)
+            self.credit(link, message.limit)
+        elif isinstance(message, Credit):
+            self.credit(link, message.limit)
+        elif isinstance(message, Started):
+            self._started(link, message)
+        elif isinstance(message, Reject):
+            self._rejected(link, message)
+        elif isinstance(message, Submit):
+            self.submit_remote(link, message, now_ms)
+        elif isinstance(message, Results):
+            self._fetched(link, message)
+        else:
+            return False
+        return True
+
+    def _done(self, link: LinkId, outcomes: Sequence[Outcome]) -> None:
+        worker = self.workers.get(link)
+        positions, refused = self._verdicts.setdefault(link, ([], []))
+        tasks = self.tasks
+        for outcome in outcomes:
+            task = tasks.get(outcome.id)
+            if task is None or task.attempt != outcome.attempt or task.worker is not worker:
+                self._late(outcome, positions, refused)
+            elif outcome.body is None and outcome.size:
+                task.fetching = outcome
+                self.effects.append(Send(link, Replay(outcome.position, outcome.position, True)))
+            else:
+                positions.append(outcome.position)
+                self._settle(task, outcome)
+
+    def _late(self, outcome: Outcome, positions: list[int], refused: list[int]) -> None:
+        kept = self.kept.get(outcome.id)
+        if kept is not None and kept.attempt == outcome.attempt:
+            positions.append(outcome.position)  # the same news again
+        elif kept is not None or outcome.id in self.tasks:
+            self.refused_count += 1
+            refused.append(outcome.position)
+
+    def _fetched(self, link: LinkId, message: Results) -> None:
+        positions, _ = self._verdicts.setdefault(link, ([], []))
+        for outcome in message.outcomes:
+            task = self.tasks.get(outcome.id)
+            if task is not None and task.fetching is not None and (
+                task.fetching.position == outcome.position and task.attempt == outcome.attempt
+            ):  # fmt: skip
+                positions.append(outcome.position)
+                self._settle(task, outcome)
+
+    def _started(self, link: LinkId, message: Started) -> None:
+        for task_id, attempt in message.tasks:
+            task = self.tasks.get(task_id)
+            if task is not None and task.attempt == attempt:
+                task.started = True
+
+    def _rejected(self, link: LinkId, message: Reject) -> None:
+        worker = self.workers.get(link)
+        if worker is None:
+            return
+        again: list[OwnedTask] = []
+        for task_id, attempt, code in message.tasks:
+            task = self.tasks.get(task_id)
+            if task is None or task.attempt != attempt or task.worker is not worker:
+                continue
+            del worker.held[task_id]
+            task.worker = None
+            if code in (RejectCode.CHILD_DIED, RejectCode.CHILD_DIED_RUNNING):
+                self._redeliver(task, strike=code == RejectCode.CHILD_DIED_RUNNING)
+            elif code in (RejectCode.BAD, RejectCode.UNSUPPORTED):
+                self._settle_here(task, Status.FAILURE, message.text)
+            else:
+                if code in (RejectCode.NO_QUEUE, RejectCode.UNKNOWN_TASK):
+                    self._exclude(worker, task.lane, message.text)
+                task.started = False
+                again.append(task)
+        for task in reversed(again):
+            task.lane.ready.appendleft(task)
+        self.credit(link, message.limit)
+        self._touched = True
+
+    def _exclude(self, worker: WorkerLink, lane: Lane, text: str) -> None:
+        kind = lane.kind
+        worker.refused.add((kind.app, kind.name, kind.queue))
+        if worker in lane.workers:
+            lane.workers.remove(worker)
+        self.effects.append(
+            Note("warning", "task.refused", text, f"task refused {kind.app} {kind.name}")
+        )
+
+    # --- settling -----------------------------------------------------------------------
+
+    def _settle(self, task: OwnedTask, outcome: Outcome) -> None:
+        del self.tasks[task.id]
+        self.open_bytes -= len(task.body)
+        worker = task.worker
+        if worker is not None:
+            worker.held.pop(task.id, None)
+        self._settled.append(outcome)
+
+    def _settle_here(self, task: OwnedTask, status: Status, text: str) -> None:
+        """An outcome that no worker has: the owner publishes it itself."""
+        outcome = Outcome(task.id, task.attempt, status, 0, 0, 0, 0, 0, b"", {"e": text})
+        self.own_outcomes.append((task.lane.kind, outcome))
+        self._settle(task, outcome)
+
+    # --- the end of a turn --------------------------------------------------------------
+
+    def flush(self, now_ms: int) -> None:
+        """Send what can be sent, tell what was settled: once a turn, so in batches."""
+        if self._touched or self._settled:
+            self._dispatch(now_ms)
+            self._touched = False
+        for link, (positions, refused) in self._verdicts.items():
+            if positions or refused:
+                self.effects.append(Send(link, Settled(to_ranges(positions), refused)))
+        self._verdicts.clear()
+        if self._settled:
+            for outcome in self._settled:
+                self.kept.add(outcome)
+            self.effects.append(TasksSettled(self._settled))
+            self._settled = []
+        full = not self.has_room
+        if self._was_full and not full:
+            self.effects.append(RoomFreed())
+        self._was_full = full
+
+    def _dispatch(self, now_ms: int) -> None:
+        lanes = [lane for lane in self.lanes.values() if lane.ready]
+        if not lanes:
+            return
+        batches: dict[LinkId, list[OwnedTask]] = {}
+        if len(lanes) > 1:
+            self._turn += 1
+            first = self._turn % len(lanes)
+            lanes = lanes[first:] + lanes[:first]
+            share = max(1, self._credit_left() // len(lanes))
+            for lane in lanes:
+                self._deal(lane, share, batches)
+        for lane in lanes:
+            if lane.ready:
+                self._deal(lane, len(lane.ready), batches)
+        for link, batch in batches.items():
+            self._send_batch(self.workers[link], batch)
+        for lane in lanes:
+            if not lane.ready or lane.workers:
+                lane.unserved_since_ms = -1
+            elif lane.unserved_since_ms < 0:
+                lane.unserved_since_ms = now_ms
+                self._warn_at_ms = now_ms + _WARN_AFTER_MS
+        self._demand(lanes, batches)
+
+    def _credit_left(self) -> int:
+        return sum(w.limit - w.sent for w in self.workers.values() if not w.paused)
+
+    def _deal(self, lane: Lane, count_max: int, batches: dict[LinkId, list[OwnedTask]]) -> None:
+        """Give ready tasks to the least loaded workers that have credit."""
+        open_workers = [w for w in lane.workers if w.limit > w.sent and not w.paused]
+        left = min(count_max, len(lane.ready))
+        ready = lane.ready
+        while left and open_workers:
+            worker = min(open_workers, key=load_of) if len(open_workers) > 1 else open_workers[0]
+            room = worker.limit - worker.sent
+            take = left if len(open_workers) == 1 else max(1, left // (2 * len(open_workers)))
+            take = min(take, room, left)
+            batch = batches.setdefault(worker.link, [])
+            held = worker.held
+            for _ in range(take):
+                task = ready.popleft()
+                task.worker = worker
+                held[task.id] = task
+                batch.append(task)
+            worker.sent += take
+            left -= take
+            if worker.sent >= worker.limit:
+                open_workers.remove(worker)
+
+    def _send_batch(self, worker: WorkerLink, batch: list[OwnedTask]) -> None:
+        kinds: dict[Kind, int] = {}
+        records: list[TaskRecord] = []
+        size = blobs = 0
+        for task in batch:
+            body = task.body
+            blobs += is_large(body)
+            if records and (
+                len(records) >= BATCH_COUNT_MAX
+                or size + len(body) > BATCH_BYTES_MAX
+                or blobs >= FRAMES_PER_MESSAGE_MAX
+            ):
+                self.effects.append(Send(worker.link, Tasks(list(kinds), records)))
+                kinds, records, size = {}, [], 0
+                blobs = int(is_large(body))
+            index = kinds.setdefault(task.lane.kind, len(kinds))
+            records.append(TaskRecord(index, task.id, task.attempt, body, task.ext))
+            size += len(body)
+        self.effects.append(Send(worker.link, Tasks(list(kinds), records)))
+
+    def _demand(self, lanes: list[Lane], batches: dict[LinkId, list[OwnedTask]]) -> None:
+        """Tell workers how much waits for their credit, when that changed notably."""
+        backlog: dict[LinkId, int] = {}
+        for lane in lanes:
+            for worker in lane.workers:
+                backlog[worker.link] = backlog.get(worker.link, 0) + len(lane.ready)
+        for link, worker in self.workers.items():
+            waiting = backlog.get(link, 0)
+            told = worker.demanded
+            if waiting > 2 * told or waiting < told // 2 or (told and not waiting):
+                worker.demanded = waiting
+                self.effects.append(Send(link, Demand(waiting)))
+
+    # --- warnings -----------------------------------------------------------------------
+
+    def next_deadline_ms(self) -> int | None:
+        """When ``tick`` is wanted next."""
+        return self._warn_at_ms
+
+    def tick(self, now_ms: int) -> None:
+        """Warn of tasks that nobody can run."""
+        if self._warn_at_ms is None or now_ms < self._warn_at_ms:
+            return
+        self._warn_at_ms = None
+        for lane in self.lanes.values():
+            if not lane.ready or lane.workers or lane.unserved_since_ms < 0:
+                continue
+            if now_ms - lane.unserved_since_ms < _WARN_AFTER_MS:
+                self._warn_at_ms = lane.unserved_since_ms + _WARN_AFTER_MS
+                continue
+            text = self.why_waiting(lane)
+            if text != lane.warned:
+                lane.warned = text
+                self.effects.append(Note("warning", "task.unserved", text, f"unserved {text}"))
+
+    def why_waiting(self, lane: Lane) -> str:
+        """One sentence on why this kind's tasks wait, and what present workers offer."""
+        return explain_waiting(lane.kind, [worker.peer for worker in self.workers.values()])
+
+    # --- questions ----------------------------------------------------------------------
+
+    def state_of(self, task_id: bytes) -> StateRecord | None:
+        """What the owner knows; None if it does not know the task."""
+        task = self.tasks.get(task_id)
+        if task is not None:
+            return self._open_state(task)
+        kept = self.kept.get(task_id)
+        if kept is not None:
+            return StateRecord(task_id, TaskState.SETTLED, {}, kept)
+        return None
+
+    def _open_state(self, task: OwnedTask) -> StateRecord:
+        kind = task.lane.kind
+        info: dict[str, Any] = {"name": kind.name, "queue": kind.queue, "attempt": task.attempt}
+        if task.worker is not None:
+            info["worker"] = task.worker.peer.name
+        elif not task.lane.workers:
+            info["why"] = self.why_waiting(task.lane)
+        else:
+            info["why"] = "every worker that can run it is busy"
+        state = TaskState.STARTED if task.started else TaskState.PENDING
+        return StateRecord(task.id, state, info, None)
+
+    def describe(self) -> dict[str, Any]:
+        """Plain data for `zmqtasks status`."""
+        waiting = [
+            {
+                "task": lane.kind.name,
+                "app": lane.kind.app,
+                "queue": lane.kind.queue,
+                "count": len(lane.ready),
+                "why": "" if lane.workers else self.why_waiting(lane),
+            }
+            for lane in self.lanes.values()
+            if lane.ready
+        ]
+        return {
+            "open": len(self.tasks),
+            "open_bytes": self.open_bytes,
+            "redelivered": self.redelivered_count,
+            "refused": self.refused_count,
+            "waiting": waiting,
+        }
+
+
+def load_of(worker: WorkerLink) -> float:
+    """Tasks held per slot, what others gave it included as far as it was heard."""
+    return len(worker.held) / worker.slots
+
+
+def bytes_of(body: bytes | int) -> bytes:
+    """The payload of a decoded record (decoding has put its frame back in)."""
+    assert isinstance(body, bytes)
+    return body
+
+
+def to_ranges(positions: list[int]) -> list[tuple[int, int]]:
+    """Sorted inclusive ranges that cover exactly these positions."""
+    ranges: list[tuple[int, int]] = []
+    if not positions:
+        return ranges
+    positions.sort()
+    first = last = positions[0]
+    for position in positions[1:]:
+        if position == last + 1:
+            last = position
+        elif position > last:
+            ranges.append((first, last))
+            first = last = position
+    ranges.append((first, last))
+    return ranges

@@ -1,0 +1,133 @@
+"""What machines want done. The node's loop, or the simulator, carries it out."""
+
+from __future__ import annotations
+
+from typing import Any, Literal, NamedTuple
+
+from zmqtasks.core.links import Candidate, LinkId
+from zmqtasks.core.rows import OutcomeRow, VerdictRow
+from zmqtasks.wire.messages import Message, Outcome, StateRecord
+
+Level = Literal["debug", "info", "warning", "error"]
+
+
+class Send(NamedTuple):
+    """A message for the numbered stream of a link (taken by Membership)."""
+
+    link: LinkId
+    message: Message
+
+
+class Transmit(NamedTuple):
+    """Frames for the socket of a link."""
+
+    link: LinkId
+    frames: list[bytes]
+
+
+class Dial(NamedTuple):
+    """Find an address of the candidate that answers and connect R_out to it."""
+
+    candidate: Candidate
+
+
+class Hangup(NamedTuple):
+    """Disconnect R_out from what was dialled for this node; no more traffic."""
+
+    node: bytes
+
+
+class CheckGone(NamedTuple):
+    """The connection dropped: is the process gone? Answered by ``peer_gone``."""
+
+    link: LinkId
+
+
+class Subscribe(NamedTuple):
+    """Connect SUB to a publisher, with these topics."""
+
+    node: bytes
+    endpoints: tuple[str, ...]
+    topics: tuple[bytes, ...]
+
+
+class Unsubscribe(NamedTuple):
+    """Disconnect SUB from a publisher."""
+
+    node: bytes
+
+
+class RunInSlot(NamedTuple):
+    """Hand tasks to a pool slot."""
+
+    slot: int
+    tasks: list[Any]
+
+
+class AnswerSlot(NamedTuple):
+    """Answer a request of a pool slot; ``error`` "" means done."""
+
+    slot: int
+    request: int
+    error: str
+    states: list[StateRecord]
+
+
+class Publish(NamedTuple):
+    """A message for the subscribers of a topic."""
+
+    topic: bytes
+    message: Message
+
+
+class TasksSettled(NamedTuple):
+    """Final outcomes of tasks this node owns."""
+
+    outcomes: list[Outcome]
+
+
+class TasksWatched(NamedTuple):
+    """News of tasks that others own, for who asked on this node."""
+
+    states: list[StateRecord]
+
+
+class RoomFreed(NamedTuple):
+    """The owner has room for more tasks again."""
+
+
+class StoreRows(NamedTuple):
+    """Write in one commit; answered by ``rows_stored(batch)``."""
+
+    batch: int
+    outcomes: list[OutcomeRow]
+    verdicts: list[VerdictRow]
+
+
+class AskStore(NamedTuple):
+    """Look ids up in the store; answered by ``store_answered(token, rows)``."""
+
+    token: int
+    ids: list[bytes]
+
+
+class ForgetRows(NamedTuple):
+    """Drop rows from the store."""
+
+    ids: list[bytes]
+
+
+class Note(NamedTuple):
+    """Something people should know. ``once``: log only the first with this key."""
+
+    level: Level
+    event: str
+    text: str
+    once: str = ""
+
+
+Effect = (
+    Send | Transmit | Dial | Hangup | CheckGone | Subscribe | Unsubscribe | RunInSlot
+    | AnswerSlot | Publish | TasksSettled | TasksWatched | RoomFreed | StoreRows | AskStore
+    | ForgetRows | Note
+)  # fmt: skip

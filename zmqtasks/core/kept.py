@@ -1,0 +1,46 @@
+"""Settled outcomes that an owner keeps for late readers, within bounds."""
+
+from __future__ import annotations
+
+from zmqtasks.limits import SETTLED_KEPT_BYTES_MAX, SETTLED_KEPT_COUNT_MAX
+from zmqtasks.wire.messages import Outcome
+
+
+class KeptOutcomes:
+    """{task id: outcome}, the oldest dropped when over a limit.
+
+    Without a store this is what another process can still read, see the settings
+    reference for how long.
+    """
+
+    def __init__(
+        self, count_max: int = SETTLED_KEPT_COUNT_MAX, bytes_max: int = SETTLED_KEPT_BYTES_MAX
+    ) -> None:
+        self.count_max = count_max
+        self.bytes_max = bytes_max
+        self.bytes = 0
+        self._outcomes: dict[bytes, Outcome] = {}
+
+    def __len__(self) -> int:
+        return len(self._outcomes)
+
+    def add(self, outcome: Outcome) -> None:
+        """Keep this one, unless the task's outcome is kept already."""
+        outcomes = self._outcomes
+        if outcome.id in outcomes:
+            return
+        outcomes[outcome.id] = outcome
+        self.bytes += outcome.size
+        while len(outcomes) > self.count_max or self.bytes > self.bytes_max:
+            oldest = next(iter(outcomes))
+            self.bytes -= outcomes.pop(oldest).size
+
+    def get(self, task_id: bytes) -> Outcome | None:
+        """The outcome of a task, or None."""
+        return self._outcomes.get(task_id)
+
+    def forget(self, task_id: bytes) -> None:
+        """Drop one; unknown ids are no error."""
+        outcome = self._outcomes.pop(task_id, None)
+        if outcome is not None:
+            self.bytes -= outcome.size

@@ -1,0 +1,650 @@
+"""Who is here: links to peers, their epochs, and the verdict on silent ones.
+
+::
+
+    candidate --Dial--> (connected) --probe/HELLO--> GREETING --HELLO+WELCOME--> UP
+    UP <--> STALLED (connected, but silent)      UP/STALLED --disconnect--> SUSPECT
+    SUSPECT --HELLO of the same session--> UP    any --gone/silent/newer epoch--> lost
+
+Two independent signals: the connection (ZMTP heartbeats, served by libzmq's own
+thread) and our heartbeats (served by the loop). A process that is gone is told at once
+by its kernel; a stuck loop keeps its connection; a frozen host loses both. Verdicts
+wait while our own loop was late, since a busy judge sees false deaths.
+
+What is ugly: the side that was dialled learns of a dropped connection only by sending.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import NamedTuple
+
+from zmqtasks.core.effects import (
+    CheckGone,
+    Dial,
+    Effect,
+    Hangup,
+    Note,
+    Transmit,
+)
+from zmqtasks.core.link import Link, LinkState
+from zmqtasks.core.links import Candidate, LinkId
+from zmqtasks.errors import RemoteProtocolError
+from zmqtasks.ids import format_node, parse_routing_id
+from zmqtasks.limits import CANDIDATES_COUNT_MAX, PEERS_COUNT_MAX, REDIAL_MS_MAX, REDIAL_MS_MIN
+from zmqtasks.wire import codec
+from zmqtasks.wire.messages import (
+    Ack,
+    Bye,
+    Error,
+    ErrorCode,
+    Heartbeat,
+    Hello,
+    Inspect,
+    Message,
+    Nak,
+    Welcome,
+)
+
+#: A loop late by more than this judges nobody this turn.
+_LATE_MS = 1_000
+_NAK_EVERY_MS = 100
+
+
+class Timers(NamedTuple):
+    """The timers of architecture.md 5, in milliseconds."""
+
+    heartbeat_ms: int
+    lease_ms: int
+    stalled_ms: int
+    lost_ms: int
+    stalled_lost_ms: int
+
+
+class LinkUp(NamedTuple):
+    """A peer may be worked with."""
+
+    link: LinkId
+    peer: Hello
+
+
+class LinkDown(NamedTuple):
+    """``reason``: "gone", "silent", "replaced" (newer epoch), "reset" or "left"."""
+
+    link: LinkId
+    peer: Hello
+    reason: str
+
+
+class LinkPaused(NamedTuple):
+    """No new work for this peer (or work again)."""
+
+    link: LinkId
+    paused: bool
+
+
+class LeaseLost(NamedTuple):
+    """This peer can no longer count on us: its unstarted tasks are not ours."""
+
+    link: LinkId
+
+
+class Delivered(NamedTuple):
+    """The next message of a link's stream."""
+
+    link: LinkId
+    message: Message
+
+
+MemberEvent = LinkUp | LinkDown | LinkPaused | LeaseLost | Delivered
+
+
+class _Dialling:
+    """A candidate and where we are with it."""
+
+    __slots__ = ("candidate", "delay_ms", "next_ms", "state")
+
+    def __init__(self, candidate: Candidate, now_ms: int) -> None:
+        self.candidate = candidate
+        self.state = "idle"  # idle | dialling | connected
+        self.next_ms = now_ms
+        self.delay_ms = REDIAL_MS_MIN
+
+
+class Membership:
+    """The links of one node.
+
+    ``effects`` and ``events`` are drained by the owner after each call.
+
+    Args:
+        hello: what this node says of itself; ``session`` etc. are filled in per link.
+        fingerprint: of the mesh key, "" without one.
+        dial_roles: peers with one of these roles are dialled when found.
+        timers: see :class:`Timers`.
+    """
+
+    def __init__(
+        self, hello: Hello, mesh_name: str, fingerprint: str, dial_roles: frozenset[str],
+        timers: Timers, now_ms: int,
+    ) -> None:  # fmt: skip
+        self.hello = hello
+        self.mesh_name = mesh_name
+        self.fingerprint = fingerprint
+        self.dial_roles = dial_roles
+        self.timers = timers
+        self.effects: list[Effect] = []
+        self.events: list[MemberEvent] = []
+        #: {LinkId: Link}, all that are not lost.
+        self.links: dict[LinkId, Link] = {}
+        #: {node id: candidate we know of}.
+        self.candidates: dict[bytes, _Dialling] = {}
+        #: Reported in heartbeats.
+        self.queued = 0
+        self.running = 0
+        self.head = 0
+        #: Messages dropped because they broke the protocol.
+        self.garbage_count = 0
+        self._garbled: set[bytes] = set()
+        self._wanted: set[bytes] = set()
+        self._session = 0
+        self._next_beat_ms = now_ms + timers.heartbeat_ms
+        self._last_tick_ms = now_ms
+
+    # --- candidates ---------------------------------------------------------------------
+
+    def candidate_found(self, candidate: Candidate, now_ms: int) -> None:
+        """A peer was heard of; dial it if it is one of ours and we want its role."""
+        node = candidate.node
+        if node is None or node == self.hello.node:
+            return
+        if candidate.mesh != self.hello.mesh:
+            return
+        if candidate.fingerprint != self.fingerprint:
+            self._note_other_key(candidate)
+            return
+        known = self.candidates.get(node)
+        if known is not None and known.candidate.epoch > candidate.epoch:
+            return
+        if known is None:
+            if len(self.candidates) >= CANDIDATES_COUNT_MAX:
+                self._forget_a_candidate()
+            self.candidates[node] = known = _Dialling(candidate, now_ms)
+        elif known.state == "idle" or known.candidate.epoch < candidate.epoch:
+            if known.candidate != candidate:
+                merged = dict.fromkeys(candidate.endpoints + (
+                    known.candidate.endpoints
+                    if known.candidate.epoch == candidate.epoch else ()
+                ))
+                known.candidate = candidate._replace(endpoints=tuple(merged)[:16])
+                known.next_ms, known.delay_ms = now_ms, REDIAL_MS_MIN
+        self._dial_if_due(known, now_ms)
+
+    def want(self, node: bytes, now_ms: int) -> None:
+        """Dial this node whatever its role."""
+        self._wanted.add(node)
+        known = self.candidates.get(node)
+        if known is not None:
+            self._dial_if_due(known, now_ms)
+
+    def want_all(self, now_ms: int) -> None:
+        """Dial everybody of this mesh from now on."""
+        self.dial_roles = frozenset(("worker", "store", "broker", "producer", "beat"))
+        for known in self.candidates.values():
+            self._dial_if_due(known, now_ms)
+
+    def dialled(self, node: bytes, endpoint: str, now_ms: int) -> None:
+        """The dialler found an address that answers ("": none does)."""
+        known = self.candidates.get(node)
+        if known is None:
+            return
+        if endpoint:
+            known.state = "connected"
+            known.next_ms = now_ms + 3 * REDIAL_MS_MAX
+            known.candidate = known.candidate._replace(
+                endpoints=tuple(dict.fromkeys((endpoint, *known.candidate.endpoints)))
+            )
+            return
+        known.state = "idle"
+        known.next_ms = now_ms + known.delay_ms
+        known.delay_ms = min(known.delay_ms * 2, REDIAL_MS_MAX)
+
+    def candidate_gone(self, node: bytes, epoch: int, now_ms: int) -> None:
+        """Its same-host entry says that this process has ended."""
+        known = self.candidates.get(node)
+        if known is not None and known.candidate.epoch <= epoch:
+            del self.candidates[node]
+            if known.state == "connected":
+                self.effects.append(Hangup(node))
+        for link in self._links_of(node):
+            if link.peer is not None and link.peer.epoch <= epoch:
+                self._lose(link, "gone")
+
+    def pending_dials(self) -> bool:
+        """True while some peer that we want is neither linked nor given up on."""
+        linked = {link.peer.node for link in self.links.values() if link.peer and link.is_open}
+        return any(
+            known.candidate.node not in linked and known.delay_ms < 4 * REDIAL_MS_MIN
+            for known in self.candidates.values()
+            if self._wants(known.candidate)
+        )
+
+    def _wants(self, candidate: Candidate) -> bool:
+        if candidate.node in self._wanted or candidate.source == "static":
+            return True
+        return not self.dial_roles.isdisjoint(candidate.roles)
+
+    def _dial_if_due(self, known: _Dialling, now_ms: int) -> None:
+        if known.state == "dialling" or now_ms < known.next_ms:
+            return
+        if not self._wants(known.candidate) or len(self.links) >= PEERS_COUNT_MAX:
+            return
+        node = known.candidate.node
+        assert node is not None
+        if known.state == "connected":
+            if any(link.is_open for link in self._links_of(node) if link.id.side == "out"):
+                known.next_ms = now_ms + 3 * REDIAL_MS_MAX
+                return
+            self.effects.append(Hangup(node))
+        known.state = "dialling"
+        self.effects.append(Dial(known.candidate))
+
+    def _forget_a_candidate(self) -> None:
+        linked = {link.peer.node for link in self.links.values() if link.peer}
+        for node in self.candidates:
+            if node not in linked:
+                del self.candidates[node]
+                return
+
+    def _note_other_key(self, candidate: Candidate) -> None:
+        ours = f"key {self.fingerprint}" if self.fingerprint else "no key"
+        theirs = f"key {candidate.fingerprint}" if candidate.fingerprint else "no key"
+        self.effects.append(Note(
+            "warning", "peer.other_key",
+            f"a mesh of the same name '{self.mesh_name}' is here with another key "
+            f"({candidate.source}: {theirs}; this node: {ours}), so they do not join: give "
+            "both the same key file (--key) or different names (--mesh)",
+            f"other-key {candidate.fingerprint}",
+        ))  # fmt: skip
+
+    # --- frames -------------------------------------------------------------------------
+
+    def frames_received(
+        self, link_id: LinkId, frames: list[bytes], address: str, now_ms: int
+    ) -> None:
+        """Frames came in; an empty list is a probe of a fresh connection."""
+        link = self.links.get(link_id)
+        if not frames or frames == [b""]:
+            self._probed(link_id, link, now_ms)
+            return
+        try:
+            header, message = codec.decode(frames)
+        except RemoteProtocolError as exc:
+            self._garbage(link_id, address, exc)
+            return
+        if link is None:
+            link = self._first_contact(link_id, message, now_ms)
+            if link is None:
+                return
+        link.last_rx_ms = now_ms
+        if isinstance(message, Hello):
+            self._hello(link, message, address, now_ms)
+        elif isinstance(message, Welcome):
+            self._welcome(link, message, now_ms)
+        elif isinstance(message, Error):
+            self._refused(link, message, now_ms)
+        elif header.session != link.peer_session or header.peer_session != link.session:
+            self._greet(link, now_ms)
+        else:
+            self._in_session(link, header, message, now_ms)
+
+    def _in_session(
+        self, link: Link, header: codec.Header, message: Message, now_ms: int
+    ) -> None:
+        if link.state is not LinkState.UP:
+            if link.state is LinkState.GREETING:
+                return
+            self._resume(link)
+        link.acknowledged(header.ack)
+        if header.seq == 0:
+            self._unnumbered(link, message, now_ms)
+            return
+        if not link.accepts(header.seq):
+            if header.seq > link.rx_seq:
+                self._ask_again(link, now_ms)
+            return
+        if link.wants_ack:
+            self.effects.append(Transmit(link.id, link.frames_of(Ack())))
+        if isinstance(message, Bye):
+            self._drop(link, "left")
+            return
+        self.events.append(Delivered(link.id, message))
+
+    def _unnumbered(self, link: Link, message: Message, now_ms: int) -> None:
+        if isinstance(message, Heartbeat):
+            link.echo_ms, link.echo_seen_ms = message.mono_ms, now_ms
+            link.queued, link.running, link.head = message.queued, message.running, message.head
+            if message.echo_ms:
+                link.lease_until_ms = max(
+                    link.lease_until_ms, message.echo_ms + self.timers.lease_ms
+                )
+                link.lease_lost = False
+            self.events.append(Delivered(link.id, message))
+            if message.tx_seq > link.rx_seq:
+                self._ask_again(link, now_ms)
+        elif isinstance(message, Nak):
+            for frames in link.resend_after(message.rx_seq):
+                self.effects.append(Transmit(link.id, frames))
+
+    def _ask_again(self, link: Link, now_ms: int) -> None:
+        if now_ms - link.last_nak_ms >= _NAK_EVERY_MS:
+            link.last_nak_ms = now_ms
+            self.effects.append(Transmit(link.id, link.frames_of(link.nak())))
+
+    def _garbage(self, link_id: LinkId, address: str, reason: Exception) -> None:
+        self.garbage_count += 1
+        if link_id.peer not in self._garbled and len(self._garbled) < PEERS_COUNT_MAX:
+            self._garbled.add(link_id.peer)
+            self.effects.append(Note(
+                "warning", "peer.garbage",
+                f"dropped what {address or 'a peer'} sent: {reason} (logged once per peer, "
+                "counted in `zmqtasks status`)",
+            ))  # fmt: skip
+
+    # --- greeting -----------------------------------------------------------------------
+
+    def _probed(self, link_id: LinkId, link: Link | None, now_ms: int) -> None:
+        if parse_routing_id(link_id.peer) is None:
+            return
+        if link is None:
+            link = self._open(link_id, now_ms)
+            if link is None:
+                return
+        link.connected = True
+        link.last_rx_ms = now_ms
+        link.hello_sent_ms = -1_000_000
+        self._greet(link, now_ms)
+
+    def _first_contact(
+        self, link_id: LinkId, message: Message, now_ms: int
+    ) -> Link | None:
+        if parse_routing_id(link_id.peer) is None:
+            if isinstance(message, Inspect) and message.what == "hello":
+                self.effects.append(Transmit(link_id, codec.encode(self.hello)))
+            return None
+        if isinstance(message, (Error, Bye)):
+            return None
+        link = self._open(link_id, now_ms)
+        if link is not None and not isinstance(message, Hello):
+            self._greet(link, now_ms)
+        return link
+
+    def _open(self, link_id: LinkId, now_ms: int) -> Link | None:
+        if len(self.links) >= PEERS_COUNT_MAX:
+            text = f"this node has {PEERS_COUNT_MAX} links already"
+            self._refuse(link_id, ErrorCode.TOO_MANY_PEERS, text)
+            return None
+        self._session += 1
+        self.links[link_id] = link = Link(link_id, self._session, now_ms)
+        return link
+
+    def _greet(self, link: Link, now_ms: int) -> None:
+        if now_ms - link.hello_sent_ms < _NAK_EVERY_MS:
+            return
+        link.hello_sent_ms = now_ms
+        own = self.hello
+        hello = Hello(
+            own.node, own.epoch, link.session, link.peer_session, link.rx_seq, own.mesh,
+            own.version_min, own.version_max, own.features, own.name, own.roles, own.host_id,
+            own.pid, own.endpoints, own.pub_endpoints, own.pull_endpoints, own.slots, own.queues,
+            own.catalog, own.ext,
+        )  # fmt: skip
+        self.effects.append(Transmit(link.id, link.frames_of(hello)))
+
+    def _hello(self, link: Link, hello: Hello, address: str, now_ms: int) -> None:
+        if hello.session < link.peer_session:
+            return  # a late HELLO of a session that its sender has given up
+        refusal = self._judge(link, hello, address)
+        if refusal is not None:
+            self._refuse(link.id, *refusal)
+            del self.links[link.id]
+            return
+        for other in self._links_of(hello.node):
+            if other.peer is not None and other.peer.epoch < hello.epoch:
+                self._lose(other, "replaced")
+        if link.peer_session not in (0, hello.session):
+            self._drop(link, "reset")
+            fresh = self._open(link.id, now_ms)
+            if fresh is None:
+                return
+            fresh.source, fresh.endpoint = link.source, link.endpoint
+            link = fresh
+        link.connected = True
+        link.peer = hello
+        link.peer_session = hello.session
+        self._remember_source(link, hello)
+        if link.hello_sent_ms < 0 or hello.peer_session != link.session:
+            self._greet(link, now_ms)
+        welcome = Welcome(link.session, hello.session, link.rx_seq, codec.VERSION_MAJOR)
+        self.effects.append(Transmit(link.id, link.frames_of(welcome)))
+        if hello.peer_session == link.session:
+            for frames in link.resend_after(hello.rx_seq):
+                self.effects.append(Transmit(link.id, frames))
+            if link.state in (LinkState.SUSPECT, LinkState.STALLED):
+                self._resume(link)
+
+    def _judge(self, link: Link, hello: Hello, address: str) -> tuple[ErrorCode, str] | None:
+        own = self.hello
+        where = f"'{hello.name}' at {address or 'this host'}"
+        if parse_routing_id(link.id.peer) != (hello.node, hello.epoch):
+            return ErrorCode.UNKNOWN_LINK, "the routing id does not belong to that node"
+        if hello.mesh != own.mesh:
+            text = f"{where} belongs to another mesh than '{self.mesh_name}'"
+            return ErrorCode.WRONG_MESH, text
+        if hello.version_max < own.version_min or hello.version_min > own.version_max:
+            return ErrorCode.VERSION, (
+                f"{where} speaks protocol versions {hello.version_min} to "
+                f"{hello.version_max}, this node {own.version_min} to {own.version_max}: "
+                "upgrade the older one"
+            )
+        for other in self._links_of(hello.node):
+            if other.peer is not None and other.peer.epoch > hello.epoch:
+                return ErrorCode.STALE_EPOCH, f"{where} has been replaced by a newer process"
+        return None
+
+    def _refuse(self, link_id: LinkId, code: ErrorCode, text: str) -> None:
+        self.effects.append(Transmit(link_id, codec.encode(Error(code, text))))
+        self.effects.append(
+            Note("warning", "peer.refused", f"refused a peer: {text}", f"refused {code} {text}")
+        )
+
+    def _refused(self, link: Link, error: Error, now_ms: int) -> None:
+        if error.code == ErrorCode.UNKNOWN_LINK:
+            self._greet(link, now_ms)
+            return
+        self.effects.append(Note(
+            "warning", "peer.refused_us", f"a peer refused this node: {error.text}",
+            f"refused us {error.code} {error.text}",
+        ))  # fmt: skip
+        if link.is_open:
+            self._drop(link, "left")
+        else:
+            del self.links[link.id]
+
+    def _welcome(self, link: Link, welcome: Welcome, now_ms: int) -> None:
+        if welcome.peer_session != link.session or welcome.session != link.peer_session:
+            self._greet(link, now_ms)
+            return
+        if link.state is LinkState.GREETING:
+            assert link.peer is not None
+            link.state = LinkState.UP
+            link.welcomed = True
+            link.lease_until_ms = now_ms + self.timers.lease_ms
+            self.events.append(LinkUp(link.id, link.peer))
+            beat = Heartbeat(
+                now_ms, 0, 0, link.tx_seq, self.head, self.queued, self.running
+            )
+            self.effects.append(Transmit(link.id, link.frames_of(beat)))
+        elif link.state is not LinkState.UP:
+            self._resume(link)
+
+    def _remember_source(self, link: Link, hello: Hello) -> None:
+        known = self.candidates.get(hello.node)
+        if known is not None:
+            known.delay_ms = REDIAL_MS_MIN
+            link.source = known.candidate.source
+            if link.id.side == "out" and known.candidate.endpoints:
+                link.endpoint = known.candidate.endpoints[0]
+        elif not link.source:
+            link.source = "dialled in"
+
+    def _resume(self, link: Link) -> None:
+        paused = link.state in (LinkState.STALLED, LinkState.SUSPECT)
+        link.state = LinkState.UP
+        link.connected = True
+        if paused:
+            self.events.append(LinkPaused(link.id, False))
+
+    # --- sending ------------------------------------------------------------------------
+
+    def send(self, link_id: LinkId, message: Message) -> bool:
+        """Put a message on a link's stream; False if there is no such link.
+
+        While the link is suspect it waits with the unacknowledged ones.
+        """
+        link = self.links.get(link_id)
+        if link is None or not link.is_open:
+            return False
+        frames = link.number(message)
+        if link.connected:
+            self.effects.append(Transmit(link_id, frames))
+        return True
+
+    def send_failed(self, link_id: LinkId, now_ms: int) -> None:
+        """The socket has no connection to that peer."""
+        link = self.links.get(link_id)
+        if link is not None:
+            self._disconnected(link, now_ms)
+
+    def connection_lost(self, endpoint: str, now_ms: int) -> None:
+        """The socket monitor saw a dialled connection drop."""
+        for link in self.links.values():
+            if link.endpoint == endpoint and link.id.side == "out":
+                self._disconnected(link, now_ms)
+
+    def _disconnected(self, link: Link, now_ms: int) -> None:
+        if not link.connected:
+            return
+        link.connected = False
+        if not link.is_open:
+            return
+        paused = link.state is LinkState.STALLED
+        link.state = LinkState.SUSPECT
+        link.suspect_since_ms = now_ms
+        if not paused:
+            self.events.append(LinkPaused(link.id, True))
+        self.effects.append(CheckGone(link.id))
+
+    def peer_gone(self, link_id: LinkId) -> None:
+        """The process behind a suspect link no longer exists."""
+        link = self.links.get(link_id)
+        if link is not None and link.state is LinkState.SUSPECT:
+            self._lose(link, "gone")
+
+    def say_goodbye(self, reason: str) -> None:
+        """Tell every peer that this node leaves; then only sockets are left to close."""
+        for link in list(self.links.values()):
+            if link.is_open and link.id.side != "self":
+                self.send(link.id, Bye(reason))
+
+    # --- time ---------------------------------------------------------------------------
+
+    def next_deadline_ms(self) -> int:
+        """When ``tick`` is wanted next."""
+        return min(self._next_beat_ms, self._last_tick_ms + self.timers.heartbeat_ms // 4)
+
+    def tick(self, now_ms: int) -> None:
+        """Send heartbeats that are due, judge silent peers, dial again."""
+        late_ms = now_ms - self._last_tick_ms - self.timers.heartbeat_ms // 4
+        self._last_tick_ms = now_ms
+        if late_ms > _LATE_MS:
+            for link in self.links.values():
+                link.last_rx_ms += late_ms
+                link.suspect_since_ms += late_ms
+        beat = now_ms >= self._next_beat_ms
+        if beat:
+            self._next_beat_ms = now_ms + self.timers.heartbeat_ms
+        for link in list(self.links.values()):
+            if link.id.side == "self":
+                continue
+            if link.is_open:
+                if beat:
+                    self._heartbeat(link, now_ms)
+                self._check_lease(link, now_ms)
+                self._check_silence(link, now_ms)
+            elif beat:
+                self._regreet(link, now_ms)
+        for known in self.candidates.values():
+            if known.state != "dialling" and now_ms >= known.next_ms:
+                self._dial_if_due(known, now_ms)
+
+    def _heartbeat(self, link: Link, now_ms: int) -> None:
+        hold_ms = now_ms - link.echo_seen_ms if link.echo_ms else 0
+        beat = Heartbeat(
+            now_ms, link.echo_ms, hold_ms, link.tx_seq, self.head, self.queued, self.running
+        )
+        self.effects.append(Transmit(link.id, link.frames_of(beat)))
+
+    def _regreet(self, link: Link, now_ms: int) -> None:
+        if now_ms - link.last_rx_ms > self.timers.lost_ms:
+            del self.links[link.id]
+        else:
+            self._greet(link, now_ms)
+
+    def _check_lease(self, link: Link, now_ms: int) -> None:
+        if now_ms > link.lease_until_ms and not link.lease_lost:
+            link.lease_lost = True
+            self.events.append(LeaseLost(link.id))
+
+    def _check_silence(self, link: Link, now_ms: int) -> None:
+        silent_ms = now_ms - link.last_rx_ms
+        if silent_ms >= self.timers.stalled_lost_ms:
+            self._lose(link, "silent")
+        elif not link.connected and silent_ms >= self.timers.lost_ms:
+            self._lose(link, "silent")
+        elif link.state is LinkState.UP and silent_ms >= self.timers.stalled_ms:
+            link.state = LinkState.STALLED
+            self.events.append(LinkPaused(link.id, True))
+
+    # --- the end of a link --------------------------------------------------------------
+
+    def _links_of(self, node: bytes) -> Iterable[Link]:
+        return [link for link in self.links.values() if link.id.peer[1:9] == node]
+
+    def _lose(self, link: Link, reason: str) -> None:
+        if self.links.get(link.id) is not link:
+            return
+        self._drop(link, reason)
+        node = link.id.peer[1:9]
+        known = self.candidates.get(node)
+        if link.id.side == "out":
+            self.effects.append(Hangup(node))
+            if known is not None and known.state == "connected":
+                known.state = "idle"
+        if link.peer is not None:
+            name = link.peer.name or format_node(node)
+            self.effects.append(
+                Note("warning", "peer.lost", f"lost {name} ({reason})")
+            )
+
+    def _drop(self, link: Link, reason: str) -> None:
+        if self.links.get(link.id) is link:
+            del self.links[link.id]
+        if link.is_open and link.peer is not None:
+            self.events.append(LinkDown(link.id, link.peer, reason))
+        if reason == "left":
+            node = link.id.peer[1:9]
+            known = self.candidates.get(node)
+            if known is not None and link.peer and known.candidate.epoch <= link.peer.epoch:
+                del self.candidates[node]
+            if link.id.side == "out":
+                self.effects.append(Hangup(node))

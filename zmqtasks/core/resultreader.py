@@ -1,0 +1,246 @@
+"""The store's side of results: nothing published is missed, nothing counts twice.
+
+Each publisher's positions are followed. A gap (PUB drops silently, and a subscriber
+comes late) is seen by number, or by the head that heartbeats announce, and asked for
+again. What has arrived is written in batches; only after a batch's commit is the
+publisher told, so it can let go.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from zmqtasks.core.effects import Effect, Send, StoreRows
+from zmqtasks.core.links import LinkId
+from zmqtasks.core.rows import OutcomeRow, VerdictRow
+from zmqtasks.limits import BATCH_COUNT_MAX, GAP_MS
+from zmqtasks.wire.messages import (
+    Kind,
+    Outcome,
+    PubResults,
+    Rack,
+    Replay,
+    Results,
+    Trimmed,
+    VerdictRecord,
+)
+
+#: Rows waiting for the store; beyond it news is dropped and asked for later.
+_UNWRITTEN_MAX = 20_000
+#: Positions asked for at once.
+_REPLAY_MAX = 2_000
+_REPLAY_AGAIN_MS = 1_000
+
+
+class _Batch(NamedTuple):
+    publisher: tuple[bytes, int]
+    upto: int
+
+
+class Publisher:
+    """What is known of one publisher epoch."""
+
+    __slots__ = ("ahead", "asked_ms", "committed", "gap_since_ms", "head", "link", "upto")
+
+    def __init__(self) -> None:
+        #: Everything up to here has arrived (or is gone for good).
+        self.upto = 0
+        #: Positions beyond `upto` that have arrived.
+        self.ahead: set[int] = set()
+        self.head = 0
+        self.committed = 0
+        self.link: LinkId | None = None
+        self.gap_since_ms = -1
+        self.asked_ms = -1_000_000
+
+
+class ResultReader:
+    """Follows all publishers. ``effects`` is drained each turn."""
+
+    def __init__(self) -> None:
+        self.effects: list[Effect] = []
+        #: {(publisher node, epoch): state}.
+        self.publishers: dict[tuple[bytes, int], Publisher] = {}
+        self.stored_count = 0
+        self._outcomes: list[OutcomeRow] = []
+        self._verdicts: list[VerdictRow] = []
+        self._touched: dict[tuple[bytes, int], None] = {}
+        #: {batch number: where its publishers stand once it is committed}.
+        self._batches: dict[int, list[_Batch]] = {}
+        self._batch = 0
+        self._unwritten = 0
+
+    # --- publishers ---------------------------------------------------------------------
+
+    def link_up(self, node: bytes, epoch: int, link: LinkId) -> None:
+        """The publisher can be asked on this link."""
+        publisher = self._publisher(node, epoch)
+        publisher.link = link
+        publisher.asked_ms = -1_000_000
+
+    def link_down(self, node: bytes, epoch: int) -> None:
+        """It cannot be asked any more; what is committed stays committed."""
+        publisher = self.publishers.get((node, epoch))
+        if publisher is not None:
+            publisher.link = None
+            if publisher.committed >= publisher.upto:
+                del self.publishers[node, epoch]
+
+    def head_announced(self, node: bytes, epoch: int, position: int, now_ms: int) -> None:
+        """A heartbeat, or the greeting of a subscription, told the last position."""
+        publisher = self._publisher(node, epoch)
+        if position > publisher.head:
+            publisher.head = position
+        self._check_gap(publisher, now_ms)
+
+    def _publisher(self, node: bytes, epoch: int) -> Publisher:
+        publisher = self.publishers.get((node, epoch))
+        if publisher is None:
+            self.publishers[node, epoch] = publisher = Publisher()
+        return publisher
+
+    # --- records ------------------------------------------------------------------------
+
+    def published(self, message: PubResults, now_ms: int, wall_ms: int) -> None:
+        """Records came over PUB."""
+        key = (message.node, message.epoch)
+        publisher = self._publisher(*key)
+        self._take(key, publisher, message.kinds, message.outcomes, message.verdicts, wall_ms)
+        self._check_gap(publisher, now_ms)
+
+    def replayed(
+        self, node: bytes, epoch: int, message: Results | Trimmed, now_ms: int, wall_ms: int
+    ) -> None:
+        """Records that were asked for, or the news that they are gone."""
+        key = (node, epoch)
+        publisher = self._publisher(*key)
+        if isinstance(message, Results):
+            if self._unwritten < _UNWRITTEN_MAX:
+                kinds, outcomes = message.kinds, message.outcomes
+                self._take(key, publisher, kinds, outcomes, message.verdicts, wall_ms)
+                gone = range(max(message.first, publisher.upto + 1), message.upto + 1)
+                publisher.ahead.update(gone)
+                self._advance(publisher)
+        elif message.upto > publisher.upto:
+            publisher.upto = message.upto
+            self._advance(publisher)
+        self._touched[key] = None
+        publisher.asked_ms = -1_000_000
+        self._check_gap(publisher, now_ms)
+
+    def _take(
+        self, key: tuple[bytes, int], publisher: Publisher, kinds: Sequence[Kind],
+        outcomes: Sequence[Outcome], verdicts: Sequence[VerdictRecord], wall_ms: int,
+    ) -> None:  # fmt: skip
+        if self._unwritten >= _UNWRITTEN_MAX:
+            return
+        ahead, upto = publisher.ahead, publisher.upto
+        for outcome in outcomes:
+            position = outcome.position
+            if position <= upto or position in ahead or outcome.kind >= len(kinds):
+                continue
+            ahead.add(position)
+            self._outcomes.append(to_row(outcome, kinds[outcome.kind], key, wall_ms))
+        for verdict in verdicts:
+            position = verdict.position
+            if position <= upto or position in ahead:
+                continue
+            ahead.add(position)
+            self._verdicts.append(VerdictRow(verdict.id, verdict.attempt, verdict.verdict))
+        self._touched[key] = None
+        self._advance(publisher)
+
+    def _advance(self, publisher: Publisher) -> None:
+        upto, ahead = publisher.upto, publisher.ahead
+        while upto + 1 in ahead:
+            upto += 1
+            ahead.discard(upto)
+        publisher.upto = upto
+        if ahead and min(ahead) <= upto:
+            publisher.ahead = {position for position in ahead if position > upto}
+        publisher.head = max(publisher.head, upto, max(publisher.ahead, default=0))
+
+    def _check_gap(self, publisher: Publisher, now_ms: int) -> None:
+        if publisher.head <= publisher.upto:
+            publisher.gap_since_ms = -1
+        elif publisher.gap_since_ms < 0:
+            publisher.gap_since_ms = now_ms
+
+    # --- writing ------------------------------------------------------------------------
+
+    def flush(self) -> None:
+        """Hand what has arrived to the store: one batch a turn."""
+        if not self._touched:
+            return
+        self._batch += 1
+        marks = [_Batch(key, self.publishers[key].upto) for key in self._touched]
+        self._batches[self._batch] = marks
+        self._touched = {}
+        self._unwritten += len(self._outcomes) + len(self._verdicts)
+        self.effects.append(StoreRows(self._batch, self._outcomes, self._verdicts))
+        self._outcomes, self._verdicts = [], []
+
+    def rows_stored(self, batch: int, count: int) -> None:
+        """The batch is committed: its publishers may let go."""
+        self._unwritten -= count
+        self.stored_count += count
+        for key, upto in self._batches.pop(batch, []):
+            publisher = self.publishers.get(key)
+            if publisher is None or upto <= publisher.committed:
+                continue
+            publisher.committed = upto
+            if publisher.link is not None:
+                self.effects.append(Send(publisher.link, Rack(upto)))
+
+    # --- time ---------------------------------------------------------------------------
+
+    def next_deadline_ms(self) -> int | None:
+        """When ``tick`` is wanted next."""
+        waits = [
+            max(p.gap_since_ms + GAP_MS, p.asked_ms + _REPLAY_AGAIN_MS)
+            for p in self.publishers.values()
+            if p.gap_since_ms >= 0 and p.link is not None
+        ]
+        return min(waits, default=None)
+
+    def tick(self, now_ms: int) -> None:
+        """Ask for what is missing for longer than a batch can be under way."""
+        for publisher in self.publishers.values():
+            if publisher.gap_since_ms < 0 or publisher.link is None:
+                continue
+            if self._unwritten >= _UNWRITTEN_MAX:
+                continue
+            if now_ms < publisher.gap_since_ms + GAP_MS:
+                continue
+            if now_ms < publisher.asked_ms + _REPLAY_AGAIN_MS:
+                continue
+            publisher.asked_ms = now_ms
+            first = publisher.upto + 1
+            last = min(publisher.head, first + _REPLAY_MAX - 1)
+            if publisher.ahead:
+                last = min(last, max(min(publisher.ahead) - 1, first))
+            self.effects.append(Send(publisher.link, Replay(first, last)))
+
+
+def to_row(outcome: Outcome, kind: Kind, key: tuple[bytes, int], wall_ms: int) -> OutcomeRow:
+    """The row that a store keeps of a published outcome."""
+    body = outcome.body if isinstance(outcome.body, bytes) else b""
+    ext = dict(outcome.ext or {})
+    worker = ext.pop("w", "")
+    return OutcomeRow(
+        outcome.id, outcome.attempt, outcome.status, 0, key[0], key[1], outcome.position,
+        kind.app, kind.name, kind.queue, worker if isinstance(worker, str) else "",
+        outcome.started_ms, outcome.run_us, wall_ms, body, ext,
+    )  # fmt: skip
+
+
+def to_outcome(row: OutcomeRow) -> Outcome:
+    """The record that a stored row was made from."""
+    return Outcome(
+        row.task_id, row.attempt, row.status, row.position, -1, row.started_ms, row.run_us,
+        len(row.body), row.body, {**row.ext, "w": row.worker},
+    )  # fmt: skip
+
+
+__all__ = ["BATCH_COUNT_MAX", "Publisher", "ResultReader", "to_outcome", "to_row"]
