@@ -1,0 +1,476 @@
+"""Settings of one process of the mesh.
+
+One flat key space. A value comes from, first found wins: command line flag, environment
+(``ZMQTASKS_<KEY>``), ``zmqtasks.toml`` or ``[tool.zmqtasks]`` of ``pyproject.toml`` in
+the working directory, ``App(...)`` / ``app.conf``, default. An unknown key is an error
+with the nearest name. Nothing is read at import. ``docs/reference/settings.md`` is made
+from the fields below.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, NamedTuple, get_args, get_origin, get_type_hints
+
+import msgspec
+from msgspec import Meta
+
+from zmqtasks import limits, paths
+from zmqtasks.addresses import PORT_MAX
+from zmqtasks.errors import ConfigError
+from zmqtasks.settings_checks import CHECKS, find_conflict
+from zmqtasks.settings_sources import (
+    Sourced,
+    as_bool,
+    as_list,
+    env_name,
+    flag_name,
+    from_environment,
+    from_file,
+    from_flags,
+    from_mapping,
+    unknown_key,
+)
+
+_TIMER_MS_MAX = 24 * 3600 * 1000
+
+_Seconds = Annotated[float, Meta(ge=0, le=10 * 365 * 24 * 3600)]
+
+
+@dataclass(frozen=True, kw_only=True)
+class NodeSettings:
+    """Everything that can be set, checked.
+
+    Made by :func:`load_settings`, which checks each value; the constructor checks only
+    that the values fit together.
+
+    Raises:
+        ConfigError: two values contradict each other.
+    """
+
+    # --- who we are ---
+    mesh: Annotated[
+        str,
+        Meta(
+            description="Name of the mesh; nodes of other meshes are never talked to. "
+            "Lower-case letters, digits, `_` and `-`."
+        ),
+    ] = "default"
+    name: Annotated[
+        str,
+        Meta(description="Name of this node for people. Empty: host name and process id."),
+    ] = ""
+    app: Annotated[
+        str,
+        Meta(
+            description="Application to load: `module` or `module:variable`. Empty: `tasks.py` "
+            "in the working directory."
+        ),
+    ] = ""
+    roles: Annotated[
+        tuple[str, ...],
+        Meta(min_length=1, description="What this node does: `worker`, `store` or both."),
+    ] = ("worker",)
+
+    # --- work ---
+    queues: Annotated[
+        tuple[str, ...],
+        Meta(min_length=1, description="Queues that a worker takes tasks from."),
+    ] = ("default",)
+    default_queue: Annotated[
+        str, Meta(description="Queue of calls that name none (for producers).")
+    ] = "default"
+    concurrency: Annotated[
+        int,
+        Meta(
+            ge=0,
+            le=4096,
+            description="Tasks that a worker runs at once. 0: as many as there are CPUs.",
+        ),
+    ] = 0
+    pool: Annotated[
+        str,
+        Meta(
+            description="Where tasks run: `process` (child processes) or `solo` (the node's "
+            "main thread, for debugging)."
+        ),
+    ] = "process"
+
+    # --- addresses ---
+    listen: Annotated[
+        tuple[str, ...],
+        Meta(
+            description="Where to listen beside the host-local socket: `HOST`, `HOST:PORT`, "
+            "`tcp://HOST:PORT`, or `ipc` for nowhere else. Empty: all interfaces with a mesh "
+            "key, nowhere else without."
+        ),
+    ] = ()
+    port: Annotated[
+        int,
+        Meta(
+            ge=0,
+            le=PORT_MAX,
+            description="First of three TCP ports in a row. 0: free ones are taken.",
+        ),
+    ] = 0
+    advertise: Annotated[
+        tuple[str, ...],
+        Meta(
+            description="`HOST:PORT` that others reach this node by, instead of its own "
+            "addresses (port forwarding, containers)."
+        ),
+    ] = ()
+
+    # --- finding each other ---
+    peers: Annotated[
+        tuple[str, ...],
+        Meta(
+            description="`HOST:PORT` of nodes to dial. All addresses of a name are tried, so one "
+            "name can stand for many nodes."
+        ),
+    ] = ()
+    mdns: Annotated[bool, Meta(description="Find nodes of the local network by multicast DNS.")] = (
+        True
+    )
+    interfaces: Annotated[
+        tuple[str, ...],
+        Meta(
+            description="Network interfaces for multicast DNS, by name or network (`eth0`, "
+            "`192.168.0.0/24`). Empty: all but loopback and those of containers."
+        ),
+    ] = ()
+
+    # --- security ---
+    key_file: Annotated[
+        str,
+        Meta(
+            description="File with the mesh key. Empty: `$XDG_CONFIG_HOME/zmqtasks/mesh.key` "
+            "when it exists. `none`: no key even so."
+        ),
+    ] = ""
+    insecure: Annotated[
+        bool,
+        Meta(
+            description="Allow addresses beyond this host without a mesh key: whoever reaches "
+            "them can run tasks."
+        ),
+    ] = False
+
+    # --- files ---
+    store: Annotated[
+        str,
+        Meta(
+            description="URL of the result store of a store node. Empty: "
+            "`sqlite:///<state_dir>/<mesh>/results.db`."
+        ),
+    ] = ""
+    runtime_dir: Annotated[
+        str,
+        Meta(
+            description="Base folder for sockets and the same-host directory, with one folder "
+            "a mesh. Empty: `$XDG_RUNTIME_DIR/zmqtasks`, else a folder of this user in the "
+            "temporary directory."
+        ),
+    ] = ""
+    state_dir: Annotated[
+        str,
+        Meta(
+            description="Base folder for files that last, with one folder a mesh. Empty: "
+            "`$XDG_STATE_HOME/zmqtasks`, by default `~/.local/state/zmqtasks`."
+        ),
+    ] = ""
+    cache_dir: Annotated[
+        str,
+        Meta(
+            description="Base folder for files that may be lost, with one folder a mesh. Empty: "
+            "`$XDG_CACHE_HOME/zmqtasks`, by default `~/.cache/zmqtasks`."
+        ),
+    ] = ""
+
+    # --- watching each other ---
+    heartbeat_ms: Annotated[
+        int,
+        Meta(ge=10, le=_TIMER_MS_MAX, description="Milliseconds between heartbeats to a peer."),
+    ] = limits.HEARTBEAT_MS
+    lease_ms: Annotated[
+        int,
+        Meta(
+            ge=20,
+            le=_TIMER_MS_MAX,
+            description="A worker that has not heard from a task's owner for so long starts none "
+            "of its queued tasks. Below `lost_ms`, so that it gives up first.",
+        ),
+    ] = limits.LEASE_MS
+    stalled_ms: Annotated[
+        int,
+        Meta(
+            ge=20,
+            le=_TIMER_MS_MAX,
+            description="A peer that is connected but says nothing for so long gets no new work.",
+        ),
+    ] = limits.STALLED_MS
+    lost_ms: Annotated[
+        int,
+        Meta(
+            ge=30,
+            le=_TIMER_MS_MAX,
+            description="A peer that is silent for so long is lost; its tasks run elsewhere.",
+        ),
+    ] = limits.LOST_MS
+    stalled_lost_ms: Annotated[
+        int,
+        Meta(
+            ge=30,
+            le=_TIMER_MS_MAX,
+            description="A stalled peer (connected, silent) counts as lost after so long.",
+        ),
+    ] = limits.STALLED_LOST_MS
+
+    # --- sizes ---
+    payload_bytes_max: Annotated[
+        int,
+        Meta(
+            ge=1024,
+            le=limits.PAYLOAD_BYTES_MAX,
+            description="Largest arguments or result of one task, in bytes.",
+        ),
+    ] = limits.PAYLOAD_BYTES_MAX
+    result_inline_bytes_max: Annotated[
+        int,
+        Meta(
+            ge=0,
+            le=limits.BLOB_BYTES_MIN,
+            description="Results up to so many bytes go straight to the owner; larger ones are "
+            "fetched.",
+        ),
+    ] = limits.RESULT_INLINE_BYTES_MAX
+    open_tasks_max: Annotated[
+        int,
+        Meta(
+            ge=1,
+            le=100_000_000,
+            description="Unfinished tasks of one producer; `delay()` waits at this number.",
+        ),
+    ] = limits.OPEN_TASKS_MAX
+    open_bytes_max: Annotated[
+        int,
+        Meta(
+            ge=1024,
+            le=1 << 40,
+            description="Same, counting the bytes of their arguments.",
+        ),
+    ] = limits.OPEN_BYTES_MAX
+
+    # --- waiting ---
+    submit_timeout_s: Annotated[
+        _Seconds,
+        Meta(description="Seconds that `delay()` waits for room before it raises MeshOverloaded."),
+    ] = 10.0
+    exit_wait_s: Annotated[
+        _Seconds,
+        Meta(description="Seconds that a process that ends waits for its unfinished tasks."),
+    ] = 5.0
+    drain_timeout_s: Annotated[
+        _Seconds,
+        Meta(
+            description="Seconds that a node that stops waits for the tasks it runs; the others "
+            "run elsewhere."
+        ),
+    ] = 30.0
+    result_keep_s: Annotated[_Seconds, Meta(description="Seconds that a store keeps results.")] = (
+        3600.0
+    )
+
+    # --- logs ---
+    log_level: Annotated[str, Meta(description="DEBUG, INFO, WARNING, ERROR or CRITICAL.")] = "INFO"
+
+    def __post_init__(self) -> None:
+        conflict = find_conflict(vars(self))
+        if conflict:
+            raise ConfigError(conflict.reason)
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """Settings and where each value came from."""
+
+    settings: NodeSettings
+    #: {key: "flag --port" | "ZMQTASKS_PORT" | "zmqtasks.toml" | "app.conf" | "default"}
+    origins: Mapping[str, str]
+
+
+class SettingDoc(NamedTuple):
+    """What the reference says about one setting."""
+
+    key: str
+    #: "text", "number", "list" …
+    type: str
+    default: str
+    flag: str
+    env: str
+    description: str
+
+
+_FIELDS = {field.name: field for field in dataclasses.fields(NodeSettings)}
+_TYPES: dict[str, Any] = get_type_hints(NodeSettings, include_extras=True)
+#: All names of settings.
+SETTING_NAMES = frozenset(_FIELDS)
+
+
+def load_settings(
+    flags: Mapping[str, object] | None = None,
+    app_conf: Mapping[str, object] | None = None,
+    env: Mapping[str, str] | None = None,
+    cwd: str | Path | None = None,
+) -> Loaded:
+    """Collect, convert and check the settings of this process.
+
+    Args:
+        flags: command line, by key; None and () count as not given.
+        app_conf: what ``App(...)`` and ``app.conf`` set, by key.
+        env: environment, ``os.environ`` by default.
+        cwd: folder of ``zmqtasks.toml``, the working directory by default.
+
+    Raises:
+        ConfigError: an unknown key or a bad value; names the origin and the remedy.
+    """
+    env = os.environ if env is None else env
+    cwd = Path(os.curdir if cwd is None else cwd)
+    found: dict[str, Sourced] = {
+        **from_mapping(app_conf or {}, "app.conf", SETTING_NAMES),
+        **from_file(cwd, SETTING_NAMES),
+        **from_environment(env, SETTING_NAMES),
+        **from_flags(flags or {}, SETTING_NAMES),
+    }
+    values = {key: convert(key, value, origin) for key, (value, origin) in found.items()}
+    origins = {key: found[key].origin if key in found else "default" for key in _FIELDS}
+    for key, default in _default_paths(env).items():
+        values[key] = values.get(key) or default
+    defaults = {key: field.default for key, field in _FIELDS.items()}
+    conflict = find_conflict(defaults | values)
+    if conflict:
+        where = ", ".join(f"{key} from {origins[key]}" for key in conflict.keys)
+        raise ConfigError(f"{conflict.reason} ({where})")
+    return Loaded(NodeSettings(**values), origins)
+
+
+def _default_paths(env: Mapping[str, str]) -> dict[str, str]:
+    key_file = paths.default_key_file(env)
+    return {
+        "runtime_dir": str(paths.default_runtime_base(env)),
+        "state_dir": str(paths.default_state_base(env)),
+        "cache_dir": str(paths.default_cache_base(env)),
+        "key_file": str(key_file) if _exists(key_file) else "",
+    }
+
+
+def _exists(path: Path) -> bool:
+    """Whether it is there, as far as we may see: a closed folder hides no key of ours."""
+    try:
+        return path.exists()
+    except OSError:
+        return False
+
+
+def convert(key: str, value: object, origin: str) -> Any:
+    """The checked value of one setting, from a text or a Python value.
+
+    Args:
+        key: name of the setting.
+        value: as written; texts are converted, lists may be texts with commas.
+        origin: where it was written, for the message.
+
+    Raises:
+        ConfigError: unknown key or bad value; names origin, value, reason and remedy.
+    """
+    if key not in _FIELDS:
+        raise unknown_key(origin, key, SETTING_NAMES)
+    if _kind(key) is tuple:
+        prepared = as_list(value)
+    elif _kind(key) is bool:
+        prepared = as_bool(value)
+    else:
+        prepared = value
+    try:
+        converted = msgspec.convert(prepared, _TYPES[key], strict=not isinstance(value, str))
+        check = CHECKS.get(key)
+        return check(converted) if check else converted
+    except msgspec.ValidationError as exc:
+        reason = f"{exc}".replace("`str`", "text").replace("`", "")
+    except ConfigError as exc:
+        reason = f"{exc}"
+    raise ConfigError(f"{origin}: {key} = {_hidden(key, value)!r}: {reason}")
+
+
+def _kind(key: str) -> type:
+    """The plain type of a setting: str, int, float, bool or tuple."""
+    hint = _TYPES[key]
+    while get_origin(hint) is Annotated:
+        hint = get_args(hint)[0]
+    kind = get_origin(hint) or hint
+    assert isinstance(kind, type)
+    return kind
+
+
+# --- showing ------------------------------------------------------------------------------
+
+_PASSWORD = re.compile(r"(?<=://)([^/@]*:)[^/]*(?=@)")
+_SECRET_PARAMETER = re.compile(r"(?i)([?&][^=&]*(?:password|secret|token)[^=&]*=)[^&]*")
+
+
+def describe(loaded: Loaded) -> list[tuple[str, str, str]]:
+    """``(key, value, origin)`` of every setting, values as TOML, secrets hidden."""
+    return [
+        (key, _as_toml(_hidden(key, getattr(loaded.settings, key))), loaded.origins[key])
+        for key in _FIELDS
+    ]
+
+
+def setting_docs() -> list[SettingDoc]:
+    """What the reference page says, one entry a setting."""
+    return [
+        SettingDoc(
+            key,
+            _type_text(key),
+            _as_toml(field.default),
+            flag_name(key),
+            env_name(key),
+            _description(key),
+        )
+        for key, field in _FIELDS.items()
+    ]
+
+
+def _hidden(key: str, value: object) -> object:
+    """The value without passwords."""
+    if key != "store" or not isinstance(value, str):
+        return value
+    return _SECRET_PARAMETER.sub(r"\1***", _PASSWORD.sub(r"\1***", value))
+
+
+def _as_toml(value: object) -> str:
+    if isinstance(value, tuple):
+        return "[" + ", ".join(_as_toml(item) for item in value) + "]"
+    return json.dumps(value, ensure_ascii=False)
+
+
+def _metas(key: str) -> list[Meta]:
+    return [item for item in get_args(_TYPES[key]) if isinstance(item, Meta)]
+
+
+def _description(key: str) -> str:
+    return next(meta.description for meta in _metas(key) if meta.description)
+
+
+def _type_text(key: str) -> str:
+    names = {str: "text", int: "whole number", float: "number", bool: "true or false"}
+    name = names.get(_kind(key), "list of texts")
+    least = next((meta.ge for meta in _metas(key) if meta.ge is not None), None)
+    most = next((meta.le for meta in _metas(key) if meta.le is not None), None)
+    return name if most is None else f"{name}, {least:.0f} to {most:.0f}"

@@ -1,0 +1,149 @@
+"""Rules that the values of settings must keep."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from zmqtasks.addresses import check_peer, parse_address
+from zmqtasks.errors import ConfigError
+from zmqtasks.keys import NO_KEY
+from zmqtasks.settings_sources import nearest
+
+ROLES = ("worker", "store")
+POOLS = ("process", "solo")
+LOG_LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
+
+# --- checks of single values: return the value to use, or raise ConfigError -------------
+
+_MESH = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}")
+_NODE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.@+-]{0,127}")
+_QUEUE = re.compile(r"[^\s,\x00-\x1f\x7f]{1,128}")
+_URL = re.compile(r"[a-z][a-z0-9+.-]*://.*")
+
+
+def _mesh(value: str) -> str:
+    if not _MESH.fullmatch(value):
+        raise ConfigError(
+            "not a mesh name; use 1 to 63 lower-case letters, digits, '_' and '-', "
+            "beginning with a letter or digit"
+        )
+    return value
+
+
+def _node_name(value: str) -> str:
+    if value and not _NODE_NAME.fullmatch(value):
+        raise ConfigError("not a node name; use up to 128 letters, digits and '_.@+-'")
+    return value
+
+
+def _roles(value: tuple[str, ...]) -> tuple[str, ...]:
+    return tuple(_one_of(role, ROLES, "role") for role in dict.fromkeys(value))
+
+
+def _queue(value: str) -> str:
+    if not _QUEUE.fullmatch(value):
+        raise ConfigError(
+            f"{value!r} is not a queue name; use 1 to 128 characters without blanks or commas"
+        )
+    return value
+
+
+def _queues(value: tuple[str, ...]) -> tuple[str, ...]:
+    return tuple(_queue(queue) for queue in dict.fromkeys(value))
+
+
+def _listen(value: tuple[str, ...]) -> tuple[str, ...]:
+    for entry in value:
+        if entry != "ipc":
+            parse_address(entry, default_port=0)
+    return value
+
+
+def _peers(value: tuple[str, ...]) -> tuple[str, ...]:
+    for entry in value:
+        check_peer(entry)
+    return value
+
+
+def _store(value: str) -> str:
+    if value and not _URL.fullmatch(value):
+        raise ConfigError(
+            "not a store URL; write for example sqlite:///results.db, "
+            "sqlite:////absolute/path.db or memory://"
+        )
+    return value
+
+
+def _one_of(value: str, allowed: tuple[str, ...], what: str) -> str:
+    if value not in allowed:
+        likely = nearest(value, allowed)
+        hint = f"did you mean {likely!r}? " if likely else ""
+        raise ConfigError(f"unknown {what} {value!r}; {hint}there are: {', '.join(allowed)}")
+    return value
+
+
+def _path(value: str) -> str:
+    if "\0" in value:
+        raise ConfigError("a path cannot contain a zero byte")
+    try:
+        return str(Path(value).expanduser().absolute()) if value else ""
+    except RuntimeError:
+        raise ConfigError("no home folder for '~'; write the path in full") from None
+
+
+def _key_file(value: str) -> str:
+    return value if value == NO_KEY else _path(value)
+
+
+#: {key: function that returns the value to use or raises ConfigError}
+CHECKS: dict[str, Callable[[Any], Any]] = {
+    "mesh": _mesh,
+    "name": _node_name,
+    "roles": _roles,
+    "queues": _queues,
+    "default_queue": _queue,
+    "pool": lambda value: _one_of(value, POOLS, "pool"),
+    "listen": _listen,
+    "advertise": _peers,
+    "peers": _peers,
+    "key_file": _key_file,
+    "store": _store,
+    "runtime_dir": _path,
+    "state_dir": _path,
+    "cache_dir": _path,
+    "log_level": lambda value: _one_of(value.upper(), LOG_LEVELS, "log level"),
+}
+
+
+# --- values that must fit together --------------------------------------------------------
+
+
+class Conflict(NamedTuple):
+    """Settings that contradict each other, and how."""
+
+    keys: tuple[str, ...]
+    reason: str
+
+
+def find_conflict(values: Mapping[str, Any]) -> Conflict | None:
+    """The first pair of values that contradict each other."""
+    # (key, factor, other key, whether equality is allowed)
+    rules = (
+        ("heartbeat_ms", 3, "lost_ms", True),
+        ("heartbeat_ms", 2, "lease_ms", True),
+        ("heartbeat_ms", 2, "stalled_ms", True),
+        ("lease_ms", 1, "lost_ms", False),
+        ("stalled_ms", 1, "stalled_lost_ms", False),
+        ("result_inline_bytes_max", 1, "payload_bytes_max", True),
+    )
+    for low, factor, high, equal in rules:
+        least = factor * values[low]
+        if values[high] < least or (values[high] == least and not equal):
+            times = f"{factor} times " if factor > 1 else ""
+            relation = "must be at least" if equal else "must be greater than"
+            reason = f"{high} = {values[high]} {relation} {times}{low} = {values[low]}"
+            return Conflict((high, low), reason)
+    return None
