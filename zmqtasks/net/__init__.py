@@ -1,0 +1,1 @@
+"""ZeroMQ: the only package that imports ``zmq``."""

@@ -1,0 +1,164 @@
+"""What sockets report about their connections.
+
+For quick hints and for people only: a monitor may lag or lose events, so nothing that
+must be right rests on it.
+"""
+
+from __future__ import annotations
+
+import os
+import socket as plain
+import struct
+from collections.abc import Callable
+
+import zmq
+
+from zmqtasks.net.sockets import Socket
+
+_DONTWAIT = int(zmq.DONTWAIT)
+_EVENT = struct.Struct("=HI")
+_EVENTS_PER_DRAIN_MAX = 200
+_SUCCEEDED = int(zmq.EVENT_HANDSHAKE_SUCCEEDED)
+_DISCONNECTED = int(zmq.EVENT_DISCONNECTED)
+_NO_DETAIL = int(zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL)
+_PROTOCOL = int(zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL)
+_AUTH = int(zmq.EVENT_HANDSHAKE_FAILED_AUTH)
+_ACCEPTED = int(zmq.EVENT_ACCEPTED)
+_ACCEPT_FAILED = int(zmq.EVENT_ACCEPT_FAILED)
+#: ZMQ_PROTOCOL_ERROR_ZMTP_*, from zmq.h.
+_CRYPTOGRAPHIC = 0x11000001
+_MECHANISM_MISMATCH = 0x11000002
+#: Accepted connections whose addresses are remembered for a message about them.
+_ACCEPTED_COUNT_MAX = 4096
+
+
+def _protocol_reason(code: int) -> str:
+    if code == _CRYPTOGRAPHIC:
+        return "another mesh key"
+    if code == _MECHANISM_MISMATCH:
+        return "one side has a mesh key and the other has none"
+    return f"not the ZeroMQ protocol (code 0x{code:x})"
+
+
+class Monitor:
+    """Events of one socket; ``socket`` is polled and ``drain`` called when readable."""
+
+    def __init__(self, sock: Socket, events: int) -> None:
+        self._watched = sock
+        self.socket: Socket = sock.get_monitor_socket(events)
+        self.socket.setsockopt(zmq.LINGER, 0)
+
+    def drain(self) -> None:
+        """Report the events that wait."""
+        for _ in range(_EVENTS_PER_DRAIN_MAX):
+            try:
+                frames = self.socket.recv_multipart(_DONTWAIT)
+            except zmq.ZMQError:
+                return
+            if len(frames) == 2 and len(frames[0]) == _EVENT.size:
+                event, value = _EVENT.unpack(frames[0])
+                self._handle(event, value, frames[1].decode("utf-8", "replace"))
+
+    def close(self) -> None:
+        """Stop; to be called before the watched socket is closed."""
+        self._watched.disable_monitor()
+
+    def _handle(self, event: int, value: int, endpoint: str) -> None:
+        """Overridden: what an event means on this kind of socket."""
+
+
+class DialMonitor(Monitor):
+    """Connections that we dialled.
+
+    Args:
+        sock: R_out.
+        connection: called with the endpoint and True once a handshake is done, False
+            when that connection is gone.
+        refused: called with the endpoint, a reason and whether it had worked before,
+            when a handshake fails.
+    """
+
+    def __init__(
+        self,
+        sock: Socket,
+        connection: Callable[[str, bool], None],
+        refused: Callable[[str, str, bool], None],
+    ) -> None:
+        super().__init__(sock, _SUCCEEDED | _DISCONNECTED | _NO_DETAIL | _PROTOCOL | _AUTH)
+        self._connection = connection
+        self._refused = refused
+        self._up: set[str] = set()
+        self._proven: set[str] = set()
+
+    def forget(self, endpoint: str) -> None:
+        """It is no longer dialled."""
+        self._up.discard(endpoint)
+        self._proven.discard(endpoint)
+
+    def _handle(self, event: int, value: int, endpoint: str) -> None:
+        if event == _SUCCEEDED:
+            self._up.add(endpoint)
+            self._proven.add(endpoint)
+            self._connection(endpoint, True)
+        elif event == _DISCONNECTED:
+            if endpoint in self._up:
+                self._up.discard(endpoint)
+                self._connection(endpoint, False)
+        else:
+            self._refused(endpoint, _failure(event, value), endpoint in self._proven)
+
+
+def _failure(event: int, value: int) -> str:
+    if event == _PROTOCOL:
+        return _protocol_reason(value)
+    if event == _AUTH:
+        return "the peer does not admit this mesh key"
+    # A server that cannot read our first words just closes, which is all we see.
+    return "it closed the connection in the handshake (another mesh key?)"
+
+
+class ListenMonitor(Monitor):
+    """Connections that others made and that came to nothing.
+
+    libzmq names only our own side in these events, so the other's address is looked up
+    when it is accepted and matched by the descriptor that DISCONNECTED carries. A
+    connection that just opens and closes (a dialler's probe) is no failure.
+
+    Args:
+        sock: a bound socket.
+        refused: called with the peer's address and a reason.
+    """
+
+    def __init__(self, sock: Socket, refused: Callable[[str, str], None]) -> None:
+        super().__init__(sock, _ACCEPTED | _ACCEPT_FAILED | _DISCONNECTED | _PROTOCOL | _AUTH)
+        self._refused = refused
+        #: {descriptor: address} of accepted connections.
+        self._addresses: dict[int, str] = {}
+        #: {our endpoint: why the connection that is about to close failed}.
+        self._failing: dict[str, str] = {}
+
+    def _handle(self, event: int, value: int, endpoint: str) -> None:
+        if event == _ACCEPTED:
+            if len(self._addresses) >= _ACCEPTED_COUNT_MAX:
+                self._addresses.clear()
+            self._addresses[value] = _peer_address(value)
+        elif event == _DISCONNECTED:
+            address = self._addresses.pop(value, "")
+            reason = self._failing.pop(endpoint, "")
+            if reason:
+                self._refused(address or endpoint, reason)
+        elif event == _ACCEPT_FAILED:
+            self._refused(endpoint, f"cannot accept connections: {os.strerror(value)}")
+        elif event == _PROTOCOL:
+            self._failing[endpoint] = _protocol_reason(value)
+        # _AUTH: the ZAP handler has reported it already, with the address.
+
+
+def _peer_address(descriptor: int) -> str:
+    """Address of a connection of libzmq's, "" when it is gone already."""
+    try:
+        with plain.socket(fileno=os.dup(descriptor)) as copy:
+            name = copy.getpeername()
+    except OSError:
+        return ""
+    return str(name[0]).removeprefix("::ffff:") if isinstance(name, tuple) else ""
