@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import socket
 
 from zmqtasks.errors import ConfigError
@@ -21,14 +22,12 @@ def local_addresses() -> list[str]:
 
 def interface_addresses() -> list[tuple[str, str]]:
     """``(interface name, address)`` of every address of this machine."""
-    import ifaddr  # It costs some milliseconds that a process without TCP never needs.
+    return [(name, text) for name, text, _prefix in _ips()]
 
-    found: list[tuple[str, str]] = []
-    for adapter in ifaddr.get_adapters():
-        for ip in adapter.ips:
-            text = ip.ip if isinstance(ip.ip, str) else ip.ip[0]
-            found.append((adapter.name, text))
-    return found
+
+def interface_networks() -> list[ipaddress.IPv4Network | ipaddress.IPv6Network]:
+    """The subnets this machine is on."""
+    return [ipaddress.ip_network(f"{text}/{prefix}", strict=False) for _, text, prefix in _ips()]
 
 
 def listen_host(host: str) -> str:
@@ -54,6 +53,18 @@ def listen_host(host: str) -> str:
             f"known host name ({exc}); give an address of this machine or '*'"
         ) from None
     return str(answers[0][4][0])
+
+
+def _ips() -> list[tuple[str, str, int]]:
+    """Interface name, address and prefix length of every address of this machine."""
+    import ifaddr  # It costs some milliseconds that a process without TCP never needs.
+
+    found: list[tuple[str, str, int]] = []
+    for adapter in ifaddr.get_adapters():
+        for ip in adapter.ips:
+            text = ip.ip if isinstance(ip.ip, str) else ip.ip[0]
+            found.append((adapter.name, text, ip.network_prefix))
+    return found
 
 
 def _is_dialable(text: str) -> bool:
