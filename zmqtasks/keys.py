@@ -112,13 +112,14 @@ def write_key(path: str | Path, key: str | None = None) -> str:
     if not is_key(key):
         raise ValueError(f"a key has {KEY_CHARS} Z85 characters")
     try:
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if not path.parent.is_dir():
+            path.parent.mkdir(mode=0o700, parents=True)
         fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-    except FileExistsError:
-        raise ConfigError(
-            f"{path} exists and is not overwritten; remove it first or choose another path"
-        ) from None
     except OSError as exc:
+        if os.path.lexists(path):
+            raise ConfigError(
+                f"{path} exists and is not overwritten; remove it first or choose another path"
+            ) from None
         raise ConfigError(
             f"mesh key {path} cannot be written ({exc.strerror}); choose another path"
         ) from None

@@ -309,7 +309,7 @@ class SettingDoc(NamedTuple):
     """What the reference says about one setting."""
 
     key: str
-    #: "text", "number", "list" …
+    #: What values it takes, in words that follow "must be".
     type: str
     default: str
     flag: str
@@ -401,8 +401,8 @@ def convert(key: str, value: object, origin: str) -> Any:
         converted = msgspec.convert(prepared, _TYPES[key], strict=not isinstance(value, str))
         check = CHECKS.get(key)
         return check(converted) if check else converted
-    except msgspec.ValidationError as exc:
-        reason = f"{exc}".replace("`str`", "text").replace("`", "")
+    except msgspec.ValidationError:
+        reason = f"must be {_type_text(key)}"
     except ConfigError as exc:
         reason = f"{exc}"
     raise ConfigError(f"{origin}: {key} = {_hidden(key, value)!r}: {reason}")
@@ -469,8 +469,13 @@ def _description(key: str) -> str:
 
 
 def _type_text(key: str) -> str:
-    names = {str: "text", int: "whole number", float: "number", bool: "true or false"}
-    name = names.get(_kind(key), "list of texts")
-    least = next((meta.ge for meta in _metas(key) if meta.ge is not None), None)
-    most = next((meta.le for meta in _metas(key) if meta.le is not None), None)
-    return name if most is None else f"{name}, {least:.0f} to {most:.0f}"
+    """What values a setting takes, in words that follow "must be"."""
+    names = {str: "a text", int: "a whole number", float: "a number", bool: "true or false"}
+    metas = _metas(key)
+    if _kind(key) is tuple:
+        least_one = any(meta.min_length for meta in metas)
+        return "a list of texts, at least one" if least_one else "a list of texts"
+    name = names[_kind(key)]
+    least = next((meta.ge for meta in metas if meta.ge is not None), None)
+    most = next((meta.le for meta in metas if meta.le is not None), None)
+    return name if least is None or most is None else f"{name}, {least:.0f} to {most:.0f}"

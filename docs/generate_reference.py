@@ -1,0 +1,105 @@
+"""Write the reference pages that are made from the code: settings and errors.
+
+``make reference`` runs it; a test checks that the committed pages are current.
+"""
+
+from __future__ import annotations
+
+import inspect
+from pathlib import Path
+
+from zmqtasks import errors
+from zmqtasks.settings import setting_docs
+
+REFERENCE = Path(__file__).parent / "reference"
+
+_SETTINGS_HEAD = """\
+# Settings
+
+<!-- Made by docs/generate_reference.py from zmqtasks/settings.py; change it there. -->
+
+A value comes from, the first found wins:
+
+1. the command line (`--port 5000`; `zmqtasks COMMAND --help` lists the flags that a command has),
+2. the environment (`ZMQTASKS_PORT=5000`; lists with commas; an empty variable counts as not set),
+3. `zmqtasks.toml` in the working directory (`port = 5000`), or where there is none
+   `[tool.zmqtasks]` in `pyproject.toml`,
+4. `App("shop", port=5000)` or `app.conf.port = 5000`,
+5. the default.
+
+`zmqtasks node --print-config` shows every value and where it came from. An unknown setting is an
+error that names the nearest one. Variables that Kubernetes and Docker set for a service called
+`zmqtasks` (`ZMQTASKS_PORT=tcp://…`, `ZMQTASKS_SERVICE_HOST`) are passed over.
+
+`mesh`, not the name of an app, decides which nodes belong together. Each mesh has its own folder
+under the runtime, state and cache directories, closed to other users.
+
+Values that must fit together: `heartbeat_ms` × 3 ≤ `lost_ms`; `heartbeat_ms` × 2 ≤ `lease_ms` and
+≤ `stalled_ms`; `lease_ms` < `lost_ms`; `stalled_ms` < `stalled_lost_ms`;
+`result_inline_bytes_max` ≤ `payload_bytes_max`.
+
+| setting | flag, environment | values | default | meaning |
+|---|---|---|---|---|
+"""
+
+_ERRORS_HEAD = """\
+# Errors
+
+<!-- Made by docs/generate_reference.py from zmqtasks/errors.py; change it there. -->
+
+Everything that zmqtasks raises is a `ZmqTasksError`. Messages name the thing, the reason and the
+remedy. On the command line an error is one line on stderr and exit code 2.
+
+A task's own exception comes back as its own type where that can be imported, else as `TaskFailed`.
+
+| error | is a | meaning |
+|---|---|---|
+"""
+
+
+def settings_page() -> str:
+    """The text of ``reference/settings.md``."""
+    rows = [
+        f"| `{doc.key}` | `{doc.flag}` `{doc.env}` | {doc.type} | `{doc.default}` "
+        f"| {doc.description} |\n"
+        for doc in setting_docs()
+    ]
+    return _SETTINGS_HEAD + "".join(rows)
+
+
+def errors_page() -> str:
+    """The text of ``reference/errors.md``."""
+    rows = []
+    for cls in error_classes():
+        bases = ", ".join(f"`{base.__name__}`" for base in cls.__bases__)
+        rows.append(f"| `{cls.__name__}` | {bases} | {_summary(cls)} |\n")
+    return _ERRORS_HEAD + "".join(rows)
+
+
+def error_classes() -> list[type[errors.ZmqTasksError]]:
+    """All classes of ``errors.py`` in the order of that file."""
+    return [
+        value
+        for value in vars(errors).values()
+        if inspect.isclass(value) and issubclass(value, errors.ZmqTasksError)
+    ]
+
+
+def _summary(cls: type) -> str:
+    text = " ".join((cls.__doc__ or "").split("\n\n")[0].split())
+    return text.replace("``", "`")
+
+
+#: {file name: its text}
+PAGES = {"settings.md": settings_page, "errors.md": errors_page}
+
+
+def main() -> None:
+    """Write all pages."""
+    REFERENCE.mkdir(exist_ok=True)
+    for name, page in PAGES.items():
+        (REFERENCE / name).write_text(page(), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
