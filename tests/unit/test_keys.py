@@ -123,9 +123,12 @@ def test_unreadable_key_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         raise PermissionError(13, "Permission denied")
 
     path = _write(tmp_path / "mesh.key", KEY.encode())
-    monkeypatch.setattr(os, "open", refuse)
-    with pytest.raises(KeyUnusable, match=r"cannot be read \(Permission denied\); it must belong"):
-        keys.read_key(path)
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "open", refuse)
+        with pytest.raises(
+            KeyUnusable, match=r"cannot be read \(Permission denied\); it must belong"
+        ):
+            keys.read_key(path)
 
 
 @pytest.mark.parametrize("mode", [0o640, 0o604, 0o644, 0o660, 0o666, 0o610, 0o601])
