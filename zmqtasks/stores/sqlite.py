@@ -32,7 +32,7 @@ from zmqtasks.limits import (
     STORE_READ_IDS_PER_CALL_MAX,
 )
 from zmqtasks.stores.registry import StoreURL
-from zmqtasks.stores.sqlite_schema import Synchronous, connect, store_error, transaction
+from zmqtasks.stores.sqlite_schema import Synchronous, connect, snapshot, store_error, transaction
 from zmqtasks.wire.messages import Verdict
 
 _T = TypeVar("_T")
@@ -375,19 +375,16 @@ def _put_verdicts(db: sqlite3.Connection, decided: list[_Record], now_ms: int) -
 
 
 def _select_tasks(db: sqlite3.Connection, task_ids: list[bytes]) -> list[_Record]:
-    # One read transaction, so that a commit between two pieces cannot show half of it.
-    db.execute("BEGIN")
-    try:
-        records: list[_Record] = []
+    records: list[_Record] = []
+    # Without it a commit between two pieces could show half of a batch.
+    with snapshot(db):
         for chunk in _chunks(task_ids):
             marks = ", ".join("?" * len(chunk))
             records += db.execute(
                 f"SELECT {_COLUMNS} FROM outcomes WHERE task_id IN ({marks}) ORDER BY seq",  # noqa: S608
                 chunk,
             )
-        return records
-    finally:
-        db.execute("COMMIT")
+    return records
 
 
 def _chunks(task_ids: list[bytes]) -> Iterator[list[bytes]]:

@@ -122,6 +122,17 @@ def connect(
 
 
 @contextmanager
+def snapshot(db: sqlite3.Connection) -> Iterator[None]:
+    """All reads inside see the same commit."""
+    db.execute("BEGIN")
+    try:
+        yield
+    finally:
+        if db.in_transaction:  # not after an error that ended it
+            db.execute("COMMIT")
+
+
+@contextmanager
 def transaction(db: sqlite3.Connection) -> Iterator[None]:
     """All or nothing; takes the write lock at once, so it cannot fail half way for it."""
     db.execute("BEGIN IMMEDIATE")
@@ -161,11 +172,14 @@ def _at_open(path: Path, exc: sqlite3.Error) -> ConfigError | StoreError:
 def _prepare(
     db: sqlite3.Connection, path: Path, mode: Mode, synchronous: Synchronous, busy_ms: int
 ) -> None:
+    # Read as one: another process may be making the tables right now.
+    with snapshot(db):
+        has_tables = _check_version(db, path)
     if mode == "ro":
-        if not _check_version(db, path):
+        if not has_tables:
             raise ConfigError(f"result store {path} is empty; no store node has written it yet")
         return
-    if not _check_version(db, path):
+    if not has_tables:
         # Only possible before the first table: lets expiry give room back to the disk.
         db.execute("PRAGMA auto_vacuum = INCREMENTAL")
     _use_wal(db, path, busy_ms)
