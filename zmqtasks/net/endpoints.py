@@ -6,8 +6,8 @@ import ipaddress
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
-#: ``sun_path`` of a Unix socket, without its closing zero byte.
-UNIX_PATH_BYTES_MAX = 107
+from zmqtasks.paths import SOCKET_PATH_BYTES_MAX
+
 _PORT_MAX = 65_535
 
 
@@ -34,7 +34,7 @@ def parse(endpoint: str) -> Endpoint | None:
     """The parts of ``tcp://host:port`` or ``ipc://path``, None for anything else."""
     transport, _, rest = endpoint.partition("://")
     if transport == "ipc":
-        fits = 0 < len(rest.encode("utf-8", "surrogateescape")) <= UNIX_PATH_BYTES_MAX
+        fits = 0 < len(rest.encode("utf-8", "surrogateescape")) <= SOCKET_PATH_BYTES_MAX
         return Endpoint("ipc", rest, 0) if fits and rest[0] == "/" and "\0" not in rest else None
     if transport != "tcp":
         return None

@@ -18,7 +18,6 @@ Source: libzmq ``zmq_setsockopt``.
 from __future__ import annotations
 
 import errno
-import os
 from pathlib import Path
 
 import zmq
@@ -26,7 +25,7 @@ import zmq
 from zmqtasks import limits
 from zmqtasks.errors import ConfigError
 from zmqtasks.net.curve import KeyPair
-from zmqtasks.net.endpoints import UNIX_PATH_BYTES_MAX, tcp
+from zmqtasks.net.endpoints import tcp
 
 Socket = zmq.Socket[bytes]
 Context = zmq.Context[Socket]
@@ -179,14 +178,8 @@ def bind_ipc(sock: Socket, path: Path) -> str:
     """Bind a Unix socket and give its endpoint.
 
     Raises:
-        ConfigError: the path is too long or its folder cannot be written.
+        ConfigError: its folder cannot be written.
     """
-    length = len(os.fsencode(path))
-    if length > UNIX_PATH_BYTES_MAX:
-        raise ConfigError(
-            f"the socket path {path} has {length} bytes, the system allows "
-            f"{UNIX_PATH_BYTES_MAX}: choose a shorter ZMQTASKS_RUNTIME_DIR"
-        )
     try:
         sock.bind(f"ipc://{path}")
     except zmq.ZMQError as exc:

@@ -37,6 +37,7 @@ from zmqtasks.net.monitor import DialMonitor, ListenMonitor, Monitor
 from zmqtasks.net.receive import Counters, Receiver, TransportHandler
 from zmqtasks.net.sockets import Socket, SocketMaker
 from zmqtasks.net.zap import ZapHandler
+from zmqtasks.paths import socket_path
 
 _LOG = logging.getLogger("zmqtasks.net")
 _DONTWAIT = int(zmq.DONTWAIT)
@@ -179,7 +180,7 @@ class Transport:
         if folder is None:
             return []
         name = f"{self.config.node.hex()}-{self.config.epoch:x}.{suffix}"
-        return [sockets.bind_ipc(sock, folder / name)]
+        return [sockets.bind_ipc(sock, socket_path(folder, name))]
 
     def _watch(self, monitor: Monitor) -> None:
         self._monitors.append(monitor)
