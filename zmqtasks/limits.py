@@ -52,6 +52,8 @@ RESULT_LOG_AGE_MS_MAX = 3_600_000
 #: Settled outcomes an owner keeps for late readers.
 SETTLED_KEPT_COUNT_MAX = 100_000
 SETTLED_KEPT_BYTES_MAX = 64 * 1024 * 1024
+#: A store lost for this long no longer holds results back (logged).
+STORE_GONE_MS = 600_000
 #: Watchers (other processes waiting for a result) an owner or store remembers.
 WATCHES_COUNT_MAX = 100_000
 
@@ -83,6 +85,23 @@ MEMORY_STORE_BYTES_MAX = 256 * 1024 * 1024
 SQLITE_BUSY_MS = 5_000
 #: Checkpoint after so many 4 KiB pages in the write-ahead log (16 MiB).
 SQLITE_CHECKPOINT_PAGES = 4_000
+
+# --- children -----------------------------------------------------------------------
+
+#: A line that a task writes; longer ones are cut into pieces of this many characters.
+LOG_LINE_CHARS_MAX = 8 * 1024
+#: An error's short text in an outcome; the whole message travels in its payload.
+ERROR_TEXT_CHARS_MAX = 200
+#: A finished task waits at most about this long for others before it is reported.
+CHILD_FLUSH_US = 1_000
+#: Restart of a child that ends before it is ready: first and last delay.
+CHILD_RESTART_MS_MIN = 100
+CHILD_RESTART_MS_MAX = 5_000
+#: Idle children run their exit handlers within this time when the pool stops.
+CHILD_EXIT_MS = 1_000
+#: Calls that one running task hands to its owner in one request.
+CHILD_SUBMIT_COUNT_MAX = 1_000
+CHILD_SUBMIT_BYTES_MAX = 4 * 1024 * 1024
 
 # --- timers, in milliseconds --------------------------------------------------------
 

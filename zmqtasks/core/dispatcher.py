@@ -384,7 +384,7 @@ class Dispatcher:
 
     # --- the end of a turn --------------------------------------------------------------
 
-    def flush(self, now_ms: int) -> None:
+    def flush(self, now_ms: int) -> list[Outcome]:
         """Send what can be sent, tell what was settled: once a turn, so in batches."""
         if self._touched or self._settled:
             self._dispatch(now_ms)
@@ -393,15 +393,16 @@ class Dispatcher:
             if positions or refused:
                 self.effects.append(Send(link, Settled(to_ranges(positions), refused)))
         self._verdicts.clear()
-        if self._settled:
-            for outcome in self._settled:
+        settled, self._settled = self._settled, []
+        if settled:
+            for outcome in settled:
                 self.kept.add(outcome)
-            self.effects.append(TasksSettled(self._settled))
-            self._settled = []
+            self.effects.append(TasksSettled(settled))
         full = not self.has_room
         if self._was_full and not full:
             self.effects.append(RoomFreed())
         self._was_full = full
+        return settled
 
     def _dispatch(self, now_ms: int) -> None:
         lanes = [lane for lane in self.lanes.values() if lane.ready]

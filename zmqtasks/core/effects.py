@@ -86,10 +86,12 @@ class TasksSettled(NamedTuple):
     outcomes: list[Outcome]
 
 
-class TasksWatched(NamedTuple):
-    """News of tasks that others own, for who asked on this node."""
+class QuestionAnswered(NamedTuple):
+    """News for who asked on this node; ``final``: no more will come."""
 
+    token: int
     states: list[StateRecord]
+    final: bool
 
 
 class RoomFreed(NamedTuple):
@@ -117,6 +119,22 @@ class ForgetRows(NamedTuple):
     ids: list[bytes]
 
 
+class ReportGot(NamedTuple):
+    """A peer's answer to `inspect`."""
+
+    request: int
+    link: LinkId
+    data: dict[str, Any]
+
+
+class InspectionAsked(NamedTuple):
+    """A peer wants this node's description; answered by ``report``."""
+
+    link: LinkId
+    request: int
+    what: str
+
+
 class Note(NamedTuple):
     """Something people should know. ``once``: log only the first with this key."""
 
@@ -128,6 +146,6 @@ class Note(NamedTuple):
 
 Effect = (
     Send | Transmit | Dial | Hangup | CheckGone | Subscribe | Unsubscribe | RunInSlot
-    | AnswerSlot | Publish | TasksSettled | TasksWatched | RoomFreed | StoreRows | AskStore
-    | ForgetRows | Note
+    | AnswerSlot | Publish | TasksSettled | QuestionAnswered | RoomFreed | StoreRows | AskStore
+    | ForgetRows | ReportGot | InspectionAsked | Note
 )  # fmt: skip

@@ -101,6 +101,10 @@ class SocketMaker:
         sock.setsockopt(zmq.IMMEDIATE, 1)
         return self._dial(sock)
 
+    def visitor(self) -> Socket:
+        """DEALER under a random id: asks an address who is there."""
+        return self._dial(self._new(zmq.DEALER))
+
     def _router(self) -> Socket:
         sock = self._new(zmq.ROUTER)
         sock.setsockopt(zmq.ROUTING_ID, self._routing_id)

@@ -300,6 +300,19 @@ class Transport:
         """Look the peer's address up again with its next message."""
         self._receiver.forget(link)
 
+    def visitor(self, endpoint: str) -> Socket | None:
+        """A DEALER connected to an endpoint, to ask who is there; None when refused.
+
+        The caller polls and closes it.
+        """
+        if self._maker is None:
+            return None
+        sock = self._maker.visitor()
+        if self._connect(sock, endpoint):
+            return sock
+        sock.close(0)
+        return None
+
     def _connect(self, sock: Socket, endpoint: str, server_key: str | None = None) -> bool:
         refusal = self.dial_refusal(endpoint)
         if not refusal:

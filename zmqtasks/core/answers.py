@@ -1,0 +1,189 @@
+"""Answering other nodes' questions about tasks, and telling watchers later."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from zmqtasks.core.dispatcher import Dispatcher
+from zmqtasks.core.effects import AskStore, Effect, ForgetRows, Send, Subscribe, Unsubscribe
+from zmqtasks.core.intake import Intake
+from zmqtasks.core.links import LinkId
+from zmqtasks.core.resultlog import ResultLog
+from zmqtasks.core.resultreader import to_outcome
+from zmqtasks.core.rows import OutcomeRow, final_row
+from zmqtasks.limits import RESULT_INLINE_BYTES_MAX, WATCHES_COUNT_MAX
+from zmqtasks.wire.messages import Hello, Outcome, Query, StateRecord, States, TaskState, Verdict
+
+
+class _Asked:
+    """A question that waits for the store."""
+
+    __slots__ = ("ids", "link", "partial", "request", "watch")
+
+    def __init__(self, link: LinkId, request: int, watch: bool) -> None:
+        self.link = link
+        self.request = request
+        self.watch = watch
+        self.ids: list[bytes] = []
+        self.partial: list[StateRecord] = []
+
+
+class Answers:
+    """What this node knows about tasks. ``effects`` is drained each turn."""
+
+    def __init__(
+        self, dispatcher: Dispatcher | None, intake: Intake | None, log: ResultLog,
+        *, has_store: bool,
+    ) -> None:  # fmt: skip
+        self.dispatcher = dispatcher
+        self.intake = intake
+        self.log = log
+        self.has_store = has_store
+        self.effects: list[Effect] = []
+        #: {task id: who wants to hear of it}.
+        self.watchers: dict[bytes, list[tuple[LinkId, int]]] = {}
+        self._asked: dict[int, _Asked] = {}
+        self._token = 0
+
+    # --- what is known here -----------------------------------------------------------------
+
+    def local(self, task_id: bytes) -> StateRecord:
+        """From the machines of this node; UNKNOWN if none knows the task."""
+        if self.dispatcher is not None:
+            state = self.dispatcher.state_of(task_id)
+            if state is not None:
+                return state
+        outcome = self.log.outcome_of(task_id)
+        if outcome is not None:
+            entry = self.log.entries[self.log.positions[task_id]]
+            settled = TaskState.UNSETTLED if entry.owner else TaskState.SETTLED
+            return StateRecord(task_id, settled, {}, outcome)
+        if self.intake is not None:
+            found = self.intake.find(task_id)
+            if found is not None:
+                task, running = found
+                info = self._info(task.kind.name, task.kind.queue, task.attempt)
+                state_now = TaskState.STARTED if running else TaskState.PENDING
+                return StateRecord(task_id, state_now, info, None)
+        return StateRecord(task_id, TaskState.UNKNOWN, {}, None)
+
+    def _info(self, name: str, queue: str, attempt: int) -> dict[str, Any]:
+        return {"name": name, "queue": queue, "attempt": attempt, "worker": self.log.worker_name}
+
+    # --- questions --------------------------------------------------------------------------
+
+    def asked(self, link: LinkId, message: Query) -> None:
+        """Answer now, or when the store has looked."""
+        question = _Asked(link, message.request, message.watch)
+        for task_id in message.ids:
+            record = self.local(task_id)
+            if record.state == TaskState.UNKNOWN and self.has_store:
+                question.ids.append(task_id)
+            else:
+                question.partial.append(record)
+        if not question.ids:
+            self._answer(question)
+            return
+        self._token += 1
+        self._asked[self._token] = question
+        self.effects.append(AskStore(self._token, question.ids))
+
+    def store_answered(self, token: int, rows: Mapping[bytes, Sequence[OutcomeRow]]) -> None:
+        """The store has looked."""
+        question = self._asked.pop(token, None)
+        if question is None:
+            return
+        question.partial += [stored_state(task_id, rows.get(task_id)) for task_id in question.ids]
+        self._answer(question)
+
+    def _answer(self, question: _Asked) -> None:
+        if question.watch:
+            for record in question.partial:
+                if record.state != TaskState.SETTLED:
+                    self._watch(record.id, question.link, question.request)
+        self._send(question.link, question.request, question.partial)
+
+    def _send(self, link: LinkId, request: int, states: Sequence[StateRecord]) -> None:
+        """Large outcomes go one a message."""
+        small = [s for s in states if s.outcome is None or _is_small(s.outcome)]
+        self.effects.append(Send(link, States(request, small)))
+        for record in states:
+            if record.outcome is not None and not _is_small(record.outcome):
+                self.effects.append(Send(link, States(request, [record])))
+
+    # --- watchers ---------------------------------------------------------------------------
+
+    def _watch(self, task_id: bytes, link: LinkId, request: int) -> None:
+        if len(self.watchers) < WATCHES_COUNT_MAX:
+            self.watchers.setdefault(task_id, []).append((link, request))
+
+    def link_down(self, link: LinkId) -> None:
+        """Whoever watched over this link is gone."""
+        for task_id, watching in list(self.watchers.items()):
+            left = [entry for entry in watching if entry[0] != link]
+            if left:
+                self.watchers[task_id] = left
+            else:
+                del self.watchers[task_id]
+
+    def settled(self, outcomes: Iterable[Outcome]) -> None:
+        """Tasks of ours settled."""
+        for outcome in outcomes:
+            record = StateRecord(outcome.id, TaskState.SETTLED, {}, outcome)
+            for link, request in self.watchers.pop(outcome.id, ()):
+                self._send(link, request, [record])
+
+    def finished(self, ids: Iterable[bytes]) -> None:
+        """Attempts ended here; their owner has not decided yet."""
+        if not self.watchers:
+            return
+        for task_id in ids:
+            for link, request in self.watchers.get(task_id, ()):
+                self._send(link, request, [self.local(task_id)])
+
+    def stored(self, ids: Sequence[bytes]) -> None:
+        """The store holds the final outcome of these: look up those that are watched."""
+        for task_id in ids:
+            for link, request in self.watchers.pop(task_id, ()):
+                question = _Asked(link, request, watch=False)
+                question.ids.append(task_id)
+                self._token += 1
+                self._asked[self._token] = question
+                self.effects.append(AskStore(self._token, question.ids))
+
+    # --- others -----------------------------------------------------------------------------
+
+    def forget(self, ids: Sequence[bytes]) -> None:
+        """Drop what is kept of these tasks."""
+        for task_id in ids:
+            if self.dispatcher is not None:
+                self.dispatcher.kept.forget(task_id)
+            self.log.forget(task_id)
+        if self.has_store:
+            self.effects.append(ForgetRows(list(ids)))
+
+    @staticmethod
+    def subscribe_to(peer: Hello, topics: tuple[bytes, ...]) -> Effect:
+        """Follow what this peer publishes."""
+        return Subscribe(peer.node, tuple(peer.pub_endpoints), topics)
+
+    @staticmethod
+    def unsubscribe_from(peer: Hello) -> Effect:
+        """Stop following it."""
+        return Unsubscribe(peer.node)
+
+
+def stored_state(task_id: bytes, rows: Sequence[OutcomeRow] | None) -> StateRecord:
+    """What a store's rows say about a task."""
+    row = final_row(rows or ())
+    if row is None:
+        return StateRecord(task_id, TaskState.UNKNOWN, {}, None)
+    settled = row.verdict == Verdict.SETTLED
+    state = TaskState.SETTLED if settled else TaskState.UNSETTLED
+    info = {"name": row.name, "queue": row.queue, "worker": row.worker, "attempt": row.attempt}
+    return StateRecord(task_id, state, info, to_outcome(row))
+
+
+def _is_small(outcome: Outcome) -> bool:
+    return outcome.size <= RESULT_INLINE_BYTES_MAX

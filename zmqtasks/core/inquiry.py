@@ -1,0 +1,159 @@
+"""Asking the mesh about tasks that this node does not own.
+
+Everybody who may know is asked at once: stores, the owner (its node is in the id),
+workers and all other dispatchers. The best answer wins: a settled outcome over a
+worker's unsettled one, over "it runs", over "it waits". UNKNOWN is only said when all
+have answered so; a mesh that is still being discovered gets a moment.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from zmqtasks.core.effects import Effect, QuestionAnswered, Send
+from zmqtasks.core.links import LinkId
+from zmqtasks.wire.messages import Query, StateRecord, States, TaskState
+
+_RANK = {
+    TaskState.UNKNOWN: 0,
+    TaskState.PENDING: 1,
+    TaskState.STARTED: 2,
+    TaskState.UNSETTLED: 3,
+    TaskState.SETTLED: 4,
+}
+
+
+class _Question:
+    __slots__ = ("asked_ms", "best", "told", "waiting", "watch")
+
+    def __init__(self, ids: Sequence[bytes], watch: bool, now_ms: int) -> None:
+        self.best = {
+            task_id: StateRecord(task_id, TaskState.UNKNOWN, {}, None) for task_id in ids
+        }
+        self.watch = watch
+        self.asked_ms = now_ms
+        #: Links that have not answered.
+        self.waiting: set[LinkId] = set()
+        #: Ids whose settled outcome was told already.
+        self.told: set[bytes] = set()
+
+
+class Inquiry:
+    """Questions of this node. ``effects`` is drained each turn.
+
+    Args:
+        grace_ms: how long after the question nobody's silence counts as "unknown",
+            since peers may still be found.
+    """
+
+    def __init__(self, grace_ms: int) -> None:
+        self.grace_ms = grace_ms
+        self.effects: list[Effect] = []
+        self.questions: dict[int, _Question] = {}
+        self._token = 0
+
+    def ask(
+        self, ids: Sequence[bytes], known: Sequence[StateRecord], links: Sequence[LinkId],
+        watch: bool, now_ms: int,
+    ) -> int:  # fmt: skip
+        """Start a question; its answers come as ``QuestionAnswered`` with this token."""
+        self._token += 1
+        self.questions[self._token] = question = _Question(ids, watch, now_ms)
+        self._merge(self._token, question, known)
+        if self._token in self.questions:
+            for link in links:
+                self._send(self._token, question, link)
+        return self._token
+
+    def drop(self, token: int) -> None:
+        """Nobody waits for this answer any more."""
+        self.questions.pop(token, None)
+
+    def link_up(self, link: LinkId) -> None:
+        """One more to ask."""
+        for token, question in self.questions.items():
+            self._send(token, question, link)
+
+    def link_down(self, link: LinkId) -> None:
+        """It will not answer."""
+        for question in self.questions.values():
+            question.waiting.discard(link)
+
+    def _send(self, token: int, question: _Question, link: LinkId) -> None:
+        open_ids = [task_id for task_id in question.best if task_id not in question.told]
+        question.waiting.add(link)
+        self.effects.append(Send(link, Query(token, open_ids, question.watch)))
+
+    def answered(self, link: LinkId, message: States) -> None:
+        """A peer's answer, or its later news."""
+        question = self.questions.get(message.request)
+        if question is not None:
+            question.waiting.discard(link)
+            self._merge(message.request, question, message.states)
+
+    def _merge(self, token: int, question: _Question, states: Sequence[StateRecord]) -> None:
+        news: list[StateRecord] = []
+        for record in states:
+            best = question.best.get(record.id)
+            if best is None or _rank(record) <= _rank(best):
+                continue
+            question.best[record.id] = record
+            if record.state == TaskState.SETTLED:
+                question.told.add(record.id)
+                news.append(record)
+        final = len(question.told) == len(question.best)
+        if final:
+            del self.questions[token]
+            self.effects.append(
+                QuestionAnswered(token, list(question.best.values()), True)
+            )
+        elif news and question.watch:
+            self.effects.append(QuestionAnswered(token, news, False))
+
+    def tick(self, now_ms: int, *, all_found: bool) -> None:
+        """Conclude questions that everybody has answered.
+
+        Args:
+            all_found: no known peer is still being dialled.
+        """
+        for token, question in list(self.questions.items()):
+            if question.waiting or not all_found:
+                continue
+            if now_ms < question.asked_ms + self.grace_ms:
+                continue
+            self._conclude(token, question)
+
+    def _conclude(self, token: int, question: _Question) -> None:
+        states = [self._standing(record) for record in question.best.values()]
+        if not question.watch:
+            del self.questions[token]
+            self.effects.append(QuestionAnswered(token, states, True))
+            return
+        final = [
+            record
+            for record in states
+            if record.state in (TaskState.UNKNOWN, TaskState.SETTLED)
+            and record.id not in question.told
+        ]
+        if not final:
+            return
+        question.told.update(record.id for record in final)
+        done = len(question.told) == len(question.best)
+        if done:
+            del self.questions[token]
+        self.effects.append(QuestionAnswered(token, final, done))
+
+    @staticmethod
+    def _standing(record: StateRecord) -> StateRecord:
+        """With all answers in and no owner among them, the first outcome stands."""
+        if record.state == TaskState.UNSETTLED:
+            return StateRecord(record.id, TaskState.SETTLED, record.info, record.outcome)
+        return record
+
+    def next_deadline_ms(self) -> int | None:
+        """When ``tick`` is wanted next."""
+        return min((q.asked_ms + self.grace_ms for q in self.questions.values()), default=None)
+
+
+def _rank(record: StateRecord) -> int:
+    return _RANK.get(TaskState(record.state), 0)

@@ -1,0 +1,476 @@
+"""One node of the mesh: its machines, wired together.
+
+producer = Dispatcher; worker = Intake; store = ResultReader; every node has Membership,
+a ResultLog and can ask and answer. The loop (or the simulator) puts events in, calls
+``end_turn`` and carries out the effects that it returns. Work is done at the end of a
+turn, so whatever came in during the turn makes one batch.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from zmqtasks.core.answers import Answers
+from zmqtasks.core.dispatcher import Dispatcher, Submission
+from zmqtasks.core.effects import Effect, InspectionAsked, Note, Publish, ReportGot, Send
+from zmqtasks.core.inquiry import Inquiry
+from zmqtasks.core.intake import Intake
+from zmqtasks.core.links import LinkId
+from zmqtasks.core.membership import (
+    Delivered,
+    LeaseLost,
+    LinkDown,
+    LinkPaused,
+    LinkUp,
+    MemberEvent,
+    Membership,
+)
+from zmqtasks.core.resultlog import ResultLog, with_kind
+from zmqtasks.core.resultreader import ResultReader
+from zmqtasks.limits import (
+    BATCH_BYTES_MAX,
+    BATCH_COUNT_MAX,
+    FRAMES_PER_MESSAGE_MAX,
+    RESULT_INLINE_BYTES_MAX,
+    STORE_GONE_MS,
+)
+from zmqtasks.wire.codec import is_large
+from zmqtasks.wire.messages import (
+    Done,
+    Forget,
+    Heartbeat,
+    Inspect,
+    Kind,
+    Message,
+    Outcome,
+    PubHead,
+    PubResults,
+    Query,
+    Rack,
+    Replay,
+    Report,
+    Results,
+    Settled,
+    StateRecord,
+    States,
+    Tasks,
+    TaskState,
+    Trimmed,
+    VerdictRecord,
+)
+
+#: The link of a node to itself (a store reads its own worker's log).
+SELF = LinkId("self", b"")
+#: Topics are this byte and the origin's node id.
+RESULTS_TOPIC = b"R"
+
+
+class MeshNode:
+    """The machines of one node.
+
+    Args:
+        membership: always there.
+        dispatcher, intake, reader: there if the node has the role.
+        inline_bytes_max: results up to this size travel inside DONE.
+        grace_ms: see :class:`Inquiry`.
+    """
+
+    def __init__(
+        self, membership: Membership, *, dispatcher: Dispatcher | None = None,
+        intake: Intake | None = None, reader: ResultReader | None = None,
+        inline_bytes_max: int = RESULT_INLINE_BYTES_MAX, grace_ms: int = 0,
+    ) -> None:  # fmt: skip
+        self.membership = membership
+        self.dispatcher = dispatcher
+        self.intake = intake
+        self.reader = reader
+        self.inline_bytes_max = inline_bytes_max
+        self.hello = membership.hello
+        self.log = ResultLog(self.hello.name)
+        self.inquiry = Inquiry(grace_ms)
+        self.answers = Answers(dispatcher, intake, self.log, has_store=reader is not None)
+        #: Topics (prefixes) that somebody subscribes to.
+        self.topics: set[bytes] = set()
+        self._local: deque[Message] = deque()
+        self._effects: list[Effect] = []
+        #: {node: link}, the open link to use for it.
+        self._link_of: dict[bytes, LinkId] = {}
+        #: {store node: when it was lost}.
+        self._stores_lost_ms: dict[bytes, int] = {}
+        if reader is not None:
+            self.log.store_seen(self.hello.node)
+            reader.link_up(self.hello.node, self.hello.epoch, SELF)
+
+    # --- what others call -----------------------------------------------------------------
+
+    def submit(self, calls: Iterable[Submission], now_ms: int) -> None:
+        """Own these tasks."""
+        assert self.dispatcher is not None
+        self.dispatcher.submit(calls, now_ms)
+
+    def ask(self, ids: Sequence[bytes], watch: bool, now_ms: int) -> int:
+        """Ask everybody about tasks; returns the token of the answers."""
+        known = [self.answers.local(task_id) for task_id in ids]
+        self.membership.want_all(now_ms)
+        links = [link for node, link in self._link_of.items() if node != self.hello.node]
+        return self.inquiry.ask(ids, known, links, watch, now_ms)
+
+    def inspect(self, request: int) -> list[LinkId]:
+        """Ask every linked peer to describe itself; returns who was asked."""
+        links = list(self._link_of.values())
+        for link in links:
+            self.membership.send(link, Inspect(request, "status"))
+        return links
+
+    def report(self, link: LinkId, request: int, data: dict[str, Any]) -> None:
+        """Answer ``InspectionAsked``."""
+        self.membership.send(link, Report(request, data))
+
+    def forget(self, ids: Sequence[bytes]) -> None:
+        """Drop outcomes here and at every linked peer."""
+        self.answers.forget(ids)
+        for link in self._link_of.values():
+            self.membership.send(link, Forget(list(ids)))
+
+    def subscription(self, topic: bytes, subscribed: bool) -> None:
+        """Somebody subscribes to our PUB (or the last one stopped)."""
+        if not topic.startswith(RESULTS_TOPIC):
+            return
+        if not subscribed:
+            self.topics.discard(topic)
+            return
+        self.topics.add(topic)
+        head = PubHead(self.hello.node, self.hello.epoch, self.log.head)
+        self._effects.append(Publish(topic, head))
+
+    def published(self, message: Message, now_ms: int, wall_ms: int) -> None:
+        """A message came over SUB."""
+        if self.reader is None:
+            return
+        if isinstance(message, PubResults):
+            self.reader.published(message, now_ms, wall_ms)
+        elif isinstance(message, PubHead):
+            self.reader.head_announced(message.node, message.epoch, message.position, now_ms)
+
+    def rows_stored(self, batch: int, count: int, settled: Sequence[bytes]) -> None:
+        """The store has committed a batch; ``settled`` are ids that became final."""
+        assert self.reader is not None
+        self.reader.rows_stored(batch, count)
+        self.answers.stored(settled)
+
+    @property
+    def is_idle(self) -> bool:
+        """Nothing runs here and nobody waits for an outcome of ours (for draining)."""
+        if self.intake is not None and self.intake.running_count:
+            return False
+        return not any(node in self._link_of for node, w in self.log.undecided.items() if w)
+
+    # --- turns ----------------------------------------------------------------------------
+
+    def tick(self, now_ms: int) -> None:
+        """Timers of all machines."""
+        self.membership.tick(now_ms)
+        if self.dispatcher is not None:
+            self.dispatcher.tick(now_ms)
+        if self.intake is not None:
+            self.intake.tick(now_ms)
+        if self.reader is not None:
+            self.reader.tick(now_ms)
+        self.inquiry.tick(now_ms, all_found=not self.membership.pending_dials())
+        self.log.trim(now_ms)
+        for node, lost_ms in list(self._stores_lost_ms.items()):
+            if now_ms - lost_ms >= STORE_GONE_MS:
+                del self._stores_lost_ms[node]
+                self.log.store_left(node)
+                text = f"a store ({node.hex()}) has been away too long: results wait no more for it"
+                self._effects.append(Note("warning", "store.gone", text))
+
+    def next_deadline_ms(self) -> int:
+        """When ``tick`` is wanted next, at the latest."""
+        deadlines = [self.membership.next_deadline_ms(), self.inquiry.next_deadline_ms()]
+        for machine in (self.dispatcher, self.intake, self.reader):
+            if machine is not None:
+                deadlines.append(machine.next_deadline_ms())
+        return min(deadline for deadline in deadlines if deadline is not None)
+
+    def end_turn(self, now_ms: int, wall_ms: int) -> list[Effect]:
+        """Let the machines work on what came in; returns what is to be done."""
+        for _ in range(8):
+            self._route(now_ms, wall_ms)
+            self._work(now_ms, wall_ms)
+            self._collect()
+            if not self.membership.events and not self._local:
+                break
+        effects, self._effects = self._effects, []
+        return effects
+
+    def _route(self, now_ms: int, wall_ms: int) -> None:
+        membership = self.membership
+        while membership.events or self._local:
+            events, membership.events = membership.events, []
+            for event in events:
+                self._member_event(event, now_ms, wall_ms)
+            while self._local:
+                self._delivered(SELF, self._local.popleft(), now_ms, wall_ms)
+
+    def _work(self, now_ms: int, wall_ms: int) -> None:
+        intake, dispatcher, reader = self.intake, self.dispatcher, self.reader
+        if intake is not None:
+            if intake.finished:
+                self._report_finished(now_ms, wall_ms)
+            intake.feed(now_ms)
+            intake.flush_rejects()
+            intake.deal_credit()
+            self.membership.queued = len(intake.queue)
+            self.membership.running = intake.running_count
+        if dispatcher is not None:
+            settled = dispatcher.flush(now_ms)
+            if settled and self.answers.watchers:
+                self.answers.settled(settled)
+            if dispatcher.own_outcomes:
+                self._publish_own(dispatcher, now_ms, wall_ms)
+        if reader is not None:
+            reader.flush()
+        self.membership.head = self.log.head
+
+    def _collect(self) -> None:
+        sources = (self.dispatcher, self.intake, self.reader, self.inquiry, self.answers)
+        for machine in sources:
+            if machine is None or not machine.effects:
+                continue
+            effects, machine.effects = machine.effects, []
+            for effect in effects:
+                if isinstance(effect, Send):
+                    self._send(effect.link, effect.message)
+                else:
+                    self._effects.append(effect)
+        if self.membership.effects:
+            self._effects += self.membership.effects
+            self.membership.effects = []
+
+    def _send(self, link: LinkId, message: Message) -> None:
+        if link is SELF or link == SELF:
+            self._local.append(message)
+        else:
+            self.membership.send(link, message)
+
+    # --- routing --------------------------------------------------------------------------
+
+    def _member_event(self, event: MemberEvent, now_ms: int, wall_ms: int) -> None:
+        if isinstance(event, Delivered):
+            self._delivered(event.link, event.message, now_ms, wall_ms)
+        elif isinstance(event, LinkUp):
+            self._link_up(event)
+        elif isinstance(event, LinkDown):
+            self._link_down(event, now_ms)
+        elif isinstance(event, LinkPaused):
+            if self.dispatcher is not None:
+                self.dispatcher.link_paused(event.link, event.paused)
+        elif isinstance(event, LeaseLost):
+            if self.intake is not None:
+                self.intake.lease_lost(event.link)
+
+    def _link_up(self, event: LinkUp) -> None:
+        link, peer = event
+        self._link_of.setdefault(peer.node, link)
+        if "store" in peer.roles:
+            self._stores_lost_ms.pop(peer.node, None)
+            self.log.store_seen(peer.node)
+        if self.dispatcher is not None:
+            self.dispatcher.link_up(link, peer)
+        if self.intake is not None:
+            self.intake.link_up(link, peer)
+        if self.reader is not None:
+            self.reader.link_up(peer.node, peer.epoch, link)
+            self._effects.append(self.answers.subscribe_to(peer, (RESULTS_TOPIC,)))
+        again = self.log.undecided_of(peer.node)
+        if again:
+            self._send_done(link, again)
+        self.inquiry.link_up(link)
+
+    def _link_down(self, event: LinkDown, now_ms: int) -> None:
+        link, peer, reason = event
+        if self._link_of.get(peer.node) == link:
+            del self._link_of[peer.node]
+            others = (
+                other.id for other in self.membership.links.values()
+                if other.is_open and other.peer is not None and other.peer.node == peer.node
+            )  # fmt: skip
+            other_link = next(others, None)
+            if other_link is not None:
+                self._link_of[peer.node] = other_link
+        if self.dispatcher is not None:
+            self.dispatcher.link_down(link, reason)
+        if self.intake is not None:
+            self.intake.link_down(link)
+        self.inquiry.link_down(link)
+        self.answers.link_down(link)
+        if peer.node in self._link_of:
+            return
+        if "store" in peer.roles:
+            if reason == "left":
+                self.log.store_left(peer.node)
+            else:
+                self._stores_lost_ms[peer.node] = now_ms
+        if reason in ("left", "gone", "replaced"):
+            self.log.owner_gone(peer.node)
+        if self.reader is not None:
+            self.reader.link_down(peer.node, peer.epoch)
+            self._effects.append(self.answers.unsubscribe_from(peer))
+
+    def _delivered(self, link: LinkId, message: Message, now_ms: int, wall_ms: int) -> None:
+        if isinstance(message, Heartbeat):
+            self._head_of(link, message.head, now_ms)
+        elif isinstance(message, Settled):
+            verdicts = self.log.decide(message.ranges, message.refused, now_ms)
+            self._publish_verdicts(link, verdicts, now_ms, wall_ms)
+        elif isinstance(message, (Results, Trimmed)) and not getattr(message, "owner", False):
+            self._replayed(link, message, now_ms, wall_ms)
+        elif isinstance(message, Rack):
+            self.log.stored(self._node_of(link), message.position)
+        elif isinstance(message, Replay):
+            for part in self.log.replay(message.first, message.last, message.owner):
+                self._send(link, part)
+        elif isinstance(message, Query):
+            self.answers.asked(link, message)
+        elif isinstance(message, States):
+            self.inquiry.answered(link, message)
+        elif isinstance(message, Forget):
+            self.answers.forget(message.ids)
+        elif isinstance(message, Inspect):
+            self._effects.append(InspectionAsked(link, message.request, message.what))
+        elif isinstance(message, Report):
+            self._effects.append(ReportGot(message.request, link, message.data))
+        elif self.intake is not None and self.intake.received(link, message, now_ms):
+            pass
+        elif self.dispatcher is not None:
+            self.dispatcher.received(link, message, now_ms)
+
+    def _node_of(self, link: LinkId) -> bytes:
+        return self.hello.node if link == SELF else link.peer[1:9]
+
+    def _head_of(self, link: LinkId, head: int, now_ms: int) -> None:
+        peer = self.membership.links[link].peer if link in self.membership.links else None
+        if self.reader is not None and peer is not None:
+            self.reader.head_announced(peer.node, peer.epoch, head, now_ms)
+
+    def _replayed(
+        self, link: LinkId, message: Results | Trimmed, now_ms: int, wall_ms: int
+    ) -> None:
+        known = self.membership.links.get(link)
+        if self.reader is not None and known is not None and known.peer is not None:
+            self.reader.replayed(known.peer.node, known.peer.epoch, message, now_ms, wall_ms)
+
+    # --- results --------------------------------------------------------------------------
+
+    def _report_finished(self, now_ms: int, wall_ms: int) -> None:
+        intake = self.intake
+        assert intake is not None
+        finished, intake.finished = intake.finished, []
+        made = self.log.append(finished, now_ms)
+        by_owner: dict[bytes, list[tuple[Kind, Outcome]]] = {}
+        for done, pair in zip(finished, made, strict=True):
+            by_owner.setdefault(done.task.owner, []).append(pair)
+        for owner, pairs in by_owner.items():
+            self._publish(owner, pairs, [], now_ms, wall_ms)
+            link = self._link_of.get(owner)
+            if link is not None:
+                self._send_done(link, [outcome for _, outcome in pairs])
+            self.answers.finished([outcome.id for _, outcome in pairs])
+
+    def _send_done(self, link: LinkId, outcomes: Sequence[Outcome]) -> None:
+        assert self.intake is not None or not outcomes
+        limit = self.intake.limit_for(link) if self.intake is not None else 0
+        batch: list[Outcome] = []
+        size = 0
+        for outcome in outcomes:
+            if outcome.size > self.inline_bytes_max:
+                outcome = _without_body(outcome)
+            elif batch and (
+                len(batch) >= BATCH_COUNT_MAX or size + outcome.size > BATCH_BYTES_MAX
+            ):
+                self.membership.send(link, Done(limit, batch))
+                batch, size = [], 0
+            batch.append(outcome)
+            size += outcome.size
+        if batch:
+            self.membership.send(link, Done(limit, batch))
+
+    def _publish_own(self, dispatcher: Dispatcher, now_ms: int, wall_ms: int) -> None:
+        made, dispatcher.own_outcomes = dispatcher.own_outcomes, []
+        for kind, outcome in made:
+            appended = self.log.append_own(kind, outcome, now_ms)
+            self._publish(self.hello.node, *appended, now_ms, wall_ms)
+
+    def _publish_verdicts(
+        self, link: LinkId, verdicts: list[VerdictRecord], now_ms: int, wall_ms: int
+    ) -> None:
+        if verdicts:
+            self._publish(self._node_of(link), [], verdicts, now_ms, wall_ms)
+
+    def _publish(
+        self, owner: bytes, pairs: list[tuple[Kind, Outcome]], verdicts: list[VerdictRecord],
+        now_ms: int, wall_ms: int,
+    ) -> None:  # fmt: skip
+        """PUB for who subscribes; the own store reads without a socket."""
+        topic = RESULTS_TOPIC + owner
+        wanted = any(topic.startswith(prefix) for prefix in self.topics)
+        if not wanted and self.reader is None:
+            return
+        for part in _pub_parts(self.hello.node, self.hello.epoch, pairs, verdicts):
+            if self.reader is not None:
+                self.reader.published(part, now_ms, wall_ms)
+            if wanted:
+                self._effects.append(Publish(topic, part))
+
+    def is_linked(self, node: bytes) -> bool:
+        """There is an open link to that node."""
+        return node in self._link_of
+
+    def pulled(self, message: Message) -> None:
+        """A message came over the at-most-once lane."""
+        if self.intake is not None and isinstance(message, Tasks):
+            self.intake.pulled(message)
+
+    def states_of(self, ids: Sequence[bytes]) -> list[StateRecord]:
+        """What this node's machines know without asking anybody."""
+        return [self.answers.local(task_id) for task_id in ids]
+
+    def knows(self, task_id: bytes) -> bool:
+        """Is the task owned, held or kept here?"""
+        return self.answers.local(task_id).state != TaskState.UNKNOWN
+
+
+def _without_body(outcome: Outcome) -> Outcome:
+    return Outcome(
+        outcome.id, outcome.attempt, outcome.status, outcome.position, -1, outcome.started_ms,
+        outcome.run_us, outcome.size, None, outcome.ext,
+    )  # fmt: skip
+
+
+def _pub_parts(
+    node: bytes, epoch: int, pairs: list[tuple[Kind, Outcome]], verdicts: list[VerdictRecord]
+) -> list[PubResults]:
+    parts: list[PubResults] = []
+    kinds: dict[Kind, int] = {}
+    part = PubResults(node, epoch, [], [], [])
+    size = blobs = 0
+    for kind, outcome in pairs:
+        blobs += is_large(outcome.body)
+        if part.outcomes and (
+            len(part.outcomes) >= BATCH_COUNT_MAX
+            or size + outcome.size > BATCH_BYTES_MAX
+            or blobs >= FRAMES_PER_MESSAGE_MAX
+        ):
+            part.kinds = list(kinds)
+            parts.append(part)
+            part = PubResults(node, epoch, [], [], [])
+            kinds, size, blobs = {}, 0, int(is_large(outcome.body))
+        part.outcomes.append(with_kind(outcome, kinds.setdefault(kind, len(kinds))))
+        size += outcome.size
+    part.kinds = list(kinds)
+    part.verdicts = verdicts
+    parts.append(part)
+    return parts

@@ -1,0 +1,461 @@
+"""The producer inside a user's process: an I/O thread that owns tasks.
+
+The thread starts with the first call. User threads put calls into an inbox and wait for
+tickets; everything else happens on the I/O thread. A forked child gets a client of its
+own (``app/current.py`` checks the process id): sockets do not survive a fork.
+"""
+
+from __future__ import annotations
+
+import atexit
+import logging
+import os
+import sys
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+from typing import Any, TypeVar
+
+from zmqtasks import keys
+from zmqtasks.app.gateway import UNKNOWN_STATUS, Call, Ticket
+from zmqtasks.core import effects as fx
+from zmqtasks.core.dispatcher import Dispatcher, Submission
+from zmqtasks.errors import LocalProtocolError, MeshOverloaded, NoWorkers, SubmitRejected
+from zmqtasks.ids import format_task_id, task_id_maker
+from zmqtasks.node.runtime import Part, Runtime
+from zmqtasks.settings import NodeSettings
+from zmqtasks.wire.messages import Kind, Outcome, StateRecord, TaskState
+
+_LOG = logging.getLogger("zmqtasks.client")
+_T = TypeVar("_T")
+
+#: Whom a producer dials of its own accord; others only to ask them something.
+DIAL_ROLES = frozenset(("worker", "broker"))
+_ROUND_TRIP_S = 10.0
+
+
+class Client:
+    """A gateway (see ``app/gateway.py``) that owns what it submits.
+
+    Args:
+        settings: of this process.
+
+    Raises:
+        ConfigError, SecurityError: the node cannot be set up.
+    """
+
+    inside_task = False
+
+    def __init__(self, settings: NodeSettings) -> None:
+        self.settings = settings
+        self._pid = os.getpid()
+        mesh_key = keys.read_key(settings.key_file) if settings.key_file else None
+        part = Part(
+            roles=("producer",),
+            dial_roles=DIAL_ROLES,
+            owns_tasks=True,
+            performers={
+                fx.TasksSettled: self._tasks_settled,
+                fx.QuestionAnswered: self._question_answered,
+                fx.RoomFreed: self._room_freed,
+                fx.ReportGot: self._report_got,
+            },
+        )
+        self.runtime = Runtime(settings, part, mesh_key)
+        self._make_id = task_id_maker(self.runtime.node, self.runtime.epoch)
+        self._inbox: deque[Sequence[Call]] = deque()
+        self._drain_queued = False
+        #: {task id: who waits for its outcome}; the first waiter stands alone, as nearly
+        #: every task has just one.
+        self._tickets: dict[bytes, Ticket] = {}
+        self._more_tickets: dict[bytes, list[Ticket]] = {}
+        #: {token of a question: what to do with news}.
+        self._questions: dict[int, Callable[[fx.QuestionAnswered], None]] = {}
+        #: {request: (answers, how many are to come, done)}.
+        self._inspections: dict[int, _Inspection] = {}
+        self._room = threading.Condition()
+        self._open_count = 0
+        self._open_bytes = 0
+        self._worker_waits: list[_WorkerWait] = []
+        self._failure: BaseException | None = None
+        self._closed = False
+        self.runtime.open()
+        self._thread = threading.Thread(target=self._run, name="zmqtasks-io", daemon=True)
+        self._thread.start()
+        atexit.register(self._at_exit)
+
+    # --- the gateway --------------------------------------------------------------------
+
+    def new_ids(self, count: int) -> list[bytes]:
+        """See ``Gateway``."""
+        make = self._make_id
+        return [make() for _ in range(count)]
+
+    def submit(
+        self, calls: Sequence[Call], ticket: Ticket, *, wait_s: float | None = None,
+        require_worker_s: float | None = None, delivery: str = "at_least_once",
+    ) -> None:  # fmt: skip
+        """See ``Gateway``."""
+        self._check_alive()
+        if require_worker_s is not None:
+            self._require_worker([call.kind for call in calls], require_worker_s)
+        if delivery == "at_most_once":
+            self.runtime.loop.call_soon(self._push, calls, ticket)
+            return
+        size = sum(len(call.body) for call in calls)
+        self._take_room(len(calls), size, wait_s)
+        for call in calls:
+            self._add_ticket(call.id, ticket)
+        self._inbox.append(calls)
+        if not self._drain_queued:
+            self._drain_queued = True
+            self.runtime.loop.call_soon(self._drain)
+
+    def states(self, ids: Sequence[bytes], timeout_s: float) -> dict[bytes, StateRecord]:
+        """See ``Gateway``."""
+        own = self._on_loop(lambda: self.runtime.mesh.states_of(ids))
+        known = {state.id: state for state in own}
+        asked = [
+            task_id for task_id, state in known.items()
+            if state.state in (TaskState.UNKNOWN, TaskState.UNSETTLED)
+        ]  # fmt: skip
+        if not asked:
+            return known
+        answer: Future[list[StateRecord]] = Future()
+        token = self._on_loop(lambda: self._ask(asked, watch=False, answer=answer))
+        try:
+            found = answer.result(timeout_s)
+        except TimeoutError:
+            found = self._on_loop(lambda: self._best_so_far(token))
+        known.update((state.id, state) for state in found)
+        return known
+
+    def watch(self, ids: Sequence[bytes], ticket: Ticket) -> None:
+        """See ``Gateway``."""
+        self._check_alive()
+        self.runtime.loop.call_soon(self._watch, list(ids), ticket)
+
+    def forget(self, ids: Sequence[bytes]) -> None:
+        """See ``Gateway``."""
+        self._on_loop(lambda: self.runtime.mesh.forget(list(ids)))
+
+    def describe(self, task_id: bytes) -> str:
+        """See ``Gateway``."""
+        record = self.states([task_id], 1.0)[task_id]
+        return describe_state(record)
+
+    def inspect(self, timeout_s: float) -> tuple[list[dict[str, Any]], list[str]]:
+        """Ask every linked node to describe itself.
+
+        Returns:
+            Their descriptions, and the names of those that did not answer in time.
+        """
+        done: Future[None] = Future()
+        inspection = self._on_loop(lambda: self._inspect(done))
+        try:
+            done.result(timeout_s)
+        except TimeoutError:
+            _LOG.debug("inspect: not everybody answered")
+        return inspection.answers, self._on_loop(lambda: inspection.missing(self.runtime))
+
+    # --- room ---------------------------------------------------------------------------
+
+    def _take_room(self, count: int, size: int, wait_s: float | None) -> None:
+        settings = self.settings
+        limit_count, limit_bytes = settings.open_tasks_max, settings.open_bytes_max
+        with self._room:
+            if self._open_count < limit_count and self._open_bytes < limit_bytes:
+                self._open_count += count
+                self._open_bytes += size
+                return
+            wait_s = settings.submit_timeout_s if wait_s is None else wait_s
+            fits = self._room.wait_for(
+                lambda: self._open_count < limit_count and self._open_bytes < limit_bytes, wait_s
+            )
+            if fits:
+                self._open_count += count
+                self._open_bytes += size
+                return
+        raise MeshOverloaded(
+            f"{self._open_count} tasks with {self._open_bytes} bytes of arguments are open and "
+            f"the limits are {limit_count} and {limit_bytes}: nothing was submitted. Wait for "
+            "results, add workers, or raise open_tasks_max / open_bytes_max"
+        )
+
+    def _room_freed(self, _effect: fx.RoomFreed) -> None:
+        with self._room:
+            self._room.notify_all()
+
+    # --- workers ------------------------------------------------------------------------
+
+    def _require_worker(self, kinds: Sequence[Kind], wait_s: float) -> None:
+        wait = _WorkerWait(list(dict.fromkeys(kinds)))
+        self.runtime.loop.call_soon(self._worker_waits.append, wait)
+        try:
+            wait.done.result(wait_s)
+        except TimeoutError:
+            self.runtime.loop.call_soon(self._worker_waits.remove, wait)
+            reason = self._on_loop(lambda: self._dispatcher.why_unserved(wait.kinds))
+            if reason:
+                raise NoWorkers(f"{reason}; nothing was submitted") from None
+
+    def _check_worker_waits(self) -> None:
+        for wait in self._worker_waits[:]:
+            if not self._dispatcher.why_unserved(wait.kinds):
+                self._worker_waits.remove(wait)
+                wait.done.set_result(None)
+
+    # --- the I/O thread -----------------------------------------------------------------
+
+    def _run(self) -> None:
+        try:
+            self.runtime.loop.run(self._turn)
+        except BaseException as exc:
+            self._failure = exc
+            _LOG.exception("the zmqtasks I/O thread of this process failed")
+        finally:
+            self._closed = True
+            self.runtime.close()
+
+    def _turn(self) -> int:
+        timeout_ms = self.runtime.turn()
+        if self._worker_waits:
+            self._check_worker_waits()
+        return timeout_ms
+
+    @property
+    def _dispatcher(self) -> Dispatcher:
+        dispatcher = self.runtime.mesh.dispatcher
+        assert dispatcher is not None
+        return dispatcher
+
+    def _drain(self) -> None:
+        self._drain_queued = False
+        inbox, mesh = self._inbox, self.runtime.mesh
+        now_ms = self.runtime.now_ms
+        while inbox:
+            calls = inbox.popleft()
+            for call in calls:
+                if not self._dispatcher.same_content(call):
+                    self._settle_here(call, "a task of this id with other content is open")
+            mesh.submit(calls, now_ms)
+
+    def _tasks_settled(self, effect: fx.TasksSettled) -> None:
+        tickets, more = self._tickets, self._more_tickets
+        for outcome in effect.outcomes:
+            task_id = outcome.id
+            ticket = tickets.pop(task_id, None)
+            if ticket is not None:
+                ticket.settled(task_id, outcome)
+            if more:
+                for other in more.pop(task_id, ()):
+                    other.settled(task_id, outcome)
+        with self._room:
+            self._open_count = len(self._dispatcher.tasks) + sum(map(len, self._inbox))
+            self._open_bytes = self._dispatcher.open_bytes
+            self._room.notify_all()
+
+    def _add_ticket(self, task_id: bytes, ticket: Ticket) -> None:
+        if self._tickets.setdefault(task_id, ticket) is not ticket:
+            self._more_tickets.setdefault(task_id, []).append(ticket)
+
+    def _push(self, calls: Sequence[Call], ticket: Ticket) -> None:
+        raise LocalProtocolError("the at-most-once lane is not wired")
+
+    def _settle_here(self, call: Call, text: str) -> None:
+        raise SubmitRejected(text)
+
+    # --- questions ----------------------------------------------------------------------
+
+    def _ask(
+        self, ids: Sequence[bytes], *, watch: bool, answer: Future[list[StateRecord]]
+    ) -> int:
+        token = self.runtime.mesh.ask(ids, watch, self.runtime.now_ms)
+
+        def news(effect: fx.QuestionAnswered) -> None:
+            if effect.final and not answer.done():
+                answer.set_result(effect.states)
+
+        self._questions[token] = news
+        return token
+
+    def _best_so_far(self, token: int) -> list[StateRecord]:
+        question = self.runtime.mesh.inquiry.questions.get(token)
+        self._questions.pop(token, None)
+        if question is None:
+            return []
+        self.runtime.mesh.inquiry.drop(token)
+        return [pending_if_unknown(record) for record in question.best.values()]
+
+    def _watch(self, ids: list[bytes], ticket: Ticket) -> None:
+        mesh = self.runtime.mesh
+        elsewhere: list[bytes] = []
+        for task_id in ids:
+            record = self._dispatcher.state_of(task_id)
+            if record is None:
+                elsewhere.append(task_id)
+            elif record.outcome is not None:
+                ticket.settled(task_id, record.outcome)
+            else:
+                self._add_ticket(task_id, ticket)
+        if not elsewhere:
+            return
+
+        def news(effect: fx.QuestionAnswered) -> None:
+            for record in effect.states:
+                if record.state == TaskState.SETTLED and record.outcome is not None:
+                    ticket.settled(record.id, record.outcome)
+                elif record.state == TaskState.UNKNOWN:
+                    ticket.settled(record.id, unknown_outcome(record.id))
+
+        self._questions[mesh.ask(elsewhere, True, self.runtime.now_ms)] = news
+
+    def _question_answered(self, effect: fx.QuestionAnswered) -> None:
+        news = self._questions.get(effect.token)
+        if effect.final:
+            self._questions.pop(effect.token, None)
+        if news is not None:
+            news(effect)
+
+    # --- inspecting ---------------------------------------------------------------------
+
+    def _inspect(self, done: Future[None]) -> _Inspection:
+        request = len(self._inspections) + 1
+        links = self.runtime.mesh.inspect(request)
+        inspection = _Inspection(done, [link.peer[1:9] for link in links])
+        self._inspections[request] = inspection
+        if not links:
+            done.set_result(None)
+        return inspection
+
+    def _report_got(self, effect: fx.ReportGot) -> None:
+        inspection = self._inspections.get(effect.request)
+        if inspection is not None:
+            inspection.got(effect.link.peer[1:9], effect.data)
+
+    # --- between threads ----------------------------------------------------------------
+
+    def _on_loop(self, function: Callable[[], _T]) -> _T:
+        """Run on the I/O thread and wait for what it returns."""
+        self._check_alive()
+        future: Future[_T] = Future()
+
+        def call() -> None:
+            try:
+                future.set_result(function())
+            except Exception as exc:  # noqa: BLE001 - handed to the caller
+                future.set_exception(exc)
+
+        self.runtime.loop.call_soon(call)
+        return future.result(_ROUND_TRIP_S)
+
+    def _check_alive(self) -> None:
+        if os.getpid() != self._pid:
+            raise LocalProtocolError(
+                "this client belongs to the parent process: a forked child needs its own"
+            )
+        if self._closed:
+            raise LocalProtocolError(
+                f"the zmqtasks I/O thread of this process has ended ({self._failure!r})"
+            )
+
+    # --- the end ------------------------------------------------------------------------
+
+    def close(self, reason: str = "closed") -> None:
+        """Leave the mesh at once. A second call does nothing."""
+        if os.getpid() != self._pid or self._closed:
+            return
+        atexit.unregister(self._at_exit)
+        self.runtime.loop.call_soon(self._leave, reason)
+        self._thread.join(_ROUND_TRIP_S)
+
+    def _leave(self, reason: str) -> None:
+        self.runtime.leave(reason)
+        self.runtime.turn()
+        self.runtime.loop.stop()
+
+    def _at_exit(self) -> None:
+        if os.getpid() != self._pid or self._closed:
+            return
+        wait_s = self.settings.exit_wait_s
+        deadline = time.monotonic() + wait_s
+        with self._room:
+            self._room.wait_for(lambda: not self._open_count, max(0, deadline - time.monotonic()))
+            left = self._open_count
+        if left:
+            names = self._on_loop(self._open_names)
+            sys.stderr.write(
+                f"zmqtasks: {left} of this process's tasks had not finished {wait_s:g} s after "
+                f"its end and are given up ({names}); wait for their results, or raise "
+                "exit_wait_s\n"
+            )
+        self.close("the process ended")
+
+    def _open_names(self) -> str:
+        counts: dict[str, int] = {}
+        for task in self._dispatcher.tasks.values():
+            name = task.lane.kind.name
+            counts[name] = counts.get(name, 0) + 1
+        return ", ".join(f"{name}: {count}" for name, count in list(counts.items())[:5])
+
+
+class _WorkerWait:
+    """A call that wants a worker in sight."""
+
+    def __init__(self, kinds: list[Kind]) -> None:
+        self.kinds = kinds
+        self.done: Future[None] = Future()
+
+
+class _Inspection:
+    """Answers to one round of questions."""
+
+    def __init__(self, done: Future[None], nodes: list[bytes]) -> None:
+        self.answers: list[dict[str, Any]] = []
+        self._done = done
+        self._waiting = dict.fromkeys(nodes)
+
+    def got(self, node: bytes, data: dict[str, Any]) -> None:
+        """One answer."""
+        self.answers.append(data)
+        self._waiting.pop(node, None)
+        if not self._waiting and not self._done.done():
+            self._done.set_result(None)
+
+    def missing(self, runtime: Runtime) -> list[str]:
+        """Names of nodes that have not answered."""
+        names = {
+            link.peer.node: link.peer.name
+            for link in runtime.mesh.membership.links.values()
+            if link.peer is not None
+        }
+        return [names.get(node, node.hex()) for node in self._waiting]
+
+
+def unknown_outcome(task_id: bytes) -> Outcome:
+    """What a ticket is told of a task that nobody knows."""
+    return Outcome(task_id, 0, UNKNOWN_STATUS, 0, -1, 0, 0, 0, b"", None)
+
+
+def pending_if_unknown(record: StateRecord) -> StateRecord:
+    """Not everybody has answered, so nobody may say that it is unknown."""
+    if record.state != TaskState.UNKNOWN:
+        return record
+    return StateRecord(record.id, TaskState.PENDING, {"why": "not all nodes answered"}, None)
+
+
+def describe_state(record: StateRecord) -> str:
+    """What is known of a task, as one sentence for messages."""
+    info = record.info
+    what = f"task {info.get('name', '')} [{format_task_id(record.id)}]".replace("  ", " ")
+    if record.state == TaskState.UNKNOWN:
+        return f"{what} is unknown to every node that answered"
+    if record.state == TaskState.STARTED:
+        return f"{what} is running on {info.get('worker')} (attempt {info.get('attempt')})"
+    if record.state in (TaskState.SETTLED, TaskState.UNSETTLED):
+        return f"{what} has ended; its outcome is on its way"
+    if info.get("worker"):
+        return f"{what} was handed to {info['worker']} (attempt {info.get('attempt')})"
+    return f"{what} is waiting: {info.get('why', 'no more is known')}"
