@@ -389,7 +389,7 @@ def _parts(value: object) -> Iterator[tuple[str, object]]:
         for item in value:
             yield " (an element)", item
     elif hasattr(type(value), "__dataclass_fields__"):
-        for name in type(value).__dataclass_fields__:
+        for name in type(value).__dataclass_fields__:  # type: ignore[attr-defined]
             yield f".{name}", getattr(value, name, None)
 
 

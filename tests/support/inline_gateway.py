@@ -1,0 +1,173 @@
+"""A gateway that runs calls here and now: for tests of everything above it.
+
+It keeps the contract of ``zmqtasks/app/gateway.py``. Arguments and results go through
+the real payload encoding, so what works here can travel.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import threading
+import traceback
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from zmqtasks.app.current import all_apps
+from zmqtasks.app.gateway import Call, Ticket
+from zmqtasks.app.outcomes import unknown_outcome
+from zmqtasks.errors import MeshOverloaded, NoWorkers
+from zmqtasks.ids import new_node_id, task_id_maker
+from zmqtasks.wire.messages import Outcome, StateRecord, Status, TaskState
+from zmqtasks.wire.payload import decode_arguments, encode_error, encode_value
+
+
+class InlineGateway:
+    """Runs calls inline and settles their tickets at once, unless ``hold`` is set."""
+
+    def __init__(self, *, hold: bool = False) -> None:
+        self.inside_task = False
+        #: Keep calls until `release()` instead of running them at once.
+        self.hold = hold
+        #: Calls accepted, in order.
+        self.calls: list[Call] = []
+        #: Keyword arguments of each `submit`.
+        self.submits: list[dict[str, Any]] = []
+        #: Room for so many calls; None for no limit.
+        self.room: int | None = None
+        self.workers = True
+        self.forgotten: list[bytes] = []
+        self.watched: list[bytes] = []
+        self.started: set[bytes] = set()
+        self.outcomes: dict[bytes, Outcome] = {}
+        self._held: list[tuple[Call, Ticket]] = []
+        self._watchers: list[tuple[bytes, Ticket]] = []
+        self._make_id = task_id_maker(new_node_id(), 1)
+        self._lock = threading.Lock()
+
+    def new_ids(self, count: int) -> list[bytes]:
+        return [self._make_id() for _ in range(count)]
+
+    def submit(
+        self,
+        calls: Sequence[Call],
+        ticket: Ticket,
+        *,
+        wait_s: float | None = None,
+        require_worker_s: float | None = None,
+        delivery: str = "at_least_once",
+    ) -> None:
+        if require_worker_s is not None and not self.workers:
+            raise NoWorkers(f"no worker within {require_worker_s:g} s")
+        if self.room is not None and len(calls) > self.room:
+            raise MeshOverloaded("too many open tasks")
+        if self.room is not None:
+            self.room -= len(calls)
+        self.submits.append(
+            {"wait_s": wait_s, "require_worker_s": require_worker_s, "delivery": delivery}
+        )
+        self.calls.extend(calls)
+        if self.hold:
+            self._held.extend((call, ticket) for call in calls)
+            return
+        for call in calls:
+            self._settle(call, ticket)
+
+    def release(self, count: int | None = None) -> None:
+        """Run held calls, the oldest first."""
+        held, self._held = self._held[:count], self._held[count:] if count is not None else []
+        for call, ticket in held:
+            self._settle(call, ticket)
+
+    def release_in_thread(self, count: int | None = None) -> threading.Thread:
+        """The same on another thread, as the I/O thread does it."""
+        thread = threading.Thread(target=self.release, args=(count,))
+        thread.start()
+        return thread
+
+    def end(self, task_id: bytes, status: int, text: str = "") -> None:
+        """Settle a held or watched task with an ending that no function makes."""
+        ext = {"e": text} if text else None
+        outcome = Outcome(task_id, 1, status, 1, 0, 0, 0, 0, None, ext)
+        tickets = [ticket for call, ticket in self._held if call.id == task_id]
+        self._held = [(call, ticket) for call, ticket in self._held if call.id != task_id]
+        self._publish(task_id, outcome, tickets)
+
+    def publish(self, outcome: Outcome) -> None:
+        """An outcome from elsewhere, for watchers and `states`."""
+        self._publish(outcome.id, outcome, [])
+
+    def states(self, ids: Sequence[bytes], timeout_s: float) -> dict[bytes, StateRecord]:
+        own = {call.id for call in self.calls}
+        found = {}
+        for task_id in ids:
+            outcome = self.outcomes.get(task_id)
+            if outcome is not None:
+                state = TaskState.SETTLED
+            elif task_id in self.started:
+                state = TaskState.STARTED
+            else:
+                state = TaskState.PENDING if task_id in own else TaskState.UNKNOWN
+            found[task_id] = StateRecord(task_id, state, {}, outcome)
+        return found
+
+    def watch(self, ids: Sequence[bytes], ticket: Ticket) -> None:
+        self.watched.extend(ids)
+        own = {call.id for call in self.calls}
+        for task_id in ids:
+            if task_id in self.outcomes:
+                ticket.settled(task_id, self.outcomes[task_id])
+            elif task_id in own or task_id in self.started:
+                self._watchers.append((task_id, ticket))
+            else:
+                ticket.settled(task_id, unknown_outcome(task_id))
+
+    def forget(self, ids: Sequence[bytes]) -> None:
+        self.forgotten.extend(ids)
+        for task_id in ids:
+            self.outcomes.pop(task_id, None)
+
+    def describe(self, task_id: bytes) -> str:
+        return "it waits in queue 'default', which no worker serves"
+
+    # ------------------------------------------------------------------------------------
+
+    def _settle(self, call: Call, ticket: Ticket) -> None:
+        outcome = Outcome(call.id, 1, *self._run(call))
+        self._publish(call.id, outcome, [ticket])
+
+    def _publish(self, task_id: bytes, outcome: Outcome, tickets: list[Ticket]) -> None:
+        with self._lock:
+            self.outcomes[task_id] = outcome
+            tickets += [ticket for watched, ticket in self._watchers if watched == task_id]
+        for ticket in tickets:
+            ticket.settled(task_id, outcome)
+
+    def _run(self, call: Call) -> tuple[Any, ...]:
+        status, body = Status.SUCCESS, b""
+        try:
+            args, kwargs = decode_arguments(call.body)
+            value = _task_function(call)(*args, **kwargs)
+            if inspect.iscoroutine(value):
+                value = _finish(value)
+            body = encode_value(value)
+        except Exception as exc:
+            status, body = Status.FAILURE, encode_error(exc, traceback.format_exc())
+        return status, 1, 0, 0, 0, len(body), body, None
+
+
+def _task_function(call: Call) -> Callable[..., Any]:
+    for app in all_apps():
+        if app.name == call.kind.app and call.kind.name in app.tasks:
+            run: Callable[..., Any] = app.tasks[call.kind.name].run
+            return run
+    raise LookupError(f"no task {call.kind.name}")
+
+
+def _finish(coroutine: Any) -> Any:
+    """The value of a coroutine, also when a loop runs in this thread."""
+    found: list[Any] = []
+    thread = threading.Thread(target=lambda: found.append(asyncio.run(coroutine)))
+    thread.start()
+    thread.join()
+    return found[0]

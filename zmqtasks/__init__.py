@@ -1,0 +1,123 @@
+"""zmqtasks: a task queue that needs no broker.
+
+::
+
+    from zmqtasks import App
+
+    app = App("shop")
+
+    @app.task
+    def add(x: int, y: int) -> int:
+        return x + y
+
+    add.delay(2, 3).get(timeout=5)
+
+Everything public is a name of this module; all else may change. Names are loaded at
+their first use, so importing the package costs next to nothing.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from zmqtasks.version import __version__
+
+if TYPE_CHECKING:
+    from zmqtasks.app import states
+    from zmqtasks.app.app import App, shared_task
+    from zmqtasks.app.current import current_app
+    from zmqtasks.app.result import AsyncResult
+    from zmqtasks.app.resultset import ResultSet
+    from zmqtasks.app.task import Task
+    from zmqtasks.errors import (
+        AppLoadError,
+        ConfigError,
+        DecodeError,
+        KeyRequired,
+        KeyUnusable,
+        MaxRetriesExceededError,
+        MeshOverloaded,
+        NoWorkers,
+        PayloadTooLarge,
+        PayloadTypeError,
+        SecurityError,
+        StoreError,
+        SubmitError,
+        SubmitRejected,
+        TaskDead,
+        TaskError,
+        TaskExpired,
+        TaskFailed,
+        TaskRevokedError,
+        TaskUnknown,
+        TimeLimitExceeded,
+        TimeoutError,
+        WorkerLostError,
+        ZmqTasksError,
+    )
+
+__all__ = [
+    # applications and tasks
+    "App",
+    "Task",
+    "shared_task",
+    "current_app",
+    # results
+    "AsyncResult",
+    "ResultSet",
+    "states",
+    # errors of submitting
+    "ZmqTasksError",
+    "ConfigError",
+    "AppLoadError",
+    "SubmitError",
+    "SubmitRejected",
+    "MeshOverloaded",
+    "NoWorkers",
+    "PayloadTooLarge",
+    "PayloadTypeError",
+    # errors of results
+    "TaskError",
+    "TaskFailed",
+    "MaxRetriesExceededError",
+    "TimeLimitExceeded",
+    "WorkerLostError",
+    "TaskDead",
+    "TaskRevokedError",
+    "TaskExpired",
+    "TaskUnknown",
+    "TimeoutError",
+    "DecodeError",
+    "StoreError",
+    # errors of security
+    "SecurityError",
+    "KeyRequired",
+    "KeyUnusable",
+    "__version__",
+]
+
+#: {public name: module that has it}; names not listed come from zmqtasks.errors.
+_HOMES = {
+    "App": "zmqtasks.app.app",
+    "Task": "zmqtasks.app.task",
+    "shared_task": "zmqtasks.app.app",
+    "current_app": "zmqtasks.app.current",
+    "AsyncResult": "zmqtasks.app.result",
+    "ResultSet": "zmqtasks.app.resultset",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    if name == "states":
+        found: Any = import_module("zmqtasks.app.states")
+    else:
+        found = getattr(import_module(_HOMES.get(name, "zmqtasks.errors")), name)
+    globals()[name] = found
+    return found
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

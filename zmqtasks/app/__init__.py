@@ -1,0 +1,1 @@
+"""What users import: App, tasks, handles of results."""

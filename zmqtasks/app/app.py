@@ -1,0 +1,329 @@
+"""The application: tasks under a name, and the settings that go with them."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Coroutine, Mapping, Sequence
+from typing import (
+    TYPE_CHECKING,
+    Any,
+    Concatenate,
+    Literal,
+    ParamSpec,
+    Protocol,
+    TypeVar,
+    Unpack,
+    cast,
+    overload,
+)
+
+from zmqtasks import limits
+from zmqtasks.app.conf import Conf
+from zmqtasks.app.current import add_app, working_directory
+from zmqtasks.app.gateway import Gateway
+from zmqtasks.app.naming import check_app_name, check_task_name, task_name
+from zmqtasks.app.options import CallOptions, TaskOptions, check_base, check_task_options
+from zmqtasks.app.result import AsyncResult
+from zmqtasks.app.shared import share, shared_specs
+from zmqtasks.app.submitting import Prepared, checked_options, prepare, submit, submit_async
+from zmqtasks.app.task import CoroutineTask, Task
+from zmqtasks.errors import ConfigError
+from zmqtasks.wire import payload
+from zmqtasks.wire.messages import CatalogEntry, Kind
+
+if TYPE_CHECKING:
+    from zmqtasks.settings import NodeSettings
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+class TaskDecorator(Protocol):
+    """What ``app.task(...)`` returns: makes a task of a function."""
+
+    @overload
+    def __call__(self, function: Callable[P, Coroutine[Any, Any, R]], /) -> CoroutineTask[P, R]: ...
+    @overload
+    def __call__(self, function: Callable[P, R], /) -> Task[P, R]: ...
+
+
+class BoundTaskDecorator(Protocol):
+    """What ``app.task(bind=True, ...)`` returns: the function gets the task first."""
+
+    @overload
+    def __call__(
+        self, function: Callable[Concatenate[Any, P], Coroutine[Any, Any, R]], /
+    ) -> CoroutineTask[P, R]: ...
+    @overload
+    def __call__(self, function: Callable[Concatenate[Any, P], R], /) -> Task[P, R]: ...
+
+
+class App:
+    """An application: its name keeps its tasks apart from those of other applications.
+
+    Args:
+        name: 1 to 63 letters, digits, ``_``, ``.`` or ``-``.
+        conf: settings, as in ``app.conf``.
+
+    Raises:
+        ConfigError: a bad name, or an unknown or bad setting.
+    """
+
+    def __init__(self, name: str, **conf: Any) -> None:
+        check_app_name(name)
+        self.name = name
+        #: What the application says about settings; see :class:`zmqtasks.app.conf.Conf`.
+        self.conf = Conf(f"App({name!r})", conf)
+        #: {name: task}
+        self.tasks: dict[str, Task[Any, Any]] = {}
+        #: The gateway in use; managed by ``current.py``.
+        self.cached_gateway: Gateway | None = None
+        self._settings: NodeSettings | None = None
+        self._payload_bytes_max = limits.PAYLOAD_BYTES_MAX
+        add_app(self)
+        for spec in shared_specs():
+            self.add_task(spec.function, **spec.options)
+
+    # --- tasks --------------------------------------------------------------------------
+
+    @overload
+    def task(self, function: Callable[P, Coroutine[Any, Any, R]], /) -> CoroutineTask[P, R]: ...
+    @overload
+    def task(self, function: Callable[P, R], /) -> Task[P, R]: ...
+    @overload
+    def task(
+        self, /, *, bind: Literal[True], **options: Unpack[TaskOptions]
+    ) -> BoundTaskDecorator: ...
+    @overload
+    def task(
+        self, /, *, bind: Literal[False] = False, **options: Unpack[TaskOptions]
+    ) -> TaskDecorator: ...
+    def task(self, function: Callable[..., Any] | None = None, /, **options: Any) -> Any:
+        """Make a task of a function: ``@app.task`` or ``@app.task(queue="...", ...)``.
+
+        Args:
+            function: a function or ``async def`` function.
+            options: ``bind``, ``name``, ``queue``, ``base`` and ``attributes``; see
+                :class:`zmqtasks.app.options.TaskOptions`.
+
+        Raises:
+            ConfigError: an unknown option or a bad value, or the name is taken.
+        """
+        if function is not None:
+            return self.add_task(function, **options)
+        check_task_options(options, f"App({self.name!r}).task()")
+        return lambda function: self.add_task(function, **options)
+
+    def add_task(self, function: Callable[..., Any], **options: Any) -> Task[Any, Any]:
+        """Same as ``task``, for use without decorator syntax.
+
+        Raises:
+            ConfigError: an unknown option or a bad value, or the name is taken.
+        """
+        if isinstance(function, Task) or not callable(function):
+            raise ConfigError(
+                f"App({self.name!r}).task(): {function!r:.75} is no function; put @app.task "
+                "directly above def, below all other decorators"
+            )
+        name = options.get("name") or task_name(function, self.name)
+        where = f"task {name}"
+        check_task_options(options, where)
+        check_task_name(name, where)
+        queue = options.get("queue")
+        task = _task_class(function, options.get("base"), where)(
+            self,
+            function,
+            name,
+            bind=bool(options.get("bind", False)),
+            queue=_queue(queue, f"{where}, queue") if queue is not None else None,
+        )
+        _set_attributes(task, options.get("attributes"), where)
+        self._register(task)
+        return task
+
+    def _register(self, task: Task[Any, Any]) -> None:
+        there = self.tasks.get(task.name)
+        # Running a notebook cell or reloading a module again replaces the task.
+        if there is not None and _origin(there) != _origin(task):
+            raise ConfigError(
+                f"task name {task.name!r} of App({self.name!r}) is taken by "
+                f"{'.'.join(_origin(there))}; give one of the two another name=..."
+            )
+        self.tasks[task.name] = task
+
+    def catalog(self) -> list[CatalogEntry]:
+        """What a worker with this App announces, sorted by name."""
+        return [self.tasks[name].catalog_entry for name in sorted(self.tasks)]
+
+    # --- calls by name ------------------------------------------------------------------
+
+    def send_task(
+        self,
+        name: str,
+        args: Sequence[Any] = (),
+        kwargs: Mapping[str, Any] | None = None,
+        **options: Unpack[CallOptions],
+    ) -> AsyncResult[Any]:
+        """Call a task by name, which this process need not have.
+
+        A task that it does have is called as ``apply_async`` does, signature check and
+        queue included.
+
+        Args:
+            name: the task's name.
+            args: positional arguments.
+            kwargs: keyword arguments.
+            options: as in ``Task.apply_async``.
+
+        Raises:
+            ConfigError: an unknown option or a bad value.
+            SubmitRejected: the task was not accepted.
+        """
+        there = self.tasks.get(name)
+        if there is not None:
+            return there.apply_async(args, kwargs, **options)
+        return submit(self._prepare_by_name(name, args, kwargs, options), "send_task()")
+
+    async def asend_task(
+        self,
+        name: str,
+        args: Sequence[Any] = (),
+        kwargs: Mapping[str, Any] | None = None,
+        **options: Unpack[CallOptions],
+    ) -> AsyncResult[Any]:
+        """Same as ``send_task``, waiting without blocking the running loop."""
+        there = self.tasks.get(name)
+        if there is not None:
+            return await there.aapply_async(args, kwargs, **options)
+        return await submit_async(self, self._prepare_by_name(name, args, kwargs, options))
+
+    def _prepare_by_name(
+        self,
+        name: str,
+        args: Sequence[Any],
+        kwargs: Mapping[str, Any] | None,
+        options: CallOptions,
+    ) -> Prepared:
+        check_task_name(name, "send_task()")
+        checked = checked_options(options, f"send_task({name!r})")
+        if isinstance(args, (str, bytes)) or not isinstance(args, Sequence):
+            raise TypeError(f"send_task(): args is a tuple or list, not {type(args).__name__}")
+        body = self.encode_arguments(args, kwargs or {}, ())
+        kind = Kind(self.name, name, "", self.queue_name(checked.get("queue")))
+        return prepare(self, kind, body, checked)
+
+    def AsyncResult(self, task_id: str) -> AsyncResult[Any]:  # noqa: N802 - Celery's name
+        """The handle of a task that was submitted elsewhere."""
+        return AsyncResult(task_id, self)
+
+    # --- settings -----------------------------------------------------------------------
+
+    @property
+    def settings(self) -> NodeSettings:
+        """The settings of this process for this App, read at their first use.
+
+        Raises:
+            ConfigError: an unknown key or a bad value somewhere.
+        """
+        if self._settings is None:
+            from zmqtasks.settings import load_settings
+
+            self.conf.freeze()
+            loaded = load_settings(app_conf=self.conf, cwd=working_directory())
+            self._settings = loaded.settings
+            self._payload_bytes_max = loaded.settings.payload_bytes_max
+        return self._settings
+
+    def config_from_object(self, source: object, *, namespace: str = "") -> None:
+        """Same as ``app.conf.config_from_object``."""
+        self.conf.config_from_object(source, namespace=namespace)
+
+    def queue_name(self, queue: str | None) -> str:
+        """The queue that a call goes to, when it or its task asks for this one.
+
+        Raises:
+            ConfigError: not the name of a queue.
+        """
+        return self.settings.default_queue if queue is None else _queue(queue, "queue")
+
+    def encode_arguments(
+        self, args: Sequence[Any], kwargs: Mapping[str, Any], names: Sequence[str]
+    ) -> bytes:
+        """The payload of a call, with this App's limit on sizes.
+
+        Raises:
+            PayloadTypeError: an argument cannot travel.
+            PayloadTooLarge: they are too large.
+        """
+        return payload.encode_arguments(
+            args, kwargs, names=names, bytes_max=self._payload_bytes_max
+        )
+
+    def __repr__(self) -> str:
+        return f"<App: {self.name}>"
+
+
+@overload
+def shared_task(function: Callable[P, Coroutine[Any, Any, R]], /) -> CoroutineTask[P, R]: ...
+@overload
+def shared_task(function: Callable[P, R], /) -> Task[P, R]: ...
+@overload
+def shared_task(*, bind: Literal[True], **options: Unpack[TaskOptions]) -> BoundTaskDecorator: ...
+@overload
+def shared_task(
+    *, bind: Literal[False] = False, **options: Unpack[TaskOptions]
+) -> TaskDecorator: ...
+def shared_task(function: Callable[..., Any] | None = None, /, **options: Any) -> Any:
+    """Make a task that belongs to every App of the process, present and to come.
+
+    For libraries. It is called through the current App (the one made last); plain calls
+    need none. Options are those of ``App.task``.
+
+    Raises:
+        ConfigError: an unknown option or a bad value.
+    """
+    check_task_options(options, "shared_task()")
+    if function is not None:
+        return cast("Task[Any, Any]", share(function, options))
+    return lambda function: share(function, options)
+
+
+def _task_class(function: Callable[..., Any], base: object, where: str) -> type[Task[Any, Any]]:
+    if base is None:
+        return CoroutineTask if inspect.iscoroutinefunction(function) else Task
+    if not isinstance(base, type) or not issubclass(base, Task):
+        raise ConfigError(f"{where}: base must be a subclass of zmqtasks.Task, not {base!r:.75}")
+    check_base(base, where)
+    return base
+
+
+def _set_attributes(task: Task[Any, Any], attributes: object, where: str) -> None:
+    if attributes is None:
+        return
+    if not isinstance(attributes, Mapping):
+        raise ConfigError(
+            f"{where}: attributes is a dict of names and values, not {type(attributes).__name__}"
+        )
+    for name, value in attributes.items():
+        if not isinstance(name, str) or not name.isidentifier() or name.startswith("_"):
+            raise ConfigError(f"{where}: {name!r} is no name for a public attribute")
+        if hasattr(Task, name) or name in vars(task):
+            raise ConfigError(
+                f"{where}: attribute {name!r} would hide what every task has under that name; "
+                "choose another"
+            )
+        setattr(task, name, value)
+
+
+def _queue(value: object, where: str) -> str:
+    from zmqtasks.settings import convert
+
+    return str(convert("default_queue", value, where))
+
+
+def _origin(task: Task[Any, Any]) -> tuple[str, str]:
+    function = task.__wrapped__
+    return (
+        str(getattr(function, "__module__", "")),
+        str(getattr(function, "__qualname__", type(function).__qualname__)),
+    )

@@ -1,0 +1,165 @@
+"""``app.conf``: what the application itself says about settings.
+
+Keys are the settings of ``settings.py`` in lower case; a few of Celery's names are
+understood too. Each key is checked when it is set. Flags, environment and
+``zmqtasks.toml`` take precedence, so operators can overrule programmers. With the
+first use of the application its configuration is frozen: a change would come too late
+for what has been connected already, so it is refused.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator, Mapping, MutableMapping
+from importlib import import_module
+from types import BuiltinFunctionType, FunctionType, ModuleType
+from typing import Any
+
+from zmqtasks.errors import ConfigError
+
+#: Celery's names of settings that mean the same here.
+CELERY_NAMES = {
+    "result_backend": "store",
+    "result_expires": "result_keep_s",
+    "task_default_queue": "default_queue",
+    "worker_concurrency": "concurrency",
+    "worker_pool": "pool",
+}
+#: Settings of Celery begin with these.
+_CELERY_PREFIXES = (
+    "beat_",
+    "broker_",
+    "database_",
+    "event_",
+    "redis_",
+    "result_",
+    "task_",
+    "worker_",
+)
+_CELERY_SINGLE = frozenset(
+    {"accept_content", "enable_utc", "imports", "include", "timezone", "control_exchange"}
+)
+
+
+class Conf(MutableMapping[str, Any]):
+    """Settings of an application, by attribute or by key.
+
+    Reading gives what the application set; settings that come from elsewhere are in
+    ``app.settings``.
+    """
+
+    __slots__ = ("_frozen", "_where", "_values")
+
+    def __init__(self, where: str, values: Mapping[str, Any]) -> None:
+        object.__setattr__(self, "_where", where)
+        object.__setattr__(self, "_values", {})
+        object.__setattr__(self, "_frozen", False)
+        self.update(values)
+
+    _frozen: bool
+    _where: str
+    _values: dict[str, Any]
+
+    def __setitem__(self, key: str, value: Any) -> None:
+        self._check_open(key)
+        name = CELERY_NAMES.get(key, key)
+        # Imported here: an App without configuration starts without it.
+        from zmqtasks.settings import SETTING_NAMES, convert
+
+        if name not in SETTING_NAMES and _is_celerys(name):
+            raise ConfigError(
+                f"{self._where}: setting {key!r} of Celery is not supported yet; leave it out"
+            )
+        self._values[name] = convert(name, value, self._where)
+
+    def __getitem__(self, key: str) -> Any:
+        return self._values[CELERY_NAMES.get(key, key)]
+
+    def __delitem__(self, key: str) -> None:
+        self._check_open(key)
+        del self._values[CELERY_NAMES.get(key, key)]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._values)
+
+    def __len__(self) -> int:
+        return len(self._values)
+
+    def __getattr__(self, key: str) -> Any:
+        try:
+            return self[key]
+        except KeyError:
+            raise AttributeError(f"{self._where}: {key!r} is not set here") from None
+
+    def __setattr__(self, key: str, value: Any) -> None:
+        self[key] = value
+
+    def __delattr__(self, key: str) -> None:
+        del self[key]
+
+    def __repr__(self) -> str:
+        return f"<conf of {self._where}: {', '.join(sorted(self._values)) or 'nothing set'}>"
+
+    def config_from_object(self, source: object, *, namespace: str = "") -> None:
+        """Take settings from an object, a module, or the import path of one.
+
+        Args:
+            source: an object with settings as attributes, a mapping, or the import path
+                of either (``"config"``, ``"pkg.config:Settings"``).
+            namespace: take only names that begin with it and an underscore, in capitals
+                (``ZMQTASKS`` for ``ZMQTASKS_STORE = ...`` in Django's settings).
+
+        Raises:
+            ConfigError: it cannot be imported, or has an unknown or bad setting.
+        """
+        found = self._import(source) if isinstance(source, str) else source
+        values = found if isinstance(found, Mapping) else _public(found)
+        if namespace:
+            prefix = namespace.upper().rstrip("_") + "_"
+            self.update(
+                {
+                    name.removeprefix(prefix).lower(): value
+                    for name, value in values.items()
+                    if name.startswith(prefix)
+                }
+            )
+        else:
+            self.update({name: value for name, value in values.items() if name.islower()})
+
+    def freeze(self) -> None:
+        """Refuse changes from now on."""
+        object.__setattr__(self, "_frozen", True)
+
+    def _check_open(self, key: str) -> None:
+        if self._frozen:
+            raise ConfigError(
+                f"{self._where}: {key!r} cannot change any more, the application is in use; "
+                "configure it before the first call"
+            )
+
+    def _import(self, path: str) -> object:
+        module_name, _, attribute = path.partition(":")
+        try:
+            found: object = sys.modules.get(module_name) or import_module(module_name)
+        except ImportError as exc:
+            raise ConfigError(f"{self._where}: {path!r} cannot be imported: {exc}") from exc
+        for part in attribute.split(".") if attribute else ():
+            try:
+                found = getattr(found, part)
+            except AttributeError as exc:
+                raise ConfigError(f"{self._where}: {path!r} does not exist: {exc}") from None
+        return found
+
+
+def _is_celerys(key: str) -> bool:
+    return key.startswith(_CELERY_PREFIXES) or key in _CELERY_SINGLE
+
+
+def _public(source: object) -> dict[str, Any]:
+    """Attributes that can be settings: no private ones, no imports, no code."""
+    code = (ModuleType, FunctionType, BuiltinFunctionType, type)
+    return {
+        name: value
+        for name in dir(source)
+        if not name.startswith("_") and not isinstance(value := getattr(source, name), code)
+    }

@@ -1,0 +1,122 @@
+"""The apps of this process and the gateway that their calls go through.
+
+A producing process opens a client at the first use of an App; Apps with the same
+settings share one. Inside a pool child (and in tests) a gateway is installed that serves
+all Apps. After a fork the child has the parent's objects but not its I/O thread, so it
+forgets the clients and opens its own.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+from pathlib import Path
+from typing import TYPE_CHECKING
+from weakref import WeakSet
+
+from zmqtasks.app.gateway import Gateway
+from zmqtasks.errors import ConfigError
+
+if TYPE_CHECKING:
+    from zmqtasks.app.app import App
+    from zmqtasks.settings import NodeSettings
+
+_lock = threading.RLock()
+_apps: WeakSet[App] = WeakSet()
+_current: App | None = None
+_installed: Gateway | None = None
+_clients: dict[NodeSettings, Gateway] = {}
+
+
+def add_app(app: App) -> None:
+    """A new App, which becomes the current one."""
+    global _current
+    with _lock:
+        _apps.add(app)
+        _current = app
+
+
+def all_apps() -> list[App]:
+    """All Apps of this process that are still in use."""
+    with _lock:
+        return list(_apps)
+
+
+def set_current_app(app: App | None) -> None:
+    """Make this the App of shared tasks and of ``AsyncResult(id)``."""
+    global _current
+    _current = app
+
+
+def current_app() -> App:
+    """The App made last, or the one set.
+
+    Raises:
+        ConfigError: there is none.
+    """
+    if _current is None:
+        raise ConfigError(
+            "this process has no App yet: create one (app = App('name')) or import the module "
+            "that does, before calling shared tasks or looking at results"
+        )
+    return _current
+
+
+def install(gateway: Gateway | None) -> None:
+    """Send all calls of this process through this gateway; None undoes it."""
+    global _installed
+    with _lock:
+        _installed = gateway
+        for app in _apps:
+            app.cached_gateway = None
+
+
+def gateway(app: App) -> Gateway:
+    """The gateway for calls of this App, opened at its first use.
+
+    Raises:
+        ConfigError: the settings cannot be used.
+    """
+    found = app.cached_gateway
+    if found is not None:
+        return found
+    with _lock:
+        if app.cached_gateway is None:
+            app.conf.freeze()
+            app.cached_gateway = _installed or _open_client(app)
+        return app.cached_gateway
+
+
+def _open_client(app: App) -> Gateway:
+    # The only place where app/ needs sockets, so everything else starts without them.
+    from zmqtasks.node.client import Client
+
+    client = _clients.get(app.settings)
+    if client is None:
+        client = _clients[app.settings] = Client(app.settings)
+    return client
+
+
+def in_running_loop() -> bool:
+    """Whether the caller runs on an asyncio loop, which it must not block."""
+    # Who has not imported asyncio has no loop; importing it takes long.
+    events = sys.modules.get("asyncio.events")
+    return events is not None and events._get_running_loop() is not None
+
+
+def working_directory() -> Path:
+    """Where ``zmqtasks.toml`` is looked for."""
+    return Path.cwd()
+
+
+def _after_fork_in_child() -> None:
+    global _lock
+    _lock = threading.RLock()  # another thread of the parent may have held the old one
+    _clients.clear()
+    for app in list(_apps):
+        app.cached_gateway = None
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork_in_child)

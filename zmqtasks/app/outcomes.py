@@ -1,0 +1,77 @@
+"""What a final outcome means to the one who waits for it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from zmqtasks.app.gateway import UNKNOWN_STATUS
+from zmqtasks.errors import (
+    MaxRetriesExceededError,
+    TaskDead,
+    TaskError,
+    TaskExpired,
+    TaskFailed,
+    TaskRevokedError,
+    TaskUnknown,
+    TimeLimitExceeded,
+    WorkerLostError,
+)
+from zmqtasks.ids import format_task_id
+from zmqtasks.wire.messages import Outcome, Status
+from zmqtasks.wire.payload import decode_error, decode_value
+
+#: {status: (class, what it says when the outcome has no text of its own)}
+_ENDINGS: dict[int, tuple[type[TaskError], str]] = {
+    Status.FAILURE: (TaskFailed, "failed"),
+    Status.RETRIES_EXHAUSTED: (MaxRetriesExceededError, "failed in all of its retries"),
+    Status.EXPIRED: (TaskExpired, "expired before it started"),
+    Status.CANCELLED: (TaskRevokedError, "was cancelled"),
+    Status.TIME_LIMIT: (TimeLimitExceeded, "ran longer than its time limit"),
+    Status.WORKER_LOST: (WorkerLostError, "was running on a worker that was lost"),
+    Status.DEAD: (TaskDead, "was set aside after its attempts took down several workers"),
+    UNKNOWN_STATUS: (
+        TaskUnknown,
+        "is known to nobody in the mesh: a wrong id, or its result has expired",
+    ),
+}
+#: Statuses whose body is the exception that the task raised, if there is a body.
+_RAISED = frozenset({Status.FAILURE, Status.RETRIES_EXHAUSTED})
+
+
+def value_of(outcome: Outcome) -> Any:
+    """The value that the task returned; only for status SUCCESS.
+
+    Raises:
+        DecodeError: the value cannot be rebuilt in this process.
+    """
+    return decode_value(_body(outcome))
+
+
+def error_of(outcome: Outcome) -> Exception | None:
+    """A fresh exception saying how the task failed, None if it succeeded."""
+    status = outcome.status
+    if status == Status.SUCCESS:
+        return None
+    if status in _RAISED and outcome.body is not None:
+        return decode_error(_body(outcome))
+    cls, ending = _ENDINGS.get(status, (TaskFailed, f"ended with unknown status {status}"))
+    text = (outcome.ext or {}).get("e")
+    task = f"task {format_task_id(outcome.id)}"
+    return cls(f"{task}: {text}" if text else f"{task} {ending}")
+
+
+def traceback_of(outcome: Outcome) -> str | None:
+    """The remote traceback as text, None where there is none."""
+    return getattr(error_of(outcome), "remote_traceback", None)
+
+
+def unknown_outcome(task_id: bytes, text: str = "") -> Outcome:
+    """The made-up outcome of a task that nobody knows."""
+    ext = {"e": text} if text else None
+    return Outcome(task_id, 0, UNKNOWN_STATUS, 0, 0, 0, 0, 0, None, ext)
+
+
+def _body(outcome: Outcome) -> bytes:
+    body = outcome.body
+    assert isinstance(body, bytes), "the gateway gives outcomes with their bodies"
+    return body

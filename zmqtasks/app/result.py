@@ -1,0 +1,297 @@
+"""Handles of submitted tasks."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Generator
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
+
+from zmqtasks.app import states
+from zmqtasks.app.current import current_app, gateway
+from zmqtasks.app.gateway import Gateway
+from zmqtasks.app.outcomes import error_of, traceback_of, unknown_outcome, value_of
+from zmqtasks.errors import TaskUnknown, TimeoutError
+from zmqtasks.ids import format_task_id, parse_task_id
+from zmqtasks.wire.messages import Outcome, StateRecord, Status, TaskState
+
+if TYPE_CHECKING:
+    from zmqtasks.app.app import App
+
+R = TypeVar("R")
+
+#: Seconds that `state` and its kin wait for nodes to answer about foreign tasks.
+STATE_TIMEOUT_S = 1.0
+
+#: Guards lists of waiters, which exist only for handles that somebody waits for.
+_waiters_lock = threading.Lock()
+
+
+class AsyncResult(Generic[R]):
+    """The result of a task, there or yet to come.
+
+    Returned by ``delay`` and ``apply_async``; ``AsyncResult(id)`` looks at a task that
+    was submitted elsewhere. Awaiting it is the same as ``aget()``. Thread-safe.
+
+    Args:
+        id: the task's id, as ``handle.id`` gave it.
+        app: the App to ask through; by default the current one.
+    """
+
+    __slots__ = ("__weakref__", "_app", "_gateway", "_outcome", "_task_id", "_waiters")
+
+    _app: App | None
+    #: The gateway that will tell us the outcome, None before anybody asked.
+    _gateway: Gateway | None
+    _outcome: Outcome | None
+    _task_id: bytes
+    _waiters: list[Callable[[], Any]] | None
+
+    def __init__(self, id: str, app: App | None = None) -> None:
+        if not isinstance(id, str):
+            raise TypeError(f"a task id is a text, not {type(id).__name__}")
+        self._task_id = parse_task_id(id)
+        self._app = app
+        self._gateway = None
+        self._outcome = None
+        self._waiters = None
+
+    @classmethod
+    def of_submitted(cls, task_id: bytes, app: App, gateway: Gateway | None) -> AsyncResult[Any]:
+        """The handle of a call that is submitted through ``gateway`` with it as ticket."""
+        self: AsyncResult[Any] = _new(cls)
+        self._task_id = task_id
+        self._app = app
+        self._gateway = gateway
+        self._outcome = None
+        self._waiters = None
+        return self
+
+    # --- the ticket ---------------------------------------------------------------------
+
+    def settled(self, task_id: bytes, outcome: Outcome) -> None:
+        """The task's final outcome; called by the gateway, on its thread."""
+        if self._outcome is None:
+            self._outcome = outcome
+        # A waiter adds itself first and then looks for the outcome, we do the reverse:
+        # one of the two sees the other.
+        if self._waiters is not None:
+            self._call_waiters()
+
+    def _call_waiters(self) -> None:
+        with _waiters_lock:
+            waiters, self._waiters = self._waiters, None
+        for waiter in waiters or ():
+            waiter()
+
+    def add_waiter(self, waiter: Callable[[], Any]) -> None:
+        """Call this once the outcome is there, on whatever thread; must not block."""
+        with _waiters_lock:
+            if self._waiters is None:
+                self._waiters = []
+            self._waiters.append(waiter)
+        if self._outcome is not None:
+            self._call_waiters()
+
+    def remove_waiter(self, waiter: Callable[[], Any]) -> None:
+        """Undo ``add_waiter``; no error when it was called already."""
+        with _waiters_lock:
+            if self._waiters is not None and waiter in self._waiters:
+                self._waiters.remove(waiter)
+
+    # --- waiting ------------------------------------------------------------------------
+
+    def get(self, timeout: float | None = None, propagate: bool = True) -> R:
+        """Wait for the result and return it.
+
+        Args:
+            timeout: seconds to wait at most; None waits for ever.
+            propagate: raise the task's error; else return it.
+
+        Raises:
+            TimeoutError: no result in time; it says what is known of the task.
+            TaskError: or the exception the task raised: the task did not succeed.
+            RuntimeError: called inside a task.
+        """
+        if self._outcome is None:
+            self._check_wait("get", timeout)
+            self._follow()
+            arrived = threading.Event()
+            self.add_waiter(arrived.set)
+            try:
+                if not arrived.wait(timeout):
+                    self._time_over(timeout)
+            finally:
+                self.remove_waiter(arrived.set)
+        return self._conclude(propagate)
+
+    async def aget(self, timeout: float | None = None, propagate: bool = True) -> R:
+        """Same as ``get()`` without blocking the running asyncio loop."""
+        if self._outcome is None:
+            from zmqtasks.app.mailbox import wait_for_call
+
+            self._check_wait("aget", timeout)
+            self._follow()
+            if not await wait_for_call(self.add_waiter, self.remove_waiter, timeout):
+                self._time_over(timeout)
+        return self._conclude(propagate)
+
+    def __await__(self) -> Generator[Any, None, R]:
+        return self.aget().__await__()
+
+    def _check_wait(self, method: str, timeout: float | None) -> None:
+        if gateway(self._the_app()).inside_task:
+            raise RuntimeError(
+                f"{method}() inside a task would hold its worker slot while it waits, and all "
+                "slots could end up waiting for each other; let the caller collect the results, "
+                "or submit a follow-up task that does"
+            )
+
+    def _follow(self) -> None:
+        """See to it that some gateway of this process tells us the outcome."""
+        current = gateway(self._the_app())
+        # Not ours either: what was submitted by the parent of a forked process.
+        if self._gateway is not current:
+            self._gateway = current
+            current.watch([self._task_id], self)
+
+    def _time_over(self, timeout: float | None) -> None:
+        """The wait is over.
+
+        Raises:
+            TimeoutError: with what is known of the task.
+        """
+        if self._outcome is not None:
+            return
+        what = gateway(self._the_app()).describe(self._task_id)
+        raise TimeoutError(f"no result of task {self.id} after {timeout:g} s: {what}")
+
+    def _conclude(self, propagate: bool) -> R:
+        outcome = self._outcome
+        assert outcome is not None, "the wait ended without an outcome"
+        if outcome.status == Status.SUCCESS:
+            value: R = value_of(outcome)
+            return value
+        error = error_of(outcome)
+        assert error is not None, "only SUCCESS has no error"
+        if propagate:
+            raise error
+        return error  # type: ignore[return-value]  # Celery's meaning of propagate=False
+
+    # --- looking ------------------------------------------------------------------------
+
+    @property
+    def id(self) -> str:
+        """The task's id: a UUID."""
+        return format_task_id(self._task_id)
+
+    @property
+    def task_id(self) -> str:
+        """Same as ``id``."""
+        return format_task_id(self._task_id)
+
+    @property
+    def state(self) -> str:
+        """PENDING, STARTED, SUCCESS, FAILURE, DEAD, REVOKED or UNKNOWN.
+
+        For a task of another process this asks the mesh, for a second at most.
+        """
+        outcome = self._look()
+        if isinstance(outcome, Outcome):
+            return states.STATE_OF_STATUS.get(outcome.status, states.FAILURE)
+        if outcome is None:
+            return states.PENDING
+        return states.STATE_OF_OPEN.get(outcome.state, states.PENDING)
+
+    status = state
+
+    def ready(self) -> bool:
+        """Whether ``get()`` would return or raise at once."""
+        return self.state in states.READY_STATES
+
+    def successful(self) -> bool:
+        """Whether the task returned a value; False while it has not finished."""
+        return self.state == states.SUCCESS
+
+    def failed(self) -> bool:
+        """Whether the task failed (FAILURE or DEAD); False while it has not finished."""
+        return self.state in states.FAILED_STATES
+
+    @property
+    def result(self) -> R | Exception | None:
+        """The value, the exception if it did not succeed, None while it is not finished."""
+        outcome = self._look()
+        if not isinstance(outcome, Outcome):
+            return None
+        error = error_of(outcome)
+        return value_of(outcome) if error is None else error
+
+    @property
+    def traceback(self) -> str | None:
+        """The remote traceback as text, None where there is none."""
+        outcome = self._look()
+        return traceback_of(outcome) if isinstance(outcome, Outcome) else None
+
+    def forget(self) -> None:
+        """Drop the result here and in the stores; it cannot be read again."""
+        gateway(self._the_app()).forget([self._task_id])
+        if self._outcome is not None:
+            self._outcome = unknown_outcome(self._task_id, "its result was forgotten")
+
+    def _look(self) -> Outcome | StateRecord | None:
+        """The outcome, else what nodes know, None when there was no answer in time."""
+        if self._outcome is not None:
+            return self._outcome
+        answers = gateway(self._the_app()).states([self._task_id], STATE_TIMEOUT_S)
+        record = answers.get(self._task_id)
+        if record is None or self._outcome is not None:
+            return self._outcome
+        if record.state == TaskState.SETTLED and record.outcome is not None:
+            self.settled(self._task_id, record.outcome)
+            return record.outcome
+        return record
+
+    def _the_app(self) -> App:
+        if self._app is None:
+            self._app = current_app()
+        return self._app
+
+    def __repr__(self) -> str:
+        return f"<AsyncResult: {self.id}>"
+
+    def __str__(self) -> str:
+        return self.id
+
+    def __eq__(self, other: object) -> bool:
+        if isinstance(other, AsyncResult):
+            return self._task_id == other._task_id
+        return NotImplemented
+
+    def __hash__(self) -> int:
+        return hash(self._task_id)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return AsyncResult, (self.id,)
+
+
+class AtMostOnceResult(AsyncResult[R]):
+    """Handle of a call with ``delivery="at_most_once"``, whose result may never come."""
+
+    __slots__ = ()
+
+    def _check_wait(self, method: str, timeout: float | None) -> None:
+        super()._check_wait(method, timeout)
+        if timeout is None:
+            raise ValueError(
+                f"{method}() of a call with delivery='at_most_once' needs a timeout: the task or "
+                f"its result may be lost, and nobody would know; use {method}(timeout=...)"
+            )
+
+    def _time_over(self, timeout: float | None) -> None:
+        if self._outcome is None:
+            raise TaskUnknown(
+                f"no result of task {self.id} after {timeout:g} s; it was sent at most once, so "
+                "the task or its result may have been lost"
+            )
+
+
+_new = object.__new__

@@ -1,0 +1,236 @@
+"""From checked arguments to the gateway: one call, many calls, with and without a loop."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import islice
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from zmqtasks.app.current import gateway, in_running_loop
+from zmqtasks.app.gateway import Call, Gateway
+from zmqtasks.app.options import CallOptions, check_call_options
+from zmqtasks.app.result import AsyncResult, AtMostOnceResult
+from zmqtasks.app.resultset import ResultSet
+from zmqtasks.errors import MeshOverloaded
+from zmqtasks.ids import parse_task_id
+from zmqtasks.wire.messages import Kind
+
+if TYPE_CHECKING:
+    from zmqtasks.app.app import App
+    from zmqtasks.app.signature import TaskSignature
+
+#: Calls that `delay_many` hands to the gateway at once.
+BATCH_COUNT = 1_000
+
+_NO_KWARGS: dict[str, Any] = {}
+
+
+class Prepared(NamedTuple):
+    """A call that is ready to be submitted."""
+
+    gateway: Gateway
+    call: Call
+    handle: AsyncResult[Any]
+    options: CallOptions
+
+    def submit(self, wait_s: float | None) -> None:
+        """Hand it over.
+
+        Raises:
+            SubmitRejected: it was not accepted.
+        """
+        self.gateway.submit(
+            (self.call,),
+            self.handle,
+            wait_s=wait_s,
+            require_worker_s=self.options.get("require_worker"),
+            delivery=self.options.get("delivery") or "at_least_once",
+        )
+
+
+def prepare(app: App, kind: Kind, body: bytes, options: CallOptions) -> Prepared:
+    """Give a call its id and handle. ``options`` are checked already."""
+    through = gateway(app)
+    text = options.get("task_id")
+    task_id = parse_task_id(text) if text else through.new_ids(1)[0]
+    headers = options.get("headers")
+    ext = {"h": dict(headers)} if headers else None
+    cls = AtMostOnceResult if options.get("delivery") == "at_most_once" else AsyncResult
+    handle = cls.of_submitted(task_id, app, through)
+    return Prepared(through, Call(task_id, kind, body, ext), handle, options)
+
+
+def submit(prepared: Prepared, where: str) -> AsyncResult[Any]:
+    """Submit from synchronous code.
+
+    Raises:
+        SubmitRejected: it was not accepted.
+        RuntimeError: ``require_worker`` would block the running asyncio loop.
+    """
+    if in_running_loop():
+        if prepared.options.get("require_worker"):
+            raise RuntimeError(
+                f"{where}: require_worker= waits, which would block the running asyncio loop; "
+                "use await task.aapply_async(...)"
+            )
+        prepared.submit(0)
+    else:
+        prepared.submit(None)
+    return prepared.handle
+
+
+async def submit_async(app: App, prepared: Prepared) -> AsyncResult[Any]:
+    """Submit from a coroutine: waits for room without blocking the loop.
+
+    Raises:
+        SubmitRejected: it was not accepted.
+    """
+    if prepared.options.get("require_worker"):
+        import asyncio
+
+        await asyncio.to_thread(prepared.submit, None)
+        return prepared.handle
+    try:
+        prepared.submit(0)
+    except MeshOverloaded:
+        from zmqtasks.app.mailbox import mailbox
+
+        await mailbox().submit(lambda: prepared.submit(0), app.settings.submit_timeout_s)
+    return prepared.handle
+
+
+def checked_options(options: Mapping[str, Any], where: str) -> CallOptions:
+    """The options of a call, checked.
+
+    Raises:
+        ConfigError: an unknown option or a bad value.
+    """
+    check_call_options(options, where)
+    return options  # type: ignore[return-value]  # its keys have just been checked
+
+
+# --- many -------------------------------------------------------------------------------
+
+
+class Batches:
+    """The calls of one ``delay_many``, batch by batch."""
+
+    def __init__(
+        self, app: App, kind: Kind, signature: TaskSignature, calls: Iterable[Any]
+    ) -> None:
+        self._app = app
+        self._kind = kind
+        self._signature = signature
+        self._calls = iter(calls)
+        self.gateway = gateway(app)
+        self.results: ResultSet[Any] = ResultSet.of_submitted(app, self.gateway)
+
+    def __iter__(self) -> Iterator[list[Call]]:
+        while True:
+            items = list(islice(self._calls, BATCH_COUNT))
+            if not items:
+                return
+            try:
+                bodies = self._encode(items)
+            except Exception as exc:
+                # Foreign iterables and arguments may raise anything; it goes on as it is.
+                self._note(exc)
+                raise
+            ids = self.gateway.new_ids(len(items))
+            kind = self._kind
+            yield [
+                _new_call(Call, (task_id, kind, body, None))
+                for task_id, body in zip(ids, bodies, strict=True)
+            ]
+
+    def _encode(self, items: Sequence[Any]) -> list[bytes]:
+        match = self._signature.match
+        encode = self._app.encode_arguments
+        names = self._signature.names
+        first = len(self.results)
+        bodies = []
+        for index, item in enumerate(items):
+            if isinstance(item, (tuple, list)):
+                match(*item)
+                bodies.append(encode(item, _NO_KWARGS, names))
+            elif isinstance(item, dict):
+                match(**item)
+                bodies.append(encode((), item, names))
+            else:
+                raise TypeError(
+                    f"call {first + index} of delay_many is of type {type(item).__name__}; each "
+                    "is a tuple of arguments or a dict of keyword arguments: "
+                    "task.delay_many((x,) for x in ...)"
+                )
+        return bodies
+
+    def submit(self, batch: list[Call], wait_s: float | None) -> None:
+        """Hand over one batch.
+
+        Raises:
+            SubmitRejected: none of the batch was accepted.
+        """
+        # Known before it is submitted: the first outcome may be faster than we are.
+        self.results.extend([call.id for call in batch])
+        try:
+            self.gateway.submit(batch, self.results, wait_s=wait_s)
+        except BaseException:
+            self.results.retract(len(batch))
+            raise
+
+    def rejected(self, exc: MeshOverloaded) -> None:
+        """Say which calls were accepted before the mesh was full."""
+        self._note(exc)
+
+    def _note(self, exc: Exception) -> None:
+        self.results.built()
+        if len(self.results):
+            exc.add_note(
+                f"delay_many: the first {len(self.results):,} calls were submitted and run; "
+                "their results are the exception's attribute 'accepted'"
+            )
+        exc.accepted = self.results  # type: ignore[attr-defined]
+
+
+def submit_many(batches: Batches) -> ResultSet[Any]:
+    """Submit all batches from synchronous code.
+
+    Raises:
+        MeshOverloaded: no room in time; ``accepted`` has the results of earlier batches.
+    """
+    wait_s = 0 if in_running_loop() else None
+    for batch in batches:
+        try:
+            batches.submit(batch, wait_s)
+        except MeshOverloaded as exc:
+            batches.rejected(exc)
+            raise
+    batches.results.built()
+    return batches.results
+
+
+async def submit_many_async(app: App, batches: Batches) -> ResultSet[Any]:
+    """Submit all batches from a coroutine, giving the loop a turn after each.
+
+    Raises:
+        MeshOverloaded: see :func:`submit_many`.
+    """
+    import asyncio
+
+    from zmqtasks.app.mailbox import mailbox
+
+    for batch in batches:
+        try:
+            await mailbox().submit(
+                lambda batch=batch: batches.submit(batch, 0),  # type: ignore[misc]
+                app.settings.submit_timeout_s,
+            )
+        except MeshOverloaded as exc:
+            batches.rejected(exc)
+            raise
+        await asyncio.sleep(0)
+    batches.results.built()
+    return batches.results
+
+
+_new_call = tuple.__new__

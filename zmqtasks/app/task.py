@@ -1,0 +1,249 @@
+"""Task functions that can be called elsewhere."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
+from types import MethodType
+from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar, Unpack
+
+from zmqtasks.app.current import gateway, in_running_loop
+from zmqtasks.app.gateway import Call
+from zmqtasks.app.options import CallOptions
+from zmqtasks.app.result import AsyncResult
+from zmqtasks.app.resultset import ResultSet
+from zmqtasks.app.signature import TaskSignature, signature_of
+from zmqtasks.app.submitting import (
+    Batches,
+    checked_options,
+    prepare,
+    submit,
+    submit_async,
+    submit_many,
+    submit_many_async,
+)
+from zmqtasks.errors import ConfigError
+from zmqtasks.wire.messages import CatalogEntry, Kind
+
+if TYPE_CHECKING:
+    from zmqtasks.app.app import App
+    from zmqtasks.app.context import TaskContext
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+#: What one `delay_many` call may look like.
+CallArguments = tuple[Any, ...] | list[Any] | dict[str, Any]
+
+
+class Task(Generic[P, R]):
+    """A task function, made by ``@app.task``.
+
+    Calling it runs the function here and now; ``delay`` and ``apply_async`` let a
+    worker run it. Subclasses (``@app.task(base=...)``) may add attributes and methods
+    of their own.
+    """
+
+    #: The App that it belongs to.
+    app: App
+    #: Its name in the mesh.
+    name: str
+    #: Queue of calls that name none; None for the App's default.
+    queue: str | None
+    #: Whether the function takes this object as its first argument.
+    bind: bool
+    #: The function itself, with this object bound when ``bind`` is set.
+    run: Callable[P, R]
+
+    _signature: TaskSignature | None
+    _kinds: dict[str | None, Kind]
+
+    def __init__(
+        self,
+        app: App,
+        function: Callable[..., Any],
+        name: str,
+        *,
+        bind: bool = False,
+        queue: str | None = None,
+    ) -> None:
+        self.app = app
+        self.name = name
+        self.queue = queue
+        self.bind = bind
+        self.run = MethodType(function, self) if bind else function
+        self._signature = None
+        self._kinds = {}
+        self.__wrapped__ = function
+        for attribute in ("__name__", "__qualname__", "__doc__", "__module__"):
+            if hasattr(function, attribute):
+                setattr(self, attribute, getattr(function, attribute))
+
+    # --- calling ------------------------------------------------------------------------
+
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
+        """Run the function here and now."""
+        return self.run(*args, **kwargs)
+
+    def delay(self, *args: P.args, **kwargs: P.kwargs) -> AsyncResult[R]:
+        """Let a worker run it with these arguments.
+
+        In a running asyncio loop it never blocks; see ``adelay``.
+
+        Raises:
+            TypeError: the arguments do not fit the function.
+            SubmitRejected: MeshOverloaded, PayloadTooLarge or PayloadTypeError; the task
+                was not accepted.
+        """
+        signature = self._signature or self._sign()
+        signature.match(*args, **kwargs)
+        app = self.app
+        body = app.encode_arguments(args, kwargs, signature.names)
+        through = app.cached_gateway or gateway(app)
+        task_id = through.new_ids(1)[0]
+        handle = AsyncResult.of_submitted(task_id, app, through)
+        kind = self._kinds.get(None) or self._kind(None)
+        # Written out instead of going through submitting.py: this is the hot path.
+        through.submit(
+            (_new_call(Call, (task_id, kind, body, None)),),
+            handle,
+            wait_s=0 if in_running_loop() else None,
+        )
+        return handle
+
+    async def adelay(self, *args: P.args, **kwargs: P.kwargs) -> AsyncResult[R]:
+        """Same as ``delay``, waiting for room without blocking the running loop."""
+        return await self.aapply_async(args, kwargs)
+
+    def apply_async(
+        self,
+        args: Sequence[Any] = (),
+        kwargs: Mapping[str, Any] | None = None,
+        **options: Unpack[CallOptions],
+    ) -> AsyncResult[R]:
+        """Let a worker run it, with options.
+
+        Args:
+            args: positional arguments.
+            kwargs: keyword arguments.
+            options: ``queue``, ``task_id``, ``headers``, ``delivery`` and
+                ``require_worker``; see :class:`zmqtasks.app.options.CallOptions`.
+
+        Raises:
+            ConfigError: an unknown option or a bad value.
+            TypeError: the arguments do not fit the function.
+            SubmitRejected: the task was not accepted; NoWorkers if ``require_worker``
+                seconds passed without one.
+        """
+        checked = checked_options(options, f"{self.name}.apply_async()")
+        body = self._encode(args, kwargs or {})
+        prepared = prepare(self.app, self._kind(checked.get("queue")), body, checked)
+        return submit(prepared, f"{self.name}.apply_async()")
+
+    async def aapply_async(
+        self,
+        args: Sequence[Any] = (),
+        kwargs: Mapping[str, Any] | None = None,
+        **options: Unpack[CallOptions],
+    ) -> AsyncResult[R]:
+        """Same as ``apply_async``, waiting without blocking the running loop."""
+        checked = checked_options(options, f"{self.name}.aapply_async()")
+        body = self._encode(args, kwargs or {})
+        prepared = prepare(self.app, self._kind(checked.get("queue")), body, checked)
+        return await submit_async(self.app, prepared)
+
+    def delay_many(self, calls: Iterable[CallArguments]) -> ResultSet[R]:
+        """Let workers run it many times; far cheaper than as many ``delay``.
+
+        Args:
+            calls: a tuple of positional or a dict of keyword arguments for each call.
+
+        Raises:
+            TypeError: arguments do not fit the function.
+            SubmitRejected: as with ``delay``. Calls are submitted in batches of 1,000;
+                the results of batches accepted before are the exception's ``accepted``.
+        """
+        return submit_many(self._batches(calls))
+
+    async def adelay_many(self, calls: Iterable[CallArguments]) -> ResultSet[R]:
+        """Same as ``delay_many``, waiting for room without blocking the running loop."""
+        return await submit_many_async(self.app, self._batches(calls))
+
+    def _batches(self, calls: Iterable[CallArguments]) -> Batches:
+        return Batches(self.app, self._kind(None), self._signature or self._sign(), calls)
+
+    def _encode(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> bytes:
+        if isinstance(args, (str, bytes)) or not isinstance(args, Sequence):
+            raise TypeError(f"{self.name}: args is a tuple or list, not {type(args).__name__}")
+        if not isinstance(kwargs, Mapping):
+            raise TypeError(f"{self.name}: kwargs is a dict, not {type(kwargs).__name__}")
+        signature = self._signature or self._sign()
+        signature.match(*args, **kwargs)
+        return self.app.encode_arguments(args, kwargs, signature.names)
+
+    # --- facts --------------------------------------------------------------------------
+
+    @property
+    def signature_digest(self) -> str:
+        """Same parameters, same digest; workers with another one are not asked."""
+        return (self._signature or self._sign()).digest
+
+    @property
+    def signature_text(self) -> str:
+        """The signature for people."""
+        return (self._signature or self._sign()).text
+
+    @property
+    def catalog_entry(self) -> CatalogEntry:
+        """What a worker announces about it."""
+        return CatalogEntry(self.app.name, self.name, self.signature_digest, self.signature_text)
+
+    @property
+    def request(self) -> TaskContext:
+        """Facts about the attempt that runs here; see ``zmqtasks.app.context``."""
+        from zmqtasks.app.context import request
+
+        return request()
+
+    def AsyncResult(self, task_id: str) -> AsyncResult[R]:  # noqa: N802 - Celery's name
+        """The handle of a call of this task that was submitted elsewhere."""
+        return AsyncResult(task_id, self.app)
+
+    def _sign(self) -> TaskSignature:
+        # At the first use and not when decorated, which keeps imports fast.
+        self._signature = signature_of(self.__wrapped__, bound=self.bind)
+        return self._signature
+
+    def _kind(self, queue: str | None) -> Kind:
+        """What calls to this queue have in common; ``queue`` None for the task's own."""
+        kind = self._kinds.get(queue)
+        if kind is None:
+            name = self.app.queue_name(queue or self.queue)
+            kind = Kind(self.app.name, self.name, self.signature_digest, name)
+            self._kinds[queue] = kind
+        return kind
+
+    def __repr__(self) -> str:
+        return f"<Task: {self.name} of {self.app.name}>"
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _task_by_name, (self.app.name, self.name)
+
+
+class CoroutineTask(Task[P, R]):
+    """A task whose function is ``async def``: plain calls are awaited, results are not."""
+
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> Coroutine[Any, Any, R]:  # type: ignore[override]
+        """Make the coroutine; await it to run the function here."""
+        return self.run(*args, **kwargs)  # type: ignore[return-value]
+
+
+def _task_by_name(app_name: str, name: str) -> Task[Any, Any]:
+    from zmqtasks.app.current import all_apps
+
+    for app in all_apps():
+        if app.name == app_name and name in app.tasks:
+            return app.tasks[name]
+    raise ConfigError(f"this process has no task {name} of an App {app_name!r}")
+
+
+_new_call = tuple.__new__
