@@ -10,8 +10,32 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
+import msgspec
+
+from zmqtasks.limits import PAYLOAD_BYTES_MAX
 from zmqtasks.pools.protocol import Answer, ChildOutcome, ChildRequest, RunTask
 from zmqtasks.wire.messages import CatalogEntry
+
+
+class PoolConfig(msgspec.Struct, frozen=True):
+    """What a pool and its children need to know; travels to them as JSON.
+
+    ``program`` and ``preload`` are "module:function" names of code above this layer:
+    ``program(link, config)`` gives the :class:`~zmqtasks.pools.child.Program` that
+    runs tasks; ``preload(config)`` imports what children will need ("" for nothing).
+    """
+
+    #: Application spec, as ``zmqtasks node --app`` takes it.
+    app: str
+    program: str = "zmqtasks.app.childmain:main"
+    preload: str = "zmqtasks.app.childmain:preload"
+    #: Name of the node, which tasks see as ``self.request.hostname``.
+    node_name: str = ""
+    payload_bytes_max: int = PAYLOAD_BYTES_MAX
+    #: Level of the root logger in children, unless the application sets one itself.
+    log_level: str = "INFO"
+    #: Send what tasks print and log to the node; off: it goes where it always went.
+    capture: bool = True
 
 
 class PoolHost(Protocol):
@@ -39,7 +63,11 @@ class PoolHost(Protocol):
         """The slot's process is gone; ``slot_ready`` follows when it is replaced."""
 
     def slot_request(self, slot: int, request: ChildRequest) -> None:
-        """Code in the slot submits, asks, waits, reports a state or logs."""
+        """Code in the slot submits, asks, waits, reports a state or logs.
+
+        Submits and queries must be answered at some time: the task waits for it. What
+        ended tasks write still comes, with an empty ``id``.
+        """
 
 
 class Pool(Protocol):

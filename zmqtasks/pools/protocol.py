@@ -43,7 +43,8 @@ class Answer(_Frame, tag="answer"):
 
 
 class CancelTask(_Frame, tag="cancel"):
-    """Interrupt this attempt if it is the one that runs."""
+    """Do not start this attempt: it ends as cancelled. One that runs already goes on
+    (ending it is the pool's ``kill``)."""
 
     id: bytes
     attempt: int
@@ -105,8 +106,17 @@ class StateUpdate(_Frame, tag="state"):
     meta: bytes
 
 
+class ForgetRequest(_Frame, tag="forget"):
+    """Drop the kept outcomes of these tasks; not answered."""
+
+    ids: list[bytes]
+
+
 class LogRecord(_Frame, tag="log"):
-    """A line the task wrote: ``stream`` is "stdout", "stderr" or "logging"."""
+    """A line the task wrote: ``stream`` is "stdout", "stderr" or "logging".
+
+    ``id`` and ``name`` are the task's, empty for what no task wrote.
+    """
 
     id: bytes
     name: str
@@ -117,7 +127,5 @@ class LogRecord(_Frame, tag="log"):
 
 
 ToChild = RunTask | Answer | CancelTask | StopChild
-FromChild = (
-    ChildReady | ChildOutcome | SubmitRequest | QueryRequest | StateUpdate | LogRecord
-)
-ChildRequest = SubmitRequest | QueryRequest | StateUpdate | LogRecord
+ChildRequest = SubmitRequest | QueryRequest | StateUpdate | ForgetRequest | LogRecord
+FromChild = ChildReady | ChildOutcome | ChildRequest

@@ -136,8 +136,9 @@ class Kind(msgspec.Struct, array_like=True, gc=False, frozen=True):
 class TaskRecord(_Array):
     """One task on the wire. ``body`` is the payload, or the index of its frame.
 
-    ``ext`` keys: ``h`` headers (dict), ``p`` parent task id (bytes), ``o`` node id of
-    the producer that called, ``d`` times delivered before, when not attempt - 1.
+    ``ext`` keys: ``h`` headers (dict), ``p`` parent task id (bytes), ``r`` id of the
+    first task in the line of parents (bytes), ``o`` node id of the producer that
+    called, ``d`` times delivered before, when not attempt - 1.
     """
 
     kind: int

@@ -1,0 +1,215 @@
+"""The way to the mesh for code inside a task: over the node, to the task's owner."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from typing import Any
+
+from zmqtasks.app.gateway import UNKNOWN_STATUS, Call, Ticket
+from zmqtasks.errors import SubmitRejected, TimeoutError
+from zmqtasks.ids import foreign_task_id_maker, format_task_id
+from zmqtasks.limits import CHILD_SUBMIT_BYTES_MAX, CHILD_SUBMIT_COUNT_MAX
+from zmqtasks.pools.child import Link
+from zmqtasks.pools.protocol import (
+    ForgetRequest,
+    QueryRequest,
+    RunTask,
+    StateUpdate,
+    SubmitRequest,
+)
+from zmqtasks.pools.running import running_task
+from zmqtasks.wire.messages import Kind, Outcome, StateRecord, TaskState
+
+#: Owners whose id makers are kept; a child mostly works for a few.
+_MAKERS_MAX = 1_000
+#: How long ``describe`` may take to enrich an error message.
+_DESCRIBE_S = 1.0
+
+
+class ChildGateway:
+    """Implements ``Gateway`` inside a running task.
+
+    What a task submits is owned by the owner of the task: ``submit`` returns when the
+    owner has accepted it, and the task's own outcome is not reported before that.
+
+    Args:
+        link: the way to the node; None where nothing may be submitted at all (while
+            the application is imported for children to be).
+    """
+
+    inside_task = True
+
+    def __init__(self, link: Link | None) -> None:
+        self._link = link
+        self._makers: dict[bytes, Callable[[], bytes]] = {}
+
+    def new_ids(self, count: int) -> list[bytes]:
+        """Ids for calls to come, in the name of the running task's owner.
+
+        Raises:
+            SubmitRejected: no task runs here.
+        """
+        owner = self._running()[1].owner
+        try:
+            make = self._maker(owner)
+            return [make() for _ in range(count)]
+        except OverflowError:
+            # One maker has 16 million ids.
+            self._makers.pop(owner, None)
+            make = self._maker(owner)
+            return [make() for _ in range(count)]
+
+    def _maker(self, owner: bytes) -> Callable[[], bytes]:
+        make = self._makers.get(owner)
+        if make is None:
+            if len(self._makers) >= _MAKERS_MAX:
+                self._makers.clear()
+            make = self._makers[owner] = foreign_task_id_maker(owner)
+        return make
+
+    def submit(
+        self,
+        calls: Sequence[Call],
+        ticket: Ticket,
+        *,
+        wait_s: float | None = None,
+        require_worker_s: float | None = None,
+        delivery: str = "at_least_once",
+    ) -> None:
+        """Hand calls to the owner of the running task and wait until it has them.
+
+        The ticket is told nothing: waiting for a task inside a task is refused.
+
+        Args:
+            wait_s: the owner decides how long it may take; ignored.
+
+        Raises:
+            SubmitRejected: refused by the owner, or not possible inside a task. When
+                only a part was accepted, the message says how many.
+        """
+        if delivery != "at_least_once":
+            raise SubmitRejected(
+                f"delivery={delivery!r} is not offered inside a task, whose calls go through "
+                "its owner; leave it out"
+            )
+        if require_worker_s is not None:
+            raise SubmitRejected(
+                "require_worker= is not offered inside a task, whose calls its owner "
+                "distributes; leave it out"
+            )
+        link, task = self._running()
+        done = 0
+        for piece in _pieces(calls):
+            answer = link.ask(partial(_request, parent=task, calls=piece))
+            if answer is None or answer.error:
+                reason = answer.error if answer else "no answer"
+                raise SubmitRejected(
+                    f"the owner of task {format_task_id(task.id)} did not accept "
+                    f"{len(calls) - done} of {len(calls)} calls: {reason}"
+                )
+            done += len(piece)
+
+    def states(self, ids: Sequence[bytes], timeout_s: float) -> dict[bytes, StateRecord]:
+        """What is known of these tasks; PENDING for those without an answer in time."""
+        link = self._running()[0]
+        answer = link.ask(
+            lambda number: QueryRequest(request=number, ids=list(ids), wait=False), timeout_s
+        )
+        found = {id_: StateRecord(id_, TaskState.PENDING, {}, None) for id_ in ids}
+        if answer is not None:
+            found.update({state.id: state for state in answer.states})
+        return found
+
+    def watch(self, ids: Sequence[bytes], ticket: Ticket) -> None:
+        """Tell the ticket when these tasks settle.
+
+        A thread waits for it: in a task this is rare (callbacks on handles).
+        """
+        link = self._running()[0]
+        threading.Thread(
+            target=_watch, args=(link, list(ids), ticket), name="zmqtasks-watch", daemon=True
+        ).start()
+
+    def forget(self, ids: Sequence[bytes]) -> None:
+        """Drop their outcomes in the mesh and the stores."""
+        self._running()[0].tell(ForgetRequest(ids=list(ids)))
+
+    def describe(self, task_id: bytes) -> str:
+        """One sentence about where the task is, for error messages."""
+        try:
+            state = self.states([task_id], _DESCRIBE_S)[task_id]
+        except (SubmitRejected, TimeoutError):
+            return "nothing is known of it here"
+        name = TaskState(state.state).name
+        why = state.info.get("why")
+        return f"its state is {name} ({why})" if why else f"its state is {name}"
+
+    def update_state(self, state: str, meta: bytes) -> None:
+        """Publish a state of the running task; ``meta`` is an encoded value."""
+        link, task = self._running()
+        link.tell(StateUpdate(id=task.id, attempt=task.attempt, state=state, meta=meta))
+
+    def _running(self) -> tuple[Link, RunTask]:
+        task = running_task()
+        if task is None or self._link is None:
+            raise SubmitRejected(
+                "no task runs here, so nobody would own the call: a worker process submits "
+                "from inside tasks only, not while it imports the application"
+            )
+        return self._link, task
+
+
+def _pieces(calls: Sequence[Call]) -> Iterator[Sequence[Call]]:
+    """Requests of bounded size: the node must pass each on as a whole."""
+    first = size = 0
+    for index, call in enumerate(calls):
+        size += len(call.body)
+        full = index - first >= CHILD_SUBMIT_COUNT_MAX or size > CHILD_SUBMIT_BYTES_MAX
+        if full and index > first:
+            yield calls[first:index]
+            first, size = index, len(call.body)
+    if first < len(calls):
+        yield calls[first:]
+
+
+def _request(number: int, parent: RunTask, calls: Sequence[Call]) -> SubmitRequest:
+    kinds: list[Kind] = []
+    # By identity: the calls of one task share their Kind, and an ``ext`` need not hash.
+    index_of: dict[int, int] = {}
+    root = (parent.ext or {}).get("r", parent.id)
+    line: dict[str, Any] = {"p": parent.id, "r": root}
+    records: list[tuple[int, bytes, bytes, dict[str, Any] | None]] = []
+    for call in calls:
+        index = index_of.get(id(call.kind))
+        if index is None:
+            index = index_of[id(call.kind)] = len(kinds)
+            kinds.append(call.kind)
+        records.append((index, call.id, call.body, {**line, **(call.ext or {})}))
+    return SubmitRequest(
+        request=number, parent=parent.id, attempt=parent.attempt, kinds=kinds, calls=records
+    )
+
+
+def _watch(link: Link, ids: list[bytes], ticket: Ticket) -> None:
+    answer = link.ask(lambda number: QueryRequest(request=number, ids=ids, wait=True))
+    for state in answer.states if answer else []:
+        if state.outcome is not None:
+            ticket.settled(state.id, state.outcome)
+        elif state.state == TaskState.UNKNOWN:
+            ticket.settled(state.id, _unknown(state.id))
+
+
+def _unknown(task_id: bytes) -> Outcome:
+    return Outcome(
+        id=task_id,
+        attempt=0,
+        status=UNKNOWN_STATUS,
+        position=0,
+        kind=0,
+        started_ms=0,
+        run_us=0,
+        size=0,
+        body=None,
+    )

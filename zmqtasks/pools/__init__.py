@@ -1,0 +1,1 @@
+"""Where user code runs: pools, the processes they keep, and the protocol between."""

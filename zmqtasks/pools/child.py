@@ -1,0 +1,396 @@
+"""The process that runs user code: reads batches, runs them in order, answers in batches.
+
+Theory of operation. The main thread reads a batch from the socketpair, runs its tasks
+one after the other and writes their outcomes: at the end of the batch, or when about a
+millisecond's worth has gathered. No thread reads beside it, so a no-op task costs a few
+microseconds; whoever waits (the main thread for tasks, a thread of a task for an
+answer) reads for all who wait. A thread that sleeps while nothing runs sends what an
+earlier task of a batch finished when a later one takes long.
+
+Outcomes leave in the order in which tasks came. A batch whose first task is delivered
+again begins with an empty line of outcomes, so when this process dies, its first
+unanswered task is the one that ran.
+
+End of file on the socket means that the node is gone: this process and everything in
+its process group end at once.
+"""
+
+from __future__ import annotations
+
+import atexit
+import importlib
+import itertools
+import os
+import select
+import signal
+import socket
+import threading
+import time
+import traceback
+from collections import deque
+from collections.abc import Callable
+from functools import partial
+from queue import SimpleQueue
+from typing import Any, Final, NoReturn, Protocol, TypeVar
+
+from zmqtasks.errors import AppLoadError, RemoteProtocolError
+from zmqtasks.limits import CHILD_FLUSH_US
+from zmqtasks.pools.base import PoolConfig
+from zmqtasks.pools.capture import Capture
+from zmqtasks.pools.protocol import (
+    Answer,
+    CancelTask,
+    ChildOutcome,
+    ChildReady,
+    ChildRequest,
+    FromChild,
+    QueryRequest,
+    RunTask,
+    StopChild,
+    SubmitRequest,
+    ToChild,
+)
+from zmqtasks.pools.running import set_running
+from zmqtasks.pools.stream import batch_bytes_max, encode_batch, to_child_reader
+from zmqtasks.wire.messages import CatalogEntry, Status
+
+T = TypeVar("T")
+Question = SubmitRequest | QueryRequest
+
+_READ_BYTES: Final = 64 * 1024
+#: What a task costs beside its run time when outcomes are gathered, in microseconds.
+_TASK_COST_US: Final = 4
+#: Sending this many result bytes counts as a microsecond: 256 KiB fill a batch.
+_BYTES_PER_US_SHIFT: Final = 8
+#: How often outcomes of a batch in progress are looked after.
+_BEHIND_S: Final = 0.005
+#: Cancellations remembered for tasks that have not come; older ones are void.
+_CANCELLED_MAX: Final = 10_000
+
+
+class Link(Protocol):
+    """What code in the child may say to the node."""
+
+    #: What ``Program.execute`` lets through; everything else is the task's own error.
+    passes: tuple[type[BaseException], ...]
+
+    def tell(self, request: ChildRequest) -> None:
+        """Send something that is not answered."""
+
+    def ask(self, make: Callable[[int], Question], timeout_s: float | None = None) -> Answer | None:
+        """Send the question that ``make(number)`` gives and wait for its answer.
+
+        Returns:
+            The answer, or None when none came within ``timeout_s``.
+        """
+
+
+class Program(Protocol):
+    """The layer above, as the loop of a child sees it."""
+
+    #: The tasks that the loaded application has.
+    catalog: list[CatalogEntry]
+
+    @property
+    def execute(self) -> Callable[[RunTask], ChildOutcome]:
+        """Runs one attempt; whatever the task raises is an outcome, but for ``passes``."""
+
+    def close(self) -> None:
+        """Undo what starting the program did to the process (the solo pool stops)."""
+
+
+def load_function(name: str) -> Callable[..., Any]:
+    """The function that "module:function" names."""
+    module, _, function = name.partition(":")
+    found: Callable[..., Any] = getattr(importlib.import_module(module), function)
+    return found
+
+
+class ChildLink:
+    """The child's end of its socketpair.
+
+    Args:
+        sock: blocking stream socket to the node.
+        serial: number of this child; its requests are numbered from it, so that a late
+            answer to a predecessor in the same slot is never taken for one to it.
+        bytes_max: largest batch accepted.
+    """
+
+    passes: tuple[type[BaseException], ...] = ()
+
+    def __init__(self, sock: socket.socket, serial: int, bytes_max: int) -> None:
+        self._sock: socket.socket | None = sock
+        self._reader = to_child_reader(bytes_max)
+        self._numbers = itertools.count((serial << 32) + 1)
+        self._pending: list[FromChild] = []
+        self._send_lock = threading.Lock()
+        # Guards what was read but not taken; see _wait.
+        self._arrived = threading.Condition()
+        self._reading = False
+        self._runs: deque[list[RunTask]] = deque()
+        self._asked: set[int] = set()
+        self._answers: dict[int, Answer] = {}
+        self._cancelled: set[tuple[bytes, int]] = set()
+        self._stopping = False
+        # The thread that sends behind a running task; see _send_behind.
+        self._wakes: SimpleQueue[None] = SimpleQueue()
+        self._behind_started = False
+        self._behind_awake = False
+        self._batch_runs = False
+
+    # --- sending -----------------------------------------------------------------------
+
+    def tell(self, request: FromChild) -> None:
+        """Send something that is not answered; never blocks on another sender."""
+        self._pending.append(request)
+        # Not blocking: a signal handler may print while its own thread is sending.
+        if self._send_lock.acquire(blocking=False):
+            try:
+                self._send_pending()
+            finally:
+                self._send_lock.release()
+        if self._pending:
+            self._wake_behind()
+
+    def flush(self) -> None:
+        """Send what has gathered."""
+        with self._send_lock:
+            self._send_pending()
+
+    def _send_pending(self) -> None:
+        pending = self._pending
+        count = len(pending)
+        if not count:
+            return
+        # Others only append meanwhile, so the slice and its removal match.
+        batch = pending[:count]
+        del pending[:count]
+        sock = self._sock
+        if sock is None:
+            return
+        try:
+            sock.sendall(encode_batch(batch))
+        except OSError:
+            end_with_group()
+
+    def _wake_behind(self) -> None:
+        if not self._behind_started:
+            self._behind_started = True
+            threading.Thread(target=self._send_behind, name="zmqtasks-send", daemon=True).start()
+        if not self._behind_awake:
+            self._wakes.put(None)
+
+    def _send_behind(self) -> None:
+        while True:
+            self._behind_awake = False
+            # In this order: who sets _batch_runs looks at _behind_awake afterwards.
+            if not (self._batch_runs or self._pending):
+                self._wakes.get()
+            self._behind_awake = True
+            time.sleep(_BEHIND_S)
+            self.flush()
+
+    # --- receiving ---------------------------------------------------------------------
+
+    def ask(self, make: Callable[[int], Question], timeout_s: float | None = None) -> Answer | None:
+        """Send a question and wait for its answer (None: none within the time)."""
+        if self._sock is None:
+            raise RuntimeError(
+                "this process was forked by a task and has no way to the mesh; "
+                "submit from the task itself"
+            )
+        number = next(self._numbers)
+        self._asked.add(number)
+        try:
+            self._pending.append(make(number))
+            self.flush()
+            return self._wait(lambda: self._answers.pop(number, None), timeout_s)
+        finally:
+            self._asked.discard(number)
+            self._answers.pop(number, None)
+
+    def _wait(self, take: Callable[[], T | None], timeout_s: float | None = None) -> T | None:
+        """Wait until ``take()`` gives something; one of all who wait reads for them."""
+        deadline = None if timeout_s is None else time.monotonic() + timeout_s
+        arrived = self._arrived
+        with arrived:
+            while True:
+                found = take()
+                if found is not None:
+                    return found
+                left = None if deadline is None else deadline - time.monotonic()
+                if left is not None and left <= 0:
+                    return None
+                if self._reading:
+                    arrived.wait(left)
+                    continue
+                self._reading = True
+                arrived.release()
+                try:
+                    batches = self._read(left)
+                finally:
+                    arrived.acquire()
+                    self._reading = False
+                    arrived.notify_all()
+                for batch in batches:
+                    self._sort(batch)
+
+    def _read(self, left_s: float | None) -> list[list[ToChild]]:
+        sock = self._sock
+        if sock is None:
+            os._exit(0)
+        try:
+            if left_s is not None and not select.select([sock], [], [], left_s)[0]:
+                return []
+            data = sock.recv(_READ_BYTES)
+        except OSError:
+            data = b""
+        if not data:
+            end_with_group()
+        try:
+            return self._reader.feed(data)
+        except RemoteProtocolError:
+            traceback.print_exc()
+            end_with_group()
+
+    def _sort(self, batch: list[ToChild]) -> None:
+        runs: list[RunTask] = []
+        for message in batch:
+            if isinstance(message, RunTask):
+                runs.append(message)
+            elif isinstance(message, Answer):
+                if message.request in self._asked:
+                    self._answers[message.request] = message
+            elif isinstance(message, CancelTask):
+                if len(self._cancelled) >= _CANCELLED_MAX:
+                    self._cancelled.clear()
+                self._cancelled.add((message.id, message.attempt))
+            else:
+                self._stopping = True
+        if runs:
+            self._runs.append(runs)
+
+    def _next_batch(self) -> list[RunTask] | StopChild:
+        if self._runs:
+            return self._runs.popleft()
+        return self._wait(self._take_batch) or StopChild()
+
+    def _take_batch(self) -> list[RunTask] | StopChild | None:
+        if self._runs:
+            return self._runs.popleft()
+        return StopChild() if self._stopping else None
+
+    # --- the loop ----------------------------------------------------------------------
+
+    def serve(self, execute: Callable[[RunTask], ChildOutcome], capture: Capture) -> None:
+        """Run what comes until told to stop."""
+        out, err, pending, runs = capture.stdout, capture.stderr, self._pending, self._runs
+        cost_us = 0
+        while True:
+            tasks = self._next_batch()
+            if isinstance(tasks, StopChild):
+                return
+            if pending or len(tasks) > 1:
+                self._batch_runs = True
+                if not self._behind_awake:
+                    self._wake_behind()
+            for task in tasks:
+                if self._cancelled and (task.id, task.attempt) in self._cancelled:
+                    pending.append(_cancelled_outcome(task))
+                    continue
+                set_running(task)
+                outcome = execute(task)
+                if self._sock is None:
+                    # The task forked and let the copy return: one loop is enough.
+                    os._exit(0)
+                if out.partial or err.partial:
+                    capture.end_task()
+                pending.append(outcome)
+                cost_us += (
+                    outcome.run_us + _TASK_COST_US + (len(outcome.body) >> _BYTES_PER_US_SHIFT)
+                )
+                if cost_us > CHILD_FLUSH_US:
+                    self.flush()
+                    cost_us = 0
+            set_running(None)
+            # Small batches that wait already are answered together, unless the next one
+            # is under suspicion and must find nothing unanswered before it.
+            if not runs or runs[0][0].attempt > 1:
+                self.flush()
+                cost_us = 0
+                self._batch_runs = False
+
+    def detach(self) -> None:
+        """In a process that a task forked: leave the socket to the parent."""
+        sock, self._sock = self._sock, None
+        self._pending.clear()
+        self._send_lock = threading.Lock()
+        self._arrived = threading.Condition()
+        self._reading = False
+        if sock is not None:
+            sock.close()
+
+
+def _cancelled_outcome(task: RunTask) -> ChildOutcome:
+    return ChildOutcome(
+        id=task.id,
+        attempt=task.attempt,
+        status=Status.CANCELLED,
+        started_ms=int(time.time() * 1000),
+        run_us=0,
+        body=b"",
+        error="cancelled before it started",
+    )
+
+
+def run_child(sock: socket.socket, serial: int, config: PoolConfig) -> None:
+    """Everything a child does between its fork and its exit."""
+    link = ChildLink(sock, serial, batch_bytes_max(config.payload_bytes_max))
+    capture = Capture(link.tell)
+    if config.capture:
+        capture.start_streams()
+    os.register_at_fork(after_in_child=partial(_after_fork, link, capture))
+    program, ready = load_program(link, config)
+    capture.end_task()
+    link.tell(ready)
+    link.flush()
+    if program is None:
+        return
+    if config.capture:
+        capture.start_logging(config.log_level)
+    link.serve(program.execute, capture)
+    atexit._run_exitfuncs()
+    capture.end_task()
+    link.flush()
+
+
+def load_program(link: Link, config: PoolConfig) -> tuple[Program | None, ChildReady]:
+    """Load the application: the program and its catalog, or None and the reason."""
+    try:
+        program: Program = load_function(config.program)(link, config)
+    except AppLoadError as exc:
+        return None, ChildReady(os.getpid(), [], str(exc), exc.traceback)
+    # An application may also leave by SystemExit while it is imported.
+    except BaseException as exc:  # noqa: BLE001 (user code: everything is reported)
+        reason = f"loading the application failed: {type(exc).__name__}: {exc}"
+        return None, ChildReady(os.getpid(), [], reason, traceback.format_exc())
+    return program, ChildReady(os.getpid(), program.catalog, "", "")
+
+
+def _after_fork(link: ChildLink, capture: Capture) -> None:
+    """In a process that a task forked (``multiprocessing``, ``os.fork``).
+
+    It must hold neither the socket (the node would not see this child's end) nor the
+    signal handlers (``Process.terminate`` would do nothing).
+    """
+    link.detach()
+    capture.detach()
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def end_with_group() -> NoReturn:
+    """End this process and all that its tasks started, now: the node is gone."""
+    if os.getpgrp() == os.getpid():
+        os.killpg(os.getpid(), signal.SIGKILL)
+    os._exit(1)

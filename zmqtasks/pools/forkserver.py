@@ -1,0 +1,231 @@
+"""The process that children are forked from.
+
+It is started before the node has threads or ZeroMQ contexts, imports the application
+and then only waits: a child forked from it starts in milliseconds, with clean threads
+and warm imports. It is the parent of the children, so it alone can say how one ended
+and can kill its process group without the risk of hitting a reused number. Python's own
+``multiprocessing`` fork server is not used: it imports the caller's main module again,
+adds a resource tracker process and does not tell exit statuses.
+
+Protocol with the node, JSON lines over a stream socket:
+
+* ``{"op": "spawn", "serial": n}`` with three descriptors (child's socket, stdout, stderr),
+  ``{"op": "kill", "serial": n}``; end of file: kill everything and exit.
+* ``{"op": "up", "threads": n}`` once (-1: the import failed),
+  ``{"op": "exit", "serial": n, "status": s}`` where s is an exit code or a negated signal.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import gc
+import json
+import os
+import select
+import signal
+import socket
+import sys
+import threading
+import traceback
+from typing import Any, Final, NoReturn
+
+import msgspec
+
+from zmqtasks.pools.base import PoolConfig
+from zmqtasks.pools.child import load_function, run_child
+
+_PR_SET_PDEATHSIG: Final = 1
+_READ_BYTES: Final = 64 * 1024
+_FDS_PER_CHILD: Final = 3
+
+
+def main(control_fd: int) -> NoReturn:
+    """Entry point; the first line on the socket is the configuration."""
+    control = socket.socket(fileno=control_fd)
+    # What the application prints while it is imported must not mix with the output of
+    # the node's command.
+    os.dup2(2, 1)
+    with contextlib.suppress(BrokenPipeError):
+        _Server(control).run()
+    os._exit(0)
+
+
+def die_with_parent(enabled: bool) -> None:
+    """Ask Linux to kill this process when its parent dies; elsewhere does nothing."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL if enabled else 0)
+
+
+def preload(config: PoolConfig) -> int:
+    """Import what children need.
+
+    Returns:
+        The number of threads this started (children must not be forked beside threads),
+        or -1 if it failed; the first child will fail likewise and tell why.
+    """
+    if not config.preload:
+        return 0
+    try:
+        load_function(config.preload)(config)
+    except BaseException:  # noqa: BLE001 (user code; see above)
+        return -1
+    return threading.active_count() - 1
+
+
+class _Server:
+    def __init__(self, control: socket.socket) -> None:
+        self._control = control
+        self._buffer = b""
+        #: Descriptors that came with spawn lines, in order.
+        self._fds: list[int] = []
+        #: {pid: serial} of the children that were not yet waited for.
+        self._children: dict[int, int] = {}
+        self._config = PoolConfig(app="")
+        self._wake_read, self._wake_write = os.pipe()
+
+    def run(self) -> None:
+        """Serve until the node closes the socket."""
+        lines = self._read_lines()
+        while lines is not None and not lines:
+            lines = self._read_lines()
+        if lines is None:
+            return
+        self._config = msgspec.json.decode(lines[0], type=PoolConfig)
+        # Ctrl-C and the SIGTERM of a service manager are for the node, which drains.
+        signal.signal(signal.SIGINT, _ignore)
+        signal.signal(signal.SIGTERM, _ignore)
+        # An import that hangs would outlive a killed node.
+        die_with_parent(True)
+        threads = preload(self._config)
+        die_with_parent(False)
+        gc.collect()
+        gc.freeze()
+        os.set_blocking(self._wake_write, False)
+        os.set_blocking(self._wake_read, False)
+        signal.set_wakeup_fd(self._wake_write, warn_on_full_buffer=False)
+        signal.signal(signal.SIGCHLD, _ignore)
+        self._tell({"op": "up", "threads": threads})
+        for line in lines[1:]:
+            self._obey(json.loads(line))
+        self._loop()
+
+    def _loop(self) -> None:
+        try:
+            while True:
+                control: int = self._control.fileno()
+                readable, _, _ = select.select([control, self._wake_read], [], [])
+                if self._wake_read in readable:
+                    with contextlib.suppress(BlockingIOError):
+                        os.read(self._wake_read, 4096)
+                    self._reap()
+                if control in readable:
+                    lines = self._read_lines()
+                    if lines is None:
+                        return
+                    for line in lines:
+                        self._obey(json.loads(line))
+        finally:
+            self._end_all()
+
+    def _read_lines(self) -> list[bytes] | None:
+        try:
+            data, fds, _, _ = socket.recv_fds(self._control, _READ_BYTES, 8 * _FDS_PER_CHILD)
+        except ConnectionResetError:
+            return None
+        if not data:
+            return None
+        self._fds += fds
+        *lines, self._buffer = (self._buffer + data).split(b"\n")
+        return lines
+
+    def _tell(self, message: dict[str, Any]) -> None:
+        self._control.sendall(json.dumps(message).encode() + b"\n")
+
+    def _obey(self, order: dict[str, Any]) -> None:
+        if order["op"] == "spawn":
+            self._spawn(order["serial"])
+        else:
+            for pid, serial in self._children.items():
+                if serial == order["serial"]:
+                    _kill_group(pid)
+
+    def _spawn(self, serial: int) -> None:
+        fds, self._fds = self._fds[:_FDS_PER_CHILD], self._fds[_FDS_PER_CHILD:]
+        try:
+            pid = os.fork()
+        except OSError as exc:
+            self._tell({"op": "exit", "serial": serial, "status": f"cannot start: {exc}"})
+            pid = -1
+        if pid == 0:
+            self._become_child(serial, fds)
+        if pid > 0:
+            self._children[pid] = serial
+        for fd in fds:
+            os.close(fd)
+
+    def _become_child(self, serial: int, fds: list[int]) -> NoReturn:
+        code = 1
+        try:
+            os.setsid()
+            die_with_parent(True)
+            signal.set_wakeup_fd(-1)
+            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+            self._control.close()
+            for fd in (self._wake_read, self._wake_write, *self._fds):
+                os.close(fd)
+            sock_fd, stdout, stderr = fds
+            if self._config.capture:
+                os.dup2(stdout, 1)
+                os.dup2(stderr, 2)
+            os.close(stdout)
+            os.close(stderr)
+            _fresh_randomness()
+            run_child(socket.socket(fileno=sock_fd), serial, self._config)
+            code = 0
+        except BaseException:  # noqa: BLE001 (nothing may return into the server's loop)
+            traceback.print_exc()
+        finally:
+            with contextlib.suppress(OSError, ValueError):
+                sys.stderr.flush()
+            os._exit(code)
+
+    def _reap(self) -> None:
+        for pid in list(self._children):
+            # Look without collecting, so that the number cannot be used anew before
+            # the rest of the group is gone.
+            found = os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+            if found is None:
+                continue
+            _kill_group(pid)
+            _, status = os.waitpid(pid, 0)
+            serial = self._children.pop(pid)
+            self._tell(
+                {"op": "exit", "serial": serial, "status": os.waitstatus_to_exitcode(status)}
+            )
+
+    def _end_all(self) -> None:
+        for pid in self._children:
+            _kill_group(pid)
+        for pid in self._children:
+            with contextlib.suppress(ChildProcessError):
+                os.waitpid(pid, 0)
+
+
+def _ignore(_signum: int, _frame: object) -> None:
+    """A handler and not SIG_IGN: programs that tasks start get the default back."""
+
+
+def _kill_group(pid: int) -> None:
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(pid, signal.SIGKILL)
+    # Before its setsid() a child is still in this process's group.
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(pid, signal.SIGKILL)
+
+
+def _fresh_randomness() -> None:
+    """Python seeds ``random`` anew after a fork; numpy does not."""
+    numpy_random = sys.modules.get("numpy.random")
+    if numpy_random is not None:
+        numpy_random.seed()
