@@ -257,6 +257,21 @@ def test_forgetting_does_not_overtake_what_was_written(bench: Bench) -> None:
     assert set(rows) == {task_id(2), task_id(3)}
 
 
+def test_forgetting_spares_what_is_written_after_it(bench: Bench) -> None:
+    store = Watched()
+    store.may_put.clear()
+    writer = bench.writer(store)
+    writer.write(0, [outcome(9)], [])
+    assert store.put_begun.wait(PATIENCE_S)
+    writer.write(1, [outcome(1, 1)], [])
+    writer.forget([task_id(1)])
+    writer.write(2, [outcome(1, 2)], [])
+    store.may_put.set()
+    bench.loop.run_until(lambda: bench.loop.stored == [0, 1, 2])
+    rows, _ = bench.read(writer, 1)
+    assert rows == {task_id(1): [outcome(1, 2)]}
+
+
 def test_a_drain_is_told_after_all_before_it(bench: Bench) -> None:
     store = Watched()
     store.may_put.clear()
