@@ -17,8 +17,9 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterable, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
+from zmqtasks.core.calls import Call
 from zmqtasks.core.diagnosis import explain_waiting
 from zmqtasks.core.effects import Effect, Note, RoomFreed, Send, TasksSettled
 from zmqtasks.core.kept import KeptOutcomes
@@ -57,21 +58,12 @@ from zmqtasks.wire.messages import (
 _WARN_AFTER_MS = 1_000
 
 
-class Submission(NamedTuple):
-    """A task to own."""
-
-    id: bytes
-    kind: Kind
-    body: bytes
-    ext: dict[str, Any] | None
-
-
 class OwnedTask:
     """A task that has not settled."""
 
     __slots__ = ("attempt", "body", "ext", "fetching", "id", "lane", "started", "strikes", "worker")
 
-    def __init__(self, call: Submission, lane: Lane) -> None:
+    def __init__(self, call: Call, lane: Lane) -> None:
         self.id = call.id
         self.lane = lane
         self.body = call.body
@@ -171,7 +163,7 @@ class Dispatcher:
         """False while the open tasks are at their limit."""
         return len(self.tasks) < self.tasks_max and self.open_bytes < self.bytes_max
 
-    def submit(self, calls: Iterable[Submission], now_ms: int) -> None:
+    def submit(self, calls: Iterable[Call], now_ms: int) -> None:
         """Own these tasks. A task id seen before means the same task again."""
         tasks, lanes = self.tasks, self.lanes
         for call in calls:
@@ -189,7 +181,7 @@ class Dispatcher:
             self.open_bytes += len(call.body)
         self._touched = True
 
-    def same_content(self, call: Submission) -> bool:
+    def same_content(self, call: Call) -> bool:
         """False if another task of this id, with other content, is open here."""
         task = self.tasks.get(call.id)
         return task is None or (task.lane.kind == call.kind and task.body == call.body)
@@ -202,7 +194,7 @@ class Dispatcher:
         else:
             kinds = message.kinds
             calls = [
-                Submission(record.id, kinds[record.kind], bytes_of(record.body), record.ext)
+                Call(record.id, kinds[record.kind], bytes_of(record.body), record.ext)
                 for record in message.tasks
             ]
             self.submit(calls, now_ms)
@@ -512,6 +504,14 @@ class Dispatcher:
     def why_waiting(self, lane: Lane) -> str:
         """One sentence on why this kind's tasks wait, and what present workers offer."""
         return explain_waiting(lane.kind, [worker.peer for worker in self.workers.values()])
+
+    def why_unserved(self, kinds: Iterable[Kind]) -> str:
+        """Why no present worker can run tasks of one of these kinds; "" if all can be."""
+        workers = self.workers.values()
+        for kind in kinds:
+            if not any(worker.serves(kind) for worker in workers):
+                return explain_waiting(kind, [worker.peer for worker in workers])
+        return ""
 
     # --- questions ----------------------------------------------------------------------
 

@@ -51,6 +51,10 @@ _LONG_US = 5_000_000
 _EWMA = 0.2
 
 
+#: Stands for the link of tasks that came over the at-most-once lane.
+LANE = LinkId("self", b"lane")
+
+
 class HeldTask:
     """A task between acceptance and outcome."""
 
@@ -260,6 +264,30 @@ class Intake:
             task = HeldTask(record, kind, link, giver.node, stat)
             self.held_bytes += len(task.body)
             queue.append(task)
+
+    def pulled(self, message: Tasks) -> list[str]:
+        """Tasks of the at-most-once lane: run if possible, never given back.
+
+        Returns:
+            Why tasks were dropped, for the log.
+        """
+        dropped: list[str] = []
+        for record in message.tasks:
+            if record.kind >= len(message.kinds):
+                dropped.append(f"kind {record.kind} of {len(message.kinds)} in one message")
+                continue
+            kind = message.kinds[record.kind]
+            refusal = self._refusal(kind) or self._record_refusal(record)
+            if refusal is not None:
+                dropped.append(f"{kind.name}: {refusal[1]}")
+                continue
+            origin = (record.ext or {}).get("o")
+            owner = origin if isinstance(origin, bytes) else b""
+            stat = self.stats.setdefault(kind, KindStat())
+            task = HeldTask(record, kind, LANE, owner, stat)
+            self.held_bytes += len(task.body)
+            self.queue.append(task)
+        return dropped
 
     def _refusal(self, kind: Kind) -> tuple[RejectCode, str] | None:
         if self.draining:

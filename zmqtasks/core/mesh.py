@@ -13,7 +13,8 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from zmqtasks.core.answers import Answers
-from zmqtasks.core.dispatcher import Dispatcher, Submission
+from zmqtasks.core.calls import Call
+from zmqtasks.core.dispatcher import Dispatcher
 from zmqtasks.core.effects import Effect, InspectionAsked, Note, Publish, ReportGot, Send
 from zmqtasks.core.inquiry import Inquiry
 from zmqtasks.core.intake import Intake
@@ -105,7 +106,7 @@ class MeshNode:
 
     # --- what others call -----------------------------------------------------------------
 
-    def submit(self, calls: Iterable[Submission], now_ms: int) -> None:
+    def submit(self, calls: Iterable[Call], now_ms: int) -> None:
         """Own these tasks."""
         assert self.dispatcher is not None
         self.dispatcher.submit(calls, now_ms)
@@ -377,7 +378,7 @@ class MeshNode:
             self._publish(owner, pairs, [], now_ms, wall_ms)
             link = self._link_of.get(owner)
             if link is not None:
-                self._send_done(link, [outcome for _, outcome in pairs])
+                self._send_done(link, [o for _, o in pairs if self.log.is_undecided(o)])
             self.answers.finished([outcome.id for _, outcome in pairs])
 
     def _send_done(self, link: LinkId, outcomes: Sequence[Outcome]) -> None:
@@ -432,7 +433,8 @@ class MeshNode:
     def pulled(self, message: Message) -> None:
         """A message came over the at-most-once lane."""
         if self.intake is not None and isinstance(message, Tasks):
-            self.intake.pulled(message)
+            for text in self.intake.pulled(message):
+                self._effects.append(Note("warning", "task.dropped", text, text))
 
     def states_of(self, ids: Sequence[bytes]) -> list[StateRecord]:
         """What this node's machines know without asking anybody."""

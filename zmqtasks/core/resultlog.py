@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any, NamedTuple
 
-from zmqtasks.core.intake import Finished
+from zmqtasks.core.intake import LANE, Finished
 from zmqtasks.limits import (
     BATCH_BYTES_MAX,
     BATCH_COUNT_MAX,
@@ -85,12 +85,14 @@ class ResultLog:
                 task.id, task.attempt, status, position, -1, started_ms, run_us, size, body,
                 {**ext, "e": error} if error else ext,
             )  # fmt: skip
-            entries[position] = LogEntry(task.kind, outcome, None, task.owner, now_ms)
+            owner = b"" if task.link is LANE else task.owner
+            entries[position] = LogEntry(task.kind, outcome, None, owner, now_ms)
             positions[task.id] = position
-            waiting = undecided.get(task.owner)
-            if waiting is None:
-                undecided[task.owner] = waiting = {}
-            waiting[position] = None
+            if owner:
+                waiting = undecided.get(owner)
+                if waiting is None:
+                    undecided[owner] = waiting = {}
+                waiting[position] = None
             self.bytes += size + _ENTRY_BYTES
             made.append((task.kind, outcome))
         self.head = position
@@ -145,6 +147,11 @@ class ResultLog:
             entry = self.entries.get(position)
             if entry is not None:
                 entry.owner = b""
+
+    def is_undecided(self, outcome: Outcome) -> bool:
+        """An owner still has to decide on it."""
+        entry = self.entries.get(outcome.position)
+        return entry is not None and bool(entry.owner)
 
     def undecided_of(self, owner: bytes) -> list[Outcome]:
         """Outcomes to report again to an owner that is back."""
