@@ -56,8 +56,8 @@ _SET_VERDICT = f"""
 """  # noqa: S608
 _KEEP_EARLY = """
     INSERT OR IGNORE INTO early_verdicts (task_id, attempt, verdict, received_ms)
-    SELECT ?1, ?2, ?3, ?4
-    WHERE NOT EXISTS (SELECT 1 FROM outcomes WHERE task_id = ?1 AND attempt = ?2)
+    SELECT ?, ?, ?, ?
+    WHERE NOT EXISTS (SELECT 1 FROM outcomes WHERE task_id = ? AND attempt = ?)
 """
 #: ``core.rows.final_row`` in SQL: the first settled row, else the first undecided one.
 _FINAL = f"""
@@ -370,7 +370,11 @@ def _put_verdicts(db: sqlite3.Connection, decided: list[_Record], now_ms: int) -
         return
     # Some were known already (nothing to do) or came before their outcome.
     db.executemany(
-        _KEEP_EARLY, [(task_id, attempt, verdict, now_ms) for verdict, task_id, attempt in decided]
+        _KEEP_EARLY,
+        [
+            (task_id, attempt, verdict, now_ms, task_id, attempt)
+            for verdict, task_id, attempt in decided
+        ],
     )
 
 
