@@ -8,18 +8,10 @@ to the owner of the running task. Code in ``app/`` knows only this protocol.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple, Protocol
+from typing import Protocol
 
-from zmqtasks.wire.messages import Kind, Outcome, StateRecord
-
-
-class Call(NamedTuple):
-    """One call to submit. ``body`` is the encoded arguments."""
-
-    id: bytes
-    kind: Kind
-    body: bytes
-    ext: dict[str, Any] | None
+from zmqtasks.core.calls import Call
+from zmqtasks.wire.messages import Outcome, StateRecord
 
 
 class Ticket(Protocol):
@@ -80,3 +72,5 @@ class Gateway(Protocol):
 
 #: Status of the made-up outcome that tells a ticket that nobody knows its task.
 UNKNOWN_STATUS = 255
+
+__all__ = ["UNKNOWN_STATUS", "Call", "Gateway", "Ticket"]

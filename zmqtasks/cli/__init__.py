@@ -15,6 +15,7 @@ from zmqtasks.version import __version__
 
 #: {command: "module:attribute"}, in the order in which ``--help`` lists them.
 COMMANDS = {
+    "node": "zmqtasks.cli.node:node",
     "keygen": "zmqtasks.cli.keygen:keygen",
 }
 

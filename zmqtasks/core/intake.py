@@ -352,7 +352,10 @@ class Intake:
             task.stat.add(outcome.run_us)
             self.overall.add(outcome.run_us)
             self._left_slot(task)
-            self.finished.append(Finished(task, *outcome[2:]))
+            self.finished.append(Finished(
+                task, outcome.status, outcome.started_ms, outcome.run_us, outcome.body,
+                outcome.error,
+            ))  # fmt: skip
         if not pending:
             state.budget_us = 0.0
         state.since_ms = now_ms

@@ -8,10 +8,10 @@ dials the node by its id, like any other candidate.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any, Protocol
 
 import zmq
 
-from zmqtasks.net.dialer import DialLoop
 from zmqtasks.net.sockets import Socket
 from zmqtasks.net.transport import Transport
 
@@ -22,11 +22,17 @@ _DONTWAIT = int(zmq.DONTWAIT)
 Done = Callable[[list[bytes]], None]
 
 
-class GreeterLoop(DialLoop):
-    """What the greeter needs of the loop beside a dialler's needs."""
+class GreeterLoop(Protocol):
+    """What the greeter needs of the loop."""
 
-    def register(self, obj: object, callback: Callable[[], None]) -> None:
+    def register(self, obj: Any, callback: Callable[[], None]) -> None:
         """Call back whenever a socket is readable."""
+
+    def unregister(self, obj: Any) -> None:
+        """Forget a socket."""
+
+    def call_soon(self, function: Callable[..., Any], *args: Any) -> None:
+        """Call from the loop."""
 
 
 class Greeter:

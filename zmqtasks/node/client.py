@@ -21,7 +21,7 @@ from typing import Any, TypeVar
 from zmqtasks import keys
 from zmqtasks.app.gateway import UNKNOWN_STATUS, Call, Ticket
 from zmqtasks.core import effects as fx
-from zmqtasks.core.dispatcher import Dispatcher, Submission
+from zmqtasks.core.dispatcher import Dispatcher
 from zmqtasks.errors import LocalProtocolError, MeshOverloaded, NoWorkers, SubmitRejected
 from zmqtasks.ids import format_task_id, task_id_maker
 from zmqtasks.node.runtime import Part, Runtime
@@ -104,6 +104,8 @@ class Client:
         if delivery == "at_most_once":
             self.runtime.loop.call_soon(self._push, calls, ticket)
             return
+        if not calls[0].id.startswith(self.runtime.node):
+            self._check_chosen_ids(calls)
         size = sum(len(call.body) for call in calls)
         self._take_room(len(calls), size, wait_s)
         for call in calls:
@@ -159,6 +161,16 @@ class Client:
         except TimeoutError:
             _LOG.debug("inspect: not everybody answered")
         return inspection.answers, self._on_loop(lambda: inspection.missing(self.runtime))
+
+    def _check_chosen_ids(self, calls: Sequence[Call]) -> None:
+        """Ids that the caller chose may be taken by another task."""
+        same = self._on_loop(lambda: [self._dispatcher.same_content(call) for call in calls])
+        for call, is_same in zip(calls, same, strict=True):
+            if not is_same:
+                raise SubmitRejected(
+                    f"task id {format_task_id(call.id)} belongs to an open task with other "
+                    "content: repeat a call with the same arguments, or choose another task_id"
+                )
 
     # --- room ---------------------------------------------------------------------------
 
@@ -236,11 +248,7 @@ class Client:
         inbox, mesh = self._inbox, self.runtime.mesh
         now_ms = self.runtime.now_ms
         while inbox:
-            calls = inbox.popleft()
-            for call in calls:
-                if not self._dispatcher.same_content(call):
-                    self._settle_here(call, "a task of this id with other content is open")
-            mesh.submit(calls, now_ms)
+            mesh.submit(inbox.popleft(), now_ms)
 
     def _tasks_settled(self, effect: fx.TasksSettled) -> None:
         tickets, more = self._tickets, self._more_tickets
@@ -263,9 +271,6 @@ class Client:
 
     def _push(self, calls: Sequence[Call], ticket: Ticket) -> None:
         raise LocalProtocolError("the at-most-once lane is not wired")
-
-    def _settle_here(self, call: Call, text: str) -> None:
-        raise SubmitRejected(text)
 
     # --- questions ----------------------------------------------------------------------
 

@@ -102,10 +102,10 @@ class Finding:
     def _start_mdns(self) -> None:
         from zmqtasks.discovery.mdns import MdnsDiscovery  # slow to import, often not needed
 
+        settings = self._runtime.settings
         mdns = MdnsDiscovery(
-            self._runtime.loop, port=self._runtime.endpoints.lan_port,
-            interfaces=self._runtime.settings.interfaces,
-        )  # fmt: skip
+            keys.mesh_hash(settings.mesh), self._runtime.loop, settings.interfaces
+        )
         self._ways.append(mdns)
         mdns.start(self._found, self._runtime.candidate_gone)
         mdns.announce(self.own_candidate())

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import os
-import socket
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -27,6 +26,7 @@ from zmqtasks.net.transport import Transport, TransportConfig
 from zmqtasks.node.clock import now_ms, wall_ms
 from zmqtasks.node.finding import Finding
 from zmqtasks.node.loop import Loop
+from zmqtasks.node.slots import node_name
 from zmqtasks.settings import NodeSettings
 from zmqtasks.version import __version__
 from zmqtasks.wire import codec
@@ -78,7 +78,7 @@ class Runtime:
         self.node = new_node_id()
         self.epoch = 1
         self.host_id = host_id()
-        self.name = settings.name or f"{socket.gethostname()}-{os.getpid()}"
+        self.name = node_name(settings)
         self.mesh_key = mesh_key
         self.fingerprint = keys.fingerprint(mesh_key) if mesh_key else ""
         self.garbage_pulled_count = 0
@@ -184,14 +184,14 @@ class Runtime:
 
     def leave(self, reason: str) -> None:
         """Say goodbye to all peers; the caller ends the loop a turn later."""
-        self.finding.withdraw()
         self.mesh.membership.say_goodbye(reason)
 
     def close(self, linger_ms: int = 500) -> None:
         """Release sockets, files and threads."""
-        self.finding.stop()
         self.dialer.close()
+        # The goodbyes leave first: a lock that is free looks like a crash to the others.
         self.transport.close(linger_ms)
+        self.finding.stop()
 
     # --- events from the sockets --------------------------------------------------------
 

@@ -1,0 +1,114 @@
+"""``zmqtasks node``: one node of the mesh, in the foreground."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+
+from zmqtasks.cli.options import setting_options, settings_from
+from zmqtasks.settings import Loaded, NodeSettings, describe
+
+
+@click.command()
+@setting_options()
+@click.option("--print-config", is_flag=True, help="Print every setting and its origin, and exit.")
+def node(print_config: bool, **flags: Any) -> None:
+    """Start a node: a worker (runs tasks), a store (keeps results), or both.
+
+    It runs until SIGINT or SIGTERM: then it finishes what it runs and leaves. A second
+    signal stops it at once.
+    """
+    loaded = settings_from(flags)
+    if print_config:
+        show_config(loaded)
+        return
+    sys.exit(run(loaded.settings))
+
+
+def show_config(loaded: Loaded) -> None:
+    """Every value as TOML, with where it came from as a comment."""
+    rows = describe(loaded)
+    width = max(len(f"{key} = {value}") for key, value, _ in rows if len(value) < 60)
+    for key, value, origin in rows:
+        click.echo(f"{f'{key} = {value}':<{width}}  # {origin}")
+
+
+def run(settings: NodeSettings) -> int:
+    """Run the node to its end; returns the exit code."""
+    set_up_logging(settings.log_level)
+    pool, slots = None, 0
+    if "worker" in settings.roles:
+        pool, slots = make_pool(settings)
+    from zmqtasks.node.serve import Node  # after the pool's server has been launched
+
+    try:
+        node = Node(settings, pool, slots)
+        node.start()
+    except BaseException:
+        if pool is not None:
+            pool.stop()
+        raise
+    for line in banner(node):
+        logging.getLogger("zmqtasks.node").info("%s", line)
+    return node.run()
+
+
+def set_up_logging(level: str) -> None:
+    """One line an event on stderr."""
+    logging.basicConfig(
+        level=level, stream=sys.stderr,
+        format="%(asctime)s.%(msecs)03d %(levelname)-7s %(name)s: %(message)s",
+        datefmt="%H:%M:%S",
+    )  # fmt: skip
+
+
+def make_pool(settings: NodeSettings) -> tuple[Any, int]:
+    """The pool of a worker, launched, and its number of slots."""
+    from zmqtasks.app.loader import find_spec
+    from zmqtasks.node.slots import node_name, slots_of
+    from zmqtasks.pools.base import PoolConfig
+
+    slots = slots_of(settings)
+    config = PoolConfig(
+        app=find_spec(settings.app, Path.cwd()),
+        node_name=node_name(settings),
+        payload_bytes_max=settings.payload_bytes_max,
+        log_level=settings.log_level,
+    )
+    if settings.pool == "solo":
+        from zmqtasks.pools.solo import SoloPool
+
+        return SoloPool(config), slots
+    from zmqtasks.pools.process import ProcessPool
+
+    pool = ProcessPool(config, slots)
+    pool.launch()
+    return pool, slots
+
+
+def banner(node: Any) -> list[str]:
+    """What a person wants to know of a node that has just started."""
+    runtime, settings = node.runtime, node.settings
+    hello = runtime.mesh.hello
+    lines = [
+        f"node {hello.name} of mesh '{settings.mesh}' is up: {', '.join(hello.roles)}",
+        "listens on " + ", ".join(hello.endpoints),
+    ]
+    if hello.slots:
+        names = sorted({entry.name for entry in hello.catalog})
+        lines.append(
+            f"runs {len(names)} tasks ({', '.join(names[:8])}{', …' if len(names) > 8 else ''}) "
+            f"of queues {', '.join(hello.queues)}, {hello.slots} at once ({settings.pool} pool)"
+        )
+    if runtime.fingerprint:
+        lines.append(f"mesh key {runtime.fingerprint}: members on other hosts can join")
+    elif not settings.insecure:
+        lines.append(
+            "no mesh key: only this user's processes on this host can join; for more hosts run "
+            "'zmqtasks keygen' and copy the key to each"
+        )
+    return lines

@@ -1,0 +1,60 @@
+"""Command line options made from the settings, so each setting is one flag everywhere."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+from zmqtasks.settings import Loaded, load_settings, setting_docs
+
+_Command = TypeVar("_Command", bound=Callable[..., Any])
+_SHORT = {"--queues": "-Q", "--concurrency": "-c", "--app": "-A", "--log-level": "-l"}
+
+#: What a command that only talks to a mesh can be told.
+CLIENT_KEYS = (
+    "mesh", "app", "peers", "key_file", "insecure", "listen", "mdns", "interfaces",
+    "runtime_dir", "state_dir", "cache_dir", "log_level",
+)  # fmt: skip
+
+
+def setting_options(keys: Collection[str] | None = None) -> Callable[[_Command], _Command]:
+    """Add a flag for each of these settings (None: for all).
+
+    Values stay texts: ``load_settings`` converts and checks them, so that a bad value has
+    the same message wherever it comes from.
+    """
+
+    def add(command: _Command) -> _Command:
+        for doc in reversed(setting_docs()):
+            if keys is not None and doc.key not in keys:
+                continue
+            names = [doc.flag, *([_SHORT[doc.flag]] if doc.flag in _SHORT else []), doc.key]
+            text = doc.description.replace("`", "")
+            if doc.type == "true or false":
+                names[0] = f"{doc.flag}/--no-{doc.flag.removeprefix('--')}"
+                option = click.option(*names, default=None, help=text)
+            else:
+                many = doc.type.startswith("a list")
+                option = click.option(*names, default=None, multiple=many, help=text)
+            command = option(command)
+        return command
+
+    return add
+
+
+def settings_from(flags: dict[str, Any]) -> Loaded:
+    """The settings of this process, flags first."""
+    return load_settings(flags=_split_lists(flags), cwd=Path.cwd())
+
+
+def _split_lists(flags: dict[str, Any]) -> dict[str, Any]:
+    """``--queues a,b --queues c`` is a, b and c."""
+    return {
+        key: tuple(part.strip() for text in value for part in text.split(",") if part.strip())
+        if isinstance(value, tuple)
+        else value
+        for key, value in flags.items()
+    }

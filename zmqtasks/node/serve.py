@@ -1,0 +1,236 @@
+"""A node process: pool, store and mesh behind `zmqtasks node`.
+
+The main thread waits for signals (and runs the tasks of a solo pool); the loop runs in a
+thread of its own, so neither starves the other.
+"""
+
+from __future__ import annotations
+
+import logging
+import signal
+import threading
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from zmqtasks import keys, paths
+from zmqtasks.core import effects as fx
+from zmqtasks.errors import LocalProtocolError
+from zmqtasks.ids import format_task_id
+from zmqtasks.net.transport import raise_open_files_limit
+from zmqtasks.node.clock import now_ms
+from zmqtasks.node.children import ChildRequests
+from zmqtasks.node.runtime import Part, Runtime
+from zmqtasks.node.storekeeper import StoreKeeper
+from zmqtasks.pools.base import Pool
+from zmqtasks.pools.protocol import ChildOutcome, ChildRequest, RunTask
+from zmqtasks.pools.solo import SoloPool
+from zmqtasks.settings import NodeSettings
+
+_LOG = logging.getLogger("zmqtasks.node")
+
+#: Whom a store dials: everybody who publishes outcomes.
+_STORE_DIALS = frozenset(("worker", "producer", "broker", "beat"))
+#: A node that was asked to stop twice ends after this many milliseconds.
+_LAST_WORDS_MS = 200
+
+
+class Node:
+    """One node of the mesh; also the host of its pool.
+
+    Args:
+        settings: of this process.
+        pool: where tasks run, None for a node that is no worker; not started.
+
+    Raises:
+        ConfigError, SecurityError, AppLoadError: from :meth:`start`.
+    """
+
+    def __init__(self, settings: NodeSettings, pool: Pool | None, slots: int) -> None:
+        self.settings = settings
+        self.pool = pool
+        mesh_key = keys.read_key(settings.key_file) if settings.key_file else None
+        is_store = "store" in settings.roles
+        self.part = Part(
+            roles=settings.roles,
+            dial_roles=_STORE_DIALS if is_store else frozenset(),
+            slots=slots if pool is not None else 0,
+            keeps_results=is_store,
+            performers={
+                fx.RunInSlot: self._run_in_slot,
+                fx.AnswerSlot: self._answer_slot,
+                fx.QuestionAnswered: self._question_answered,
+                fx.ReportGot: lambda effect: None,
+                fx.StoreRows: lambda effect: self._keeper.write(effect),
+                fx.AskStore: lambda effect: self._keeper.ask(effect),
+                fx.ForgetRows: lambda effect: self._keeper.forget(effect),
+            },
+        )
+        self.runtime = Runtime(settings, self.part, mesh_key)
+        self._requests = ChildRequests(self.runtime, pool)
+        self._keeper_or_none = (
+            StoreKeeper(self.runtime, settings, settings.store or paths.default_store_url(settings))
+            if is_store
+            else None
+        )
+        self._thread: threading.Thread | None = None
+        self._ended = threading.Event()
+        self._failure: BaseException | None = None
+        self._stops = 0
+        self._drain_until_ms = 0
+
+    @property
+    def _keeper(self) -> StoreKeeper:
+        if self._keeper_or_none is None:
+            raise LocalProtocolError("a node without a store was asked to store")
+        return self._keeper_or_none
+
+    # --- life ---------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Load the application, open the store, join the mesh; then the loop runs."""
+        raise_open_files_limit()
+        if self._keeper_or_none is not None:
+            self._keeper_or_none.start()
+        if self.pool is not None:
+            self.part.catalog = self.pool.start(self)
+        self.runtime.open()
+        if self._keeper_or_none is not None:
+            self._keeper_or_none.joined()
+        self._thread = threading.Thread(target=self._loop, name="zmqtasks-io", daemon=True)
+        self._thread.start()
+
+    def run(self) -> int:
+        """Wait for the end, obeying signals; returns the exit code."""
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, self._signalled)
+        if isinstance(self.pool, SoloPool):
+            self.pool.run_forever()
+        while not self._ended.wait(1.0):
+            pass
+        self._release()
+        if self._failure is not None:
+            _LOG.error("the node failed: %r", self._failure)
+            return 1
+        return 0
+
+    def stop(self, *, at_once: bool = False) -> None:
+        """Drain and leave; ``at_once``: do not wait for running tasks. From any thread."""
+        self.runtime.loop.call_soon(self._stop, at_once)
+
+    def _signalled(self, number: int, _frame: Any) -> None:
+        self._stops += 1
+        self.stop(at_once=self._stops > 1)
+
+    def _loop(self) -> None:
+        try:
+            self.runtime.loop.run(self._turn)
+        except BaseException as exc:  # noqa: BLE001 - told to the main thread
+            self._failure = exc
+            _LOG.exception("the loop of this node failed")
+        finally:
+            self._ended.set()
+            if isinstance(self.pool, SoloPool):
+                self.pool.stop()
+
+    def _turn(self) -> int:
+        timeout_ms = self.runtime.turn()
+        if self._drain_until_ms:
+            timeout_ms = min(timeout_ms, self._check_drained())
+        return timeout_ms
+
+    def _stop(self, at_once: bool) -> None:
+        intake = self.runtime.mesh.intake
+        running = intake.running_count if intake is not None else 0
+        wait_ms = _LAST_WORDS_MS if at_once else round(self.settings.drain_timeout_s * 1000)
+        self._drain_until_ms = now_ms() + max(wait_ms, _LAST_WORDS_MS)
+        if at_once:
+            _LOG.info("stopping at once; %d running tasks will run elsewhere", running)
+            return
+        _LOG.info(
+            "draining: %d tasks are running here (at most %g s; a second signal stops at once)",
+            running, self.settings.drain_timeout_s,
+        )  # fmt: skip
+        self.runtime.finding.withdraw()
+        if intake is not None:
+            intake.drain()
+
+    def _check_drained(self) -> int:
+        left_ms = self._drain_until_ms - now_ms()
+        if left_ms > 0 and (self._stops <= 1 and not self.runtime.mesh.is_idle):
+            return left_ms
+        self._drain_until_ms = 0
+        self.runtime.leave("drained" if left_ms > 0 else "stopped")
+        self.runtime.turn()
+        self.runtime.loop.stop()
+        return 0
+
+    def _release(self) -> None:
+        if self.pool is not None:
+            self.pool.stop()
+        if self._keeper_or_none is not None:
+            left = self._keeper_or_none.close()
+            if left:
+                _LOG.error("%d outcomes could not be stored; their workers keep them", left)
+        self.runtime.close()
+        _LOG.info("stopped")
+
+    # --- the pool's host ----------------------------------------------------------------
+
+    def register(self, fd: int, callback: Callable[[], None]) -> None:
+        """See ``PoolHost``."""
+        self.runtime.loop.register(fd, callback)
+
+    def unregister(self, fd: int) -> None:
+        """See ``PoolHost``."""
+        self.runtime.loop.unregister(fd)
+
+    def register_writable(self, fd: int, callback: Callable[[], None]) -> None:
+        """See ``PoolHost``."""
+        self.runtime.loop.register_writable(fd, callback)
+
+    def call_soon(self, function: Callable[..., None], *args: Any) -> None:
+        """See ``PoolHost``."""
+        self.runtime.loop.call_soon(function, *args)
+
+    def slot_ready(self, slot: int) -> None:
+        """See ``PoolHost``."""
+        self._intake.slot_ready(slot)
+
+    def slot_done(self, slot: int, outcomes: Sequence[ChildOutcome]) -> None:
+        """See ``PoolHost``."""
+        self._intake.slot_done(slot, outcomes, self.runtime.now_ms)
+
+    def slot_died(self, slot: int, reason: str) -> None:
+        """See ``PoolHost``."""
+        self._intake.slot_died(slot, reason)
+
+    def slot_request(self, slot: int, request: ChildRequest) -> None:
+        """See ``PoolHost``."""
+        self._requests.take(slot, request)
+
+    @property
+    def _intake(self) -> Any:
+        return self.runtime.mesh.intake
+
+    # --- effects ------------------------------------------------------------------------
+
+    def _run_in_slot(self, effect: fx.RunInSlot) -> None:
+        assert self.pool is not None
+        self.pool.run(effect.slot, [
+            RunTask(
+                task.id, task.attempt, task.kind.app, task.kind.name, task.kind.queue, task.owner,
+                task.body, task.ext,
+            )
+            for task in effect.tasks
+        ])  # fmt: skip
+        if _LOG.isEnabledFor(logging.DEBUG):
+            for task in effect.tasks:
+                _LOG.debug("slot %d runs %s [%s] attempt %d", effect.slot, task.kind.name,
+                           format_task_id(task.id), task.attempt)  # fmt: skip
+
+    def _answer_slot(self, effect: fx.AnswerSlot) -> None:
+        self._requests.answer(effect.slot, effect.request, effect.error, effect.states)
+
+    def _question_answered(self, effect: fx.QuestionAnswered) -> None:
+        self._requests.answered(effect)
+
