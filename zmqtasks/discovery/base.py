@@ -39,11 +39,11 @@ class Discovery(Protocol):
 class DiscoveryLoop(Protocol):
     """What a way of finding peers needs of the loop."""
 
-    def register(self, obj: Any, callback: Callable[[], None]) -> None:
+    def register(self, obj: Any, callback: Callable[[], None], /) -> None:
         """Call back whenever a file descriptor can be read."""
 
-    def unregister(self, obj: Any) -> None:
+    def unregister(self, obj: Any, /) -> None:
         """Forget a file descriptor."""
 
-    def call_soon(self, fn: Callable[..., None], *args: Any) -> None:
+    def call_soon(self, fn: Callable[..., Any], /, *args: Any) -> None:
         """Call from the loop; may be used from any thread."""

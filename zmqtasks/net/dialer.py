@@ -18,7 +18,7 @@ import socket
 import stat
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol
 
 from zmqtasks.limits import ENDPOINTS_PER_PEER_MAX
 from zmqtasks.net.addresses import interface_networks
@@ -38,13 +38,13 @@ _PENDING = frozenset((errno.EINPROGRESS, errno.EWOULDBLOCK, errno.EAGAIN))
 class DialLoop(Protocol):
     """What the dialler needs of the loop."""
 
-    def register_writable(self, fd: int, callback: Callable[[], None]) -> None:
+    def register_writable(self, fd: Any, callback: Callable[[], None], /) -> None:
         """Call back once when ``fd`` can be written."""
 
-    def unregister(self, obj: int) -> None:
+    def unregister(self, fd: Any, /) -> None:
         """Forget ``fd``."""
 
-    def call_soon(self, fn: Callable[..., None], *args: object) -> None:
+    def call_soon(self, fn: Callable[..., Any], /, *args: Any) -> None:
         """Call from the loop, after what is being done now."""
 
 

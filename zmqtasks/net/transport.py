@@ -17,6 +17,7 @@ carry (``core/link.py``).
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 from collections.abc import Callable, Iterable, Sequence
@@ -108,6 +109,7 @@ class Transport:
         self._lane_endpoints: dict[str, set[str]] = {}
         self._monitors: list[Monitor] = []
         self._dial_monitor: DialMonitor | None = None
+        self._ipc_paths: list[Path] = []
         self._polled: list[tuple[Any, Callable[[], None]]] = []
         #: Endpoints that R_out is connected to (once each: a second connection to the
         #: same peer would take over and leave it unreachable when dropped).
@@ -180,7 +182,10 @@ class Transport:
         if folder is None:
             return []
         name = f"{self.config.node.hex()}-{self.config.epoch:x}.{suffix}"
-        return [sockets.bind_ipc(sock, socket_path(folder, name))]
+        path = socket_path(folder, name)
+        endpoint = sockets.bind_ipc(sock, path)
+        self._ipc_paths.append(path)
+        return [endpoint]
 
     def _watch(self, monitor: Monitor) -> None:
         self._monitors.append(monitor)
@@ -233,6 +238,9 @@ class Transport:
         self._lanes.clear()
         self._xpub = self._sub = None
         context.term()
+        for path in self._ipc_paths:  # libzmq leaves the files behind.
+            with contextlib.suppress(OSError):
+                path.unlink()
 
     # --- reliable links -----------------------------------------------------------------
 
