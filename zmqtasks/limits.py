@@ -46,6 +46,8 @@ INTAKE_BYTES_MAX = 256 * 1024 * 1024
 INTAKE_RECENT_MAX = 100_000
 #: Strikes (worker or child deaths while the task ran) that make a task dead.
 STRIKES_MAX = 3
+#: At-most-once tasks whose result may still come; older ones are given up.
+LANE_UNANSWERED_MAX = 100_000
 #: Outcomes kept by a worker for readers when no store is around.
 RESULT_LOG_BYTES_MAX = 64 * 1024 * 1024
 RESULT_LOG_AGE_MS_MAX = 3_600_000

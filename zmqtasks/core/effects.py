@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Literal, NamedTuple
 
+from zmqtasks.core.calls import Call
 from zmqtasks.core.links import Candidate, LinkId
 from zmqtasks.core.rows import OutcomeRow, VerdictRow
 from zmqtasks.wire.messages import Message, Outcome, StateRecord
@@ -80,6 +81,29 @@ class Publish(NamedTuple):
     message: Message
 
 
+class LaneConnect(NamedTuple):
+    """Add a worker to an at-most-once lane."""
+
+    lane: str
+    node: bytes
+    endpoints: tuple[str, ...]
+
+
+class LaneDisconnect(NamedTuple):
+    """Take a worker off a lane."""
+
+    lane: str
+    node: bytes
+
+
+class LanePush(NamedTuple):
+    """Hand to any worker of the lane; what nobody takes goes to ``FastLane.not_pushed``."""
+
+    lane: str
+    message: Message
+    calls: list[Call]
+
+
 class TasksSettled(NamedTuple):
     """Final outcomes of tasks this node owns."""
 
@@ -146,6 +170,6 @@ class Note(NamedTuple):
 
 Effect = (
     Send | Transmit | Dial | Hangup | CheckGone | Subscribe | Unsubscribe | RunInSlot
-    | AnswerSlot | Publish | TasksSettled | QuestionAnswered | RoomFreed | StoreRows | AskStore
+    | AnswerSlot | Publish | LaneConnect | LaneDisconnect | LanePush | TasksSettled | QuestionAnswered | RoomFreed | StoreRows | AskStore
     | ForgetRows | ReportGot | InspectionAsked | Note
 )  # fmt: skip

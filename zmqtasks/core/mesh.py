@@ -15,7 +15,16 @@ from typing import Any
 from zmqtasks.core.answers import Answers
 from zmqtasks.core.calls import Call
 from zmqtasks.core.dispatcher import Dispatcher
-from zmqtasks.core.effects import Effect, InspectionAsked, Note, Publish, ReportGot, Send
+from zmqtasks.core.effects import (
+    Effect,
+    InspectionAsked,
+    Note,
+    Publish,
+    ReportGot,
+    Send,
+    TasksSettled,
+)
+from zmqtasks.core.fastlane import FastLane
 from zmqtasks.core.inquiry import Inquiry
 from zmqtasks.core.intake import Intake
 from zmqtasks.core.links import LinkId
@@ -91,6 +100,11 @@ class MeshNode:
         self.hello = membership.hello
         self.log = ResultLog(self.hello.name)
         self.inquiry = Inquiry(grace_ms)
+        self.lane = (
+            FastLane(self.hello.node, RESULTS_TOPIC + self.hello.node)
+            if dispatcher is not None
+            else None
+        )
         self.answers = Answers(dispatcher, intake, self.log, has_store=reader is not None)
         #: Topics (prefixes) that somebody subscribes to.
         self.topics: set[bytes] = set()
@@ -148,6 +162,10 @@ class MeshNode:
 
     def published(self, message: Message, now_ms: int, wall_ms: int) -> None:
         """A message came over SUB."""
+        if self.lane is not None and isinstance(message, PubResults):
+            arrived = self.lane.published(message.outcomes)
+            if arrived:
+                self._effects.append(TasksSettled(arrived))
         if self.reader is None:
             return
         if isinstance(message, PubResults):
@@ -191,7 +209,7 @@ class MeshNode:
     def next_deadline_ms(self) -> int:
         """When ``tick`` is wanted next, at the latest."""
         deadlines = [self.membership.next_deadline_ms(), self.inquiry.next_deadline_ms()]
-        for machine in (self.dispatcher, self.intake, self.reader):
+        for machine in (self.dispatcher, self.intake, self.reader, self.lane):
             if machine is not None:
                 deadlines.append(machine.next_deadline_ms())
         return min(deadline for deadline in deadlines if deadline is not None)
@@ -232,12 +250,16 @@ class MeshNode:
                 self.answers.settled(settled)
             if dispatcher.own_outcomes:
                 self._publish_own(dispatcher, now_ms, wall_ms)
+        if self.lane is not None:
+            self.lane.push(now_ms)
         if reader is not None:
             reader.flush()
         self.membership.head = self.log.head
 
     def _collect(self) -> None:
-        sources = (self.dispatcher, self.intake, self.reader, self.inquiry, self.answers)
+        sources = (
+            self.dispatcher, self.intake, self.reader, self.lane, self.inquiry, self.answers,
+        )  # fmt: skip
         for machine in sources:
             if machine is None or not machine.effects:
                 continue
@@ -290,6 +312,8 @@ class MeshNode:
         if again:
             self._send_done(link, again)
         self.inquiry.link_up(link)
+        if self.lane is not None:
+            self.lane.link_up(link, peer)
 
     def _link_down(self, event: LinkDown, now_ms: int) -> None:
         link, peer, reason = event
@@ -307,6 +331,8 @@ class MeshNode:
         if self.intake is not None:
             self.intake.link_down(link)
         self.inquiry.link_down(link)
+        if self.lane is not None:
+            self.lane.link_down(link)
         self.answers.link_down(link)
         if peer.node in self._link_of:
             return

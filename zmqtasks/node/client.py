@@ -22,10 +22,12 @@ from zmqtasks import keys
 from zmqtasks.app.gateway import UNKNOWN_STATUS, Call, Ticket
 from zmqtasks.core import effects as fx
 from zmqtasks.core.dispatcher import Dispatcher
+from zmqtasks.core.fastlane import FastLane
 from zmqtasks.errors import LocalProtocolError, MeshOverloaded, NoWorkers, SubmitRejected
 from zmqtasks.ids import format_task_id, task_id_maker
 from zmqtasks.node.runtime import Part, Runtime
 from zmqtasks.settings import NodeSettings
+from zmqtasks.wire import codec
 from zmqtasks.wire.messages import Kind, Outcome, StateRecord, TaskState
 
 _LOG = logging.getLogger("zmqtasks.client")
@@ -61,6 +63,7 @@ class Client:
                 fx.QuestionAnswered: self._question_answered,
                 fx.RoomFreed: self._room_freed,
                 fx.ReportGot: self._report_got,
+                fx.LanePush: self._push_lane,
             },
         )
         self.runtime = Runtime(settings, part, mesh_key)
@@ -101,13 +104,13 @@ class Client:
         self._check_alive()
         if require_worker_s is not None:
             self._require_worker([call.kind for call in calls], require_worker_s)
-        if delivery == "at_most_once":
-            self.runtime.loop.call_soon(self._push, calls, ticket)
-            return
         if not calls[0].id.startswith(self.runtime.node):
             self._check_chosen_ids(calls)
         size = sum(len(call.body) for call in calls)
         self._take_room(len(calls), size, wait_s)
+        if delivery == "at_most_once":
+            self.runtime.loop.call_soon(self._push, calls, ticket)
+            return
         for call in calls:
             self._add_ticket(call.id, ticket)
         self._inbox.append(calls)
@@ -261,7 +264,8 @@ class Client:
                 for other in more.pop(task_id, ()):
                     other.settled(task_id, outcome)
         with self._room:
-            self._open_count = len(self._dispatcher.tasks) + sum(map(len, self._inbox))
+            waiting = sum(map(len, self._inbox)) + self._lane.open_count
+            self._open_count = len(self._dispatcher.tasks) + waiting
             self._open_bytes = self._dispatcher.open_bytes
             self._room.notify_all()
 
@@ -270,7 +274,21 @@ class Client:
             self._more_tickets.setdefault(task_id, []).append(ticket)
 
     def _push(self, calls: Sequence[Call], ticket: Ticket) -> None:
-        raise LocalProtocolError("the at-most-once lane is not wired")
+        for call in calls:
+            self._add_ticket(call.id, ticket)
+        self._lane.submit(calls, self.runtime.now_ms)
+        for task_id in self._lane.forget_oldest():
+            self._tickets.pop(task_id, None)
+
+    def _push_lane(self, effect: fx.LanePush) -> None:
+        if not self.runtime.transport.push(effect.lane, codec.encode(effect.message)):
+            self._lane.not_pushed(effect.lane, effect.calls, self.runtime.now_ms)
+
+    @property
+    def _lane(self) -> FastLane:
+        lane = self.runtime.mesh.lane
+        assert lane is not None
+        return lane
 
     # --- questions ----------------------------------------------------------------------
 

@@ -92,6 +92,8 @@ class Runtime:
         self._node_at: dict[str, bytes] = {}
         #: {publisher node: endpoint that SUB is connected to}.
         self._subscribed: dict[bytes, str] = {}
+        #: {(lane, worker node): endpoint that its PUSH is connected to}.
+        self._pulls: dict[tuple[str, bytes], str] = {}
         self.transport = Transport(self._transport_config(), self)
         self.dialer = Dialer(self.loop, self.host_id, now_ms, self.transport.dial_refusal)
         self.finding = Finding(self)
@@ -103,6 +105,8 @@ class Runtime:
             fx.Subscribe: self._subscribe,
             fx.Unsubscribe: self._unsubscribe,
             fx.Publish: self._publish,
+            fx.LaneConnect: self._lane_connect,
+            fx.LaneDisconnect: self._lane_disconnect,
             fx.InspectionAsked: self._inspected,
             fx.Note: self._note,
             **part.performers,
@@ -326,6 +330,17 @@ class Runtime:
         endpoint = self._subscribed.pop(effect.node, None)
         if endpoint is not None:
             self.transport.unsubscribe(endpoint)
+
+    def _lane_connect(self, effect: fx.LaneConnect) -> None:
+        dialled = self._dialled.get(effect.node, "")
+        endpoint = companion(dialled, effect.endpoints) if dialled else None
+        if endpoint and self.transport.push_connect(effect.lane, endpoint):
+            self._pulls[effect.lane, effect.node] = endpoint
+
+    def _lane_disconnect(self, effect: fx.LaneDisconnect) -> None:
+        endpoint = self._pulls.pop((effect.lane, effect.node), None)
+        if endpoint is not None:
+            self.transport.push_disconnect(effect.lane, endpoint)
 
     def _publish(self, effect: fx.Publish) -> None:
         self.transport.publish(effect.topic, codec.encode(effect.message))
