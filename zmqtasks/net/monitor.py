@@ -121,37 +121,51 @@ class ListenMonitor(Monitor):
     """Connections that others made and that came to nothing.
 
     libzmq names only our own side in these events, so the other's address is looked up
-    when it is accepted and matched by the descriptor that DISCONNECTED carries. A
-    connection that just opens and closes (a dialler's probe) is no failure.
+    when it is accepted (unless it is gone by then) and matched by the descriptor that
+    DISCONNECTED carries. A connection that just opens and closes (a dialler's probe) is
+    no failure. Some garbage gets no event of its own: a connection that was cut by us
+    while no handshake at all succeeded since it was accepted can have been nothing else.
 
     Args:
         sock: a bound socket.
-        refused: called with the peer's address and a reason.
+        refused: called with the peer's address, or our endpoint where that is unknown,
+            and a reason.
     """
 
     def __init__(self, sock: Socket, refused: Callable[[str, str], None]) -> None:
-        super().__init__(sock, _ACCEPTED | _ACCEPT_FAILED | _DISCONNECTED | _PROTOCOL | _AUTH)
+        events = _ACCEPTED | _ACCEPT_FAILED | _DISCONNECTED | _SUCCEEDED
+        super().__init__(sock, events | _PROTOCOL | _AUTH | _NO_DETAIL)
         self._refused = refused
-        #: {descriptor: address} of accepted connections.
-        self._addresses: dict[int, str] = {}
-        #: {our endpoint: why the connection that is about to close failed}.
+        #: {descriptor: (address, handshakes that had succeeded)} of accepted connections.
+        self._accepted: dict[int, tuple[str, int]] = {}
+        self._succeeded_count = 0
+        #: {our endpoint: why the connection that is about to close failed, "" for a reason
+        #: that is no news}.
         self._failing: dict[str, str] = {}
 
     def _handle(self, event: int, value: int, endpoint: str) -> None:
         if event == _ACCEPTED:
-            if len(self._addresses) >= _ACCEPTED_COUNT_MAX:
-                self._addresses.clear()
-            self._addresses[value] = _peer_address(value)
+            if len(self._accepted) >= _ACCEPTED_COUNT_MAX:
+                self._accepted.clear()
+            self._accepted[value] = (_peer_address(value), self._succeeded_count)
+        elif event == _SUCCEEDED:
+            self._succeeded_count += 1
         elif event == _DISCONNECTED:
-            address = self._addresses.pop(value, "")
-            reason = self._failing.pop(endpoint, "")
-            if reason:
-                self._refused(address or endpoint, reason)
+            self._disconnected(value, endpoint)
         elif event == _ACCEPT_FAILED:
             self._refused(endpoint, f"cannot accept connections: {os.strerror(value)}")
         elif event == _PROTOCOL:
             self._failing[endpoint] = _protocol_reason(value)
-        # _AUTH: the ZAP handler has reported it already, with the address.
+        else:  # Closed by the other side, or reported by the ZAP handler, with the address.
+            self._failing.setdefault(endpoint, "")
+
+    def _disconnected(self, descriptor: int, endpoint: str) -> None:
+        address, succeeded_count = self._accepted.pop(descriptor, ("", -1))
+        reason = self._failing.pop(endpoint, None)
+        if reason is None and succeeded_count == self._succeeded_count:
+            reason = "not the ZeroMQ protocol"
+        if reason:
+            self._refused(address or endpoint, reason)
 
 
 def _peer_address(descriptor: int) -> str:
