@@ -151,7 +151,7 @@ class InlineGateway:
             if inspect.iscoroutine(value):
                 value = _finish(value)
             body = encode_value(value)
-        except Exception as exc:
+        except Exception as exc:  # noqa: BLE001 - as a worker does
             status, body = Status.FAILURE, encode_error(exc, traceback.format_exc())
         return status, 1, 0, 0, 0, len(body), body, None
 

@@ -25,7 +25,14 @@ from zmqtasks.app.naming import check_app_name, check_task_name, task_name
 from zmqtasks.app.options import CallOptions, TaskOptions, check_base, check_task_options
 from zmqtasks.app.result import AsyncResult
 from zmqtasks.app.shared import share, shared_specs
-from zmqtasks.app.submitting import Prepared, checked_options, prepare, submit, submit_async
+from zmqtasks.app.submitting import (
+    Prepared,
+    check_arguments,
+    checked_options,
+    prepare,
+    submit,
+    submit_async,
+)
 from zmqtasks.app.task import CoroutineTask, Task
 from zmqtasks.errors import ConfigError
 from zmqtasks.wire import payload
@@ -206,10 +213,9 @@ class App:
     ) -> Prepared:
         check_task_name(name, "send_task()")
         checked = checked_options(options, f"send_task({name!r})")
-        if isinstance(args, (str, bytes)) or not isinstance(args, Sequence):
-            raise TypeError(f"send_task(): args is a tuple or list, not {type(args).__name__}")
-        body = self.encode_arguments(args, kwargs or {}, ())
+        check_arguments(args, kwargs or {}, f"send_task({name!r})")
         kind = Kind(self.name, name, "", self.queue_name(checked.get("queue")))
+        body = self.encode_arguments(args, kwargs or {}, ())
         return prepare(self, kind, body, checked)
 
     def AsyncResult(self, task_id: str) -> AsyncResult[Any]:  # noqa: N802 - Celery's name
@@ -244,7 +250,8 @@ class App:
         Raises:
             ConfigError: not the name of a queue.
         """
-        return self.settings.default_queue if queue is None else _queue(queue, "queue")
+        settings = self.settings
+        return settings.default_queue if queue is None else _queue(queue, "queue")
 
     def encode_arguments(
         self, args: Sequence[Any], kwargs: Mapping[str, Any], names: Sequence[str]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
@@ -165,7 +165,7 @@ class ResultSet(Generic[R]):
             await self._await_end(propagate, timeout)
         return self._conclude(propagate, timeout)
 
-    def __await__(self) -> Any:
+    def __await__(self) -> Generator[Any, None, list[R]]:
         return self.aget().__await__()
 
     def as_completed(self, timeout: float | None = None) -> Iterator[tuple[int, AsyncResult[R]]]:

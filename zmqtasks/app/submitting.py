@@ -109,6 +109,18 @@ def checked_options(options: Mapping[str, Any], where: str) -> CallOptions:
     return options  # type: ignore[return-value]  # its keys have just been checked
 
 
+def check_arguments(args: object, kwargs: object, where: str) -> None:
+    """Refuse what cannot be the arguments of a call.
+
+    Raises:
+        TypeError: ``args`` is no sequence of arguments, or ``kwargs`` no mapping.
+    """
+    if isinstance(args, (str, bytes)) or not isinstance(args, Sequence):
+        raise TypeError(f"{where}: args is a tuple or list, not {type(args).__name__}")
+    if not isinstance(kwargs, Mapping):
+        raise TypeError(f"{where}: kwargs is a dict, not {type(kwargs).__name__}")
+
+
 # --- many -------------------------------------------------------------------------------
 
 

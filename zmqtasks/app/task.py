@@ -14,6 +14,7 @@ from zmqtasks.app.resultset import ResultSet
 from zmqtasks.app.signature import TaskSignature, signature_of
 from zmqtasks.app.submitting import (
     Batches,
+    check_arguments,
     checked_options,
     prepare,
     submit,
@@ -54,6 +55,9 @@ class Task(Generic[P, R]):
     #: The function itself, with this object bound when ``bind`` is set.
     run: Callable[P, R]
 
+    __name__: str
+    __qualname__: str
+    __wrapped__: Callable[..., Any]
     _signature: TaskSignature | None
     _kinds: dict[str | None, Kind]
 
@@ -97,11 +101,12 @@ class Task(Generic[P, R]):
         signature = self._signature or self._sign()
         signature.match(*args, **kwargs)
         app = self.app
+        # Before anything is encoded: it loads the settings, which limit sizes.
+        kind = self._kinds.get(None) or self._kind(None)
         body = app.encode_arguments(args, kwargs, signature.names)
         through = app.cached_gateway or gateway(app)
         task_id = through.new_ids(1)[0]
         handle = AsyncResult.of_submitted(task_id, app, through)
-        kind = self._kinds.get(None) or self._kind(None)
         # Written out instead of going through submitting.py: this is the hot path.
         through.submit(
             (_new_call(Call, (task_id, kind, body, None)),),
@@ -135,8 +140,8 @@ class Task(Generic[P, R]):
                 seconds passed without one.
         """
         checked = checked_options(options, f"{self.name}.apply_async()")
-        body = self._encode(args, kwargs or {})
-        prepared = prepare(self.app, self._kind(checked.get("queue")), body, checked)
+        kind = self._kind(checked.get("queue"))
+        prepared = prepare(self.app, kind, self._encode(args, kwargs or {}), checked)
         return submit(prepared, f"{self.name}.apply_async()")
 
     async def aapply_async(
@@ -147,8 +152,8 @@ class Task(Generic[P, R]):
     ) -> AsyncResult[R]:
         """Same as ``apply_async``, waiting without blocking the running loop."""
         checked = checked_options(options, f"{self.name}.aapply_async()")
-        body = self._encode(args, kwargs or {})
-        prepared = prepare(self.app, self._kind(checked.get("queue")), body, checked)
+        kind = self._kind(checked.get("queue"))
+        prepared = prepare(self.app, kind, self._encode(args, kwargs or {}), checked)
         return await submit_async(self.app, prepared)
 
     def delay_many(self, calls: Iterable[CallArguments]) -> ResultSet[R]:
@@ -172,10 +177,7 @@ class Task(Generic[P, R]):
         return Batches(self.app, self._kind(None), self._signature or self._sign(), calls)
 
     def _encode(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> bytes:
-        if isinstance(args, (str, bytes)) or not isinstance(args, Sequence):
-            raise TypeError(f"{self.name}: args is a tuple or list, not {type(args).__name__}")
-        if not isinstance(kwargs, Mapping):
-            raise TypeError(f"{self.name}: kwargs is a dict, not {type(kwargs).__name__}")
+        check_arguments(args, kwargs, self.name)
         signature = self._signature or self._sign()
         signature.match(*args, **kwargs)
         return self.app.encode_arguments(args, kwargs, signature.names)
@@ -218,7 +220,10 @@ class Task(Generic[P, R]):
         kind = self._kinds.get(queue)
         if kind is None:
             name = self.app.queue_name(queue or self.queue)
-            kind = Kind(self.app.name, self.name, self.signature_digest, name)
+            kind = Kind(
+                self.app.name, self.name, self.signature_digest, name,
+                (("sig", self.signature_text),),
+            )  # fmt: skip
             self._kinds[queue] = kind
         return kind
 

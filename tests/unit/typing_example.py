@@ -1,0 +1,85 @@
+"""What type checkers make of tasks; checked by test_typing.py, never run.
+
+Lines with ``type: ignore`` must be rejected for the reason given there (an ignore that is
+not needed is an error), all others accepted.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Coroutine
+from typing import Any, assert_type
+
+from zmqtasks import App, AsyncResult, ResultSet, Task, shared_task
+
+app = App("shop", mesh="garden")
+
+
+@app.task
+def add(x: int, y: int = 0) -> int:
+    return x + y
+
+
+@app.task(bind=True, queue="slow")
+def bound(self: Task[Any, Any], name: str) -> list[str]:
+    return [self.name, name]
+
+
+@app.task(name="other", attributes={"limit": 3})
+def keyword_only(*, flag: bool) -> str:
+    return str(flag)
+
+
+@app.task
+async def later(x: float) -> float:
+    return x
+
+
+@shared_task
+def shared(x: str) -> bytes:
+    return x.encode()
+
+
+assert_type(add(1, 2), int)
+assert_type(add.delay(1, y=2), AsyncResult[int])
+assert_type(add.delay(1).get(timeout=5), int)
+assert_type(add.apply_async((1,), {"y": 2}, queue="fast", require_worker=2.0), AsyncResult[int])
+assert_type(add.delay_many([(1, 2), (3, 4)]), ResultSet[int])
+assert_type(add.delay_many({"x": i} for i in range(3)).get(), list[int])
+assert_type(add.delay_many([(1,)])[0].get(), int)
+assert_type(bound.delay("a").get(), list[str])
+assert_type(bound("a"), list[str])
+assert_type(keyword_only.delay(flag=True).get(), str)
+assert_type(later.delay(1.5).get(), float)
+made: Coroutine[Any, Any, float] = later(1.5)
+assert_type(shared.delay("x").get(), bytes)
+assert_type(app.send_task("x", (1,)).get(), Any)
+for handle in add.delay_many([(1,)]):
+    assert_type(handle, AsyncResult[int])
+for position, handle in add.delay_many([(1,)]).as_completed():
+    assert_type(position, int)
+    assert_type(handle.get(), int)
+
+
+async def coroutine() -> None:
+    assert_type(await add.delay(1), int)
+    assert_type(await (await add.adelay(1, 2)), int)
+    assert_type(await add.delay(1).aget(timeout=5), int)
+    assert_type(await (await add.adelay_many([(1,)])), list[int])
+    await add.adelay("x")  # type: ignore[arg-type]
+
+
+add.delay("x")  # type: ignore[arg-type]
+add.delay(1, z=1)  # type: ignore[call-arg]
+add.delay()  # type: ignore[call-arg]
+add(x="1")  # type: ignore[arg-type]
+bound.delay()  # type: ignore[call-arg]
+bound.delay(1)  # type: ignore[arg-type]
+keyword_only.delay(True)  # type: ignore[call-arg]
+shared.delay(1)  # type: ignore[arg-type]
+add.apply_async((1,), quee="x")  # type: ignore[call-arg]
+add.apply_async((1,), countdown=3)  # type: ignore[call-arg]
+add.apply_async((1,), delivery="exactly_once")  # type: ignore[arg-type]
+add.delay_many([1, 2])  # type: ignore[list-item]
+number: str = add.delay(1).get()  # type: ignore[assignment]
+
+app.task(quee="x")  # type: ignore[call-overload]
