@@ -35,6 +35,15 @@ def generate() -> str:
     return _z85_encode(os.urandom(KEY_BYTES))
 
 
+def mesh_key(key_file: str) -> str | None:
+    """The key that the setting ``key_file`` leads to, None where there is to be none.
+
+    Raises:
+        KeyUnusable: see :func:`read_key`.
+    """
+    return None if key_file in ("", NO_KEY) else read_key(key_file)
+
+
 def read_key(path: str | Path) -> str:
     """The key in a file.
 

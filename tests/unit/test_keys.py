@@ -166,6 +166,12 @@ def test_blanks_around_the_key_do_not_matter(tmp_path: Path, content: str) -> No
     assert keys.read_key(_write(tmp_path / "mesh.key", content.encode())) == KEY
 
 
+def test_setting_can_ask_for_no_key(tmp_path: Path) -> None:
+    assert keys.mesh_key("") is None
+    assert keys.mesh_key(keys.NO_KEY) is None
+    assert keys.mesh_key(str(_write(tmp_path / "mesh.key", KEY.encode()))) == KEY
+
+
 def test_fingerprint_is_stable_and_gives_nothing_away() -> None:
     # Announced by every node: a change would split meshes during an upgrade.
     assert keys.fingerprint(KEY) == "896253703436f950"

@@ -53,7 +53,7 @@ class Client:
     def __init__(self, settings: NodeSettings) -> None:
         self.settings = settings
         self._pid = os.getpid()
-        mesh_key = keys.read_key(settings.key_file) if settings.key_file else None
+        mesh_key = keys.mesh_key(settings.key_file)
         part = Part(
             roles=("producer",),
             dial_roles=DIAL_ROLES,

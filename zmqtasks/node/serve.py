@@ -48,7 +48,7 @@ class Node:
     def __init__(self, settings: NodeSettings, pool: Pool | None, slots: int) -> None:
         self.settings = settings
         self.pool = pool
-        mesh_key = keys.read_key(settings.key_file) if settings.key_file else None
+        mesh_key = keys.mesh_key(settings.key_file)
         is_store = "store" in settings.roles
         self.part = Part(
             roles=settings.roles,
