@@ -1,0 +1,96 @@
+"""``python -m tests.simulation``: run simulated worlds.
+
+::
+
+    python -m tests.simulation --seed 4711          one world, a line for each event
+    python -m tests.simulation --seeds 0:1000       many, quietly
+    python -m tests.simulation --shrink 4711        which fault classes does it need to fail?
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+import traceback
+from collections import Counter
+
+from tests.simulation.faults import CLASSES
+from tests.simulation.world import World
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m tests.simulation", description=__doc__)
+    parser.add_argument("--seed", type=int, help="replay one world")
+    parser.add_argument("--seeds", help="run the worlds A:B")
+    parser.add_argument("--shrink", type=int, help="smallest set of faults that still fails")
+    parser.add_argument("--off", default="", help="fault classes to leave out, with commas")
+    parser.add_argument("--quiet", action="store_true", help="no line for each event")
+    args = parser.parse_args()
+    off = [name for name in args.off.split(",") if name]
+    if args.shrink is not None:
+        return _shrink(args.shrink)
+    if args.seeds:
+        first, last = args.seeds.split(":")
+        return _many(range(int(first or 0), int(last)), off)
+    return _one(args.seed or 0, off, quiet=args.quiet)
+
+
+def _one(seed: int, off: list[str], *, quiet: bool) -> int:
+    world = World(seed, off, None if quiet else print)
+    failure = _failure(world)
+    print(f"seed {seed}: {world.events_count} events, {world.now} ms, hash {world.digest:08x}")
+    print("faults:", ", ".join(f"{name} {n}" for name, n in sorted(world.faults.fired.items())))
+    if failure:
+        print(failure)
+    return 1 if failure else 0
+
+
+def _failure(world: World) -> str:
+    try:
+        world.run()
+    except Exception:
+        return traceback.format_exc()
+    return ""
+
+
+def _many(seeds: range, off: list[str]) -> int:
+    fired: Counter[str] = Counter()
+    failed: list[int] = []
+    events = virtual_ms = 0
+    start_s = time.perf_counter()
+    for seed in seeds:
+        world = World(seed, off)
+        failure = _failure(world)
+        if failure:
+            failed.append(seed)
+            print(f"seed {seed}: {failure.strip().splitlines()[-1]}", flush=True)
+        fired += world.faults.fired
+        events += world.events_count
+        virtual_ms += world.now
+    took_s = time.perf_counter() - start_s
+    print(
+        f"{len(seeds)} worlds, {events} events, {virtual_ms / 1000:.0f} s of virtual time in "
+        f"{took_s:.1f} s; {len(failed)} failed: {failed}"
+    )
+    for name in CLASSES:
+        print(f"  {name}: {fired[name]}")
+    return 1 if failed else 0
+
+
+def _shrink(seed: int) -> int:
+    off: list[str] = []
+    if not _failure(World(seed)):
+        print(f"seed {seed} does not fail")
+        return 0
+    for name in CLASSES:
+        if _failure(World(seed, [*off, name])):
+            off.append(name)
+    needed = [name for name in CLASSES if name not in off]
+    print(f"seed {seed} still fails with {needed or 'no faults at all'} (--off {','.join(off)})")
+    print(_failure(World(seed, off)))
+    return 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,59 @@
+"""What goes wrong in a simulated world, and how often.
+
+Every rate is drawn per seed and each class of faults is off in half of the worlds, so that
+rare mixes occur (TigerBeetle's "swarm testing").
+"""
+
+from __future__ import annotations
+
+import random
+from collections import Counter
+from collections.abc import Collection
+
+#: Classes of faults and what a world counts when one strikes.
+CLASSES = (
+    "disconnect",  # a connection drops with all that was in its pipes, and comes back
+    "partition",  # like it, but two processes cannot reach each other for seconds
+    "duplicate",  # a frame arrives twice, the second time late
+    "delay",  # frames of one connection take up to a second, in order
+    "crash",  # a worker process ends with everything in it, another one starts
+    "child",  # a pool process dies
+    "pause",  # a loop makes no turns while its connections stay up
+    "freeze",  # a whole process stops; its connections drop after the ZMTP timeout
+    "silence",  # nothing arrives in one direction
+    "candidates",  # discovery repeats itself, comes late, or tells of the dead
+    "pubdrop",  # PUB drops messages, SUB connections break
+    "slowstore",  # commits take seconds
+    "foreign",  # something else listens where a worker was
+    "gone_untold",  # nobody hears from the kernel that a process ended
+)
+
+
+class Faults:
+    """The rates of one world.
+
+    Args:
+        rng: drawn from in an order that does not depend on what is switched off.
+        off: classes that must stay off (to find the smallest set that still fails).
+    """
+
+    def __init__(self, rng: random.Random, off: Collection[str] = ()) -> None:
+        drawn = {name: (rng.random() < 0.5, rng.random()) for name in CLASSES}
+        #: {class: intensity 0..1}, the classes that are on.
+        self.on = {
+            name: 0.05 + 0.95 * rate
+            for name, (is_on, rate) in drawn.items()
+            if is_on and name not in off
+        }
+        self.fired: Counter[str] = Counter()
+
+    def heal(self) -> None:
+        """No more faults from now on."""
+        self.on = {}
+
+    def count(self, name: str) -> None:
+        self.fired[name] += 1
+
+    def rate(self, name: str, most: float) -> float:
+        """The probability of this class's fault, at most ``most``; 0 when it is off."""
+        return self.on.get(name, 0.0) * most

@@ -1,0 +1,278 @@
+"""What must hold in every simulated world.
+
+The ledger knows the truth: what was submitted, what really started where, what each
+caller was told. ``check_node`` looks into one node after each of its turns, ``check_end``
+at the whole world when it has come to rest.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
+
+from tests.simulation.tasks import Spec, offspring, value_of
+from zmqtasks.core import effects as fx
+from zmqtasks.core.calls import Call
+from zmqtasks.core.intake import HeldTask
+from zmqtasks.core.link import LinkState
+from zmqtasks.core.links import LinkId
+from zmqtasks.core.membership import Delivered, Membership, Timers
+from zmqtasks.core.rows import OutcomeRow, final_row
+from zmqtasks.limits import STRIKES_MAX
+from zmqtasks.wire import codec
+from zmqtasks.wire.messages import Bye, Heartbeat, Hello, Message, Outcome, Status, TaskState, Verdict
+
+if TYPE_CHECKING:
+    from tests.simulation.process import Process
+    from tests.simulation.world import World
+
+#: Sender, receiver and the pair of sessions: one numbered stream.
+Stream = tuple[bytes, bytes, int, int]
+
+
+class CheckedMembership(Membership):
+    """Compares what each stream delivers with what was put into it."""
+
+    def __init__(
+        self, hello: Hello, mesh_name: str, fingerprint: str, dial_roles: frozenset[str],
+        timers: Timers, now_ms: int, ledger: Ledger,
+    ) -> None:  # fmt: skip
+        super().__init__(hello, mesh_name, fingerprint, dial_roles, timers, now_ms)
+        self._ledger = ledger
+        self._own = b"n" + hello.node + hello.epoch.to_bytes(4, "big")
+
+    def send(self, link_id: LinkId, message: Message) -> bool:
+        sent = super().send(link_id, message)
+        if sent:
+            link = self.links[link_id]
+            stream = (self._own, link_id.peer, link.session, link.peer_session)
+            body = link.unacked[-1][1][0][codec.HEADER_BYTES :]
+            self._ledger.sent.setdefault(stream, []).append(zlib.crc32(body))
+        return sent
+
+    def frames_received(
+        self, link_id: LinkId, frames: list[bytes], address: str, now_ms: int
+    ) -> None:
+        events = self.events
+        before = len(events)
+        super().frames_received(link_id, frames, address, now_ms)
+        assert events is self.events
+        for event in events[before:]:
+            if not isinstance(event, Delivered) or isinstance(event.message, Heartbeat):
+                continue
+            link = self.links[link_id]
+            stream = (link_id.peer, self._own, link.peer_session, link.session)
+            position = self._ledger.delivered.get(stream, 0)
+            self._ledger.delivered[stream] = position + 1
+            sent = self._ledger.sent.get(stream, [])
+            assert position < len(sent), f"{link_id}: more was delivered than sent"
+            body = zlib.crc32(frames[0][codec.HEADER_BYTES :])
+            assert sent[position] == body, f"{link_id}: lost, repeated or out of order"
+
+
+class Ledger:
+    """The truth of one world."""
+
+    def __init__(self, world: World) -> None:
+        self.world = world
+        self.specs: dict[bytes, Spec] = {}
+        #: {task id: its owner}, of tasks that certainly are owned.
+        self.owners: dict[bytes, Process] = {}
+        #: {task id: what its caller was told}.
+        self.outcomes: dict[bytes, Outcome] = {}
+        #: All attempts that started, and what a child of theirs or their worker did: died.
+        self.starts: dict[tuple[bytes, int], Process] = {}
+        self.strikes: dict[bytes, set[int]] = {}
+        self.submit_failed: set[bytes] = set()
+        #: {(process name, token): ids not told of}, and what was told.
+        self.watched: dict[tuple[str, int], dict[bytes, None]] = {}
+        self.sent: dict[Stream, list[int]] = {}
+        self.delivered: dict[Stream, int] = {}
+
+    # --- tasks --------------------------------------------------------------------------
+
+    def submitted(self, owner: Process, specs: list[Spec]) -> list[Call]:
+        for spec in specs:
+            self.specs[spec.id] = spec
+            self.owners[spec.id] = owner
+        return [Call(spec.id, spec.kind, spec.body, None) for spec in specs]
+
+    def expect(self, worker: Process, child: Spec) -> None:
+        """A running task submits this one; whether it is owned will be seen."""
+        self.specs[child.id] = child
+
+    def accepted(self, task_id: bytes) -> None:
+        """The parent was told that its child is owned: so it must settle."""
+        owner = self.world.by_node[task_id[:8]]
+        self.owners[task_id] = owner
+
+    def handed(self, worker: Process, tasks: Sequence[HeldTask]) -> None:
+        """A worker hands these to a slot: nobody may have given them up before."""
+        for task in tasks:
+            owner = self.world.by_node[task.id[:8]].node.dispatcher
+            assert owner is not None
+            owned = owner.tasks.get(task.id)
+            assert owned is not None, f"{worker.name} starts a task that has settled"
+            assert owned.attempt == task.attempt, (
+                f"{worker.name} starts attempt {task.attempt}, its owner is at {owned.attempt}"
+            )
+            assert task.body == self.specs[task.id].body
+
+    def started(self, worker: Process, task: HeldTask) -> Spec:
+        key = (task.id, task.attempt)
+        assert key not in self.starts, f"attempt {task.attempt} of {task.id.hex()} starts twice"
+        self.starts[key] = worker
+        return self.specs[task.id]
+
+    def child_died(self, queue: Iterable[HeldTask]) -> None:
+        for task in list(queue)[:1]:
+            self.strikes.setdefault(task.id, set()).add(task.attempt)
+
+    def settled(self, owner: Process, outcomes: Sequence[Outcome]) -> None:
+        for outcome in outcomes:
+            spec = self.specs[outcome.id]
+            assert outcome.id not in self.outcomes, f"{outcome.id.hex()} settles twice"
+            assert self.world.by_node[outcome.id[:8]] is owner
+            self.owners.setdefault(outcome.id, owner)
+            self.outcomes[outcome.id] = outcome
+            if outcome.status == Status.DEAD:
+                self._check_dead(spec)
+                continue
+            if spec.deed == "spawn" and outcome.status == Status.FAILURE:
+                continue  # its owner could not be reached
+            expected = value_of(spec)
+            assert (outcome.status, outcome.body) == expected, f"wrong value of {spec}"
+            assert (outcome.id, outcome.attempt) in self.starts
+
+    def _check_dead(self, spec: Spec) -> None:
+        """Only attempts that ran count, and only when their child or worker was lost."""
+        ran = [attempt for task_id, attempt in self.starts if task_id == spec.id]
+        assert len(ran) >= STRIKES_MAX, f"{spec} is dead after {len(ran)} starts"
+
+    # --- stores and watchers ------------------------------------------------------------
+
+    def stored(self, store: Process, row: OutcomeRow) -> None:
+        """A store calls this row final."""
+        outcome = self.outcomes.get(row.task_id)
+        assert outcome is not None, "a store has as settled what no owner settled"
+        assert (row.status, row.body, row.attempt) == (
+            outcome.status, outcome.body, outcome.attempt
+        ), f"the store's final value of {self.specs[row.task_id]} is not the caller's"  # fmt: skip
+
+    def asked(self, watcher: Process, token: int, ids: list[bytes]) -> None:
+        self.watched[watcher.name, token] = dict.fromkeys(ids)
+
+    def told(self, watcher: Process, effect: fx.QuestionAnswered) -> None:
+        waiting = self.watched[watcher.name, effect.token]
+        for state in effect.states:
+            assert state.state == TaskState.SETTLED, f"a watcher is told {state.state}"
+            settled = self.outcomes.get(state.id)
+            assert state.outcome is not None
+            assert settled is not None, "a watcher is told of what has not settled"
+            assert (state.outcome.status, state.outcome.body) == (settled.status, settled.body)
+            waiting.pop(state.id, None)
+
+
+def check_node(process: Process) -> None:
+    """Cheap checks of one node, after each of its turns."""
+    node = process.node
+    dispatcher, intake = node.dispatcher, node.intake
+    if dispatcher is not None:
+        held = 0
+        for worker in dispatcher.workers.values():
+            assert worker.sent <= worker.limit, "more tasks sent than the credit allows"
+            held += len(worker.held)
+        ready = sum(len(lane.ready) for lane in dispatcher.lanes.values())
+        assert held + ready == len(dispatcher.tasks), "open tasks are not ready or held"
+    if intake is not None:
+        for giver in intake.givers.values():
+            assert giver.received <= giver.told, "more tasks received than credit granted"
+            assert giver.finished <= giver.received, "more tasks finished than received"
+        for slot in intake.slots.values():
+            assert len(slot.pending) <= 256
+            if any(task.attempt > 1 for task in slot.pending):
+                assert len(slot.pending) == 1, "a redelivered task shares its slot"
+        assert intake.held_bytes >= 0
+
+
+def unrest(world: World) -> str:
+    """Why the world has not come to rest, "" when it has: all settled, stored and linked."""
+    ledger = world.ledger
+    for task_id in ledger.owners:
+        if task_id not in ledger.outcomes:
+            return f"{ledger.specs[task_id]} has not settled"
+    for (name, _), waiting in ledger.watched.items():
+        if waiting:
+            return f"{name} was not told of {len(waiting)} tasks that it watches"
+    return _unstored(world) or _unlinked(world)
+
+
+def _unstored(world: World) -> str:
+    for process in world.alive():
+        if process.store is None:
+            continue
+        from tests.simulation.process import run
+
+        rows = run(process.store.get_batch(list(world.ledger.outcomes)))
+        for task_id, outcome in world.ledger.outcomes.items():
+            row = final_row(rows.get(task_id, []))
+            if row is None or row.verdict != Verdict.SETTLED:
+                return f"{process.name} lacks the outcome of {world.ledger.specs[task_id]}"
+            assert (row.status, row.body) == (outcome.status, outcome.body)
+    return ""
+
+
+def _unlinked(world: World) -> str:
+    alive = world.alive()
+    for process in alive:
+        node = process.node
+        for link in node.membership.links.values():
+            peer = world.by_routing_id.get(link.id.peer)
+            if peer is None or not peer.alive:
+                return f"{process.name} has a link to a dead process"
+            if link.state is not LinkState.UP:
+                return f"{process.name} - {peer.name} is {link.state.value}"
+            other = peer.node.membership.links.get(
+                LinkId("out" if link.id.side == "in" else "in", process.routing_id)
+            )
+            if other is None or (other.session, other.peer_session) != (
+                link.peer_session, link.session
+            ):  # fmt: skip
+                return f"{process.name} - {peer.name}: sessions differ"
+            if len(link.unacked) > 32:
+                return f"{process.name} - {peer.name}: {len(link.unacked)} not acknowledged"
+        for other in alive:
+            if other is not process and not process.plan.dial_roles.isdisjoint(other.plan.roles):
+                if LinkId("out", other.routing_id) not in node.membership.links:
+                    return f"{process.name} has no link to {other.name}"
+        if any(node.log.undecided.values()):
+            return f"{process.name} has outcomes without a verdict"
+    return ""
+
+
+def check_end(world: World) -> None:
+    """Once more over everything, at rest."""
+    ledger = world.ledger
+    for process in world.alive():
+        dispatcher = process.node.dispatcher
+        if dispatcher is None:
+            continue
+        assert not dispatcher.tasks
+        assert dispatcher.open_bytes == 0
+        settled = [o for task_id, o in ledger.outcomes.items() if ledger.owners[task_id] is process]
+        again = sum(outcome.attempt - 1 for outcome in settled)
+        dead = sum(outcome.status == Status.DEAD for outcome in settled)
+        assert again == dispatcher.redelivered_count + dead, "attempts do not grow by one"
+    for process in world.alive():
+        intake = process.node.intake
+        if intake is not None:
+            assert not intake.queue
+            if not intake.running_count:
+                assert intake.held_bytes == 0
+    for spec in list(ledger.specs.values()):
+        if spec.deed == "kill" and spec.id in ledger.outcomes:
+            assert ledger.outcomes[spec.id].status == Status.DEAD
+
+
+__all__ = ["Bye", "CheckedMembership", "Ledger", "check_end", "check_node", "offspring", "unrest"]

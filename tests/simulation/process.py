@@ -1,0 +1,436 @@
+"""One simulated process: a real ``MeshNode`` whose effects end in the simulated world."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Coroutine
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+
+from tests.simulation.invariants import CheckedMembership, check_node
+from tests.simulation.network import ZMTP_TIMEOUT_MS
+from tests.simulation.tasks import Spec, catalog, offspring, value_of
+from zmqtasks.core import effects as fx
+from zmqtasks.core.dispatcher import Dispatcher
+from zmqtasks.core.intake import HeldTask, Intake, SlotOutcome
+from zmqtasks.core.links import Candidate, LinkId
+from zmqtasks.core.membership import Timers
+from zmqtasks.core.mesh import RESULTS_TOPIC, MeshNode
+from zmqtasks.core.resultreader import ResultReader
+from zmqtasks.core.rows import final_row
+from zmqtasks.ids import routing_id, task_id_maker
+from zmqtasks.stores.memory import MemoryStore
+from zmqtasks.wire import codec
+from zmqtasks.wire.messages import (
+    Hello,
+    Kind,
+    Status,
+    Submit,
+    TaskRecord,
+    Verdict,
+)
+
+if TYPE_CHECKING:
+    from tests.simulation.network import Connection
+    from tests.simulation.world import World
+
+T = TypeVar("T")
+MESH = b"simulate"
+TIMERS = Timers(1_000, 3_000, 3_000, 4_000, 60_000)
+#: Results above this are fetched by position, so that worlds of small tasks do it too.
+INLINE_BYTES = 64
+#: A child reports what it finished when this much time has passed, milliseconds.
+_FLUSH_MS = 1
+
+
+class Plan(NamedTuple):
+    """What a process is; a restarted one is made from the same plan."""
+
+    role: str
+    roles: tuple[str, ...]
+    dial_roles: frozenset[str]
+    kinds: tuple[Kind, ...] = ()
+    slots: int = 0
+
+
+class Slot:
+    """A pool process."""
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+        self.alive = True
+        self.queue: deque[HeldTask] = deque()
+        self.done: list[SlotOutcome] = []
+        self.done_since_ms = 0
+        #: The answer that a "spawn" task waits for, None while none does.
+        self.request = 0
+
+
+class Process:
+    """One incarnation of a node.
+
+    Args:
+        plan: what it is.
+        name: unique in its world.
+        node, epoch: its identity.
+        endpoint: where its R_in listens.
+    """
+
+    def __init__(
+        self, world: World, plan: Plan, name: str, node: bytes, epoch: int, endpoint: str
+    ) -> None:
+        self.world = world
+        self.plan = plan
+        self.name = name
+        self.routing_id = routing_id(node, epoch)
+        self.endpoint = endpoint
+        self.alive = True
+        self.new_task_id = task_id_maker(node, epoch)
+        self.paused_until_ms = 0
+        # --- connections, see Network ---
+        self.connected: dict[str, Connection] = {}
+        self.out: dict[bytes, Connection] = {}
+        self.inn: dict[bytes, Connection] = {}
+        self.dialled_at: dict[bytes, str] = {}
+        self.node_at: dict[str, bytes] = {}
+        self.subscribers: list[Process] = []
+        self.subscribed: dict[bytes, Process] = {}
+        # --- turns ---
+        self._inbox: list[tuple[Callable[..., None], tuple[Any, ...]]] = []
+        self._turn_planned = False
+        self._deadline_ms = 0
+        self._wake_ms = -1
+        self._spins = 0
+        # --- machines ---
+        self.hello = Hello(
+            node, epoch, 0, 0, 0, MESH, 1, 1, [], name, list(plan.roles), b"host", 1,
+            [endpoint], [endpoint + "p"], [], plan.slots,
+            sorted({kind.queue for kind in plan.kinds}), catalog(plan.kinds), {},
+        )  # fmt: skip
+        membership = CheckedMembership(
+            self.hello, "sim", "", plan.dial_roles, TIMERS, world.now, world.ledger
+        )
+        self.store = MemoryStore(wall_ms=lambda: world.now) if "store" in plan.roles else None
+        self.node = MeshNode(
+            membership,
+            dispatcher=Dispatcher(10_000, 1 << 30) if "producer" in plan.roles else None,
+            intake=(
+                Intake(self.hello.queues, self.hello.catalog, plan.slots) if plan.slots else None
+            ),
+            reader=ResultReader() if self.store is not None else None,
+            inline_bytes_max=INLINE_BYTES,
+            grace_ms=100,
+        )
+        self.slots: dict[int, Slot] = {}
+        self._requests = 0
+        self._commits_ms = 0
+        self._performers: dict[type, Callable[[Any], None]] = {
+            fx.Transmit: self._transmit,
+            fx.Dial: lambda e: world.network.dial(self, e.candidate),
+            fx.Hangup: self._hang_up,
+            fx.CheckGone: self._check_gone,
+            fx.Subscribe: self._subscribe,
+            fx.Unsubscribe: self._unsubscribe,
+            fx.Publish: lambda e: world.network.publish(self, e.topic, e.message),
+            fx.RunInSlot: self._run_in_slot,
+            fx.AnswerSlot: self._answer_slot,
+            fx.TasksSettled: lambda e: world.ledger.settled(self, e.outcomes),
+            fx.QuestionAnswered: lambda e: world.ledger.told(self, e),
+            fx.RoomFreed: lambda e: None,
+            fx.StoreRows: self._store_rows,
+            fx.AskStore: self._ask_store,
+            fx.Note: self._note,
+        }
+        for number in range(plan.slots):
+            world.after(world.rng.randint(0, 50), self._slot_up, number)
+        self._plan_wake(world.now)
+
+    # --- turns --------------------------------------------------------------------------
+
+    def deliver(self, function: Callable[..., None], *args: Any) -> None:
+        """Something came in; the next turn works on it."""
+        if not self.alive:
+            return
+        self._inbox.append((function, args))
+        self._plan_turn()
+
+    def _plan_turn(self) -> None:
+        if not self._turn_planned:
+            self._turn_planned = True
+            self.world.at(max(self.world.now, self.paused_until_ms), self._turn)
+
+    def pause(self, duration_ms: int) -> None:
+        """No turns for a while (the loop is stuck, libzmq's thread is not)."""
+        self.paused_until_ms = max(self.paused_until_ms, self.world.now + duration_ms)
+
+    def _plan_wake(self, at_ms: int) -> None:
+        if not self.world.now < self._wake_ms <= at_ms:
+            self._wake_ms = at_ms
+            self.world.at(at_ms, self._wake, at_ms)
+
+    def _wake(self, at_ms: int) -> None:
+        if self.alive and at_ms == self._wake_ms:
+            self._plan_turn()
+
+    def _turn(self) -> None:
+        """Drain, tick, let the machines work, carry out: as ``node.runtime`` does."""
+        now = self.world.now
+        if self.alive and now < self.paused_until_ms:
+            self.world.at(self.paused_until_ms, self._turn)
+            return
+        self._turn_planned = False
+        if not self.alive:
+            return
+        inbox, self._inbox = self._inbox, []
+        for function, args in inbox:
+            function(*args)
+        if now >= self._deadline_ms:
+            self.node.tick(now)
+        for _ in range(16):
+            effects = self.node.end_turn(now, now)
+            if not effects:
+                break
+            for effect in effects:
+                self.world.record(self, effect)
+                self._performers[type(effect)](effect)
+        check_node(self)
+        self._deadline_ms = self.node.next_deadline_ms()
+        self._check_spin(bool(inbox))
+        self._plan_wake(max(self._deadline_ms, now + 1))
+
+    def _check_spin(self, had_input: bool) -> None:
+        """A deadline that stays in the past would keep the loop at full load."""
+        self._spins = self._spins + 1 if self._deadline_ms <= self.world.now else 0
+        if had_input:
+            self._spins = min(self._spins, 1)
+        assert self._spins < 5, f"{self.name} spins: a deadline stays in the past"
+
+    # --- events -------------------------------------------------------------------------
+
+    def received(
+        self, token: tuple[Connection, int] | None, link: LinkId, frames: list[bytes], address: str
+    ) -> None:
+        if token is not None and token[0].generation != token[1] and token[1] & 1:
+            return  # it was in the pipe, not read yet, when the connection dropped
+        self.world.record_frames(self, link, frames)
+        self.node.membership.frames_received(link, frames, address, self.world.now)
+
+    def dialled(self, node: bytes, endpoint: str) -> None:
+        if endpoint:
+            previous = self.node_at.get(endpoint)
+            if previous is not None and previous != node:
+                self.dialled_at.pop(previous, None)
+                self.world.network.disconnect(self, endpoint)
+            self.dialled_at[node] = endpoint
+            self.node_at[endpoint] = node
+            self.world.network.connect(self, endpoint)
+        self.node.membership.dialled(node, endpoint, self.world.now)
+
+    def candidate_found(self, candidate: Candidate) -> None:
+        self.node.membership.candidate_found(candidate, self.world.now)
+
+    def candidate_gone(self, node: bytes, epoch: int) -> None:
+        self.node.membership.candidate_gone(node, epoch, self.world.now)
+
+    def connection_lost(self, endpoint: str) -> None:
+        self.node.membership.connection_lost(endpoint, self.world.now)
+
+    def peer_gone(self, link: LinkId) -> None:
+        self.node.membership.peer_gone(link)
+
+    def published(self, frames: list[bytes]) -> None:
+        _, message = codec.decode(frames)
+        self.node.published(message, self.world.now, self.world.now)
+
+    def submit(self, specs: list[Spec]) -> None:
+        self.node.submit(self.world.ledger.submitted(self, specs), self.world.now)
+
+    def watch(self, ids: list[bytes]) -> None:
+        token = self.node.ask(ids, True, self.world.now)
+        self.world.ledger.asked(self, token, ids)
+
+    def turn_now(self) -> None:
+        """The loop goes on again."""
+        self._turn_planned = True
+        self._turn()
+
+    def resubscribe(self, publisher: Process) -> None:
+        """The SUB connection is back."""
+        if self.alive and publisher in self.subscribed.values():
+            self._subscribed(publisher, (RESULTS_TOPIC,))
+
+    def die(self, *, is_silent: bool) -> None:
+        """SIGKILL; ``is_silent``: with its host, so no kernel closes its connections."""
+        self.alive = False
+        self._inbox.clear()
+        for slot in self.slots.values():
+            slot.alive = False
+        self.world.network.died(self, ZMTP_TIMEOUT_MS if is_silent else 0)
+
+    # --- effects ------------------------------------------------------------------------
+
+    def _transmit(self, effect: fx.Transmit) -> None:
+        if not self.world.network.send(self, effect.link, effect.frames):
+            self.node.membership.send_failed(effect.link, self.world.now)
+
+    def _hang_up(self, effect: fx.Hangup) -> None:
+        endpoint = self.dialled_at.pop(effect.node, None)
+        if endpoint is not None and self.node_at.get(endpoint) == effect.node:
+            del self.node_at[endpoint]
+            self.world.network.disconnect(self, endpoint)
+
+    def _check_gone(self, effect: fx.CheckGone) -> None:
+        peer = self.world.by_routing_id.get(effect.link.peer)
+        is_gone = peer is None or not peer.alive
+        if is_gone and not self.world.is_silent_end(effect.link.peer):
+            self.world.after(self.world.rng.randint(1, 50), self.deliver, self.peer_gone, effect.link)
+
+    def _subscribe(self, effect: fx.Subscribe) -> None:
+        publisher = self.world.at_endpoint(effect.endpoints)
+        if publisher is None or effect.node in self.subscribed:
+            return
+        self.subscribed[effect.node] = publisher
+        wait_ms = self.world.rng.randint(1, 10)
+        self.world.after(wait_ms, self._subscribed, publisher, effect.topics)
+
+    def _subscribed(self, publisher: Process, topics: tuple[bytes, ...]) -> None:
+        if publisher.alive and self not in publisher.subscribers:
+            publisher.subscribers.append(self)
+            for topic in topics:
+                publisher.deliver(publisher.node.subscription, topic, True)
+
+    def _unsubscribe(self, effect: fx.Unsubscribe) -> None:
+        publisher = self.subscribed.pop(effect.node, None)
+        if publisher is not None and self in publisher.subscribers:
+            publisher.subscribers.remove(self)
+
+    def _note(self, effect: fx.Note) -> None:
+        assert effect.level != "error", effect.text
+
+    # --- the store ----------------------------------------------------------------------
+
+    def _store_rows(self, effect: fx.StoreRows) -> None:
+        delay_ms = self.world.rng.randint(0, 5)
+        rate = self.world.faults.rate("slowstore", 0.3)
+        if rate and self.world.rng.random() < rate:
+            self.world.faults.count("slowstore")
+            delay_ms += self.world.rng.randint(50, 2_000)
+        self._commits_ms = max(self._commits_ms, self.world.now + delay_ms)
+        self.world.at(self._commits_ms, self._committed, effect)
+
+    def _committed(self, effect: fx.StoreRows) -> None:
+        if not self.alive or self.store is None:
+            return
+        run(self.store.put_batch(effect.outcomes, effect.verdicts))
+        ids = dict.fromkeys(row.task_id for row in (*effect.outcomes, *effect.verdicts))
+        settled: list[bytes] = []
+        for task_id, rows in run(self.store.get_batch(list(ids))).items():
+            row = final_row(rows)
+            if row is not None and row.verdict == Verdict.SETTLED:
+                settled.append(task_id)
+                self.world.ledger.stored(self, row)
+        count = len(effect.outcomes) + len(effect.verdicts)
+        self.deliver(self.node.rows_stored, effect.batch, count, settled)
+
+    def _ask_store(self, effect: fx.AskStore) -> None:
+        assert self.store is not None
+        rows = run(self.store.get_batch(effect.ids))
+        self.world.after(
+            self.world.rng.randint(0, 20),
+            self.deliver, self.node.answers.store_answered, effect.token, rows,
+        )  # fmt: skip
+
+    # --- the pool -----------------------------------------------------------------------
+
+    def _slot_up(self, number: int) -> None:
+        assert self.node.intake is not None
+        if self.alive:
+            self.slots[number] = Slot(number)
+            self.deliver(self.node.intake.slot_ready, number)
+
+    def _run_in_slot(self, effect: fx.RunInSlot) -> None:
+        self.world.ledger.handed(self, effect.tasks)
+        slot = self.slots[effect.slot]
+        was_idle = not slot.queue
+        slot.queue.extend(effect.tasks)
+        if was_idle and slot.alive:
+            self._start(slot)
+
+    def _start(self, slot: Slot) -> None:
+        task = slot.queue[0]
+        spec = self.world.ledger.started(self, task)
+        if spec.deed == "spawn":
+            self.world.after(spec.run_ms // 2, self._spawn, slot, task, spec)
+        else:
+            self.world.after(spec.run_ms, self._finish, slot, task, spec, "")
+
+    def _finish(self, slot: Slot, task: HeldTask, spec: Spec, error: str) -> None:
+        if not slot.alive or not self.alive:
+            return
+        if spec.deed == "kill":
+            self.kill_slot(slot)
+            return
+        now = self.world.now
+        status, body = value_of(spec)
+        if error:
+            status, body = Status.FAILURE, error.encode()
+        slot.queue.popleft()
+        if not slot.done:
+            slot.done_since_ms = now
+        outcome = SlotOutcome(task.id, task.attempt, status, now, spec.run_ms * 1_000, body, error)
+        slot.done.append(outcome)
+        if not slot.queue or now - slot.done_since_ms >= _FLUSH_MS:
+            self._flush(slot)
+        if slot.queue:
+            self._start(slot)
+
+    def _flush(self, slot: Slot) -> None:
+        done, slot.done = slot.done, []
+        self.deliver(self._slot_done, slot.number, done)
+
+    def _slot_done(self, number: int, done: list[SlotOutcome]) -> None:
+        assert self.node.intake is not None
+        self.node.intake.slot_done(number, done, self.world.now)
+
+    def kill_slot(self, slot: Slot) -> None:
+        """The pool process is gone; the node sees the end of its stream, and starts another."""
+        assert self.node.intake is not None
+        rng = self.world.rng
+        slot.alive = False
+        self.world.ledger.child_died(slot.queue)
+        wait_ms = rng.randint(0, 20)
+        self.world.after(wait_ms, self.deliver, self.node.intake.slot_died, slot.number, "killed")
+        self.world.after(wait_ms + rng.randint(50, 300), self._slot_up, slot.number)
+
+    def _spawn(self, slot: Slot, task: HeldTask, spec: Spec) -> None:
+        if not slot.alive or not self.alive:
+            return
+        self._requests += 1
+        slot.request = self._requests
+        child = offspring(spec, task.attempt)
+        self.world.ledger.expect(self, child)
+        record = TaskRecord(0, child.id, 1, child.body, {"p": task.id})
+        message = Submit(0, task.id, [child.kind], [record])
+        self.deliver(self._slot_submits, slot.number, slot.request, task, message)
+
+    def _slot_submits(self, number: int, request: int, task: HeldTask, message: Submit) -> None:
+        assert self.node.intake is not None
+        self.node.intake.slot_submits(number, request, task.id, task.attempt, message)
+
+    def _answer_slot(self, effect: fx.AnswerSlot) -> None:
+        slot = self.slots[effect.slot]
+        if slot.alive and slot.request == effect.request and slot.queue:
+            slot.request = 0
+            task = slot.queue[0]
+            spec = self.world.ledger.specs[task.id]
+            if not effect.error:
+                self.world.ledger.accepted(offspring(spec, task.attempt).id)
+            self.world.after(spec.run_ms // 2, self._finish, slot, task, spec, effect.error)
+
+
+def run(coroutine: Coroutine[Any, Any, T]) -> T:
+    """The result of a coroutine that never waits (those of the memory store)."""
+    try:
+        coroutine.send(None)
+    except StopIteration as done:
+        return done.value  # type: ignore[no-any-return]
+    raise AssertionError("it waits")

@@ -1,0 +1,48 @@
+"""The tasks of a simulated world: what they do, how long they take, what they return."""
+
+from __future__ import annotations
+
+import zlib
+from typing import NamedTuple
+
+from zmqtasks.wire.messages import CatalogEntry, Kind, Status
+
+APP = "sim"
+QUICK = Kind(APP, "quick", "d1", "default")
+SLOW = Kind(APP, "slow", "d1", "default")
+#: Served by every second worker only.
+RARE = Kind(APP, "rare", "", "special")
+KINDS = (QUICK, SLOW, RARE)
+
+
+class Spec(NamedTuple):
+    """One task."""
+
+    id: bytes
+    kind: Kind
+    body: bytes
+    run_ms: int
+    #: "plain", "raise" (FAILURE), "kill" (its child dies of it), "spawn" (submits another).
+    deed: str
+    #: Bytes of the result.
+    size: int = 4
+
+
+def catalog(kinds: tuple[Kind, ...]) -> list[CatalogEntry]:
+    """What a worker announces that knows these kinds."""
+    return [CatalogEntry(kind.app, kind.name, "d1", "(x)") for kind in kinds]
+
+
+def value_of(spec: Spec) -> tuple[int, bytes]:
+    """Status and payload that this task must end with."""
+    digest = zlib.crc32(spec.body + b"value").to_bytes(4, "big")
+    status = Status.FAILURE if spec.deed == "raise" else Status.SUCCESS
+    return status, digest * (spec.size // 4)
+
+
+def offspring(parent: Spec, attempt: int) -> Spec:
+    """The task that an attempt of a "spawn" task submits: new for each attempt, since a
+    child process makes its ids at random."""
+    tag = zlib.crc32(parent.id + bytes([attempt])) & 0xFFFFFF | 0x800000
+    task_id = parent.id[:8] + tag.to_bytes(3, "big") + parent.id[-5:]
+    return Spec(task_id, QUICK, b"child of " + parent.body, 1, "plain")

@@ -1,0 +1,396 @@
+"""One simulated world: virtual time, processes, and the trouble that they meet.
+
+One thread, one heap of ``(t_ms, tie, action)``, one seeded random generator: the same seed
+gives the same world, event by event. First *safety*: things go wrong while tasks are
+submitted. Then *liveness*: nothing goes wrong any more, and within bounded virtual time all
+must be settled, stored and linked.
+"""
+
+from __future__ import annotations
+
+import heapq
+import random
+import zlib
+from collections.abc import Callable, Collection, Sequence
+from typing import Any
+
+from tests.simulation.faults import Faults
+from tests.simulation.invariants import Ledger, check_end, unrest
+from tests.simulation.network import ZMTP_TIMEOUT_MS, Connection, Network
+from tests.simulation.process import MESH, Plan, Process
+from tests.simulation.tasks import KINDS, QUICK, RARE, SLOW, Spec
+from zmqtasks.core import effects as fx
+from zmqtasks.core.links import Candidate, LinkId
+from zmqtasks.errors import RemoteProtocolError
+from zmqtasks.wire import codec
+from zmqtasks.wire.messages import Message
+
+#: Virtual time with faults, and at most after them.
+SAFETY_MS = 5_000
+LIVENESS_MS = 25_000
+_CHECK_MS = 250
+_CLIENT_DIALS = frozenset(("worker", "broker"))
+_STORE_DIALS = frozenset(("worker", "producer", "broker", "beat"))
+
+Trace = Callable[[str], None]
+
+
+class World:
+    """Everything that one seed stands for.
+
+    Args:
+        seed: of all randomness.
+        off: fault classes to leave out.
+        trace: called with a readable line for each event.
+    """
+
+    def __init__(
+        self, seed: int, off: Collection[str] = (), trace: Trace | None = None
+    ) -> None:
+        self.seed = seed
+        self.trace = trace
+        self.rng = random.Random(seed)
+        self.faults = Faults(random.Random(seed ^ 0x5EED), off)
+        self.now = 0
+        #: Changes with every event: equal for equal worlds.
+        self.digest = seed & 0xFFFFFFFF
+        self.events_count = 0
+        self._heap: list[tuple[int, int, Callable[..., None], tuple[Any, ...]]] = []
+        self._tie = 0
+        self.ledger = Ledger(self)
+        self.network = Network(self)
+        self.processes: list[Process] = []
+        self.by_routing_id: dict[bytes, Process] = {}
+        self.by_node: dict[bytes, Process] = {}
+        self._silent_ends: set[bytes] = set()
+        self._same_host = self.rng.random() < 0.5
+        self._populate()
+        self._plan_tasks()
+        self._plan_faults()
+
+    # --- time ---------------------------------------------------------------------------
+
+    def at(self, at_ms: int, function: Callable[..., None], *args: Any) -> None:
+        """Call back at that virtual time, after what was planned for it before."""
+        self._tie += 1
+        heapq.heappush(self._heap, (at_ms, self._tie, function, args))
+
+    def after(self, wait_ms: int, function: Callable[..., None], *args: Any) -> None:
+        self.at(self.now + wait_ms, function, *args)
+
+    def run(self) -> None:
+        """Safety, then liveness.
+
+        Raises:
+            AssertionError: an invariant does not hold.
+        """
+        self.at(SAFETY_MS, self._heal)
+        end_ms = SAFETY_MS + LIVENESS_MS
+        heap = self._heap
+        check_ms = SAFETY_MS + _CHECK_MS
+        while True:
+            self.now, _, function, args = heapq.heappop(heap)
+            function(*args)
+            self.events_count += 1
+            if heap[0][0] < check_ms:
+                continue
+            check_ms = heap[0][0] + _CHECK_MS
+            reason = unrest(self)
+            if not reason:
+                break
+            assert self.now < end_ms, f"no rest {LIVENESS_MS} ms after the last fault: {reason}"
+        check_end(self)
+
+    # --- who is there -------------------------------------------------------------------
+
+    def alive(self) -> list[Process]:
+        return [process for process in self.processes if process.alive]
+
+    def at_endpoint(self, pub_endpoints: Sequence[str]) -> Process | None:
+        """Whose PUB listens there."""
+        for endpoint in pub_endpoints:
+            process = self.network.listeners.get(endpoint[:-1])
+            if process is not None and process.alive:
+                return process
+        return None
+
+    def is_silent_end(self, routing_id: bytes) -> bool:
+        """The process is gone, but no kernel is left to tell."""
+        return routing_id in self._silent_ends
+
+    def _populate(self) -> None:
+        rng = self.rng
+        producers = rng.choices((1, 2, 3), (6, 3, 1))[0]
+        workers = rng.choices((1, 2, 3, 4, 5), (2, 4, 3, 1, 1))[0]
+        store = rng.choices(("", "own", "worker"), (35, 50, 15))[0]
+        if rng.random() < 0.5:
+            worker_dials: frozenset[str] = frozenset()
+        else:
+            worker_dials = frozenset(("producer",))  # as with static peers: links both ways
+        for number in range(producers):
+            plan = Plan(f"p{number}", ("producer",), _CLIENT_DIALS)
+            self._start(plan, rng.randint(0, 100))
+        for number in range(workers):
+            kinds = KINDS if number % 2 == 0 else (QUICK, SLOW)
+            roles: tuple[str, ...] = ("worker",)
+            dials = worker_dials
+            if store == "worker" and number == workers - 1 and number:
+                roles, dials = ("worker", "store"), _STORE_DIALS
+            plan = Plan(f"w{number}", roles, dials, kinds, rng.randint(1, 3))
+            self._start(plan, rng.randint(0, 300))
+        if store == "own":
+            self._start(Plan("s0", ("store",), _STORE_DIALS), rng.randint(0, 1_500))
+        if rng.random() < 0.3:
+            self._start(Plan("o0", ("producer",), _CLIENT_DIALS), rng.randint(0, 1_000))
+            self.at(rng.randint(1_100, SAFETY_MS), self._watch)
+
+    def _start(self, plan: Plan, wait_ms: int, last: Process | None = None) -> None:
+        self.after(wait_ms, self._started, plan, last)
+
+    def _started(self, plan: Plan, last: Process | None) -> None:
+        rng = self.rng
+        incarnation = sum(process.plan.role == plan.role for process in self.processes)
+        name = plan.role + "'" * incarnation
+        node, epoch, endpoint = rng.randbytes(8), 1, f"tcp://{name}"
+        if last is not None and rng.random() < 0.3:
+            node, epoch = last.hello.node, last.hello.epoch + 1
+        if last is not None and self.faults.rate("candidates", 1) and rng.random() < 0.3:
+            endpoint = last.endpoint  # old news of the predecessor lead here now
+        process = Process(self, plan, name, node, epoch, endpoint)
+        self.processes.append(process)
+        self.by_routing_id[process.routing_id] = process
+        self.by_node[node] = process
+        self.network.listeners[endpoint] = process
+        for other in self.alive():
+            if other is not process:
+                self._announce(process, other)
+                self._announce(other, process)
+
+    def _announce(self, subject: Process, listener: Process) -> None:
+        rng = self.rng
+        rate = self.faults.rate("candidates", 0.7)
+        wait_ms = rng.randint(0, 30)
+        if rate and rng.random() < rate:
+            self.faults.count("candidates")
+            wait_ms = rng.randint(0, 3_000)
+            for _ in range(rng.randint(0, 2)):
+                self.after(rng.randint(0, 6_000), self._tell, listener, candidate_of(subject))
+        self.after(wait_ms, self._tell, listener, candidate_of(subject))
+
+    @staticmethod
+    def _tell(listener: Process, candidate: Candidate) -> None:
+        listener.deliver(listener.candidate_found, candidate)
+
+    # --- tasks --------------------------------------------------------------------------
+
+    def _plan_tasks(self) -> None:
+        rng = self.rng
+        left = rng.randint(40, 60)
+        deeds = ["plain"] * 16 + ["raise"]
+        if rng.random() < 0.3:
+            deeds += ["spawn"] * 4
+        killers = int(rng.random() < 0.25)
+        blobs = int(rng.random() < 0.05)
+        while left > 0:
+            count = min(left, rng.choice((1, 1, 3, 12)))
+            left -= count
+            batch: list[tuple[Any, ...]] = []
+            for _ in range(count):
+                kind = rng.choices((QUICK, SLOW, RARE), (6, 2, 1))[0]
+                run_ms = rng.randint(*{"quick": (0, 3), "slow": (30, 500), "rare": (3, 50)}[kind.name])
+                deed = rng.choice(deeds)
+                size = rng.choice((4, 4, 4, 4, 128))
+                if killers:
+                    killers, deed = 0, "kill"
+                if blobs:
+                    blobs, size = 0, 70_000
+                batch.append((kind, run_ms, deed, size))
+            self.at(rng.randint(120, SAFETY_MS - 500), self._submit, rng.random(), batch)
+
+    def _submit(self, draw: float, batch: list[tuple[Any, ...]]) -> None:
+        owners = [p for p in self.processes if p.plan.role.startswith("p")]
+        owner = owners[int(draw * len(owners))]
+        specs = []
+        for kind, run_ms, deed, size in batch:
+            task_id = owner.new_task_id()
+            body = b"argument of " + task_id + (b"." * 70_000 if size > 1_000 else b"")
+            specs.append(Spec(task_id, kind, body, run_ms, deed, size))
+        owner.deliver(owner.submit, specs)
+
+    def _watch(self) -> None:
+        watcher = next(p for p in self.processes if p.plan.role == "o0")
+        ids = list(self.ledger.owners)
+        if ids:
+            watcher.deliver(watcher.watch, ids)
+
+    # --- trouble ------------------------------------------------------------------------
+
+    def _plan_faults(self) -> None:
+        rng = self.rng
+        strikes: dict[str, tuple[int, Callable[[], None]]] = {
+            "disconnect": (8, self._disconnect),
+            "partition": (3, self._partition),
+            "crash": (5, self._crash),
+            "child": (8, self._kill_child),
+            "pause": (4, self._pause),
+            "freeze": (3, self._freeze),
+            "silence": (5, self._silence),
+            "candidates": (8, self._rumour),
+            "pubdrop": (4, self._break_sub),
+        }
+        for name, (most, strike) in strikes.items():
+            rate = self.faults.rate(name, most)
+            for _ in range(rng.randint(1, max(1, round(rate))) if rate else 0):
+                self.at(rng.randint(100, SAFETY_MS - 1), strike)
+
+    def _heal(self) -> None:
+        self.faults.heal()
+        self.network.parted.clear()
+        for connection in self.network.connections:
+            connection.clogged_ms = [self.now, self.now]
+        for process in self.alive():
+            if process.paused_until_ms > self.now:
+                process.paused_until_ms = self.now
+                process.deliver(lambda: None)
+                self.at(self.now, process.turn_now)
+
+    def _connection(self) -> Connection | None:
+        up = [connection for connection in self.network.connections if connection.up]
+        return self.rng.choice(up) if up else None
+
+    def _disconnect(self) -> None:
+        connection = self._connection()
+        if connection is not None:
+            self.faults.count("disconnect")
+            self.network.drop(connection, self.rng.choice((20, 200, 1_500, 4_500)))
+
+    def _partition(self) -> None:
+        alive = self.alive()
+        if len(alive) > 1:
+            self.faults.count("partition")
+            one, other = self.rng.sample(alive, 2)
+            self.network.part(one, other, self.rng.randint(200, 6_000))
+
+    def _workers(self) -> list[Process]:
+        return [process for process in self.alive() if process.plan.slots]
+
+    def _crash(self) -> None:
+        workers = [worker for worker in self._workers() if worker.store is None]
+        if not workers:
+            return
+        worker = self.rng.choice(workers)
+        self.faults.count("crash")
+        is_silent = self.rng.random() < self.faults.rate("gone_untold", 0.7)
+        if is_silent:
+            self.faults.count("gone_untold")
+            self._silent_ends.add(worker.routing_id)
+        elif self._same_host:
+            for other in self.alive():
+                wait_ms = self.rng.randint(1, 500)
+                node, epoch = worker.hello.node, worker.hello.epoch
+                self.after(wait_ms, other.deliver, other.candidate_gone, node, epoch)
+        worker.die(is_silent=is_silent)
+        if self.rng.random() < self.faults.rate("foreign", 1):
+            self.network.listeners[worker.endpoint] = None
+        if worker.plan.role == "w0" or self.rng.random() < 0.8:
+            self._start(worker.plan, self.rng.randint(100, 2_000), worker)
+
+    def _kill_child(self) -> None:
+        workers = self._workers()
+        slots = [(w, slot) for w in workers for slot in w.slots.values() if slot.alive]
+        busy = [(w, slot) for w, slot in slots if slot.queue] or slots
+        if busy:
+            self.faults.count("child")
+            worker, slot = self.rng.choice(busy)
+            worker.kill_slot(slot)
+
+    def _pause(self) -> None:
+        alive = self.alive()
+        if alive:
+            self.faults.count("pause")
+            self.rng.choice(alive).pause(self.rng.randint(100, 6_000))
+
+    def _freeze(self) -> None:
+        """SIGSTOP or a hanging host: ZMTP's heartbeats stop as well."""
+        alive = self.alive()
+        if not alive:
+            return
+        self.faults.count("freeze")
+        process = self.rng.choice(alive)
+        duration_ms = self.rng.randint(500, 6_000)
+        process.pause(duration_ms)
+        if duration_ms > ZMTP_TIMEOUT_MS:
+            for connection in self.network.connections:
+                if process in (connection.dialler, connection.acceptor):
+                    self.after(
+                        ZMTP_TIMEOUT_MS, self.network.time_out, connection, connection.generation
+                    )
+
+    def _silence(self) -> None:
+        connection = self._connection()
+        if connection is not None:
+            self.faults.count("silence")
+            until_ms = self.now + self.rng.randint(300, 5_000)
+            self.network.clog(connection, self.rng.randint(0, 1), until_ms)
+
+    def _rumour(self) -> None:
+        """Discovery tells of anybody, dead or alive, again."""
+        if self.processes and self.alive():
+            self.faults.count("candidates")
+            subject = self.rng.choice(self.processes)
+            self._tell(self.rng.choice(self.alive()), candidate_of(subject))
+
+    def _break_sub(self) -> None:
+        """A SUB connection drops and comes back, with what was published meanwhile lost."""
+        pairs = [(p, s) for p in self.alive() for s in p.subscribers if s.alive]
+        if not pairs:
+            return
+        self.faults.count("pubdrop")
+        publisher, subscriber = self.rng.choice(pairs)
+        publisher.subscribers.remove(subscriber)
+        self.after(self.rng.randint(50, 2_000), subscriber.resubscribe, publisher)
+
+    # --- the record ---------------------------------------------------------------------
+
+    def encode(self, message: Message) -> list[bytes]:
+        return codec.encode(message)
+
+    def record(self, process: Process, effect: fx.Effect) -> None:
+        """An effect is carried out."""
+        name = type(effect).__name__
+        self.digest = zlib.crc32(name.encode(), self.digest ^ self.now)
+        if self.trace is not None and not isinstance(effect, fx.Transmit):
+            self.trace(f"{self.now:6} {process.name:4} !! {_shown(effect)}")
+
+    def record_frames(self, process: Process, link: LinkId, frames: list[bytes]) -> None:
+        """Frames come in."""
+        head = frames[0] if frames else link.peer
+        self.digest = zlib.crc32(head, self.digest ^ self.now)
+        if self.trace is None:
+            return
+        peer = self.by_routing_id.get(link.peer)
+        text = "probe"
+        if frames:
+            try:
+                header, message = codec.decode(frames)
+            except RemoteProtocolError as exc:
+                text = f"garbage: {exc}"
+            else:
+                numbers = f"{header.session}/{header.peer_session} #{header.seq} ack {header.ack}"
+                text = f"{numbers} {_shown(message)}"
+        name = peer.name if peer is not None else link.peer.hex()
+        self.trace(f"{self.now:6} {process.name:4} <- {name:4} ({link.side}) {text}")
+
+
+def candidate_of(process: Process) -> Candidate:
+    """What discovery tells of a process."""
+    hello = process.hello
+    return Candidate(
+        hello.node, hello.epoch, MESH, "sim", "", (process.endpoint,), b"host",
+        tuple(hello.roles), "local",
+    )  # fmt: skip
+
+
+def _shown(thing: object) -> str:
+    text = repr(thing)
+    return text if len(text) <= 300 else text[:297] + "..."
