@@ -27,6 +27,8 @@ _apps: WeakSet[App] = WeakSet()
 _current: App | None = None
 _installed: Gateway | None = None
 _clients: dict[NodeSettings, Gateway] = {}
+#: Clients of the process that this one was forked from; never used, never freed.
+_parents_clients: list[Gateway] = []
 
 
 def add_app(app: App) -> None:
@@ -113,6 +115,8 @@ def working_directory() -> Path:
 def _after_fork_in_child() -> None:
     global _lock
     _lock = threading.RLock()  # another thread of the parent may have held the old one
+    # Kept, since closing them would reach for sockets that belong to the parent.
+    _parents_clients.extend(_clients.values())
     _clients.clear()
     for app in list(_apps):
         app.cached_gateway = None

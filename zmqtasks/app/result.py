@@ -127,12 +127,15 @@ class AsyncResult(Generic[R]):
     async def aget(self, timeout: float | None = None, propagate: bool = True) -> R:
         """Same as ``get()`` without blocking the running asyncio loop."""
         if self._outcome is None:
+            import asyncio
+
             from zmqtasks.app.mailbox import wait_for_call
 
             self._check_wait("aget", timeout)
             self._follow()
             if not await wait_for_call(self.add_waiter, self.remove_waiter, timeout):
-                self._time_over(timeout)
+                # It asks around, which must not block the loop.
+                await asyncio.to_thread(self._time_over, timeout)
         return self._conclude(propagate)
 
     def __await__(self) -> Generator[Any, None, R]:

@@ -163,6 +163,11 @@ class ResultSet(Generic[R]):
             self._check_wait("aget")
             self._follow()
             await self._await_end(propagate, timeout)
+        if not self._enough(propagate):
+            import asyncio
+
+            # It asks around, which must not block the loop.
+            raise await asyncio.to_thread(self._time_over, timeout)
         return self._conclude(propagate, timeout)
 
     def __await__(self) -> Generator[Any, None, list[R]]:

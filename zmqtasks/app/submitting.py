@@ -11,7 +11,7 @@ from zmqtasks.app.gateway import Call, Gateway
 from zmqtasks.app.options import CallOptions, check_call_options
 from zmqtasks.app.result import AsyncResult, AtMostOnceResult
 from zmqtasks.app.resultset import ResultSet
-from zmqtasks.errors import MeshOverloaded
+from zmqtasks.errors import MeshOverloaded, SubmitRejected
 from zmqtasks.ids import parse_task_id
 from zmqtasks.wire.messages import Kind
 
@@ -190,8 +190,8 @@ class Batches:
             self.results.retract(len(batch))
             raise
 
-    def rejected(self, exc: MeshOverloaded) -> None:
-        """Say which calls were accepted before the mesh was full."""
+    def rejected(self, exc: SubmitRejected) -> None:
+        """Say which calls were accepted before this one batch was not."""
         self._note(exc)
 
     def _note(self, exc: Exception) -> None:
@@ -208,13 +208,14 @@ def submit_many(batches: Batches) -> ResultSet[Any]:
     """Submit all batches from synchronous code.
 
     Raises:
-        MeshOverloaded: no room in time; ``accepted`` has the results of earlier batches.
+        SubmitRejected: such as MeshOverloaded, when there was no room in time;
+            ``accepted`` has the results of earlier batches.
     """
     wait_s = 0 if in_running_loop() else None
     for batch in batches:
         try:
             batches.submit(batch, wait_s)
-        except MeshOverloaded as exc:
+        except SubmitRejected as exc:
             batches.rejected(exc)
             raise
     batches.results.built()
@@ -225,7 +226,7 @@ async def submit_many_async(app: App, batches: Batches) -> ResultSet[Any]:
     """Submit all batches from a coroutine, giving the loop a turn after each.
 
     Raises:
-        MeshOverloaded: see :func:`submit_many`.
+        SubmitRejected: see :func:`submit_many`.
     """
     import asyncio
 
@@ -237,7 +238,7 @@ async def submit_many_async(app: App, batches: Batches) -> ResultSet[Any]:
                 lambda batch=batch: batches.submit(batch, 0),  # type: ignore[misc]
                 app.settings.submit_timeout_s,
             )
-        except MeshOverloaded as exc:
+        except SubmitRejected as exc:
             batches.rejected(exc)
             raise
         await asyncio.sleep(0)

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import sys
 from collections import Counter, OrderedDict, deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from datetime import date, datetime, time, timedelta
 from decimal import Decimal
 from enum import Enum, Flag
@@ -171,20 +171,15 @@ def _path(cls: type) -> str:
 
 def _dataclass_state(value: object) -> dict[str, object]:
     """All fields, and what ``__post_init__`` may have added, but no cached properties."""
+    import dataclasses  # whoever has a dataclass has imported it; importing it is slow
+
     cls = type(value)
-    fields: Iterable[str] = cls.__dataclass_fields__  # type: ignore[attr-defined]
-    # Pseudo-fields (ClassVar, InitVar) are listed there too, but are no state.
-    slots = {name for name in fields if _is_field(cls, name) and hasattr(value, name)}
-    state = {name: getattr(value, name) for name in fields if name in slots}
+    names = [field.name for field in dataclasses.fields(value)]  # type: ignore[arg-type]
+    state = {name: getattr(value, name) for name in names if hasattr(value, name)}
     for name, extra in getattr(value, "__dict__", {}).items():
         if name not in state and not isinstance(getattr(cls, name, None), cached_property):
             state[name] = extra
     return state
-
-
-def _is_field(cls: type, name: str) -> bool:
-    field = cls.__dataclass_fields__[name]  # type: ignore[attr-defined]
-    return bool(field._field_type.name == "_FIELD")
 
 
 def _numpy_content(value: Any, cls: type) -> tuple[int, object]:

@@ -41,21 +41,19 @@ keywords = st.dictionaries(st.sampled_from([*"abcdefgh", "rest", "more", "other"
 
 
 @given(functions(), arguments, keywords)
-def test_the_matcher_accepts_exactly_what_binding_accepts(
+def test_the_matcher_accepts_and_refuses_what_the_function_does_in_the_same_words(
     function: Any, args: list[int], kwargs: dict[str, int]
 ) -> None:
     match = signature_of(function).match
     try:
-        inspect.signature(function).bind(*args, **kwargs)
-    except TypeError:
+        function(*args, **kwargs)
+    except TypeError as exc:
         with pytest.raises(TypeError) as ours:
             match(*args, **kwargs)
-        with pytest.raises(TypeError) as pythons:
-            function(*args, **kwargs)
-        assert str(ours.value) == str(pythons.value)
+        assert str(ours.value) == str(exc)
     else:
         match(*args, **kwargs)
-        assert function(*args, **kwargs) == "called"
+        inspect.signature(function).bind(*args, **kwargs)
 
 
 @given(functions(), functions())
