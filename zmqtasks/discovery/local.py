@@ -130,6 +130,12 @@ class LocalDirectory:
                 "ZMQTASKS_RUNTIME_DIR that this user can write"
             ) from None
 
+    def withdraw(self) -> None:
+        """Let nobody else find this node, which still runs: its lock stays."""
+        if self._lock_fd >= 0:
+            with contextlib.suppress(OSError):
+                (self._folder / f"{self._own_stem}.json").unlink(missing_ok=True)
+
     def stop(self) -> None:
         """Remove this node's entry and stop watching."""
         _live.discard(self)
@@ -184,7 +190,9 @@ class LocalDirectory:
             match = _NAME.fullmatch(name)
             if match is not None and match[3] == "lock" and mask & inotify.IN_CLOSE_WRITE:
                 self._check(self._watched[number], name.removesuffix(".lock"), _LOOK_AGAIN_COUNT)
-            elif mask & inotify.IN_Q_OVERFLOW or (match is not None and match[3] == "json"):
+            elif mask & (inotify.IN_Q_OVERFLOW | inotify.IN_DELETE) or (
+                match is not None and match[3] == "json"
+            ):
                 rescan = True
         if rescan:
             self._scan()
@@ -221,7 +229,9 @@ class LocalDirectory:
                     self._known[key] = inode
                     self._loop.call_soon(self._tell, candidate)
         for key in [key for key in self._known if key not in found]:
-            self._forget(key)
+            # A node that finishes its work before it leaves has no entry, but its lock.
+            if _is_locked(*key) is not True:
+                self._forget(key)
 
     def _entries(self, folder: Path) -> Iterator[tuple[str, int]]:
         """Stem and inode of the entries in a folder, without our own."""

@@ -119,8 +119,8 @@ class Finding:
         return self.local.is_alive(node, epoch) is False
 
     def withdraw(self) -> None:
-        """Let nobody else find this node."""
-        self.local.stop()
+        """Let nobody else find this node; to those who know it, it still lives."""
+        self.local.withdraw()
 
     def stop(self) -> None:
         """End every way of looking."""
