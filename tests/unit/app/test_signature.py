@@ -44,6 +44,8 @@ keywords = st.dictionaries(st.sampled_from([*"abcdefgh", "rest", "more", "other"
 def test_the_matcher_accepts_and_refuses_what_the_function_does_in_the_same_words(
     function: Any, args: list[int], kwargs: dict[str, int]
 ) -> None:
+    # Not compared with Signature.bind, which differs from calls for positional-only
+    # names that **more may take, and differs between versions of Python.
     match = signature_of(function).match
     refusal = ""
     try:
@@ -56,7 +58,6 @@ def test_the_matcher_accepts_and_refuses_what_the_function_does_in_the_same_word
         assert str(caught.value) == refusal
     else:
         match(*args, **kwargs)
-        inspect.signature(function).bind(*args, **kwargs)
 
 
 @given(functions(), functions())
