@@ -16,7 +16,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from zmqtasks import keys
 from zmqtasks.app.gateway import UNKNOWN_STATUS, Call, Ticket
@@ -26,6 +26,7 @@ from zmqtasks.core.fastlane import FastLane
 from zmqtasks.errors import LocalProtocolError, MeshOverloaded, NoWorkers, SubmitRejected
 from zmqtasks.ids import format_task_id, task_id_maker
 from zmqtasks.node.runtime import Part, Runtime
+from zmqtasks.node.survey import Survey
 from zmqtasks.settings import NodeSettings
 from zmqtasks.wire import codec
 from zmqtasks.wire.messages import Kind, Outcome, StateRecord, TaskState
@@ -62,7 +63,7 @@ class Client:
                 fx.TasksSettled: self._tasks_settled,
                 fx.QuestionAnswered: self._question_answered,
                 fx.RoomFreed: self._room_freed,
-                fx.ReportGot: self._report_got,
+                fx.ReportGot: lambda effect: self.survey.report_got(effect),
                 fx.LanePush: self._push_lane,
             },
         )
@@ -76,8 +77,8 @@ class Client:
         self._more_tickets: dict[bytes, list[Ticket]] = {}
         #: {token of a question: what to do with news}.
         self._questions: dict[int, Callable[[fx.QuestionAnswered], None]] = {}
-        #: {request: (answers, how many are to come, done)}.
-        self._inspections: dict[int, _Inspection] = {}
+        #: Looks at the whole mesh.
+        self.survey = Survey(self.runtime, self._on_loop)
         self._room = threading.Condition()
         self._open_count = 0
         self._open_bytes = 0
@@ -151,20 +152,6 @@ class Client:
         record = self.states([task_id], 1.0)[task_id]
         return describe_state(record)
 
-    def inspect(self, timeout_s: float) -> tuple[list[dict[str, Any]], list[str]]:
-        """Ask every linked node to describe itself.
-
-        Returns:
-            Their descriptions, and the names of those that did not answer in time.
-        """
-        done: Future[None] = Future()
-        inspection = self._on_loop(lambda: self._inspect(done))
-        try:
-            done.result(timeout_s)
-        except TimeoutError:
-            _LOG.debug("inspect: not everybody answered")
-        return inspection.answers, self._on_loop(lambda: inspection.missing(self.runtime))
-
     def _check_chosen_ids(self, calls: Sequence[Call]) -> None:
         """Ids that the caller chose may be taken by another task."""
         same = self._on_loop(lambda: [self._dispatcher.same_content(call) for call in calls])
@@ -227,7 +214,7 @@ class Client:
     def _run(self) -> None:
         try:
             self.runtime.loop.run(self._turn)
-        except BaseException as exc:
+        except BaseException as exc:  # noqa: BLE001 - told to the callers
             self._failure = exc
             _LOG.exception("the zmqtasks I/O thread of this process failed")
         finally:
@@ -342,22 +329,6 @@ class Client:
         if news is not None:
             news(effect)
 
-    # --- inspecting ---------------------------------------------------------------------
-
-    def _inspect(self, done: Future[None]) -> _Inspection:
-        request = len(self._inspections) + 1
-        links = self.runtime.mesh.inspect(request)
-        inspection = _Inspection(done, [link.peer[1:9] for link in links])
-        self._inspections[request] = inspection
-        if not links:
-            done.set_result(None)
-        return inspection
-
-    def _report_got(self, effect: fx.ReportGot) -> None:
-        inspection = self._inspections.get(effect.request)
-        if inspection is not None:
-            inspection.got(effect.link.peer[1:9], effect.data)
-
     # --- between threads ----------------------------------------------------------------
 
     def _on_loop(self, function: Callable[[], _T]) -> _T:
@@ -430,31 +401,6 @@ class _WorkerWait:
     def __init__(self, kinds: list[Kind]) -> None:
         self.kinds = kinds
         self.done: Future[None] = Future()
-
-
-class _Inspection:
-    """Answers to one round of questions."""
-
-    def __init__(self, done: Future[None], nodes: list[bytes]) -> None:
-        self.answers: list[dict[str, Any]] = []
-        self._done = done
-        self._waiting = dict.fromkeys(nodes)
-
-    def got(self, node: bytes, data: dict[str, Any]) -> None:
-        """One answer."""
-        self.answers.append(data)
-        self._waiting.pop(node, None)
-        if not self._waiting and not self._done.done():
-            self._done.set_result(None)
-
-    def missing(self, runtime: Runtime) -> list[str]:
-        """Names of nodes that have not answered."""
-        names = {
-            link.peer.node: link.peer.name
-            for link in runtime.mesh.membership.links.values()
-            if link.peer is not None
-        }
-        return [names.get(node, node.hex()) for node in self._waiting]
 
 
 def unknown_outcome(task_id: bytes) -> Outcome:

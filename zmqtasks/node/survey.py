@@ -1,0 +1,202 @@
+"""One look at the whole mesh, for `zmqtasks status` and for calls by name.
+
+The nodes that a fresh process has found say nothing yet of those it has not: on this
+host the directory is complete at once, beyond it multicast answers take their time, so
+the look ends when every known peer is linked or given up, and not before the wait that
+the caller allows for discovery.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeVar
+
+from zmqtasks import paths
+from zmqtasks.core import effects as fx
+from zmqtasks.core.link import Link
+from zmqtasks.ids import format_node
+from zmqtasks.wire.messages import Hello
+
+if TYPE_CHECKING:
+    from zmqtasks.node.runtime import Runtime
+
+_T = TypeVar("_T")
+_LOOK_EVERY_S = 0.01
+
+
+class OnLoop(Protocol):
+    """Runs a function on the loop's thread and gives what it returns."""
+
+    def __call__(self, function: Callable[[], _T], /) -> _T:
+        """See above."""
+
+
+class SeenNode(NamedTuple):
+    """A node that this process has a link to, or knows of."""
+
+    node: str
+    name: str
+    roles: tuple[str, ...]
+    #: "local", "mdns", "static" or "cache"; "dialled in" for who found us first.
+    found_by: str
+    #: "ipc" or "tcp", "" where nothing is known.
+    transport: str
+    #: Where it was dialled, "" if it dialled us.
+    address: str
+    #: Its description of itself, None if it did not answer.
+    report: dict[str, Any] | None
+    #: Why there is no answer, "" if there is one.
+    trouble: str
+
+
+class Survey:
+    """Questions to everybody and their answers; one for each client.
+
+    Methods that begin with an underscore, and ``report_got``, run on the loop's thread.
+    """
+
+    def __init__(self, runtime: Runtime, on_loop: OnLoop) -> None:
+        self._runtime = runtime
+        self._on_loop = on_loop
+        self._number = 0
+        #: {number of the request: its answers}
+        self._rounds: dict[int, _Round] = {}
+
+    # --- what others call ---------------------------------------------------------------
+
+    def settle(
+        self, wait_s: float, enough: Callable[[Sequence[Hello]], bool] | None = None
+    ) -> list[Hello]:
+        """Wait until everybody who can be found is linked.
+
+        Args:
+            wait_s: seconds at most; all of them are waited where peers beyond this host
+                may still answer.
+            enough: looks at the linked peers and says that nobody else matters.
+
+        Returns:
+            What each linked peer says of itself.
+        """
+        self._on_loop(self._want_everybody)
+        give_up = time.monotonic() + wait_s
+        while True:
+            peers = self._on_loop(self._peers)
+            if (enough is not None and enough(peers)) or time.monotonic() >= give_up:
+                return peers
+            if self._on_loop(self._is_settled):
+                return self._on_loop(self._peers)
+            time.sleep(_LOOK_EVERY_S)
+
+    def ask(self, timeout_s: float) -> list[SeenNode]:
+        """Ask every linked node to describe itself, and wait for the answers.
+
+        Returns:
+            Those, and the ones that are known but did not answer.
+        """
+        done: Future[None] = Future()
+        number = self._on_loop(lambda: self._ask(done))
+        # Those without an answer are named.
+        with contextlib.suppress(TimeoutError):
+            done.result(timeout_s)
+        return self._on_loop(lambda: self._seen(number))
+
+    def report_got(self, effect: fx.ReportGot) -> None:
+        """A node described itself."""
+        round_ = self._rounds.get(effect.request)
+        if round_ is not None:
+            round_.got(effect.link.peer[1:9], effect.data)
+
+    def looked_at(self) -> list[str]:
+        """Where peers were looked for, in words."""
+        runtime = self._runtime
+        settings = runtime.settings
+        places = [f"this host ({paths.runtime_dir(settings)})"]
+        if settings.peers:
+            places.append(f"peers {', '.join(settings.peers)}")
+        if not runtime.finding.beyond_host:
+            places.append(
+                "not beyond this host, since there is no mesh key (zmqtasks keygen makes one)"
+            )
+        elif settings.mdns:
+            places.append("the local network (multicast DNS)")
+        if runtime.fingerprint:
+            places.append(f"with mesh key {runtime.fingerprint}")
+        return places
+
+    # --- on the loop's thread -----------------------------------------------------------
+
+    def _peers(self) -> list[Hello]:
+        return [link.peer for link in self._links() if link.peer is not None]
+
+    def _want_everybody(self) -> None:
+        self._runtime.mesh.membership.want_all(self._runtime.now_ms)
+
+    def _is_settled(self) -> bool:
+        runtime = self._runtime
+        if runtime.mesh.membership.pending_dials():
+            return False
+        # Multicast answers and static peers cannot be known to be complete.
+        return not (runtime.finding.grace_ms or runtime.settings.peers)
+
+    def _links(self) -> list[Link]:
+        links: dict[bytes, Link] = {}
+        for link in self._runtime.mesh.membership.links.values():
+            # Which of two links to a node counts is the same for all that look.
+            if link.is_open and link.peer is not None and (
+                link.peer.node not in links or link.id.side == "out"
+            ):  # fmt: skip
+                links[link.peer.node] = link
+        return list(links.values())
+
+    def _ask(self, done: Future[None]) -> int:
+        self._number = number = self._number + 1
+        asked = {link.peer[1:9] for link in self._runtime.mesh.inspect(number)}
+        self._rounds[number] = _Round(done, asked)
+        if not asked:
+            done.set_result(None)
+        return number
+
+    def _seen(self, number: int) -> list[SeenNode]:
+        answers = self._rounds.pop(number).answers
+        linked = {link.peer.node: link for link in self._links() if link.peer is not None}
+        seen = [
+            _seen_link(link, answers.get(node)) for node, link in linked.items()
+        ]
+        for node, known in self._runtime.mesh.membership.candidates.items():
+            found = known.candidate
+            if node in linked or found.source == "cache":
+                continue  # the cache remembers many that are gone
+            addresses = ", ".join(found.endpoints)
+            seen.append(SeenNode(
+                format_node(node), "", found.roles, found.source, "", addresses, None,
+                f"cannot be reached at {addresses}",
+            ))  # fmt: skip
+        return seen
+
+
+class _Round:
+    """One question to everybody."""
+
+    def __init__(self, done: Future[None], asked: set[bytes]) -> None:
+        self.answers: dict[bytes, dict[str, Any]] = {}
+        self._done = done
+        self._waiting = asked
+
+    def got(self, node: bytes, data: dict[str, Any]) -> None:
+        """One answer."""
+        self.answers[node] = data
+        self._waiting.discard(node)
+        if not self._waiting and not self._done.done():
+            self._done.set_result(None)
+
+
+def _seen_link(link: Link, report: dict[str, Any] | None) -> SeenNode:
+    assert link.peer is not None
+    return SeenNode(
+        format_node(link.peer.node), link.peer.name, tuple(link.peer.roles), link.source,
+        link.endpoint.partition("://")[0], link.endpoint, report,
+        "" if report is not None else f"did not answer (its link is {link.state.value})",
+    )  # fmt: skip
