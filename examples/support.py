@@ -43,6 +43,7 @@ class PrivateMesh:
             ZMQTASKS_CACHE_DIR=f"{self._folder.name}/cache",
             ZMQTASKS_KEY_FILE="none",  # no key: the mesh stays on this host
             ZMQTASKS_MDNS="false",
+            ZMQTASKS_EXIT_WAIT_S="0",  # after the nodes nobody could finish a task
         )
         # `kill` would end this process without the clean-up below; Ctrl-C would not.
         signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))

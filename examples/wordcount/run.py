@@ -58,6 +58,7 @@ def main() -> None:
         f"{len(files):,} tasks in {seconds:.2f} s: {len(files) / seconds:,.0f} tasks/s\n"
         "same total as a count in one process; all nodes stopped cleanly",
         highlight=False,
+        soft_wrap=True,
     )
 
 
@@ -115,4 +116,7 @@ def table_of(words: Counter[str]) -> Table:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except KeyboardInterrupt:
+        sys.exit(130)
