@@ -12,10 +12,10 @@ from zmqtasks.wire.payload import decode_arguments
 #: Name of the node that this process works for, set when its program starts.
 _node_name = ""
 #: The context made last: most tasks that ask once ask again.
-_latest: Request | None = None
+_latest: TaskContext | None = None
 
 
-class Request:
+class TaskContext:
     """What a running task may know about itself.
 
     Outside of a running task (a task called as a plain function) ``called_directly`` is
@@ -29,7 +29,7 @@ class Request:
         self._arguments: tuple[list[Any], dict[str, Any]] | None = None
 
     def __repr__(self) -> str:
-        return f"<Request {self.name or 'outside of a task'} {self.id or ''}>"
+        return f"<TaskContext {self.name or 'outside of a task'} {self.id or ''}>"
 
     def belongs_to(self, run: RunTask) -> bool:
         """Whether this describes exactly that attempt."""
@@ -121,10 +121,10 @@ class Request:
 
 
 #: The context of code that runs outside of any task.
-DIRECT = Request(None)
+DIRECT = TaskContext(None)
 
 
-def current() -> Request | None:
+def current() -> TaskContext | None:
     """The context of the task that runs here, None outside of tasks."""
     global _latest
     run = running_task()
@@ -132,11 +132,11 @@ def current() -> Request | None:
         return None
     found = _latest
     if found is None or not found.belongs_to(run):
-        found = _latest = Request(run)
+        found = _latest = TaskContext(run)
     return found
 
 
-def current_request() -> Request:
+def request() -> TaskContext:
     """The same for ``self.request``, which always gives something."""
     return current() or DIRECT
 

@@ -58,6 +58,8 @@ T = TypeVar("T")
 Question = SubmitRequest | QueryRequest
 
 _READ_BYTES: Final = 64 * 1024
+#: Signals that a terminal or service manager means for the node; children ignore them.
+_NODE_SIGNALS: Final = (signal.SIGINT, signal.SIGTERM)
 #: What a task costs beside its run time when outcomes are gathered, in microseconds.
 _TASK_COST_US: Final = 4
 #: Sending this many result bytes counts as a microsecond: 256 KiB fill a batch.
@@ -349,7 +351,11 @@ def run_child(sock: socket.socket, serial: int, config: PoolConfig) -> None:
     capture = Capture(link.tell)
     if config.capture:
         capture.start_streams()
-    os.register_at_fork(after_in_child=partial(_after_fork, link, capture))
+    os.register_at_fork(
+        before=partial(signal.pthread_sigmask, signal.SIG_BLOCK, _NODE_SIGNALS),
+        after_in_parent=partial(signal.pthread_sigmask, signal.SIG_UNBLOCK, _NODE_SIGNALS),
+        after_in_child=partial(_after_fork, link, capture),
+    )
     program, ready = load_program(link, config)
     capture.end_task()
     link.tell(ready)
@@ -381,12 +387,14 @@ def _after_fork(link: ChildLink, capture: Capture) -> None:
     """In a process that a task forked (``multiprocessing``, ``os.fork``).
 
     It must hold neither the socket (the node would not see this child's end) nor the
-    signal handlers (``Process.terminate`` would do nothing).
+    signal handlers (``Process.terminate`` would do nothing, which is why these signals
+    are held back until here).
     """
     link.detach()
     capture.detach()
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, _NODE_SIGNALS)
 
 
 def end_with_group() -> NoReturn:

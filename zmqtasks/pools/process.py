@@ -240,8 +240,8 @@ class ProcessPool:
         return [child.pid for child in self._slots if child is not None and child.ready]
 
     def _kill(self, child: Child, reason: str) -> None:
-        child.kill_reason = child.kill_reason or reason
-        if self._spawner is not None:
+        if self._spawner is not None and child.serial in self._children:
+            child.kill_reason = child.kill_reason or reason
             self._spawner.kill(child.serial)
 
     # --- children ----------------------------------------------------------------------
@@ -281,9 +281,10 @@ class ProcessPool:
         for batch in batches:
             self._take(child, batch)
         if trouble:
-            # Nothing more can be said to this child: make sure that it ends.
+            # Nothing more can be said to this child: make sure that it ends. Mostly it
+            # is ending by itself, and how is worth knowing.
             child.unwatch(self._host, child.sock.fileno())
-            self._kill(child, trouble)
+            self._later(CHILD_EXIT_MS, self._kill, child, trouble)
         return more
 
     def _take(self, child: Child, batch: Sequence[FromChild]) -> None:

@@ -1,0 +1,209 @@
+"""What every pool promises; one subclass for each pool gives a ``rig``."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.unit.pools.pool_host import OWNER, Rig
+from tests.unit.pools.pool_tasks import ShopClosed
+from zmqtasks.errors import PayloadTooLarge, PayloadTypeError, SubmitRejected, TaskFailed
+from zmqtasks.ids import format_task_id, owner_of, parse_task_id
+from zmqtasks.pools.protocol import Answer, QueryRequest, SubmitRequest
+from zmqtasks.wire.messages import StateRecord, TaskState
+from zmqtasks.wire.payload import decode_arguments, decode_value
+
+#: Setting of the pools under test, so that a result over it is quickly made.
+PAYLOAD_BYTES_MAX = 4 * 1024 * 1024
+
+
+class PoolContract:
+    """Tests that need a rig with one slot or more; they use the first."""
+
+    @pytest.fixture(autouse=True)
+    def _fresh_notes(self, rig: Rig) -> None:
+        rig.host.forget()
+
+    def test_start_gives_the_tasks_of_the_application(self, rig: Rig) -> None:
+        found = {entry.name: entry for entry in rig.catalog}
+        entry = found["tests.unit.pools.pool_tasks.add"]
+        assert entry.app == "pooltest"
+        assert entry.digest
+        assert "x" in entry.signature
+
+    def test_batch_is_answered_in_order(self, rig: Rig) -> None:
+        outcomes = rig.run(*[rig.task("add", n, 1) for n in range(1000)])
+        assert [decode_value(outcome.body) for outcome in outcomes] == list(range(1, 1001))
+        assert all(outcome.error == "" for outcome in outcomes)
+        assert all(outcome.started_ms > 0 and outcome.run_us >= 0 for outcome in outcomes)
+
+    def test_batches_sent_ahead_run_one_after_the_other(self, rig: Rig) -> None:
+        batches = [[rig.task("echo", (b, n)) for n in range(5)] for b in range(40)]
+        for batch in batches:
+            rig.pool.run(0, batch)
+        sent = [task.id for batch in batches for task in batch]
+        rig.host.until(lambda: len(rig.host.outcomes) == len(sent))
+        assert [outcome.id for outcome in rig.host.outcomes] == sent
+
+    def test_arguments_and_results_above_every_buffer_pass(self, rig: Rig) -> None:
+        blob = bytes(range(256)) * 4096
+        tasks = [rig.task("echo", blob) for _ in range(6)]
+        assert all(decode_value(outcome.body) == blob for outcome in rig.run(*tasks))
+
+    def test_error_comes_as_its_own_type_with_traceback(self, rig: Rig) -> None:
+        outcome = rig.run(rig.task("fail", "until monday"))[0]
+        assert outcome.error == "ShopClosed: until monday"
+        error = rig.error("fail", "until monday")
+        assert isinstance(error, ShopClosed)
+        assert str(error) == "until monday"
+        trace = error.remote_traceback  # type: ignore[attr-defined]
+        assert "in fail" in trace
+        assert "childmain" not in trace
+
+    def test_slot_lives_on_after_an_error(self, rig: Rig) -> None:
+        rig.error("fail", "x")
+        assert rig.value("add", 1, 2) == 3
+
+    def test_system_exit_is_an_error_of_the_task(self, rig: Rig) -> None:
+        error = rig.error("leave", 3)
+        assert isinstance(error, TaskFailed)
+        assert "SystemExit" in str(error)
+        assert rig.value("add", 1, 2) == 3
+        assert rig.host.died == []
+
+    def test_wrong_arguments_are_an_error_of_the_task(self, rig: Rig) -> None:
+        assert isinstance(rig.error("add", 1), TypeError)
+
+    def test_unknown_task_is_named_with_those_known(self, rig: Rig) -> None:
+        error = rig.error("no_such_task")
+        assert "no_such_task" in str(error)
+        assert "pool_tasks.add" in str(error)
+
+    def test_unserialisable_result_names_the_path_and_type(self, rig: Rig) -> None:
+        error = rig.error("unserialisable")
+        assert isinstance(error, PayloadTypeError)
+        assert "['bad'][0]" in str(error)
+        assert "object" in str(error)
+
+    def test_result_over_the_limit_says_both_sizes(self, rig: Rig) -> None:
+        error = rig.error("big", PAYLOAD_BYTES_MAX + 1)
+        assert isinstance(error, PayloadTooLarge)
+        assert f"{PAYLOAD_BYTES_MAX:,}" in str(error)
+
+    def test_coroutine_runs_and_sees_its_own_context(self, rig: Rig) -> None:
+        first, second = rig.task("slow_add", 1, 2), rig.task("slow_add", 3, 4)
+        values = [decode_value(outcome.body) for outcome in rig.run(first, second)]
+        assert values == [(3, format_task_id(first.id)), (7, format_task_id(second.id))]
+
+    def test_context_tells_a_task_about_itself(self, rig: Rig) -> None:
+        parent, root = b"p" * 16, b"r" * 16
+        task = rig.task("about_me", attempt=2, h={"trace": "abc"}, p=parent, r=root)
+        assert decode_value(rig.run(task)[0].body) == {
+            "id": format_task_id(task.id),
+            "attempt": 2,
+            "name": task.name,
+            "queue": "default",
+            "hostname": "worker-1",
+            "headers": {"trace": "abc"},
+            "retries": 0,
+            "parent_id": format_task_id(parent),
+            "root_id": format_task_id(root),
+            "args": [],
+            "direct": False,
+        }
+
+    def test_what_a_task_writes_comes_with_its_name_and_id(self, rig: Rig) -> None:
+        task = rig.task("talk", "hello")
+        rig.run(task)
+        assert [(r.stream, r.text, r.logger) for r in rig.host.logs] == [
+            ("stdout", "hello", ""),
+            ("stderr", "hello to stderr", ""),
+            ("logging", "logged hello", "shop"),
+            ("stdout", "hello as bytes", ""),
+            ("stdout", "hello unfinished", ""),
+        ]
+        assert {(r.id, r.name) for r in rig.host.logs} == {(task.id, task.name)}
+
+    def test_silent_task_writes_nothing(self, rig: Rig) -> None:
+        rig.value("add", 1, 2)
+        assert rig.host.requests == []
+
+    def test_outcome_does_not_wait_for_the_next_task_of_its_batch(self, rig: Rig) -> None:
+        first, second = rig.task("add", 1, 2), rig.task("state_of", format_task_id(b"x" * 16))
+        rig.pool.run(0, [first, second])
+        rig.host.until(lambda: rig.host.outcomes)
+        assert [outcome.id for outcome in rig.host.outcomes] == [first.id]
+        # Only now can the second one end.
+        query = rig.request(QueryRequest)
+        rig.answer(Answer(request=query.request, error=""))
+        rig.host.until(lambda: len(rig.host.outcomes) == 2)
+
+    def test_state_is_asked_of_the_node(self, rig: Rig) -> None:
+        rig.pool.run(0, [rig.task("state_of", format_task_id(b"x" * 16))])
+        query = rig.request(QueryRequest)
+        assert query.ids == [b"x" * 16]
+        assert not query.wait
+        started = StateRecord(b"x" * 16, TaskState.STARTED, {}, None)
+        rig.answer(Answer(request=query.request, error="", states=[started]))
+        rig.host.until(lambda: rig.host.outcomes)
+        assert decode_value(rig.host.outcomes[0].body) == "STARTED"
+
+    def test_waiting_for_a_task_in_a_task_is_refused(self, rig: Rig) -> None:
+        error = rig.error("wait_in_task", format_task_id(b"x" * 16))
+        assert isinstance(error, RuntimeError)
+
+    def test_task_submits_through_its_owner(self, rig: Rig) -> None:
+        parent = rig.task("submit", 2, r=b"r" * 16)
+        rig.pool.run(0, [parent])
+        ids = []
+        for n in range(2):
+            request = rig.request(SubmitRequest)
+            assert (request.parent, request.attempt) == (parent.id, 1)
+            assert [kind.name for kind in request.kinds] == ["tests.unit.pools.pool_tasks.add"]
+            (kind, task_id, body, ext), *others = request.calls
+            assert (kind, others) == (0, [])
+            assert owner_of(task_id) == OWNER
+            assert decode_arguments(body) == ([n, 1], {})
+            assert ext == {"p": parent.id, "r": b"r" * 16}
+            ids.append(task_id)
+            # The parent's outcome comes after the owner has all that it submitted.
+            assert rig.host.outcomes == []
+            rig.answer(Answer(request=request.request, error=""))
+        rig.host.until(lambda: rig.host.outcomes)
+        handles = decode_value(rig.host.outcomes[0].body)
+        assert [parse_task_id(handle) for handle in handles] == ids
+
+    def test_refused_submit_raises_in_the_task(self, rig: Rig) -> None:
+        rig.pool.run(0, [rig.task("submit", 1)])
+        request = rig.request(SubmitRequest)
+        rig.answer(Answer(request=request.request, error="the owner is full"))
+        rig.host.until(lambda: rig.host.outcomes)
+        assert rig.host.outcomes[0].error.startswith("SubmitRejected")
+        assert "the owner is full" in rig.host.outcomes[0].error
+
+    def test_delivery_that_the_owner_cannot_promise_is_refused(self, rig: Rig) -> None:
+        error = rig.error("submit_at_most_once")
+        assert isinstance(error, SubmitRejected)
+        assert "at_most_once" in str(error)
+
+    def test_answer_nobody_waits_for_changes_nothing(self, rig: Rig) -> None:
+        rig.answer(Answer(request=999_999_999, error=""))
+        assert rig.value("add", 1, 2) == 3
+
+    def test_killed_slot_says_so_and_comes_back(self, rig: Rig) -> None:
+        rig.pool.run(0, [rig.task("spin")])
+        rig.host.until(lambda: rig.host.logs)
+        rig.pool.kill(0)
+        rig.host.until(lambda: rig.host.ready)
+        assert [slot for slot, _ in rig.host.died] == [0]
+        assert "request" in rig.host.died[0][1]
+        assert rig.host.outcomes == []
+        assert rig.value("add", 1, 2) == 3
+
+    def test_killed_slot_forgets_what_was_sent_ahead(self, rig: Rig) -> None:
+        rig.pool.run(0, [rig.task("spin"), rig.task("add", 1, 1)])
+        rig.pool.run(0, [rig.task("add", 2, 2)])
+        rig.host.until(lambda: rig.host.logs)
+        rig.pool.kill(0)
+        rig.host.until(lambda: rig.host.ready)
+        assert rig.value("add", 3, 4) == 7
+        assert len(rig.host.outcomes) == 1

@@ -1,0 +1,186 @@
+"""A node of few lines around a pool: its loop, and notes of what the pool reports."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import select
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, TypeVar
+
+from zmqtasks.pools.base import Pool
+from zmqtasks.pools.protocol import (
+    Answer,
+    ChildOutcome,
+    ChildRequest,
+    LogRecord,
+    QueryRequest,
+    RunTask,
+    SubmitRequest,
+)
+from zmqtasks.wire.messages import CatalogEntry
+from zmqtasks.wire.payload import decode_error, decode_value, encode_arguments
+
+R = TypeVar("R", SubmitRequest, QueryRequest)
+
+OWNER = b"ownernod"
+#: A test that waits longer hangs.
+PATIENCE_S = 20.0
+
+
+class RecordingHost:
+    """Implements ``PoolHost`` with ``select``."""
+
+    def __init__(self) -> None:
+        self._callbacks: dict[int, Callable[[], None]] = {}
+        self._writers: dict[int, Callable[[], None]] = {}
+        self._soon: deque[tuple[Callable[..., None], tuple[Any, ...]]] = deque()
+        self._wake_read, self._wake_write = os.pipe()
+        self.forget()
+
+    def forget(self) -> None:
+        """Begin with empty notes."""
+        self.ready: list[int] = []
+        self.outcomes: list[ChildOutcome] = []
+        self.died: list[tuple[int, str]] = []
+        self.requests: list[ChildRequest] = []
+
+    @property
+    def logs(self) -> list[LogRecord]:
+        return [request for request in self.requests if isinstance(request, LogRecord)]
+
+    @property
+    def watched(self) -> set[int]:
+        return set(self._callbacks)
+
+    def register(self, fd: int, callback: Callable[[], None]) -> None:
+        assert fd not in self._callbacks
+        self._callbacks[fd] = callback
+
+    def unregister(self, fd: int) -> None:
+        del self._callbacks[fd]
+        self._writers.pop(fd, None)
+
+    def register_writable(self, fd: int, callback: Callable[[], None]) -> None:
+        self._writers[fd] = callback
+
+    def call_soon(self, function: Callable[..., None], *args: Any) -> None:
+        self._soon.append((function, args))
+        os.write(self._wake_write, b"x")
+
+    def slot_ready(self, slot: int) -> None:
+        self.ready.append(slot)
+
+    def slot_done(self, slot: int, outcomes: Sequence[ChildOutcome]) -> None:
+        self.outcomes += outcomes
+
+    def slot_died(self, slot: int, reason: str) -> None:
+        self.died.append((slot, reason))
+
+    def slot_request(self, slot: int, request: ChildRequest) -> None:
+        self.requests.append(request)
+
+    def turn(self, timeout_s: float = 1.0) -> None:
+        """One turn of the loop."""
+        readable, writable, _ = select.select(
+            [self._wake_read, *self._callbacks], list(self._writers), [], timeout_s
+        )
+        if self._wake_read in readable:
+            os.read(self._wake_read, 4096)
+        while self._soon:
+            function, args = self._soon.popleft()
+            function(*args)
+        for fd in writable:
+            if fd in self._writers:
+                self._writers.pop(fd)()
+        for fd in readable:
+            if fd in self._callbacks:
+                self._callbacks[fd]()
+
+    def until(self, happened: Callable[[], object]) -> None:
+        """Turn until it has happened."""
+        deadline = time.monotonic() + PATIENCE_S
+        while not happened():
+            assert time.monotonic() < deadline, (self.ready, self.died, self.requests)
+            self.turn()
+
+    def close(self) -> None:
+        os.close(self._wake_read)
+        os.close(self._wake_write)
+
+
+class Rig:
+    """A started pool and its host."""
+
+    def __init__(self, pool: Pool, host: RecordingHost) -> None:
+        self.pool = pool
+        self.host = host
+        self.catalog: list[CatalogEntry] = []
+        self._ids = 0
+
+    def task(self, name: str, *args: Any, attempt: int = 1, **ext: Any) -> RunTask:
+        """An attempt of ``name`` of pool_tasks with a fresh id."""
+        self._ids += 1
+        return RunTask(
+            id=OWNER + self._ids.to_bytes(8, "big"),
+            attempt=attempt,
+            app="pooltest",
+            name=f"tests.unit.pools.pool_tasks.{name}",
+            queue="default",
+            owner=OWNER,
+            body=encode_arguments(args, {}),
+            ext=ext or None,
+        )
+
+    def run(self, *tasks: RunTask) -> list[ChildOutcome]:
+        """Run one batch and wait for all of it."""
+        seen = len(self.host.outcomes)
+        self.pool.run(0, tasks)
+        self.host.until(lambda: len(self.host.outcomes) >= seen + len(tasks))
+        found = self.host.outcomes[seen:]
+        assert [(o.id, o.attempt) for o in found] == [(t.id, t.attempt) for t in tasks]
+        return found
+
+    def value(self, name: str, *args: Any, **ext: Any) -> Any:
+        """Run one task that succeeds."""
+        outcome = self.run(self.task(name, *args, **ext))[0]
+        assert outcome.status == 0, outcome.error
+        return decode_value(outcome.body)
+
+    def error(self, name: str, *args: Any) -> Exception:
+        """Run one task that fails."""
+        outcome = self.run(self.task(name, *args))[0]
+        assert outcome.status == 1
+        return decode_error(outcome.body)
+
+    def request(self, kind: type[R]) -> R:
+        """Wait for a request of this kind and take it."""
+        found: list[R] = []
+
+        def look() -> bool:
+            found.extend(r for r in self.host.requests if isinstance(r, kind))
+            return bool(found)
+
+        self.host.until(look)
+        self.host.requests.remove(found[0])
+        return found[0]
+
+    def answer(self, answer: Answer) -> None:
+        self.pool.answer(0, answer)
+
+
+@contextlib.contextmanager
+def started(pool: Pool, slots: int = 1) -> Iterator[Rig]:
+    """The pool started and ready; stopped in the end, with nothing left watched."""
+    host = RecordingHost()
+    rig = Rig(pool, host)
+    try:
+        rig.catalog = pool.start(host)
+        host.until(lambda: len(host.ready) >= slots)
+        yield rig
+    finally:
+        pool.stop()
+        assert host.watched == set()
+        host.close()

@@ -1,0 +1,120 @@
+from __future__ import annotations
+
+import contextlib
+import logging
+import sys
+import threading
+from collections.abc import Iterator, Sequence
+
+import pytest
+
+from tests.unit.pools.pool_contract import PAYLOAD_BYTES_MAX, PoolContract
+from tests.unit.pools.pool_host import PATIENCE_S, RecordingHost, Rig, started
+from zmqtasks.errors import AppLoadError
+from zmqtasks.pools.base import PoolConfig
+from zmqtasks.pools.protocol import RunTask
+from zmqtasks.pools.solo import SoloPool
+from zmqtasks.wire.payload import decode_value
+
+CONFIG = PoolConfig(
+    app="tests.unit.pools.pool_tasks",
+    node_name="worker-1",
+    payload_bytes_max=PAYLOAD_BYTES_MAX,
+)
+
+
+class ThreadedSoloPool(SoloPool):
+    """Runs its tasks in a thread, since the test's own one is the loop.
+
+    The thread starts with the first batch: pytest replaces ``sys.stdout`` between the
+    set-up of a test and the test, so capturing must begin in the latter.
+    """
+
+    runner: threading.Thread | None = None
+
+    def run(self, slot: int, tasks: Sequence[RunTask]) -> None:
+        if self.runner is None:
+            self.runner = threading.Thread(target=self.run_forever)
+            self.runner.start()
+        super().run(slot, tasks)
+
+    def stop(self) -> None:
+        super().stop()
+        if self.runner is not None:
+            self.runner.join(PATIENCE_S)
+            assert not self.runner.is_alive()
+
+
+@contextlib.contextmanager
+def solo_rig(config: PoolConfig = CONFIG) -> Iterator[Rig]:
+    with started(ThreadedSoloPool(config)) as rig:
+        yield rig
+
+
+@pytest.fixture
+def rig() -> Iterator[Rig]:
+    with solo_rig() as rig:
+        yield rig
+
+
+class TestSoloPoolContract(PoolContract):
+    pass
+
+
+def test_stop_interrupts_what_runs() -> None:
+    with solo_rig() as rig:
+        rig.pool.run(0, [rig.task("spin")])
+        rig.host.until(lambda: rig.host.logs)
+
+
+def test_stop_puts_streams_and_logging_back() -> None:
+    before = (sys.stdout, sys.stderr, list(logging.getLogger().handlers), sys.breakpointhook)
+    with solo_rig() as rig:
+        rig.value("talk", "x")
+        assert sys.stdout is not before[0]
+    assert (sys.stdout, sys.stderr, list(logging.getLogger().handlers)) == before[:3]
+    assert sys.breakpointhook is before[3]
+
+
+def test_without_capture_streams_stay() -> None:
+    before = sys.stdout
+    with solo_rig(PoolConfig(app="tests.unit.pools.pool_tasks", capture=False)) as rig:
+        rig.value("add", 1, 2)
+        assert sys.stdout is before
+        assert rig.host.logs == []
+
+
+def test_application_that_cannot_be_loaded_is_reported() -> None:
+    with pytest.raises(AppLoadError, match="no module 'no_such_module'"):
+        SoloPool(PoolConfig(app="no_such_module")).start(RecordingHost())
+
+
+def test_kill_in_the_main_thread_interrupts_a_blocking_call() -> None:
+    # Given a pool in the main thread and its loop beside it
+    pool = SoloPool(CONFIG)
+    host = RecordingHost()
+    rig = Rig(pool, host)
+    pool.start(host)
+    values = []
+
+    def loop() -> None:
+        try:
+            host.until(lambda: host.ready)
+            host.forget()
+            rig.pool.run(0, [rig.task("block")])
+            host.until(lambda: host.logs)
+            pool.kill(0)
+            host.until(lambda: host.ready)
+            values.append(decode_value(rig.run(rig.task("add", 1, 2))[0].body))
+        finally:
+            pool.stop()
+
+    thread = threading.Thread(target=loop)
+    thread.start()
+    # When a task blocks for long and is killed
+    pool.run_forever()
+    thread.join(PATIENCE_S)
+    # Then it has ended and the slot works
+    assert [slot for slot, _ in host.died] == [0]
+    assert values == [3]
+    host.close()
