@@ -29,6 +29,8 @@ RESULT_INLINE_BYTES_MAX = 8 * 1024
 PEERS_COUNT_MAX = 1024
 #: Addresses heard of but not linked (spoofed mDNS must not fill memory).
 CANDIDATES_COUNT_MAX = 1024
+#: A candidate none of whose addresses answers is forgotten after this, in milliseconds.
+CANDIDATE_FORGOTTEN_MS = 600_000
 #: A candidate's addresses that are kept.
 ENDPOINTS_PER_PEER_MAX = 16
 #: Bare ACK when this many messages came without anything to send back.

@@ -54,11 +54,12 @@ class Answers:
             state = self.dispatcher.state_of(task_id)
             if state is not None:
                 return state
-        outcome = self.log.outcome_of(task_id)
-        if outcome is not None:
-            entry = self.log.entries[self.log.positions[task_id]]
-            settled = TaskState.UNSETTLED if entry.owner else TaskState.SETTLED
-            return StateRecord(task_id, settled, {}, outcome)
+        kept = self.log.outcome_of(task_id)
+        if kept is not None:
+            outcome, decision = kept
+            is_final = decision == Verdict.SETTLED
+            state_here = TaskState.SETTLED if is_final else TaskState.UNSETTLED
+            return StateRecord(task_id, state_here, {}, outcome)
         if self.intake is not None:
             found = self.intake.find(task_id)
             if found is not None:

@@ -15,7 +15,6 @@ number and is refused. Only attempts that were seen running count as strikes.
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -23,6 +22,7 @@ from zmqtasks.core.calls import Call
 from zmqtasks.core.diagnosis import explain_waiting
 from zmqtasks.core.effects import Effect, Note, RoomFreed, Send, TasksSettled
 from zmqtasks.core.kept import KeptOutcomes
+from zmqtasks.core.lanes import Lane, OwnedTask, WorkerLink, load_of
 from zmqtasks.core.links import LinkId
 from zmqtasks.limits import (
     BATCH_BYTES_MAX,
@@ -44,8 +44,8 @@ from zmqtasks.wire.messages import (
     Replay,
     Results,
     Settled,
-    StateRecord,
     Started,
+    StateRecord,
     Status,
     Submit,
     Submitted,
@@ -56,73 +56,6 @@ from zmqtasks.wire.messages import (
 
 #: Nodes are still being found in the first moments: no warning before this.
 _WARN_AFTER_MS = 1_000
-
-
-class OwnedTask:
-    """A task that has not settled."""
-
-    __slots__ = ("attempt", "body", "ext", "fetching", "id", "lane", "started", "strikes", "worker")
-
-    def __init__(self, call: Call, lane: Lane) -> None:
-        self.id = call.id
-        self.lane = lane
-        self.body = call.body
-        self.ext = call.ext
-        self.attempt = 1
-        self.strikes = 0
-        #: Where the attempt is, None while READY.
-        self.worker: WorkerLink | None = None
-        #: True once the worker said that it runs.
-        self.started = False
-        #: The outcome whose large payload is on its way.
-        self.fetching: Outcome | None = None
-
-
-class Lane:
-    """The READY tasks of one kind, and the workers that can run them."""
-
-    __slots__ = ("kind", "ready", "unserved_since_ms", "warned", "workers")
-
-    def __init__(self, kind: Kind) -> None:
-        self.kind = kind
-        self.ready: deque[OwnedTask] = deque()
-        self.workers: list[WorkerLink] = []
-        self.unserved_since_ms = -1
-        self.warned = ""
-
-
-class WorkerLink:
-    """A worker as its tasks' owner sees it."""
-
-    __slots__ = (
-        "catalog", "demanded", "held", "limit", "link", "paused", "peer", "queues", "refused",
-        "sent", "slots",
-    )  # fmt: skip
-
-    def __init__(self, link: LinkId, peer: Hello) -> None:
-        self.link = link
-        self.peer = peer
-        self.slots = max(1, peer.slots)
-        self.queues = frozenset(peer.queues)
-        #: {(app, name): signature digest}
-        self.catalog = {(entry.app, entry.name): entry.digest for entry in peer.catalog}
-        #: {(app, name, queue)} that it gave back although it announced them.
-        self.refused: set[tuple[str, str, str]] = set()
-        #: Tasks sent in all on this link, and how many may be.
-        self.sent = 0
-        self.limit = 0
-        self.paused = False
-        #: The backlog last told to it.
-        self.demanded = 0
-        #: {task id: task} sent and not answered, oldest first.
-        self.held: dict[bytes, OwnedTask] = {}
-
-    def serves(self, kind: Kind) -> bool:
-        """Can it run tasks of this kind?"""
-        if kind.queue not in self.queues or (kind.app, kind.name, kind.queue) in self.refused:
-            return False
-        digest = self.catalog.get((kind.app, kind.name))
-        return digest is not None and (not kind.digest or not digest or digest == kind.digest)
 
 
 class Dispatcher:
@@ -140,7 +73,10 @@ class Dispatcher:
         #: {task id: task}. All and only tasks that have not settled.
         self.tasks: dict[bytes, OwnedTask] = {}
         self.lanes: dict[Kind, Lane] = {}
+        #: The link that is used for each worker node.
         self.workers: dict[LinkId, WorkerLink] = {}
+        #: Further links to the same nodes: using both would only split the credit.
+        self.spares: dict[LinkId, WorkerLink] = {}
         self.kept = KeptOutcomes()
         #: Bytes of the arguments of open tasks.
         self.open_bytes = 0
@@ -211,9 +147,14 @@ class Dispatcher:
         """A peer is there; it is a worker if it has slots."""
         if peer.slots <= 0 or "worker" not in peer.roles:
             return
-        if any(w.peer.node == peer.node for w in self.workers.values()):
-            return  # a second link to the same worker would only split its credit
-        self.workers[link] = worker = WorkerLink(link, peer)
+        worker = WorkerLink(link, peer)
+        if any(other.link.peer == link.peer for other in self.workers.values()):
+            self.spares[link] = worker
+        else:
+            self._use(worker)
+
+    def _use(self, worker: WorkerLink) -> None:
+        self.workers[worker.link] = worker
         for lane in self.lanes.values():
             if worker.serves(lane.kind):
                 lane.workers.append(worker)
@@ -223,6 +164,7 @@ class Dispatcher:
         """A worker is gone: what it held is ready again with the next attempt."""
         worker = self.workers.pop(link, None)
         self._verdicts.pop(link, None)
+        self.spares.pop(link, None)
         if worker is None:
             return
         for lane in self.lanes.values():
@@ -232,18 +174,23 @@ class Dispatcher:
         for task in reversed(list(worker.held.values())):
             self._redeliver(task, strike=strike and task.started)
         worker.held.clear()
+        for spare in self.spares.values():
+            if spare.link.peer == link.peer:
+                del self.spares[spare.link]
+                self._use(spare)
+                break
         self._touched = True
 
     def link_paused(self, link: LinkId, paused: bool) -> None:
         """Send it no new work, or work again."""
-        worker = self.workers.get(link)
+        worker = self.workers.get(link) or self.spares.get(link)
         if worker is not None:
             worker.paused = paused
             self._touched = True
 
     def credit(self, link: LinkId, limit: int) -> None:
         """A worker may be sent ``limit`` tasks in all; lower than before is old news."""
-        worker = self.workers.get(link)
+        worker = self.workers.get(link) or self.spares.get(link)
         if worker is not None and limit > worker.limit:
             worker.limit = limit
             self._touched = True
@@ -255,6 +202,8 @@ class Dispatcher:
         if strike:
             task.strikes += 1
             if task.strikes >= STRIKES_MAX:
+                # A number of its own: the last attempt may still report an outcome.
+                task.attempt += 1
                 self._settle_here(task, Status.DEAD, (
                     f"{task.lane.kind.name} was running when {task.strikes} workers or their "
                     "children died, so it is not tried again"
@@ -286,12 +235,16 @@ class Dispatcher:
         return True
 
     def _done(self, link: LinkId, outcomes: Sequence[Outcome]) -> None:
-        worker = self.workers.get(link)
         positions, refused = self._verdicts.setdefault(link, ([], []))
         tasks = self.tasks
         for outcome in outcomes:
             task = tasks.get(outcome.id)
-            if task is None or task.attempt != outcome.attempt or task.worker is not worker:
+            if (
+                task is None
+                or task.attempt != outcome.attempt
+                or task.worker is None
+                or task.worker.link.peer != link.peer
+            ):
                 self._late(outcome, positions, refused)
             elif outcome.body is None and outcome.size:
                 task.fetching = outcome
@@ -366,6 +319,7 @@ class Dispatcher:
         worker = task.worker
         if worker is not None:
             worker.held.pop(task.id, None)
+        self.kept.add(outcome)
         self._settled.append(outcome)
 
     def _settle_here(self, task: OwnedTask, status: Status, text: str) -> None:
@@ -387,8 +341,6 @@ class Dispatcher:
         self._verdicts.clear()
         settled, self._settled = self._settled, []
         if settled:
-            for outcome in settled:
-                self.kept.add(outcome)
             self.effects.append(TasksSettled(settled))
         full = not self.has_room
         if self._was_full and not full:
@@ -557,11 +509,6 @@ class Dispatcher:
             "refused": self.refused_count,
             "waiting": waiting,
         }
-
-
-def load_of(worker: WorkerLink) -> float:
-    """Tasks held per slot, what others gave it included as far as it was heard."""
-    return len(worker.held) / worker.slots
 
 
 def bytes_of(body: bytes | int) -> bytes:

@@ -27,9 +27,7 @@ class _Question:
     __slots__ = ("asked_ms", "best", "told", "waiting", "watch")
 
     def __init__(self, ids: Sequence[bytes], watch: bool, now_ms: int) -> None:
-        self.best = {
-            task_id: StateRecord(task_id, TaskState.UNKNOWN, {}, None) for task_id in ids
-        }
+        self.best = {task_id: StateRecord(task_id, TaskState.UNKNOWN, {}, None) for task_id in ids}
         self.watch = watch
         self.asked_ms = now_ms
         #: Links that have not answered.
@@ -51,6 +49,7 @@ class Inquiry:
         self.effects: list[Effect] = []
         self.questions: dict[int, _Question] = {}
         self._token = 0
+        self._now_ms = 0
 
     def ask(
         self, ids: Sequence[bytes], known: Sequence[StateRecord], links: Sequence[LinkId],
@@ -104,9 +103,7 @@ class Inquiry:
         final = len(question.told) == len(question.best)
         if final:
             del self.questions[token]
-            self.effects.append(
-                QuestionAnswered(token, list(question.best.values()), True)
-            )
+            self.effects.append(QuestionAnswered(token, list(question.best.values()), True))
         elif news and question.watch:
             self.effects.append(QuestionAnswered(token, news, False))
 
@@ -116,6 +113,7 @@ class Inquiry:
         Args:
             all_found: no known peer is still being dialled.
         """
+        self._now_ms = now_ms
         for token, question in list(self.questions.items()):
             if question.waiting or not all_found:
                 continue
@@ -151,8 +149,9 @@ class Inquiry:
         return record
 
     def next_deadline_ms(self) -> int | None:
-        """When ``tick`` is wanted next."""
-        return min((q.asked_ms + self.grace_ms for q in self.questions.values()), default=None)
+        """When ``tick`` is wanted next; past the grace the node's own beat is enough."""
+        ends = (question.asked_ms + self.grace_ms for question in self.questions.values())
+        return min((end_ms for end_ms in ends if end_ms > self._now_ms), default=None)
 
 
 def _rank(record: StateRecord) -> int:

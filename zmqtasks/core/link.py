@@ -40,7 +40,7 @@ class Link:
         "connected", "echo_ms", "echo_seen_ms", "endpoint", "head", "hello_sent_ms", "id",
         "last_nak_ms", "last_rx_ms", "lease_lost", "lease_until_ms", "peer", "peer_session",
         "queued", "running", "rx_seq", "rx_unacked", "session", "source", "state",
-        "suspect_since_ms", "tx_seq", "unacked", "welcomed",
+        "tx_seq", "unacked", "welcomed",
     )  # fmt: skip
 
     def __init__(self, link_id: LinkId, session: int, now_ms: int) -> None:
@@ -61,7 +61,6 @@ class Link:
         self.last_rx_ms = now_ms
         self.last_nak_ms = -1_000_000
         self.hello_sent_ms = -1_000_000
-        self.suspect_since_ms = 0
         #: False after the socket said so; only the dialling side is told at once.
         self.connected = True
         #: The peer's own clock as last heard, and when (for the echo).
@@ -91,9 +90,7 @@ class Link:
         """Frames of the stream's next message, kept until acknowledged."""
         self.tx_seq += 1
         self.rx_unacked = 0
-        frames = codec.encode(
-            message, self.session, self.peer_session, self.tx_seq, self.rx_seq
-        )
+        frames = codec.encode(message, self.session, self.peer_session, self.tx_seq, self.rx_seq)
         self.unacked.append((self.tx_seq, frames))
         return frames
 

@@ -16,22 +16,16 @@ What is ugly: the side that was dialled learns of a dropped connection only by s
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
-from zmqtasks.core.effects import (
-    CheckGone,
-    Dial,
-    Effect,
-    Hangup,
-    Note,
-    Transmit,
-)
+from zmqtasks.core.contacts import Contact, Contacts
+from zmqtasks.core.effects import CheckGone, Effect, Note, Transmit
 from zmqtasks.core.link import Link, LinkState
 from zmqtasks.core.links import Candidate, LinkId
 from zmqtasks.errors import RemoteProtocolError
 from zmqtasks.ids import format_node, parse_routing_id
-from zmqtasks.limits import CANDIDATES_COUNT_MAX, PEERS_COUNT_MAX, REDIAL_MS_MAX, REDIAL_MS_MIN
+from zmqtasks.limits import PEERS_COUNT_MAX
 from zmqtasks.wire import codec
 from zmqtasks.wire.messages import (
     Ack,
@@ -89,6 +83,12 @@ class LeaseLost(NamedTuple):
     link: LinkId
 
 
+class LeaseBack(NamedTuple):
+    """This peer counts on us again."""
+
+    link: LinkId
+
+
 class Delivered(NamedTuple):
     """The next message of a link's stream."""
 
@@ -96,19 +96,7 @@ class Delivered(NamedTuple):
     message: Message
 
 
-MemberEvent = LinkUp | LinkDown | LinkPaused | LeaseLost | Delivered
-
-
-class _Dialling:
-    """A candidate and where we are with it."""
-
-    __slots__ = ("candidate", "delay_ms", "next_ms", "state")
-
-    def __init__(self, candidate: Candidate, now_ms: int) -> None:
-        self.candidate = candidate
-        self.state = "idle"  # idle | dialling | connected
-        self.next_ms = now_ms
-        self.delay_ms = REDIAL_MS_MIN
+MemberEvent = LinkUp | LinkDown | LinkPaused | LeaseLost | LeaseBack | Delivered
 
 
 class Membership:
@@ -129,15 +117,12 @@ class Membership:
     ) -> None:  # fmt: skip
         self.hello = hello
         self.mesh_name = mesh_name
-        self.fingerprint = fingerprint
-        self.dial_roles = dial_roles
         self.timers = timers
         self.effects: list[Effect] = []
         self.events: list[MemberEvent] = []
         #: {LinkId: Link}, all that are not lost.
         self.links: dict[LinkId, Link] = {}
-        #: {node id: candidate we know of}.
-        self.candidates: dict[bytes, _Dialling] = {}
+        self.contacts = Contacts(hello, mesh_name, fingerprint, dial_roles, self.links)
         #: Reported in heartbeats.
         self.queued = 0
         self.running = 0
@@ -145,7 +130,6 @@ class Membership:
         #: Messages dropped because they broke the protocol.
         self.garbage_count = 0
         self._garbled: set[bytes] = set()
-        self._wanted: set[bytes] = set()
         self._session = 0
         self._next_beat_ms = now_ms + timers.heartbeat_ms
         self._last_tick_ms = now_ms
@@ -153,118 +137,46 @@ class Membership:
     # --- candidates ---------------------------------------------------------------------
 
     def candidate_found(self, candidate: Candidate, now_ms: int) -> None:
-        """A peer was heard of; dial it if it is one of ours and we want its role."""
-        node = candidate.node
-        if node is None or node == self.hello.node:
-            return
-        if candidate.mesh != self.hello.mesh:
-            return
-        if candidate.fingerprint != self.fingerprint:
-            self._note_other_key(candidate)
-            return
-        known = self.candidates.get(node)
-        if known is not None and known.candidate.epoch > candidate.epoch:
-            return
-        if known is None:
-            if len(self.candidates) >= CANDIDATES_COUNT_MAX:
-                self._forget_a_candidate()
-            self.candidates[node] = known = _Dialling(candidate, now_ms)
-        elif known.state == "idle" or known.candidate.epoch < candidate.epoch:
-            if known.candidate != candidate:
-                merged = dict.fromkeys(candidate.endpoints + (
-                    known.candidate.endpoints
-                    if known.candidate.epoch == candidate.epoch else ()
-                ))
-                known.candidate = candidate._replace(endpoints=tuple(merged)[:16])
-                known.next_ms, known.delay_ms = now_ms, REDIAL_MS_MIN
-        self._dial_if_due(known, now_ms)
+        """A peer was heard of; it is dialled if it is one of ours and its role is wanted."""
+        self.contacts.found(candidate, now_ms)
+        self._take_dials()
 
     def want(self, node: bytes, now_ms: int) -> None:
         """Dial this node whatever its role."""
-        self._wanted.add(node)
-        known = self.candidates.get(node)
-        if known is not None:
-            self._dial_if_due(known, now_ms)
+        self.contacts.want(node, now_ms)
+        self._take_dials()
 
     def want_all(self, now_ms: int) -> None:
         """Dial everybody of this mesh from now on."""
-        self.dial_roles = frozenset(("worker", "store", "broker", "producer", "beat"))
-        for known in self.candidates.values():
-            self._dial_if_due(known, now_ms)
+        self.contacts.want_all(now_ms)
+        self._take_dials()
 
     def dialled(self, node: bytes, endpoint: str, now_ms: int) -> None:
         """The dialler found an address that answers ("": none does)."""
-        known = self.candidates.get(node)
-        if known is None:
-            return
-        if endpoint:
-            known.state = "connected"
-            known.next_ms = now_ms + 3 * REDIAL_MS_MAX
-            known.candidate = known.candidate._replace(
-                endpoints=tuple(dict.fromkeys((endpoint, *known.candidate.endpoints)))
-            )
-            return
-        known.state = "idle"
-        known.next_ms = now_ms + known.delay_ms
-        known.delay_ms = min(known.delay_ms * 2, REDIAL_MS_MAX)
+        self.contacts.dialled(node, endpoint, now_ms)
+        self._take_dials()
 
     def candidate_gone(self, node: bytes, epoch: int, now_ms: int) -> None:
         """Its same-host entry says that this process has ended."""
-        known = self.candidates.get(node)
-        if known is not None and known.candidate.epoch <= epoch:
-            del self.candidates[node]
-            if known.state == "connected":
-                self.effects.append(Hangup(node))
+        self.contacts.gone(node, epoch)
         for link in self._links_of(node):
             if link.peer is not None and link.peer.epoch <= epoch:
                 self._lose(link, "gone")
+        self._take_dials()
+
+    @property
+    def candidates(self) -> Mapping[bytes, Contact]:
+        """{node id: what we heard of it}, linked or not."""
+        return self.contacts.known
 
     def pending_dials(self) -> bool:
         """True while some peer that we want is neither linked nor given up on."""
-        linked = {link.peer.node for link in self.links.values() if link.peer and link.is_open}
-        return any(
-            known.candidate.node not in linked and known.delay_ms < 4 * REDIAL_MS_MIN
-            for known in self.candidates.values()
-            if self._wants(known.candidate)
-        )
+        return self.contacts.pending()
 
-    def _wants(self, candidate: Candidate) -> bool:
-        if candidate.node in self._wanted or candidate.source == "static":
-            return True
-        return not self.dial_roles.isdisjoint(candidate.roles)
-
-    def _dial_if_due(self, known: _Dialling, now_ms: int) -> None:
-        if known.state == "dialling" or now_ms < known.next_ms:
-            return
-        if not self._wants(known.candidate) or len(self.links) >= PEERS_COUNT_MAX:
-            return
-        node = known.candidate.node
-        assert node is not None
-        if known.state == "connected":
-            if any(link.is_open for link in self._links_of(node) if link.id.side == "out"):
-                known.next_ms = now_ms + 3 * REDIAL_MS_MAX
-                return
-            self.effects.append(Hangup(node))
-        known.state = "dialling"
-        self.effects.append(Dial(known.candidate))
-
-    def _forget_a_candidate(self) -> None:
-        linked = {link.peer.node for link in self.links.values() if link.peer}
-        for node in self.candidates:
-            if node not in linked:
-                del self.candidates[node]
-                return
-
-    def _note_other_key(self, candidate: Candidate) -> None:
-        ours = f"key {self.fingerprint}" if self.fingerprint else "no key"
-        theirs = f"key {candidate.fingerprint}" if candidate.fingerprint else "no key"
-        self.effects.append(Note(
-            "warning", "peer.other_key",
-            f"a mesh of the same name '{self.mesh_name}' is here with another key "
-            f"({candidate.source}: {theirs}; this node: {ours}), so they do not join: give "
-            "both the same key file (--key) or different names (--mesh)",
-            f"other-key {candidate.fingerprint}",
-        ))  # fmt: skip
+    def _take_dials(self) -> None:
+        if self.contacts.effects:
+            self.effects += self.contacts.effects
+            self.contacts.effects = []
 
     # --- frames -------------------------------------------------------------------------
 
@@ -297,9 +209,7 @@ class Membership:
         else:
             self._in_session(link, header, message, now_ms)
 
-    def _in_session(
-        self, link: Link, header: codec.Header, message: Message, now_ms: int
-    ) -> None:
+    def _in_session(self, link: Link, header: codec.Header, message: Message, now_ms: int) -> None:
         if link.state is not LinkState.UP:
             if link.state is LinkState.GREETING:
                 return
@@ -324,16 +234,24 @@ class Membership:
             link.echo_ms, link.echo_seen_ms = message.mono_ms, now_ms
             link.queued, link.running, link.head = message.queued, message.running, message.head
             if message.echo_ms:
-                link.lease_until_ms = max(
-                    link.lease_until_ms, message.echo_ms + self.timers.lease_ms
-                )
-                link.lease_lost = False
+                self._renew_lease(link, message.echo_ms, now_ms)
             self.events.append(Delivered(link.id, message))
             if message.tx_seq > link.rx_seq:
                 self._ask_again(link, now_ms)
         elif isinstance(message, Nak):
             for frames in link.resend_after(message.rx_seq):
                 self.effects.append(Transmit(link.id, frames))
+
+    def _renew_lease(self, link: Link, echo_ms: int, now_ms: int) -> None:
+        """The peer has heard what we sent at ``echo_ms`` by our own clock.
+
+        Renewing by receipt would be unsound: after a pause a queue of old heartbeats
+        waits here, and the peer may have given us up meanwhile.
+        """
+        link.lease_until_ms = max(link.lease_until_ms, echo_ms + self.timers.lease_ms)
+        if link.lease_lost and now_ms <= link.lease_until_ms:
+            link.lease_lost = False
+            self.events.append(LeaseBack(link.id))
 
     def _ask_again(self, link: Link, now_ms: int) -> None:
         if now_ms - link.last_nak_ms >= _NAK_EVERY_MS:
@@ -364,9 +282,7 @@ class Membership:
         link.hello_sent_ms = -1_000_000
         self._greet(link, now_ms)
 
-    def _first_contact(
-        self, link_id: LinkId, message: Message, now_ms: int
-    ) -> Link | None:
+    def _first_contact(self, link_id: LinkId, message: Message, now_ms: int) -> Link | None:
         if parse_routing_id(link_id.peer) is None:
             if isinstance(message, Inspect) and message.what == "hello":
                 self.effects.append(Transmit(link_id, codec.encode(self.hello)))
@@ -406,12 +322,12 @@ class Membership:
         refusal = self._judge(link, hello, address)
         if refusal is not None:
             self._refuse(link.id, *refusal)
-            del self.links[link.id]
+            self._drop(link, "reset")
             return
         for other in self._links_of(hello.node):
             if other.peer is not None and other.peer.epoch < hello.epoch:
                 self._lose(other, "replaced")
-        if link.peer_session not in (0, hello.session):
+        if link.is_open and link.peer_session != hello.session:
             self._drop(link, "reset")
             fresh = self._open(link.id, now_ms)
             if fresh is None:
@@ -421,7 +337,7 @@ class Membership:
         link.connected = True
         link.peer = hello
         link.peer_session = hello.session
-        self._remember_source(link, hello)
+        self.contacts.greeted(link, hello)
         if link.hello_sent_ms < 0 or hello.peer_session != link.session:
             self._greet(link, now_ms)
         welcome = Welcome(link.session, hello.session, link.rx_seq, codec.VERSION_MAJOR)
@@ -480,22 +396,10 @@ class Membership:
             link.welcomed = True
             link.lease_until_ms = now_ms + self.timers.lease_ms
             self.events.append(LinkUp(link.id, link.peer))
-            beat = Heartbeat(
-                now_ms, 0, 0, link.tx_seq, self.head, self.queued, self.running
-            )
+            beat = Heartbeat(now_ms, 0, 0, link.tx_seq, self.head, self.queued, self.running)
             self.effects.append(Transmit(link.id, link.frames_of(beat)))
         elif link.state is not LinkState.UP:
             self._resume(link)
-
-    def _remember_source(self, link: Link, hello: Hello) -> None:
-        known = self.candidates.get(hello.node)
-        if known is not None:
-            known.delay_ms = REDIAL_MS_MIN
-            link.source = known.candidate.source
-            if link.id.side == "out" and known.candidate.endpoints:
-                link.endpoint = known.candidate.endpoints[0]
-        elif not link.source:
-            link.source = "dialled in"
 
     def _resume(self, link: Link) -> None:
         paused = link.state in (LinkState.STALLED, LinkState.SUSPECT)
@@ -539,7 +443,6 @@ class Membership:
             return
         paused = link.state is LinkState.STALLED
         link.state = LinkState.SUSPECT
-        link.suspect_since_ms = now_ms
         if not paused:
             self.events.append(LinkPaused(link.id, True))
         self.effects.append(CheckGone(link.id))
@@ -568,8 +471,7 @@ class Membership:
         self._last_tick_ms = now_ms
         if late_ms > _LATE_MS:
             for link in self.links.values():
-                link.last_rx_ms += late_ms
-                link.suspect_since_ms += late_ms
+                link.last_rx_ms = min(link.last_rx_ms + late_ms, now_ms)
         beat = now_ms >= self._next_beat_ms
         if beat:
             self._next_beat_ms = now_ms + self.timers.heartbeat_ms
@@ -583,9 +485,8 @@ class Membership:
                 self._check_silence(link, now_ms)
             elif beat:
                 self._regreet(link, now_ms)
-        for known in self.candidates.values():
-            if known.state != "dialling" and now_ms >= known.next_ms:
-                self._dial_if_due(known, now_ms)
+        self.contacts.tick(now_ms)
+        self._take_dials()
 
     def _heartbeat(self, link: Link, now_ms: int) -> None:
         hold_ms = now_ms - link.echo_seen_ms if link.echo_ms else 0
@@ -607,9 +508,8 @@ class Membership:
 
     def _check_silence(self, link: Link, now_ms: int) -> None:
         silent_ms = now_ms - link.last_rx_ms
-        if silent_ms >= self.timers.stalled_lost_ms:
-            self._lose(link, "silent")
-        elif not link.connected and silent_ms >= self.timers.lost_ms:
+        limit_ms = self.timers.stalled_lost_ms if link.connected else self.timers.lost_ms
+        if silent_ms >= limit_ms:
             self._lose(link, "silent")
         elif link.state is LinkState.UP and silent_ms >= self.timers.stalled_ms:
             link.state = LinkState.STALLED
@@ -623,28 +523,24 @@ class Membership:
     def _lose(self, link: Link, reason: str) -> None:
         if self.links.get(link.id) is not link:
             return
-        self._drop(link, reason)
         node = link.id.peer[1:9]
-        known = self.candidates.get(node)
+        self._drop(link, reason)
         if link.id.side == "out":
-            self.effects.append(Hangup(node))
-            if known is not None and known.state == "connected":
-                known.state = "idle"
+            self.contacts.lost(node)
         if link.peer is not None:
+            if reason in ("gone", "replaced"):
+                self.contacts.gone(node, link.peer.epoch)
             name = link.peer.name or format_node(node)
-            self.effects.append(
-                Note("warning", "peer.lost", f"lost {name} ({reason})")
-            )
+            self.effects.append(Note("warning", "peer.lost", f"lost {name} ({reason})"))
+        self._take_dials()
 
     def _drop(self, link: Link, reason: str) -> None:
         if self.links.get(link.id) is link:
             del self.links[link.id]
         if link.is_open and link.peer is not None:
             self.events.append(LinkDown(link.id, link.peer, reason))
-        if reason == "left":
-            node = link.id.peer[1:9]
-            known = self.candidates.get(node)
-            if known is not None and link.peer and known.candidate.epoch <= link.peer.epoch:
-                del self.candidates[node]
+        if reason == "left" and link.peer is not None:
             if link.id.side == "out":
-                self.effects.append(Hangup(node))
+                self.contacts.lost(link.peer.node)
+            self.contacts.gone(link.peer.node, link.peer.epoch)
+            self._take_dials()

@@ -29,7 +29,7 @@ _ENTRY_BYTES = 400
 class LogEntry:
     """One position: an outcome, or a verdict."""
 
-    __slots__ = ("at_ms", "kind", "outcome", "owner", "verdict")
+    __slots__ = ("at_ms", "decision", "kind", "outcome", "owner", "verdict")
 
     def __init__(
         self, kind: Kind | None, outcome: Outcome | None, verdict: VerdictRecord | None,
@@ -40,6 +40,8 @@ class LogEntry:
         self.verdict = verdict
         #: Node that must still decide on the outcome, b"" when decided or gone.
         self.owner = owner
+        #: The verdict on ``outcome``, as far as it is known.
+        self.decision = Verdict.NONE
         self.at_ms = at_ms
 
 
@@ -86,9 +88,11 @@ class ResultLog:
                 {**ext, "e": error} if error else ext,
             )  # fmt: skip
             owner = b"" if task.link is LANE else task.owner
-            entries[position] = LogEntry(task.kind, outcome, None, owner, now_ms)
+            entries[position] = entry = LogEntry(task.kind, outcome, None, owner, now_ms)
             positions[task.id] = position
-            if owner:
+            if not owner:
+                entry.decision = Verdict.SETTLED
+            else:
                 waiting = undecided.get(owner)
                 if waiting is None:
                     undecided[owner] = waiting = {}
@@ -104,7 +108,8 @@ class ResultLog:
         outcome.position = self.head
         if outcome.ext is not None:
             outcome.ext.setdefault("w", self.worker_name)
-        self.entries[self.head] = LogEntry(kind, outcome, None, b"", now_ms)
+        self.entries[self.head] = entry = LogEntry(kind, outcome, None, b"", now_ms)
+        entry.decision = Verdict.SETTLED
         self.positions[outcome.id] = self.head
         self.bytes += outcome.size + _ENTRY_BYTES
         verdict = self._verdict(outcome, Verdict.SETTLED, now_ms)
@@ -132,6 +137,7 @@ class ResultLog:
         if waiting is not None:
             waiting.pop(position, None)
         entry.owner = b""
+        entry.decision = verdict
         made.append(self._verdict(entry.outcome, verdict, now_ms))
 
     def _verdict(self, outcome: Outcome, verdict: Verdict, now_ms: int) -> VerdictRecord:
@@ -240,10 +246,18 @@ class ResultLog:
         messages.append(part)
         return messages
 
-    def outcome_of(self, task_id: bytes) -> Outcome | None:
-        """The latest outcome of a task that is kept here."""
+    def outcome_of(self, task_id: bytes) -> tuple[Outcome, Verdict] | None:
+        """The latest outcome of a task that is kept here, and what its owner said of it.
+
+        Refused ones are not told: another attempt counts.
+        """
         position = self.positions.get(task_id)
-        return self.entries[position].outcome if position is not None else None
+        if position is None:
+            return None
+        entry = self.entries[position]
+        if entry.outcome is None or entry.decision == Verdict.REFUSED:
+            return None
+        return entry.outcome, entry.decision
 
     def forget(self, task_id: bytes) -> None:
         """Drop the outcome of a task if its owner has decided on it."""
