@@ -16,6 +16,8 @@ from zmqtasks.version import __version__
 #: {command: "module:attribute"}, in the order in which ``--help`` lists them.
 COMMANDS = {
     "node": "zmqtasks.cli.node:node",
+    "call": "zmqtasks.cli.call:call",
+    "result": "zmqtasks.cli.result:result",
     "keygen": "zmqtasks.cli.keygen:keygen",
 }
 

@@ -1,4 +1,13 @@
-"""How errors reach people: one line on stderr and exit code 2."""
+"""How errors reach people: one line on stderr and an exit code.
+
+====  ===================================================================
+0     done
+1     the task failed, or nobody knows it; a mesh without nodes
+2     the command could not do what it was asked
+3     the task has not finished
+130   interrupted from the keyboard
+====  ===================================================================
+"""
 
 from __future__ import annotations
 
@@ -9,8 +18,10 @@ import click
 
 from zmqtasks.errors import AppLoadError, ZmqTasksError
 
-#: Exit code of a command that could not do what it was asked.
+EXIT_FAILED = 1
 EXIT_ERROR = 2
+EXIT_OPEN = 3
+EXIT_INTERRUPTED = 130
 
 
 @contextmanager
@@ -18,7 +29,7 @@ def reporting_errors() -> Iterator[None]:
     """Print a :class:`ZmqTasksError` as one line and exit with code 2.
 
     An application that cannot be imported shows its traceback above that line, since
-    the fault is in the user's own code.
+    the fault is in the user's own code. Ctrl-C ends the command without a word.
     """
     try:
         yield
@@ -27,6 +38,8 @@ def reporting_errors() -> Iterator[None]:
             click.echo(exc.traceback.rstrip(), err=True)
         click.echo(f"zmqtasks: error: {one_line(exc)}", err=True)
         raise click.exceptions.Exit(EXIT_ERROR) from None
+    except KeyboardInterrupt:
+        raise click.exceptions.Exit(EXIT_INTERRUPTED) from None
 
 
 def one_line(exc: ZmqTasksError) -> str:

@@ -1,0 +1,56 @@
+"""A command's own client of the mesh, for as long as the command runs."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import Any
+
+from zmqtasks.app import current
+from zmqtasks.cli.options import settings_from
+from zmqtasks.node.client import Client
+from zmqtasks.settings import NodeSettings
+
+#: Seconds that a command looks for nodes of other hosts; on this host it knows at once.
+FIND_S = 2.0
+
+
+@contextmanager
+def session(flags: dict[str, Any]) -> Iterator[Client]:
+    """A client with the settings of the command line, closed at the end.
+
+    Raises:
+        ConfigError, SecurityError: the settings cannot be used.
+    """
+    loaded = settings_from(flags)
+    if loaded.origins["log_level"] != "default":
+        set_up_logging(loaded.settings.log_level)
+    # A command says itself what has not finished, so its client need not wait for it.
+    client = Client(replace(loaded.settings, exit_wait_s=0.0))
+    current.install(client)
+    try:
+        yield client
+    finally:
+        current.install(None)
+        client.close("the command ended")
+
+
+def set_up_logging(level: str) -> None:
+    """One line an event on stderr."""
+    logging.basicConfig(
+        level=level, stream=sys.stderr,
+        format="%(asctime)s.%(msecs)03d %(levelname)-7s %(name)s: %(message)s",
+        datefmt="%H:%M:%S",
+    )  # fmt: skip
+
+
+def empty_mesh(settings: NodeSettings, client: Client) -> str:
+    """What to say when nobody is there."""
+    return (
+        f"mesh '{settings.mesh}' has no nodes; looked at: "
+        + "; ".join(client.survey.looked_at())
+        + ". Start one with: zmqtasks node --app MODULE"
+    )
