@@ -8,6 +8,7 @@ CURVE lets *every* key in, which is why receivers also check each message for th
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 
 import zmq
@@ -57,7 +58,10 @@ class ZapHandler:
             self.socket.send_multipart(self._answer(request))
 
     def close(self) -> None:
-        """Stop answering; no further peer gets in."""
+        """Stop answering."""
+        # Closing alone takes effect some time later, in another thread of libzmq.
+        with contextlib.suppress(zmq.ZMQError):
+            self.socket.unbind(ZAP_ENDPOINT)
         self.socket.close(0)
 
     def _answer(self, request: list[bytes]) -> list[bytes]:
