@@ -145,12 +145,15 @@ class Contacts:
                 endpoints=tuple(dict.fromkeys((endpoint, *contact.candidate.endpoints)))
             )
             return
+        self._failed(node, contact)
+
+    def _failed(self, node: bytes, contact: Contact) -> None:
         contact.state = "idle"
-        contact.next_ms = now_ms + contact.delay_ms
+        contact.next_ms = self._now_ms + contact.delay_ms
         contact.delay_ms = min(contact.delay_ms * 2, REDIAL_MS_MAX)
         if contact.failing_since_ms < 0:
-            contact.failing_since_ms = now_ms
-        elif now_ms - contact.failing_since_ms >= CANDIDATE_FORGOTTEN_MS:
+            contact.failing_since_ms = self._now_ms
+        elif self._now_ms - contact.failing_since_ms >= CANDIDATE_FORGOTTEN_MS:
             del self.known[node]
 
     def greeted(self, link: Link, hello: Hello) -> None:
@@ -221,7 +224,7 @@ class Contacts:
             self.effects.append(Hangup(node))
         candidate = self._without_taken(contact.candidate)
         if not candidate.endpoints:
-            del self.known[node]
+            self._failed(node, contact)
             return
         contact.state = "dialling"
         self.effects.append(Dial(candidate))

@@ -49,6 +49,7 @@ _AHEAD_COUNT_MAX = 256
 #: Above this mean run time nothing waits behind a running task.
 _LONG_US = 5_000_000
 _EWMA = 0.2
+_NO_LEASE = "the owner was not heard for too long"
 
 
 #: Stands for the link of tasks that came over the at-most-once lane.
@@ -58,11 +59,14 @@ LANE = LinkId("self", b"lane")
 class HeldTask:
     """A task between acceptance and outcome."""
 
-    __slots__ = ("attempt", "body", "ext", "id", "kind", "link", "owner", "reported", "stat")
+    __slots__ = (
+        "attempt", "body", "ext", "giver", "id", "kind", "link", "owner", "reported", "stat",
+    )  # fmt: skip
 
     def __init__(
-        self, record: TaskRecord, kind: Kind, link: LinkId, owner: bytes, stat: KindStat
-    ) -> None:
+        self, record: TaskRecord, kind: Kind, link: LinkId, owner: bytes, stat: KindStat,
+        giver: Giver | None,
+    ) -> None:  # fmt: skip
         assert isinstance(record.body, bytes)
         self.id = record.id
         self.attempt = record.attempt
@@ -72,6 +76,9 @@ class HeldTask:
         #: The link it came on; its outcome goes to the owner node on whatever link.
         self.link = link
         self.owner = owner
+        #: Who gave it, for the credit; a later session of the link is another one, which
+        #: knows nothing of this attempt.
+        self.giver = giver
         self.stat = stat
         self.reported = False
 
@@ -106,10 +113,12 @@ class SlotState:
 class Giver:
     """A dispatcher on the other end of a link, and its credit."""
 
-    __slots__ = ("backlog", "finished", "limit", "node", "received", "told")
+    __slots__ = ("backlog", "finished", "is_leased", "limit", "node", "received", "told")
 
     def __init__(self, node: bytes) -> None:
         self.node = node
+        #: False while it may have given us up.
+        self.is_leased = True
         self.backlog = 0
         self.received = 0
         self.finished = 0
@@ -193,11 +202,17 @@ class Intake:
                 self.effects.append(AnswerSlot(slot, child_request, text, []))
         self._deal_again = True
 
-    def lease_lost(self, link: LinkId) -> None:
-        """The owner may have given these tasks to others: start none of them."""
-        dropped = self._drop_unstarted(link)
-        for task in dropped:
-            self._reject(link, task.id, task.attempt, RejectCode.LEASE, "lease lost")
+    def lease_changed(self, link: LinkId, is_leased: bool) -> None:
+        """Without a lease the owner may have given its tasks to others: start none."""
+        giver = self.givers.get(link)
+        if giver is None:
+            return
+        giver.is_leased = is_leased
+        self._deal_again = True
+        if is_leased:
+            return
+        for task in self._drop_unstarted(link):
+            self._reject(giver, link, task, RejectCode.LEASE, _NO_LEASE)
 
     def _drop_unstarted(self, link: LinkId) -> list[HeldTask]:
         dropped = [task for task in self.queue if task.link == link]
@@ -210,8 +225,7 @@ class Intake:
         """Take nothing new; give back what has not started."""
         self.draining = True
         for task in self.queue:
-            text = "the worker is draining"
-            self._reject(task.link, task.id, task.attempt, RejectCode.DRAINING, text)
+            self._give_back(task, RejectCode.DRAINING, "the worker is draining")
         self.queue.clear()
         self.held_bytes = 0
 
@@ -254,14 +268,16 @@ class Intake:
             known = checked.get(record.kind)
             if known is None:
                 text = f"kind {record.kind} of {len(message.kinds)} in one message"
-                self._reject(link, record.id, record.attempt, RejectCode.BAD, text)
+                self._reject(giver, link, record, RejectCode.BAD, text)
                 continue
             kind, stat, refusal = known
             refusal = refusal or self._record_refusal(record)
+            if not giver.is_leased:
+                refusal = RejectCode.LEASE, _NO_LEASE
             if refusal is not None:
-                self._reject(link, record.id, record.attempt, *refusal)
+                self._reject(giver, link, record, *refusal)
                 continue
-            task = HeldTask(record, kind, link, giver.node, stat)
+            task = HeldTask(record, kind, link, giver.node, stat, giver)
             self.held_bytes += len(task.body)
             queue.append(task)
 
@@ -284,7 +300,7 @@ class Intake:
             origin = (record.ext or {}).get("o")
             owner = origin if isinstance(origin, bytes) else b""
             stat = self.stats.setdefault(kind, KindStat())
-            task = HeldTask(record, kind, LANE, owner, stat)
+            task = HeldTask(record, kind, LANE, owner, stat, None)
             self.held_bytes += len(task.body)
             self.queue.append(task)
         return dropped
@@ -317,15 +333,19 @@ class Intake:
         return None
 
     def _reject(
-        self, link: LinkId, task_id: bytes, attempt: int, code: RejectCode, text: str
+        self, giver: Giver, link: LinkId, task: TaskRecord | HeldTask, code: RejectCode, text: str
     ) -> None:
-        giver = self.givers.get(link)
-        if giver is None:
-            return
         giver.finished += 1
+        self._deal_again = True
         tasks, _ = self._rejects.get(link, ([], ""))
-        tasks.append((task_id, attempt, code))
+        tasks.append((task.id, task.attempt, code))
         self._rejects[link] = (tasks, text)
+
+    def _give_back(self, task: HeldTask, code: RejectCode, text: str) -> None:
+        """Unless its owner has given this attempt up with the session that it came on."""
+        giver = task.giver
+        if giver is not None and self.givers.get(task.link) is giver:
+            self._reject(giver, task.link, task, code, text)
 
     # --- slots --------------------------------------------------------------------------
 
@@ -372,13 +392,13 @@ class Intake:
             if code == RejectCode.CHILD_DIED_RUNNING:
                 self.effects.append(Note("warning", "child.died", text))
             self.held_bytes -= len(task.body)
-            self._reject(task.link, task.id, task.attempt, code, text)
+            self._give_back(task, code, text)
             code = RejectCode.CHILD_DIED
 
     def _left_slot(self, task: HeldTask) -> None:
         self.held_bytes -= len(task.body)
-        giver = self.givers.get(task.link)
-        if giver is not None:
+        giver = task.giver
+        if giver is not None and self.givers.get(task.link) is giver:
             giver.finished += 1
 
     def slot_submits(
@@ -387,7 +407,12 @@ class Intake:
         """The task running in a slot submits others: its owner shall own them."""
         state = self.slots.get(slot)
         task = next((t for t in state.pending if t.id == parent), None) if state else None
-        if task is None or task.attempt != attempt or task.link not in self.givers:
+        if (
+            task is None
+            or task.attempt != attempt
+            or task.giver is None
+            or self.givers.get(task.link) is not task.giver
+        ):
             text = "the owner of the running task is gone, so nobody can own this one"
             self.effects.append(AnswerSlot(slot, child_request, text, []))
             return
@@ -471,6 +496,8 @@ class Intake:
         if len(self.givers) > 4 * slots:
             token = 0
         for link, giver in self.givers.items():
+            if not giver.is_leased:
+                continue  # what it sent now would come back to it
             active = giver.backlog or giver.received > giver.finished
             limit = giver.finished + (max(share, token) if active else token)
             giver.limit = max(giver.limit, limit)
@@ -506,7 +533,7 @@ class Intake:
             task = state.pending[0]
             if not task.reported:
                 task.reported = True
-                if task.link in self.givers:
+                if task.giver is not None and self.givers.get(task.link) is task.giver:
                     started.setdefault(task.link, []).append((task.id, task.attempt))
         for link, tasks in started.items():
             self.effects.append(Send(link, Started(tasks)))

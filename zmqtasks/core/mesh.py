@@ -30,6 +30,7 @@ from zmqtasks.core.intake import Intake
 from zmqtasks.core.links import LinkId
 from zmqtasks.core.membership import (
     Delivered,
+    LeaseBack,
     LeaseLost,
     LinkDown,
     LinkPaused,
@@ -51,6 +52,7 @@ from zmqtasks.wire.messages import (
     Done,
     Forget,
     Heartbeat,
+    Hello,
     Inspect,
     Kind,
     Message,
@@ -291,9 +293,8 @@ class MeshNode:
         elif isinstance(event, LinkPaused):
             if self.dispatcher is not None:
                 self.dispatcher.link_paused(event.link, event.paused)
-        elif isinstance(event, LeaseLost):
-            if self.intake is not None:
-                self.intake.lease_lost(event.link)
+        elif self.intake is not None:
+            self.intake.lease_changed(event.link, isinstance(event, LeaseBack))
 
     def _link_up(self, event: LinkUp) -> None:
         link, peer = event
@@ -325,7 +326,7 @@ class MeshNode:
             )  # fmt: skip
             other_link = next(others, None)
             if other_link is not None:
-                self._link_of[peer.node] = other_link
+                self._go_on_with(other_link, peer)
         if self.dispatcher is not None:
             self.dispatcher.link_down(link, reason)
         if self.intake is not None:
@@ -346,6 +347,18 @@ class MeshNode:
         if self.reader is not None:
             self.reader.link_down(peer.node, peer.epoch)
             self._effects.append(self.answers.unsubscribe_from(peer))
+
+    def _go_on_with(self, link: LinkId, peer: Hello) -> None:
+        """A link dropped, but another one to the same node is there.
+
+        What was said on the first and not acknowledged is lost with it.
+        """
+        self._link_of[peer.node] = link
+        if self.reader is not None:
+            self.reader.link_up(peer.node, peer.epoch, link)
+        again = self.log.undecided_of(peer.node)
+        if again:
+            self._send_done(link, again)
 
     def _delivered(self, link: LinkId, message: Message, now_ms: int, wall_ms: int) -> None:
         if isinstance(message, Heartbeat):
@@ -386,9 +399,12 @@ class MeshNode:
     def _replayed(
         self, link: LinkId, message: Results | Trimmed, now_ms: int, wall_ms: int
     ) -> None:
+        if self.reader is None:
+            return
         known = self.membership.links.get(link)
-        if self.reader is not None and known is not None and known.peer is not None:
-            self.reader.replayed(known.peer.node, known.peer.epoch, message, now_ms, wall_ms)
+        publisher = known.peer if known is not None else self.hello if link == SELF else None
+        if publisher is not None:
+            self.reader.replayed(publisher.node, publisher.epoch, message, now_ms, wall_ms)
 
     # --- results --------------------------------------------------------------------------
 
@@ -398,11 +414,14 @@ class MeshNode:
         finished, intake.finished = intake.finished, []
         made = self.log.append(finished, now_ms)
         by_owner: dict[bytes, list[tuple[Kind, Outcome]]] = {}
+        links: dict[bytes, LinkId] = {}
         for done, pair in zip(finished, made, strict=True):
-            by_owner.setdefault(done.task.owner, []).append(pair)
+            task = done.task
+            by_owner.setdefault(task.owner, []).append(pair)
+            links[task.owner] = task.link
         for owner, pairs in by_owner.items():
             self._publish(owner, pairs, [], now_ms, wall_ms)
-            link = self._link_of.get(owner)
+            link = links[owner] if links[owner] in intake.givers else self._link_of.get(owner)
             if link is not None:
                 self._send_done(link, [o for _, o in pairs if self.log.is_undecided(o)])
             self.answers.finished([outcome.id for _, outcome in pairs])

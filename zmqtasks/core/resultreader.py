@@ -78,6 +78,8 @@ class ResultReader:
         publisher = self._publisher(node, epoch)
         publisher.link = link
         publisher.asked_ms = -1_000_000
+        if publisher.committed:  # the last acknowledgement may be lost
+            self.effects.append(Send(link, Rack(publisher.committed)))
 
     def link_down(self, node: bytes, epoch: int) -> None:
         """It cannot be asked any more; what is committed stays committed."""
@@ -200,7 +202,7 @@ class ResultReader:
         waits = [
             max(p.gap_since_ms + GAP_MS, p.asked_ms + _REPLAY_AGAIN_MS)
             for p in self.publishers.values()
-            if p.gap_since_ms >= 0 and p.link is not None
+            if p.gap_since_ms >= 0 and p.link is not None and self._unwritten < _UNWRITTEN_MAX
         ]
         return min(waits, default=None)
 
