@@ -18,6 +18,8 @@ COMMANDS = {
     "node": "zmqtasks.cli.node:node",
     "call": "zmqtasks.cli.call:call",
     "result": "zmqtasks.cli.result:result",
+    "status": "zmqtasks.cli.status:status",
+    "bench": "zmqtasks.cli.bench:bench",
     "keygen": "zmqtasks.cli.keygen:keygen",
 }
 

@@ -42,6 +42,11 @@ def check_libzmq(version: tuple[int, int, int], has_curve: bool) -> None:
 check_libzmq(zmq.zmq_version_info(), zmq.has("curve"))
 
 
+def libzmq_version() -> str:
+    """The version of the ZeroMQ library in use, as text."""
+    return str(zmq.zmq_version())
+
+
 class KeyPair(NamedTuple):
     """Both halves of a key as 40 Z85 characters."""
 

@@ -362,7 +362,7 @@ class Runtime:
     def describe(self) -> dict[str, Any]:
         """Plain data for `zmqtasks status`."""
         mesh, hello = self.mesh, self.mesh.hello
-        membership = mesh.membership
+        membership, counters = mesh.membership, self.transport.counters
         data: dict[str, Any] = {
             "node": hello.node.hex(),
             "name": hello.name,
@@ -375,7 +375,12 @@ class Runtime:
             "queues": list(hello.queues),
             "tasks": [f"{entry.name}{entry.signature}" for entry in hello.catalog],
             "apps": sorted({entry.app for entry in hello.catalog}),
-            "garbage": membership.garbage_count,
+            "garbage": {
+                "undecodable": membership.garbage_count,
+                "oversized": counters.oversized_count,
+                "unauthenticated": counters.unauthenticated_count,
+                "refused": counters.refused_count,
+            },
             "peers": [
                 {
                     "name": link.peer.name,

@@ -1,0 +1,184 @@
+"""``zmqtasks status``: who is in the mesh, what they do, and what waits."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+import click
+
+from zmqtasks.cli.errors import EXIT_FAILED
+from zmqtasks.cli.options import CLIENT_KEYS, setting_options
+from zmqtasks.cli.session import FIND_S, empty_mesh, session
+from zmqtasks.cli.showing import as_json
+from zmqtasks.node.survey import SeenNode
+
+#: Seconds that a linked node has to answer.
+_ANSWER_S = 2.0
+_QUEUES_MAX = 4
+
+
+@click.command()
+@click.option(
+    "--wait", type=float, default=FIND_S, show_default=True, metavar="S",
+    help="Look for nodes of other hosts for S seconds.",
+)  # fmt: skip
+@click.option("--json", "with_json", is_flag=True, help="Print all that is known as JSON.")
+@setting_options(CLIENT_KEYS)
+def status(*, wait: float, with_json: bool, **flags: Any) -> None:
+    """Show the nodes of the mesh, their load, and tasks that wait and why.
+
+    Exit code 1: there are no nodes.
+    """
+    with session(flags) as client:
+        client.survey.settle(wait)
+        seen = sorted(client.survey.ask(_ANSWER_S), key=lambda node: (node.name, node.node))
+        mesh, fingerprint = client.settings.mesh, client.runtime.fingerprint
+        looked_at = client.survey.looked_at()
+        nobody = "" if seen else empty_mesh(client.settings, client)
+    if with_json:
+        click.echo(as_json({
+            "mesh": mesh,
+            "key": fingerprint or None,
+            "nodes": [node_data(node) for node in seen if node.report is not None],
+            "unanswered": [unanswered_data(node) for node in seen if node.report is None],
+            "waiting": waiting_data(seen),
+            "looked_at": looked_at,
+        }))  # fmt: skip
+    elif nobody:
+        click.echo(nobody)
+    else:
+        show(seen, f"mesh '{mesh}'" + (f", key {fingerprint}" if fingerprint else ", no key"))
+    sys.exit(0 if seen else EXIT_FAILED)
+
+
+# --- for programs -----------------------------------------------------------------------
+
+
+def node_data(node: SeenNode) -> dict[str, Any]:
+    """A node's description of itself, and how this command came to it."""
+    return {
+        **(node.report or {}),
+        "found_by": node.found_by,
+        "transport": node.transport,
+        "address": node.address,
+    }
+
+
+def unanswered_data(node: SeenNode) -> dict[str, Any]:
+    """A node that said nothing."""
+    return {
+        "node": node.node, "name": node.name, "roles": list(node.roles),
+        "found_by": node.found_by, "transport": node.transport, "address": node.address,
+        "trouble": node.trouble,
+    }  # fmt: skip
+
+
+def waiting_data(seen: Sequence[SeenNode]) -> list[dict[str, Any]]:
+    """Tasks that no worker has yet, by producer and kind."""
+    return [
+        {"producer": node.name, **kind}
+        for node in seen
+        for kind in ((node.report or {}).get("producer") or {}).get("waiting", ())
+    ]
+
+
+# --- for people -------------------------------------------------------------------------
+
+
+def show(seen: Sequence[SeenNode], title: str) -> None:
+    """Print the tables."""
+    from rich.console import Console  # half of what this command needs to start
+    from rich.markup import escape
+    from rich.table import Table
+
+    # Lines in a file or pipe are not cut to the width of a terminal.
+    console = Console() if sys.stdout.isatty() else Console(width=200)
+    table = Table("node", "roles", "queues", "tasks", "load", "found by", "garbage", box=None,
+                  header_style="bold", pad_edge=False, padding=(0, 2, 0, 0))  # fmt: skip
+    answered = [node for node in seen if node.report is not None]
+    for node in answered:
+        table.add_row(*(escape(text) for text in row_of(node)))
+    console.print(f"{title}: {_count(len(answered), 'node')}", markup=False, highlight=False)
+    if answered:
+        console.print(table)
+    for line in (*task_lines(answered), *trouble_lines(seen), *waiting_lines(seen)):
+        console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+
+def row_of(node: SeenNode) -> list[str]:
+    """One line of the table of nodes."""
+    report = node.report or {}
+    queues = report.get("queues") or []
+    more = f", +{len(queues) - _QUEUES_MAX}" if len(queues) > _QUEUES_MAX else ""
+    via = f"{node.found_by}, {node.transport}" if node.transport else node.found_by
+    return [
+        node.name,
+        ", ".join(node.roles),
+        ", ".join(queues[:_QUEUES_MAX]) + more,
+        str(len(report.get("tasks") or []) or ""),
+        load_of(report),
+        via,
+        str(sum((report.get("garbage") or {}).values())),
+    ]
+
+
+def load_of(report: dict[str, Any]) -> str:
+    """What a node has to do, in words."""
+    parts = []
+    worker = report.get("worker")
+    if worker:
+        draining = ", draining" if worker.get("draining") else ""
+        parts.append(
+            f"{worker['running']} of {worker['slots']} slots, {worker['queued']} queued{draining}"
+        )
+    producer = report.get("producer")
+    if producer:
+        parts.append(f"{_count(producer['open'], 'open task')}")
+    store = report.get("store")
+    if store:
+        parts.append(f"{store['stored']} rows stored")
+    return "; ".join(parts)
+
+
+def task_lines(seen: Sequence[SeenNode]) -> list[str]:
+    """Which tasks there are, once for all nodes that know the same."""
+    knowing: dict[tuple[str, ...], list[str]] = {}
+    for node in seen:
+        tasks = tuple((node.report or {}).get("tasks") or ())
+        if tasks:
+            knowing.setdefault(tasks, []).append(node.name)
+    lines: list[str] = []
+    for tasks, names in knowing.items():
+        lines += ["", f"tasks of {', '.join(names)}:", *(f"  {task}" for task in tasks)]
+    return lines
+
+
+def trouble_lines(seen: Sequence[SeenNode]) -> list[str]:
+    """Nodes that did not answer."""
+    lines = [
+        f"  {node.name or node.node} ({', '.join(node.roles)}; found by {node.found_by}): "
+        f"{node.trouble}"
+        for node in seen if node.report is None
+    ]  # fmt: skip
+    return ["", "no answer from:", *lines] if lines else []
+
+
+def waiting_lines(seen: Sequence[SeenNode]) -> list[str]:
+    """What waits for a worker, and why."""
+    lines = [
+        f"  {kind['count']} × {kind['task']} (app '{kind['app']}', queue '{kind['queue']}') of "
+        f"{kind['producer']}: {_reason(kind['why'])}"
+        for kind in waiting_data(seen)
+    ]
+    return ["", "waiting:", *lines] if lines else []
+
+
+def _reason(why: str) -> str:
+    """What comes after "task ... waits:"."""
+    return why.partition(" waits: ")[2] or why or "every worker that can run it is busy"
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
