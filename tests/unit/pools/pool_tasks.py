@@ -65,7 +65,7 @@ def big(size: int) -> bytes:
 async def slow_add(x: int, y: int) -> tuple[int, str | None]:
     await asyncio.sleep(0)
     context = current()
-    return x + y, context and context.id
+    return x + y, context.id if context else None
 
 
 @app.task
