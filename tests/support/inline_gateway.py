@@ -1,6 +1,6 @@
 """A gateway that runs calls here and now: for tests of everything above it.
 
-It keeps the contract of ``zmqtasks/app/gateway.py``. Arguments and results go through
+It keeps the contract of ``zmqtasks/node/gateway.py``. Arguments and results go through
 the real payload encoding, so what works here can travel.
 """
 
@@ -14,10 +14,10 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from zmqtasks.app.current import all_apps
-from zmqtasks.app.gateway import Call, Ticket
 from zmqtasks.app.outcomes import unknown_outcome
 from zmqtasks.errors import MeshOverloaded, NoWorkers
 from zmqtasks.ids import new_node_id, task_id_maker
+from zmqtasks.node.gateway import Call, Ticket
 from zmqtasks.wire.messages import Outcome, StateRecord, Status, TaskState
 from zmqtasks.wire.payload import decode_arguments, encode_error, encode_value
 

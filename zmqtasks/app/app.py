@@ -20,7 +20,6 @@ from typing import (
 from zmqtasks import limits
 from zmqtasks.app.conf import Conf
 from zmqtasks.app.current import add_app, working_directory
-from zmqtasks.app.gateway import Gateway
 from zmqtasks.app.naming import check_app_name, check_task_name, task_name
 from zmqtasks.app.options import CallOptions, TaskOptions, check_base, check_task_options
 from zmqtasks.app.result import AsyncResult
@@ -35,6 +34,7 @@ from zmqtasks.app.submitting import (
 )
 from zmqtasks.app.task import CoroutineTask, Task
 from zmqtasks.errors import ConfigError
+from zmqtasks.node.gateway import Gateway
 from zmqtasks.wire import payload
 from zmqtasks.wire.messages import CatalogEntry, Kind
 

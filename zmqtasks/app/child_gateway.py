@@ -7,10 +7,10 @@ from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import Any
 
-from zmqtasks.app.gateway import UNKNOWN_STATUS, Call, Ticket
 from zmqtasks.errors import SubmitRejected, TimeoutError
 from zmqtasks.ids import foreign_task_id_maker, format_task_id
 from zmqtasks.limits import CHILD_SUBMIT_BYTES_MAX, CHILD_SUBMIT_COUNT_MAX
+from zmqtasks.node.gateway import UNKNOWN_STATUS, Call, Ticket
 from zmqtasks.pools.child import Link
 from zmqtasks.pools.protocol import (
     ForgetRequest,

@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from weakref import WeakSet
 
-from zmqtasks.app.gateway import Gateway
 from zmqtasks.errors import ConfigError
+from zmqtasks.node.gateway import Gateway
 
 if TYPE_CHECKING:
     from zmqtasks.app.app import App

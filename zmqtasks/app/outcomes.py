@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-from zmqtasks.app.gateway import UNKNOWN_STATUS
 from zmqtasks.errors import (
     MaxRetriesExceededError,
     TaskDead,
@@ -17,6 +16,7 @@ from zmqtasks.errors import (
     WorkerLostError,
 )
 from zmqtasks.ids import format_task_id
+from zmqtasks.node.gateway import UNKNOWN_STATUS
 from zmqtasks.wire.messages import Outcome, Status
 from zmqtasks.wire.payload import decode_error, decode_value
 

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from zmqtasks.app import states
 from zmqtasks.app.current import current_app, gateway
-from zmqtasks.app.gateway import Gateway
 from zmqtasks.app.outcomes import error_of, traceback_of, unknown_outcome, value_of
 from zmqtasks.errors import TaskUnknown, TimeoutError
 from zmqtasks.ids import format_task_id, parse_task_id
+from zmqtasks.node.gateway import Gateway
 from zmqtasks.wire.messages import Outcome, StateRecord, Status, TaskState
 
 if TYPE_CHECKING:

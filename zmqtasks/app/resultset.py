@@ -9,10 +9,10 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from zmqtasks.app.current import current_app, gateway
-from zmqtasks.app.gateway import Gateway
 from zmqtasks.app.outcomes import error_of, value_of
 from zmqtasks.app.result import AsyncResult
 from zmqtasks.errors import TimeoutError
+from zmqtasks.node.gateway import Gateway
 from zmqtasks.wire.messages import Outcome, Status
 
 if TYPE_CHECKING:

@@ -5,7 +5,7 @@ Source: docs/promises.md, "How a task can end".
 
 from __future__ import annotations
 
-from zmqtasks.app.gateway import UNKNOWN_STATUS
+from zmqtasks.node.gateway import UNKNOWN_STATUS
 from zmqtasks.wire.messages import Status, TaskState
 
 #: Not finished, and not seen running: queued, on its way, or waiting for a worker.

@@ -7,12 +7,12 @@ from itertools import islice
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from zmqtasks.app.current import gateway, in_running_loop
-from zmqtasks.app.gateway import Call, Gateway
 from zmqtasks.app.options import CallOptions, check_call_options
 from zmqtasks.app.result import AsyncResult, AtMostOnceResult
 from zmqtasks.app.resultset import ResultSet
 from zmqtasks.errors import MeshOverloaded, SubmitRejected
 from zmqtasks.ids import parse_task_id
+from zmqtasks.node.gateway import Call, Gateway
 from zmqtasks.wire.messages import Kind
 
 if TYPE_CHECKING:

@@ -7,7 +7,6 @@ from types import MethodType
 from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar, Unpack
 
 from zmqtasks.app.current import gateway, in_running_loop
-from zmqtasks.app.gateway import Call
 from zmqtasks.app.options import CallOptions
 from zmqtasks.app.result import AsyncResult
 from zmqtasks.app.resultset import ResultSet
@@ -23,6 +22,7 @@ from zmqtasks.app.submitting import (
     submit_many_async,
 )
 from zmqtasks.errors import ConfigError
+from zmqtasks.node.gateway import Call
 from zmqtasks.wire.messages import CatalogEntry, Kind
 
 if TYPE_CHECKING:

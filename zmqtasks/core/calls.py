@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
-from zmqtasks.wire.messages import Kind
+from zmqtasks.wire.messages import Kind, Outcome
+
+#: Status of the made-up outcome that tells a ticket that nobody knows its task.
+UNKNOWN_STATUS = 255
 
 
 class Call(NamedTuple):
@@ -14,3 +17,10 @@ class Call(NamedTuple):
     kind: Kind
     body: bytes
     ext: dict[str, Any] | None
+
+
+class Ticket(Protocol):
+    """Receives outcomes; ``AsyncResult`` and ``ResultSet`` hold one each."""
+
+    def settled(self, task_id: bytes, outcome: Outcome) -> None:
+        """The task's final outcome. Called on the I/O thread: must not block or raise."""

@@ -19,8 +19,8 @@ from concurrent.futures import Future
 from typing import TypeVar
 
 from zmqtasks import keys
-from zmqtasks.app.gateway import UNKNOWN_STATUS, Call, Ticket
 from zmqtasks.core import effects as fx
+from zmqtasks.core.calls import UNKNOWN_STATUS, Call, Ticket
 from zmqtasks.core.dispatcher import Dispatcher
 from zmqtasks.core.fastlane import FastLane
 from zmqtasks.errors import LocalProtocolError, MeshOverloaded, NoWorkers, SubmitRejected
@@ -40,7 +40,7 @@ _ROUND_TRIP_S = 10.0
 
 
 class Client:
-    """A gateway (see ``app/gateway.py``) that owns what it submits.
+    """A gateway (see ``node/gateway.py``) that owns what it submits.
 
     Args:
         settings: of this process.

@@ -17,8 +17,8 @@ from zmqtasks.core import effects as fx
 from zmqtasks.errors import LocalProtocolError
 from zmqtasks.ids import format_task_id
 from zmqtasks.net.transport import raise_open_files_limit
-from zmqtasks.node.clock import now_ms
 from zmqtasks.node.children import ChildRequests
+from zmqtasks.node.clock import now_ms
 from zmqtasks.node.runtime import Part, Runtime
 from zmqtasks.node.storekeeper import StoreKeeper
 from zmqtasks.pools.base import Pool

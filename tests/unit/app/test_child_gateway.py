@@ -7,10 +7,10 @@ from typing import Any
 import pytest
 
 from zmqtasks.app.child_gateway import ChildGateway
-from zmqtasks.app.gateway import UNKNOWN_STATUS, Call
 from zmqtasks.errors import SubmitRejected
 from zmqtasks.ids import owner_of
 from zmqtasks.limits import CHILD_SUBMIT_BYTES_MAX, CHILD_SUBMIT_COUNT_MAX
+from zmqtasks.node.gateway import UNKNOWN_STATUS, Call
 from zmqtasks.pools.protocol import (
     Answer,
     ChildRequest,

@@ -10,15 +10,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Protocol
 
-from zmqtasks.core.calls import Call
-from zmqtasks.wire.messages import Outcome, StateRecord
-
-
-class Ticket(Protocol):
-    """Receives outcomes; ``AsyncResult`` and ``ResultSet`` hold one each."""
-
-    def settled(self, task_id: bytes, outcome: Outcome) -> None:
-        """The task's final outcome. Called on the I/O thread: must not block or raise."""
+from zmqtasks.core.calls import UNKNOWN_STATUS, Call, Ticket
+from zmqtasks.wire.messages import StateRecord
 
 
 class Gateway(Protocol):
@@ -69,8 +62,5 @@ class Gateway(Protocol):
     def describe(self, task_id: bytes) -> str:
         """One sentence about where the task is, for error messages."""
 
-
-#: Status of the made-up outcome that tells a ticket that nobody knows its task.
-UNKNOWN_STATUS = 255
 
 __all__ = ["UNKNOWN_STATUS", "Call", "Gateway", "Ticket"]
