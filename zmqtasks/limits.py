@@ -117,6 +117,9 @@ LEASE_MS = 3_000
 STALLED_MS = 3_000
 #: Silent on both signals.
 LOST_MS = 4_000
+#: An owner that cannot be reached for this long is gone for those who ask about its tasks:
+#: then the first outcome that is known stands.
+OWNER_GONE_MS = 60_000
 #: ZMTP alive but the loop silent for this long: lost as well.
 STALLED_LOST_MS = 60_000
 #: A gap in a publisher's numbers must last this long before it is asked for.

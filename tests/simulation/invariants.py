@@ -21,7 +21,16 @@ from zmqtasks.core.membership import Delivered, Membership, Timers
 from zmqtasks.core.rows import OutcomeRow, final_row
 from zmqtasks.limits import STRIKES_MAX
 from zmqtasks.wire import codec
-from zmqtasks.wire.messages import Bye, Heartbeat, Hello, Message, Outcome, Status, TaskState, Verdict
+from zmqtasks.wire.messages import (
+    Bye,
+    Heartbeat,
+    Hello,
+    Message,
+    Outcome,
+    Status,
+    TaskState,
+    Verdict,
+)
 
 if TYPE_CHECKING:
     from tests.simulation.process import Process
@@ -166,6 +175,11 @@ class Ledger:
     def told(self, watcher: Process, effect: fx.QuestionAnswered) -> None:
         waiting = self.watched[watcher.name, effect.token]
         for state in effect.states:
+            owner = self.world.by_node[state.id[:8]].hello.node
+            known = watcher.node.is_linked(owner) or owner in watcher.node.membership.candidates
+            if not known and state.id in waiting:
+                del waiting[state.id]  # it never heard of the owner: what it was told may be so
+                continue
             assert state.state == TaskState.SETTLED, f"a watcher is told {state.state}"
             settled = self.outcomes.get(state.id)
             assert state.outcome is not None

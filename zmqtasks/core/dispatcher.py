@@ -479,7 +479,9 @@ class Dispatcher:
 
     def _open_state(self, task: OwnedTask) -> StateRecord:
         kind = task.lane.kind
-        info: dict[str, Any] = {"name": kind.name, "queue": kind.queue, "attempt": task.attempt}
+        info: dict[str, Any] = {
+            "name": kind.name, "queue": kind.queue, "attempt": task.attempt, "owned": True,
+        }  # fmt: skip
         if task.worker is not None:
             info["worker"] = task.worker.peer.name
         elif not task.lane.workers:

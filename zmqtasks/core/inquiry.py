@@ -3,15 +3,18 @@
 Everybody who may know is asked at once: stores, the owner (its node is in the id),
 workers and all other dispatchers. The best answer wins: a settled outcome over a
 worker's unsettled one, over "it runs", over "it waits". UNKNOWN is only said when all
-have answered so; a mesh that is still being discovered gets a moment.
+have answered so; a mesh that is still being discovered gets a moment. An unsettled
+outcome stands only where the owner is gone: while it is there, or may come back, it may
+still refuse that one and settle another.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from zmqtasks.core.effects import Effect, QuestionAnswered, Send
 from zmqtasks.core.links import LinkId
+from zmqtasks.ids import owner_of
 from zmqtasks.wire.messages import Query, StateRecord, States, TaskState
 
 _RANK = {
@@ -24,12 +27,14 @@ _RANK = {
 
 
 class _Question:
-    __slots__ = ("asked_ms", "best", "told", "waiting", "watch")
+    __slots__ = ("asked_ms", "best", "owners", "told", "waiting", "watch")
 
     def __init__(self, ids: Sequence[bytes], watch: bool, now_ms: int) -> None:
         self.best = {task_id: StateRecord(task_id, TaskState.UNKNOWN, {}, None) for task_id in ids}
         self.watch = watch
         self.asked_ms = now_ms
+        #: {task id: link over which its owner answered}.
+        self.owners: dict[bytes, LinkId] = {}
         #: Links that have not answered.
         self.waiting: set[LinkId] = set()
         #: Ids whose settled outcome was told already.
@@ -77,6 +82,9 @@ class Inquiry:
         """It will not answer."""
         for question in self.questions.values():
             question.waiting.discard(link)
+            for task_id, owner in list(question.owners.items()):
+                if owner == link:
+                    del question.owners[task_id]
 
     def _send(self, token: int, question: _Question, link: LinkId) -> None:
         open_ids = [task_id for task_id in question.best if task_id not in question.told]
@@ -88,6 +96,9 @@ class Inquiry:
         question = self.questions.get(message.request)
         if question is not None:
             question.waiting.discard(link)
+            for record in message.states:
+                if record.info.get("owned"):
+                    question.owners[record.id] = link
             self._merge(message.request, question, message.states)
 
     def _merge(self, token: int, question: _Question, states: Sequence[StateRecord]) -> None:
@@ -107,11 +118,12 @@ class Inquiry:
         elif news and question.watch:
             self.effects.append(QuestionAnswered(token, news, False))
 
-    def tick(self, now_ms: int, *, all_found: bool) -> None:
+    def tick(self, now_ms: int, *, all_found: bool, may_live: Callable[[bytes], bool]) -> None:
         """Conclude questions that everybody has answered.
 
         Args:
             all_found: no known peer is still being dialled.
+            may_live: this node is not linked now, but may be there.
         """
         self._now_ms = now_ms
         for token, question in list(self.questions.items()):
@@ -119,10 +131,19 @@ class Inquiry:
                 continue
             if now_ms < question.asked_ms + self.grace_ms:
                 continue
-            self._conclude(token, question)
+            self._conclude(token, question, may_live)
 
-    def _conclude(self, token: int, question: _Question) -> None:
-        states = [self._standing(record) for record in question.best.values()]
+    def _conclude(
+        self, token: int, question: _Question, may_live: Callable[[bytes], bool]
+    ) -> None:
+        states = [
+            record
+            if record.id in question.owners
+            else _unsure(record)
+            if may_live(owner_of(record.id))
+            else _standing(record)
+            for record in question.best.values()
+        ]
         if not question.watch:
             del self.questions[token]
             self.effects.append(QuestionAnswered(token, states, True))
@@ -141,17 +162,25 @@ class Inquiry:
             del self.questions[token]
         self.effects.append(QuestionAnswered(token, final, done))
 
-    @staticmethod
-    def _standing(record: StateRecord) -> StateRecord:
-        """With all answers in and no owner among them, the first outcome stands."""
-        if record.state == TaskState.UNSETTLED:
-            return StateRecord(record.id, TaskState.SETTLED, record.info, record.outcome)
-        return record
-
     def next_deadline_ms(self) -> int | None:
         """When ``tick`` is wanted next; past the grace the node's own beat is enough."""
         ends = (question.asked_ms + self.grace_ms for question in self.questions.values())
         return min((end_ms for end_ms in ends if end_ms > self._now_ms), default=None)
+
+
+def _standing(record: StateRecord) -> StateRecord:
+    """With all answers in and no owner left, the first outcome stands."""
+    if record.state == TaskState.UNSETTLED:
+        return StateRecord(record.id, TaskState.SETTLED, record.info, record.outcome)
+    return record
+
+
+def _unsure(record: StateRecord) -> StateRecord:
+    """Nobody who was asked knows the task, but its owner could not be asked."""
+    if record.state == TaskState.UNKNOWN:
+        why = {"why": "its owner cannot be reached at the moment"}
+        return StateRecord(record.id, TaskState.PENDING, why, None)
+    return record
 
 
 def _rank(record: StateRecord) -> int:

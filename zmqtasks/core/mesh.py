@@ -31,7 +31,6 @@ from zmqtasks.core.links import LinkId
 from zmqtasks.core.membership import (
     Delivered,
     LeaseBack,
-    LeaseLost,
     LinkDown,
     LinkPaused,
     LinkUp,
@@ -44,6 +43,7 @@ from zmqtasks.limits import (
     BATCH_BYTES_MAX,
     BATCH_COUNT_MAX,
     FRAMES_PER_MESSAGE_MAX,
+    OWNER_GONE_MS,
     RESULT_INLINE_BYTES_MAX,
     STORE_GONE_MS,
 )
@@ -116,6 +116,8 @@ class MeshNode:
         self._link_of: dict[bytes, LinkId] = {}
         #: {store node: when it was lost}.
         self._stores_lost_ms: dict[bytes, int] = {}
+        #: {node that fell silent: when}; it may come back.
+        self._silent_ms: dict[bytes, int] = {}
         if reader is not None:
             self.log.store_seen(self.hello.node)
             reader.link_up(self.hello.node, self.hello.epoch, SELF)
@@ -199,14 +201,34 @@ class MeshNode:
             self.intake.tick(now_ms)
         if self.reader is not None:
             self.reader.tick(now_ms)
-        self.inquiry.tick(now_ms, all_found=not self.membership.pending_dials())
+        self.inquiry.tick(
+            now_ms,
+            all_found=not self.membership.pending_dials(),
+            may_live=lambda node: self._may_live(node, now_ms),
+        )
         self.log.trim(now_ms)
+        for node, lost_ms in list(self._silent_ms.items()):
+            if now_ms - lost_ms >= OWNER_GONE_MS:
+                del self._silent_ms[node]
         for node, lost_ms in list(self._stores_lost_ms.items()):
             if now_ms - lost_ms >= STORE_GONE_MS:
                 del self._stores_lost_ms[node]
                 self.log.store_left(node)
                 text = f"a store ({node.hex()}) has been away too long: results wait no more for it"
                 self._effects.append(Note("warning", "store.gone", text))
+
+    def _may_live(self, node: bytes, now_ms: int) -> bool:
+        """The node is not linked, and nothing proves that it is gone."""
+        if node in self._link_of or node == self.hello.node:
+            return False
+        lost_ms = self._silent_ms.get(node, -OWNER_GONE_MS)
+        if now_ms - lost_ms < OWNER_GONE_MS:
+            return True
+        contact = self.membership.candidates.get(node)
+        if contact is None:
+            return False
+        failing_ms = now_ms - contact.failing_since_ms if contact.failing_since_ms >= 0 else 0
+        return failing_ms < OWNER_GONE_MS
 
     def next_deadline_ms(self) -> int:
         """When ``tick`` is wanted next, at the latest."""
@@ -299,6 +321,7 @@ class MeshNode:
     def _link_up(self, event: LinkUp) -> None:
         link, peer = event
         self._link_of.setdefault(peer.node, link)
+        self._silent_ms.pop(peer.node, None)
         if "store" in peer.roles:
             self._stores_lost_ms.pop(peer.node, None)
             self.log.store_seen(peer.node)
@@ -344,6 +367,8 @@ class MeshNode:
                 self._stores_lost_ms[peer.node] = now_ms
         if reason in ("left", "gone", "replaced"):
             self.log.owner_gone(peer.node)
+        else:
+            self._silent_ms[peer.node] = now_ms
         if self.reader is not None:
             self.reader.link_down(peer.node, peer.epoch)
             self._effects.append(self.answers.unsubscribe_from(peer))

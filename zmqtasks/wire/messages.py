@@ -433,7 +433,8 @@ class Query(Message):
 class StateRecord(_Array):
     """One answer. ``outcome`` is set for SETTLED and UNSETTLED.
 
-    ``info`` keys: ``name``, ``queue``, ``worker``, ``attempt``, ``why`` (it waits).
+    ``info`` keys: ``name``, ``queue``, ``worker``, ``attempt``, ``why`` (it waits),
+    ``owned`` (the owner itself says so).
     """
 
     id: bytes
