@@ -65,7 +65,7 @@ class TestChildren:
         assert facts["parent"] != os.getpid()
 
     def test_child_has_not_loaded_what_it_does_not_need(self, rig: Rig) -> None:
-        names = ["zmq", "zeroconf", "click", "rich", "zmqtasks.node", "pytest"]
+        names = ["zmq", "zeroconf", "click", "rich", "zmqtasks.node.client", "pytest"]
         assert rig.value("loaded", names) == []
 
     def test_ctrl_c_and_sigterm_do_not_end_a_task(self, rig: Rig) -> None:
