@@ -93,7 +93,8 @@ class Ledger:
         #: All attempts that started, and what a child of theirs or their worker did: died.
         self.starts: dict[tuple[bytes, int], Process] = {}
         self.strikes: dict[bytes, set[int]] = {}
-        self.submit_failed: set[bytes] = set()
+        #: Settled before their owner knew of a store: these may end with their worker.
+        self.before_store: set[bytes] = set()
         #: {(process name, token): ids not told of}, and what was told.
         self.watched: dict[tuple[str, int], dict[bytes, None]] = {}
         self.sent: dict[Stream, list[int]] = {}
@@ -145,6 +146,8 @@ class Ledger:
             assert self.world.by_node[outcome.id[:8]] is owner
             self.owners.setdefault(outcome.id, owner)
             self.outcomes[outcome.id] = outcome
+            if owner.node.dispatcher is not None and not owner.node.dispatcher.has_store:
+                self.before_store.add(outcome.id)
             if outcome.status == Status.DEAD:
                 self._check_dead(spec)
                 continue
@@ -231,6 +234,9 @@ def _unstored(world: World) -> str:
         rows = run(process.store.get_batch(list(world.ledger.outcomes)))
         for task_id, outcome in world.ledger.outcomes.items():
             row = final_row(rows.get(task_id, []))
+            worker = world.ledger.starts.get((task_id, outcome.attempt))
+            if task_id in world.ledger.before_store and worker is not None and not worker.alive:
+                continue
             if row is None or row.verdict != Verdict.SETTLED:
                 return f"{process.name} lacks the outcome of {world.ledger.specs[task_id]}"
             assert (row.status, row.body) == (outcome.status, outcome.body)

@@ -78,12 +78,15 @@ class Dispatcher:
         #: Further links to the same nodes: using both would only split the credit.
         self.spares: dict[LinkId, WorkerLink] = {}
         self.kept = KeptOutcomes()
+        #: The mesh has a store, so what settles must get there.
+        self.has_store = False
         #: Bytes of the arguments of open tasks.
         self.open_bytes = 0
         #: Counters for `status` and tests.
         self.redelivered_count = 0
         self.refused_count = 0
-        #: Outcomes that the owner itself decided; the mesh publishes them.
+        #: Outcomes for the owner itself to publish: those that it decided, and those of
+        #: workers that were lost before a store had them.
         self.own_outcomes: list[tuple[Kind, Outcome]] = []
         self._settled: list[Outcome] = []
         self._verdicts: dict[LinkId, tuple[list[int], list[int]]] = {}
@@ -174,6 +177,8 @@ class Dispatcher:
         for task in reversed(list(worker.held.values())):
             self._redeliver(task, strike=strike and task.started)
         worker.held.clear()
+        # Whatever no store has yet may be lost with the worker: tell it ourselves.
+        self.own_outcomes += worker.unstored
         for spare in self.spares.values():
             if spare.link.peer == link.peer:
                 del self.spares[spare.link]
@@ -194,6 +199,19 @@ class Dispatcher:
         if worker is not None and limit > worker.limit:
             worker.limit = limit
             self._touched = True
+
+    def stored(self, link: LinkId, position: int) -> None:
+        """A store has what this worker's log holds up to there; -1: it knows of no store."""
+        if position >= 0:
+            self.has_store = True
+        worker = self.workers.get(link) or self.spares.get(link)
+        if worker is None or not worker.unstored:
+            return
+        unstored = worker.unstored
+        if not self.has_store:
+            unstored.clear()
+        while unstored and unstored[0][1].position <= position:
+            unstored.popleft()
 
     def _redeliver(self, task: OwnedTask, *, strike: bool) -> None:
         task.worker = None
@@ -319,6 +337,8 @@ class Dispatcher:
         worker = task.worker
         if worker is not None:
             worker.held.pop(task.id, None)
+            if self.has_store:
+                worker.unstored.append((task.lane.kind, outcome))
         self.kept.add(outcome)
         self._settled.append(outcome)
 
@@ -326,6 +346,9 @@ class Dispatcher:
         """An outcome that no worker has: the owner publishes it itself."""
         outcome = Outcome(task.id, task.attempt, status, 0, 0, 0, 0, 0, b"", {"e": text})
         self.own_outcomes.append((task.lane.kind, outcome))
+        if task.worker is not None:
+            task.worker.held.pop(task.id, None)
+            task.worker = None
         self._settle(task, outcome)
 
     # --- the end of a turn --------------------------------------------------------------

@@ -133,9 +133,7 @@ class Inquiry:
                 continue
             self._conclude(token, question, may_live)
 
-    def _conclude(
-        self, token: int, question: _Question, may_live: Callable[[bytes], bool]
-    ) -> None:
+    def _conclude(self, token: int, question: _Question, may_live: Callable[[bytes], bool]) -> None:
         states = [
             record
             if record.id in question.owners

@@ -6,6 +6,7 @@ from collections import deque
 
 from zmqtasks.core.calls import Call
 from zmqtasks.core.links import LinkId
+from zmqtasks.limits import SETTLED_KEPT_COUNT_MAX
 from zmqtasks.wire.messages import Hello, Kind, Outcome
 
 
@@ -47,7 +48,7 @@ class WorkerLink:
 
     __slots__ = (
         "catalog", "demanded", "held", "limit", "link", "paused", "peer", "queues", "refused",
-        "sent", "slots",
+        "sent", "slots", "unstored",
     )  # fmt: skip
 
     def __init__(self, link: LinkId, peer: Hello) -> None:
@@ -67,6 +68,8 @@ class WorkerLink:
         self.demanded = 0
         #: {task id: task} sent and not answered, oldest first.
         self.held: dict[bytes, OwnedTask] = {}
+        #: Settled outcomes that only this worker is known to have, oldest first.
+        self.unstored: deque[tuple[Kind, Outcome]] = deque(maxlen=SETTLED_KEPT_COUNT_MAX)
 
     def serves(self, kind: Kind) -> bool:
         """Can it run tasks of this kind?"""

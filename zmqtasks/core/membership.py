@@ -17,7 +17,7 @@ What is ugly: the side that was dialled learns of a dropped connection only by s
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from zmqtasks.core.contacts import Contact, Contacts
 from zmqtasks.core.effects import CheckGone, Effect, Note, Transmit
@@ -127,6 +127,8 @@ class Membership:
         self.queued = 0
         self.running = 0
         self.head = 0
+        #: See ``ResultLog.stored_upto``.
+        self.stored = -1
         #: Messages dropped because they broke the protocol.
         self.garbage_count = 0
         self._garbled: set[bytes] = set()
@@ -396,8 +398,7 @@ class Membership:
             link.welcomed = True
             link.lease_until_ms = now_ms + self.timers.lease_ms
             self.events.append(LinkUp(link.id, link.peer))
-            beat = Heartbeat(now_ms, 0, 0, link.tx_seq, self.head, self.queued, self.running)
-            self.effects.append(Transmit(link.id, link.frames_of(beat)))
+            self._heartbeat(link, now_ms)
         elif link.state is not LinkState.UP:
             self._resume(link)
 
@@ -490,8 +491,9 @@ class Membership:
 
     def _heartbeat(self, link: Link, now_ms: int) -> None:
         hold_ms = now_ms - link.echo_seen_ms if link.echo_ms else 0
+        ext: dict[str, Any] = {"s": self.stored} if self.stored >= 0 else {}
         beat = Heartbeat(
-            now_ms, link.echo_ms, hold_ms, link.tx_seq, self.head, self.queued, self.running
+            now_ms, link.echo_ms, hold_ms, link.tx_seq, self.head, self.queued, self.running, ext
         )
         self.effects.append(Transmit(link.id, link.frames_of(beat)))
 

@@ -194,6 +194,7 @@ class MeshNode:
 
     def tick(self, now_ms: int) -> None:
         """Timers of all machines."""
+        self.membership.stored = self.log.stored_upto()
         self.membership.tick(now_ms)
         if self.dispatcher is not None:
             self.dispatcher.tick(now_ms)
@@ -325,6 +326,8 @@ class MeshNode:
         if "store" in peer.roles:
             self._stores_lost_ms.pop(peer.node, None)
             self.log.store_seen(peer.node)
+            if self.dispatcher is not None:
+                self.dispatcher.has_store = True
         if self.dispatcher is not None:
             self.dispatcher.link_up(link, peer)
         if self.intake is not None:
@@ -388,6 +391,8 @@ class MeshNode:
     def _delivered(self, link: LinkId, message: Message, now_ms: int, wall_ms: int) -> None:
         if isinstance(message, Heartbeat):
             self._head_of(link, message.head, now_ms)
+            if self.dispatcher is not None:
+                self.dispatcher.stored(link, message.ext.get("s", -1))
         elif isinstance(message, Settled):
             verdicts = self.log.decide(message.ranges, message.refused, now_ms)
             self._publish_verdicts(link, verdicts, now_ms, wall_ms)

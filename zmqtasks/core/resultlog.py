@@ -8,6 +8,7 @@ store around, settled outcomes stay for readers within bounds of bytes and age.
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Iterable
 from typing import Any, NamedTuple
 
@@ -29,7 +30,7 @@ _ENTRY_BYTES = 400
 class LogEntry:
     """One position: an outcome, or a verdict."""
 
-    __slots__ = ("at_ms", "decision", "kind", "outcome", "owner", "verdict")
+    __slots__ = ("at_ms", "decision", "kind", "outcome", "owner", "verdict", "verdict_at")
 
     def __init__(
         self, kind: Kind | None, outcome: Outcome | None, verdict: VerdictRecord | None,
@@ -42,6 +43,8 @@ class LogEntry:
         self.owner = owner
         #: The verdict on ``outcome``, as far as it is known.
         self.decision = Verdict.NONE
+        #: Position of that verdict; an outcome goes no earlier than its verdict can.
+        self.verdict_at = 0
         self.at_ms = at_ms
 
 
@@ -61,7 +64,8 @@ class ResultLog:
         #: Last position given out.
         self.head = 0
         #: {position: entry}, oldest first.
-        self.entries: dict[int, LogEntry] = {}
+        # A plain dict would look past every entry trimmed before to find its first.
+        self.entries: OrderedDict[int, LogEntry] = OrderedDict()
         self.bytes = 0
         self.dropped_count = 0
         #: {owner node: {position}} outcomes without a verdict.
@@ -103,16 +107,15 @@ class ResultLog:
         return made
 
     def append_own(self, kind: Kind, outcome: Outcome, now_ms: int) -> Appended:
-        """An outcome that this node decided as the owner: settled from the start."""
+        """An outcome that this node tells of as the owner: settled from the start."""
         self.head += 1
+        outcome = with_kind(outcome, -1)
         outcome.position = self.head
-        if outcome.ext is not None:
-            outcome.ext.setdefault("w", self.worker_name)
+        outcome.ext = {"w": self.worker_name, **(outcome.ext or {})}
         self.entries[self.head] = entry = LogEntry(kind, outcome, None, b"", now_ms)
-        entry.decision = Verdict.SETTLED
         self.positions[outcome.id] = self.head
         self.bytes += outcome.size + _ENTRY_BYTES
-        verdict = self._verdict(outcome, Verdict.SETTLED, now_ms)
+        verdict = self._verdict(entry, Verdict.SETTLED, now_ms)
         return Appended([(kind, outcome)], [verdict])
 
     def decide(
@@ -137,11 +140,14 @@ class ResultLog:
         if waiting is not None:
             waiting.pop(position, None)
         entry.owner = b""
-        entry.decision = verdict
-        made.append(self._verdict(entry.outcome, verdict, now_ms))
+        made.append(self._verdict(entry, verdict, now_ms))
 
-    def _verdict(self, outcome: Outcome, verdict: Verdict, now_ms: int) -> VerdictRecord:
+    def _verdict(self, entry: LogEntry, verdict: Verdict, now_ms: int) -> VerdictRecord:
+        outcome = entry.outcome
+        assert outcome is not None
         self.head += 1
+        entry.decision = verdict
+        entry.verdict_at = self.head
         record = VerdictRecord(outcome.id, outcome.attempt, verdict, self.head)
         self.entries[self.head] = LogEntry(None, None, record, b"", now_ms)
         self.bytes += _ENTRY_BYTES // 2
@@ -195,8 +201,14 @@ class ResultLog:
         for position, entry in self.entries.items():
             if position > safe:
                 return
-            if not entry.owner:
+            if not entry.owner and entry.verdict_at <= safe:
                 yield position
+
+    def stored_upto(self) -> int:
+        """Outcomes up to this position are stored with their verdicts; -1: no store."""
+        if not self.stores:
+            return -1
+        return next(iter(self.entries), self.head + 1) - 1
 
     def _oldest(self, now_ms: int) -> Iterable[tuple[int, LogEntry]]:
         excess = self.bytes - self.bytes_max

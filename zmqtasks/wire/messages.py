@@ -236,7 +236,8 @@ class Heartbeat(Message):
 
     ``tx_seq`` is the last number sent (its loss shows), ``head`` the last position of
     the sender's result log, ``echo_ms`` the peer's last ``mono_ms`` seen (renews its
-    leases by its own clock), ``hold_ms`` how long ago that was.
+    leases by its own clock), ``hold_ms`` how long ago that was. ``ext`` key ``s``: a store
+    has the outcomes of the sender's log, and their verdicts, up to this position.
     """
 
     TYPE: ClassVar[MessageType] = MessageType.HEARTBEAT
