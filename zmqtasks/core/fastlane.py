@@ -7,7 +7,7 @@ over yet, because no worker is connected or all pipes are full, waits here.
 
 from __future__ import annotations
 
-from collections import deque
+from collections import OrderedDict, deque
 from collections.abc import Sequence
 
 from zmqtasks.core.calls import Call
@@ -45,7 +45,7 @@ class FastLane:
         #: {lane name: calls to hand over}.
         self.waiting: dict[str, deque[Call]] = {}
         #: {task id: its kind}, handed over and not answered, oldest first.
-        self.unanswered: dict[bytes, Kind] = {}
+        self.unanswered: OrderedDict[bytes, Kind] = OrderedDict()
         self._workers: dict[LinkId, Hello] = {}
         #: {lane: links connected to it}.
         self._connected: dict[str, set[LinkId]] = {}
@@ -148,7 +148,7 @@ class FastLane:
         """Ids beyond what is remembered: nobody may wait for them any more."""
         unanswered = self.unanswered
         excess = len(unanswered) - LANE_UNANSWERED_MAX
-        return [_pop_first(unanswered) for _ in range(max(0, excess))]
+        return [unanswered.popitem(last=False)[0] for _ in range(max(0, excess))]
 
     @property
     def open_count(self) -> int:
@@ -173,9 +173,3 @@ class FastLane:
 def lane_of(kind: Kind) -> str:
     """Tasks of one app and queue share a lane."""
     return f"{kind.app}\n{kind.queue}"
-
-
-def _pop_first(unanswered: dict[bytes, Kind]) -> bytes:
-    first = next(iter(unanswered))
-    del unanswered[first]
-    return first

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
+
 from zmqtasks.limits import SETTLED_KEPT_BYTES_MAX, SETTLED_KEPT_COUNT_MAX
 from zmqtasks.wire.messages import Outcome
 
@@ -19,7 +21,8 @@ class KeptOutcomes:
         self.count_max = count_max
         self.bytes_max = bytes_max
         self.bytes = 0
-        self._outcomes: dict[bytes, Outcome] = {}
+        # A plain dict would look past every entry removed before to find its first.
+        self._outcomes: OrderedDict[bytes, Outcome] = OrderedDict()
 
     def __len__(self) -> int:
         return len(self._outcomes)
@@ -32,8 +35,8 @@ class KeptOutcomes:
         outcomes[outcome.id] = outcome
         self.bytes += outcome.size
         while len(outcomes) > self.count_max or self.bytes > self.bytes_max:
-            oldest = next(iter(outcomes))
-            self.bytes -= outcomes.pop(oldest).size
+            _, oldest = outcomes.popitem(last=False)
+            self.bytes -= oldest.size
 
     def get(self, task_id: bytes) -> Outcome | None:
         """The outcome of a task, or None."""
