@@ -111,9 +111,7 @@ def die(folder, how, times):
 '''
 
 
-def wait_for(
-    condition: Callable[[], _T], what: str, seconds: float = DEADLINE_S
-) -> _T:
+def wait_for(condition: Callable[[], _T], what: str, seconds: float = DEADLINE_S) -> _T:
     """Wait until the condition gives something true, and return that."""
     give_up = time.monotonic() + seconds
     while True:
@@ -174,9 +172,7 @@ class NodeProcess:
         try:
             return self.process.wait(seconds)
         except subprocess.TimeoutExpired:
-            raise AssertionError(
-                f"{self.name} does not end\n--- its log ---\n{self.log}"
-            ) from None
+            raise AssertionError(f"{self.name} does not end\n--- its log ---\n{self.log}") from None
 
     def stop(self) -> int:
         """SIGTERM; returns its exit code."""
@@ -229,30 +225,38 @@ class Mesh:
     def write(self, name: str, source: str) -> Path:
         """A file beside ``tasks.py``."""
         path = self.code / name
+        path.parent.mkdir(exist_ok=True)
         path.write_text(textwrap.dedent(source))
         return path
 
     # --- nodes ----------------------------------------------------------------------------
 
     def start_node(
-        self, *flags: str, roles: str = "worker", name: str = "", ready: bool = True
-    ) -> NodeProcess:
-        """Start ``zmqtasks node`` with these flags and wait until it is in the mesh."""
+        self, *flags: str, roles: str = "worker", name: str = "", ready: bool = True,
+        beside: str = "", **env: str,
+    ) -> NodeProcess:  # fmt: skip
+        """Start ``zmqtasks node`` with these flags and wait until it is in the mesh.
+
+        Args:
+            beside: the folder below ``code`` that it is started in.
+        """
         name = name or f"n{len(self.nodes) + 1}"
         command = ["-m", "zmqtasks", "node", "--role", roles, "--name", name, *flags]
         if "worker" in roles and not any(f in flags for f in ("-c", "--concurrency")):
             command += ["--concurrency", "2"]
-        node = self._start(name, command)
+        node = self._start(name, command, env, beside)
         self.nodes.append(node)
         if ready:
             node.wait_log("is up")
         return node
 
-    def _start(self, name: str, command: list[str], env: Mapping[str, str] | None = None) -> NodeProcess:
+    def _start(
+        self, name: str, command: list[str], env: Mapping[str, str] | None = None, beside: str = ""
+    ) -> NodeProcess:
         log_path = self.folder / f"{name}-{len(self.nodes)}.log"
         with log_path.open("wb") as log:
             process = subprocess.Popen(
-                [sys.executable, *command], cwd=self.code, env={**self.env, **(env or {})},
+                [sys.executable, *command], cwd=self.code / beside, env={**self.env, **(env or {})},
                 stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT,
                 start_new_session=True,
             )  # fmt: skip
