@@ -26,6 +26,7 @@ import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Protocol
+from urllib.parse import quote
 
 from zmqtasks.errors import ConfigError
 
@@ -78,7 +79,7 @@ def cache_dir(settings: Directories) -> Path:
 
 def default_store_url(settings: Directories) -> str:
     """URL of the store that a store node uses when none is set."""
-    return f"sqlite:///{state_dir(settings) / 'results.db'}"
+    return f"sqlite:///{quote(str(state_dir(settings) / 'results.db'))}"
 
 
 def default_runtime_base(env: Mapping[str, str]) -> Path:

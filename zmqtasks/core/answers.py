@@ -90,12 +90,19 @@ class Answers:
         self._asked[self._token] = question
         self.effects.append(AskStore(self._token, question.ids))
 
-    def store_answered(self, token: int, rows: Mapping[bytes, Sequence[OutcomeRow]]) -> None:
-        """The store has looked."""
+    def store_answered(
+        self, token: int, rows: Mapping[bytes, Sequence[OutcomeRow]], failure: str = ""
+    ) -> None:
+        """The store has looked; ``failure``: or could not, so nobody may say "unknown"."""
         question = self._asked.pop(token, None)
         if question is None:
             return
-        question.partial += [stored_state(task_id, rows.get(task_id)) for task_id in question.ids]
+        question.partial += [
+            StateRecord(task_id, TaskState.PENDING, {"why": failure}, None)
+            if failure
+            else stored_state(task_id, rows.get(task_id))
+            for task_id in question.ids
+        ]
         self._answer(question)
 
     def _answer(self, question: _Asked) -> None:

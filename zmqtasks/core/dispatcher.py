@@ -337,8 +337,7 @@ class Dispatcher:
         worker = task.worker
         if worker is not None:
             worker.held.pop(task.id, None)
-            if self.has_store:
-                worker.unstored.append((task.lane.kind, outcome))
+            worker.unstored.append((task.lane.kind, outcome))
         self.kept.add(outcome)
         self._settled.append(outcome)
 

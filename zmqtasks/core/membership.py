@@ -43,6 +43,11 @@ from zmqtasks.wire.messages import (
 #: A loop late by more than this judges nobody this turn.
 _LATE_MS = 1_000
 _NAK_EVERY_MS = 100
+_WHY_LOST = {
+    "gone": "its process has ended",
+    "silent": "nothing was heard of it for too long",
+    "replaced": "a newer process took its place",
+}
 
 
 class Timers(NamedTuple):
@@ -533,7 +538,8 @@ class Membership:
             if reason in ("gone", "replaced"):
                 self.contacts.gone(node, link.peer.epoch)
             name = link.peer.name or format_node(node)
-            self.effects.append(Note("warning", "peer.lost", f"lost {name} ({reason})"))
+            why = _WHY_LOST.get(reason, reason)
+            self.effects.append(Note("warning", "peer.lost", f"lost node {name}: {why}"))
         self._take_dials()
 
     def _drop(self, link: Link, reason: str) -> None:

@@ -500,6 +500,9 @@ class MeshNode:
                 self.reader.published(part, now_ms, wall_ms)
             if wanted:
                 self._effects.append(Publish(topic, part))
+        if self.reader is not None:
+            own = self.hello
+            self.reader.head_announced(own.node, own.epoch, self.log.head, now_ms)
 
     def is_linked(self, node: bytes) -> bool:
         """There is an open link to that node."""

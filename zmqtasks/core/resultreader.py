@@ -28,6 +28,7 @@ from zmqtasks.wire.messages import (
 
 #: Rows waiting for the store; beyond it news is dropped and asked for later.
 _UNWRITTEN_MAX = 20_000
+_UNWRITTEN_BYTES_MAX = 64 * 1024 * 1024
 #: Positions asked for at once.
 _REPLAY_MAX = 2_000
 _REPLAY_AGAIN_MS = 1_000
@@ -69,7 +70,10 @@ class ResultReader:
         #: {batch number: where its publishers stand once it is committed}.
         self._batches: dict[int, list[_Batch]] = {}
         self._batch = 0
+        #: Rows handed to the store and not committed, and the bytes of their bodies.
         self._unwritten = 0
+        self._unwritten_bytes = 0
+        self._bytes_of: dict[int, int] = {}
 
     # --- publishers ---------------------------------------------------------------------
 
@@ -118,7 +122,7 @@ class ResultReader:
         key = (node, epoch)
         publisher = self._publisher(*key)
         if isinstance(message, Results):
-            if self._unwritten < _UNWRITTEN_MAX:
+            if not self._is_full:
                 kinds, outcomes = message.kinds, message.outcomes
                 self._take(key, publisher, kinds, outcomes, message.verdicts, wall_ms)
                 gone = range(max(message.first, publisher.upto + 1), message.upto + 1)
@@ -135,7 +139,7 @@ class ResultReader:
         self, key: tuple[bytes, int], publisher: Publisher, kinds: Sequence[Kind],
         outcomes: Sequence[Outcome], verdicts: Sequence[VerdictRecord], wall_ms: int,
     ) -> None:  # fmt: skip
-        if self._unwritten >= _UNWRITTEN_MAX:
+        if self._is_full:
             return
         ahead, upto = publisher.ahead, publisher.upto
         for outcome in outcomes:
@@ -169,6 +173,11 @@ class ResultReader:
         elif publisher.gap_since_ms < 0:
             publisher.gap_since_ms = now_ms
 
+    @property
+    def _is_full(self) -> bool:
+        """The store is behind: what comes now is dropped, and asked for again later."""
+        return self._unwritten >= _UNWRITTEN_MAX or self._unwritten_bytes >= _UNWRITTEN_BYTES_MAX
+
     # --- writing ------------------------------------------------------------------------
 
     def flush(self) -> None:
@@ -179,6 +188,9 @@ class ResultReader:
         marks = [_Batch(key, self.publishers[key].upto) for key in self._touched]
         self._batches[self._batch] = marks
         self._touched = {}
+        size = sum(len(row.body) for row in self._outcomes)
+        self._bytes_of[self._batch] = size
+        self._unwritten_bytes += size
         self._unwritten += len(self._outcomes) + len(self._verdicts)
         self.effects.append(StoreRows(self._batch, self._outcomes, self._verdicts))
         self._outcomes, self._verdicts = [], []
@@ -186,6 +198,7 @@ class ResultReader:
     def rows_stored(self, batch: int, count: int) -> None:
         """The batch is committed: its publishers may let go."""
         self._unwritten -= count
+        self._unwritten_bytes -= self._bytes_of.pop(batch, 0)
         self.stored_count += count
         for key, upto in self._batches.pop(batch, []):
             publisher = self.publishers.get(key)
@@ -202,7 +215,7 @@ class ResultReader:
         waits = [
             max(p.gap_since_ms + GAP_MS, p.asked_ms + _REPLAY_AGAIN_MS)
             for p in self.publishers.values()
-            if p.gap_since_ms >= 0 and p.link is not None and self._unwritten < _UNWRITTEN_MAX
+            if p.gap_since_ms >= 0 and p.link is not None and not self._is_full
         ]
         return min(waits, default=None)
 
@@ -211,7 +224,7 @@ class ResultReader:
         for publisher in self.publishers.values():
             if publisher.gap_since_ms < 0 or publisher.link is None:
                 continue
-            if self._unwritten >= _UNWRITTEN_MAX:
+            if self._is_full:
                 continue
             if now_ms < publisher.gap_since_ms + GAP_MS:
                 continue

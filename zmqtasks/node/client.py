@@ -416,15 +416,15 @@ def pending_if_unknown(record: StateRecord) -> StateRecord:
 
 
 def describe_state(record: StateRecord) -> str:
-    """What is known of a task, as one sentence for messages."""
+    """What is known of a task, as a clause for messages that name its id."""
     info = record.info
-    what = f"task {info.get('name', '')} [{format_task_id(record.id)}]".replace("  ", " ")
+    name, worker = info.get("name", "it"), info.get("worker")
     if record.state == TaskState.UNKNOWN:
-        return f"{what} is unknown to every node that answered"
+        return "every node that answered does not know it"
     if record.state == TaskState.STARTED:
-        return f"{what} is running on {info.get('worker')} (attempt {info.get('attempt')})"
+        return f"{name} is running on {worker} (attempt {info.get('attempt')})"
     if record.state in (TaskState.SETTLED, TaskState.UNSETTLED):
-        return f"{what} has ended; its outcome is on its way"
-    if info.get("worker"):
-        return f"{what} was handed to {info['worker']} (attempt {info.get('attempt')})"
-    return f"{what} is waiting: {info.get('why', 'no more is known')}"
+        return f"{name} has ended, its outcome is on its way"
+    if worker:
+        return f"{name} was handed to {worker} (attempt {info.get('attempt')})"
+    return str(info.get("why") or f"{name} waits, no more is known")

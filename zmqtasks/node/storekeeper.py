@@ -54,7 +54,8 @@ class StoreKeeper:
         _LOG.info("results go to %s", self.name)
 
     def write(self, effect: fx.StoreRows) -> None:
-        """Store a batch; it stays here while the store has no room."""
+        """Store a batch; it stays here while the store has no room (the machine that
+        made it bounds how much that can be)."""
         settled = [v.task_id for v in effect.verdicts if v.verdict == Verdict.SETTLED]
         rows = len(effect.outcomes) + len(effect.verdicts)
         self._batches[effect.batch] = _Batch(rows, settled)
@@ -70,7 +71,7 @@ class StoreKeeper:
         def found(rows: Rows, reason: str) -> None:
             if reason:
                 _LOG.warning("a lookup failed: %s", reason)
-            self._runtime.mesh.answers.store_answered(token, rows)
+            self._runtime.mesh.answers.store_answered(token, rows, reason)
 
         self._writer.read(effect.ids, found)
 
