@@ -191,6 +191,9 @@ class Mesh:
         runtime: share the runtime directory of another mesh.
     """
 
+    #: What starts a Python; a command in front of it may put the process somewhere else.
+    python: tuple[str, ...] = (sys.executable,)
+
     def __init__(
         self, folder: Path, name: str = "e2e", source: str = APP,
         env: Mapping[str, str] | None = None, runtime: Path | None = None,
@@ -256,7 +259,7 @@ class Mesh:
         log_path = self.folder / f"{name}-{len(self.nodes)}.log"
         with log_path.open("wb") as log:
             process = subprocess.Popen(
-                [sys.executable, *command], cwd=self.code / beside, env={**self.env, **(env or {})},
+                [*self.python, *command], cwd=self.code / beside, env={**self.env, **(env or {})},
                 stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT,
                 start_new_session=True,
             )  # fmt: skip
@@ -287,7 +290,7 @@ class Mesh:
     ) -> subprocess.CompletedProcess[str]:
         try:
             return subprocess.run(
-                [sys.executable, *command], cwd=self.code, env={**self.env, **env},
+                [*self.python, *command], cwd=self.code, env={**self.env, **env},
                 stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=seconds,
                 check=False,
             )  # fmt: skip
