@@ -30,7 +30,7 @@ PAGES = sorted(
 WITH_EXAMPLES = [page for page in PAGES if blocks_of((ROOT / page).read_text(encoding="utf-8"))]
 
 #: `core/dispatcher.py` or `core/dispatcher.py` followed by `Dispatcher.submit`.
-_CODE = re.compile(r"`([a-z_/]+\.py)`(?:[ ,:]+`([A-Za-z_]+(?:\.[A-Za-z_]+)*)`)?")
+_CODE = re.compile(r"`([a-z_/]+\.py)`(?:[\s,:]+`([A-Za-z_]+(?:\.[A-Za-z_]+)*)`)?")
 _LINK = re.compile(r"\]\(([^)#\s]+)(#[^)\s]+)?\)")
 
 
