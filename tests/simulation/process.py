@@ -235,7 +235,7 @@ class Process:
         self.node.membership.connection_lost(endpoint, self.world.now)
 
     def peer_gone(self, link: LinkId) -> None:
-        self.node.membership.peer_gone(link)
+        self.node.membership.peer_gone(link, self.world.now)
 
     def published(self, frames: list[bytes]) -> None:
         _, message = codec.decode(frames)
@@ -350,6 +350,8 @@ class Process:
     def _run_in_slot(self, effect: fx.RunInSlot) -> None:
         self.world.ledger.handed(self, effect.tasks)
         slot = self.slots[effect.slot]
+        if not slot.alive:
+            self.world.ledger.handed_to_dead(effect.tasks)
         was_idle = not slot.queue
         slot.queue.extend(effect.tasks)
         if was_idle and slot.alive:
@@ -396,7 +398,6 @@ class Process:
         assert self.node.intake is not None
         rng = self.world.rng
         slot.alive = False
-        self.world.ledger.child_died(slot.queue)
         wait_ms = rng.randint(0, 20)
         self.world.after(wait_ms, self.deliver, self.node.intake.slot_died, slot.number, "killed")
         self.world.after(wait_ms + rng.randint(50, 300), self._slot_up, slot.number)

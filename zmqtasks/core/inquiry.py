@@ -154,7 +154,9 @@ class Inquiry:
         ]
         if not final:
             return
-        question.told.update(record.id for record in final)
+        for record in final:
+            question.told.add(record.id)
+            question.best[record.id] = record
         done = len(question.told) == len(question.best)
         if done:
             del self.questions[token]

@@ -46,8 +46,9 @@ _SLOT_COUNT_MAX = 256
 #: Work that the intake may hold for each slot: bridges owner and node.
 _AHEAD_MS = 10
 _AHEAD_COUNT_MAX = 256
-#: Above this mean run time nothing waits behind a running task.
-_LONG_US = 5_000_000
+#: Above this mean run time (or while it is not known) nothing waits behind a running task,
+#: where it could not run though another worker is idle; the way there and back costs little.
+_LONG_US = 200_000
 _EWMA = 0.2
 _NO_LEASE = "the owner was not heard for too long"
 
@@ -476,9 +477,7 @@ class Intake:
         """Tasks to have here or on their way, for all links together."""
         slots = max(1, len(self.slots) or self.slots_max)
         mean_us = self.overall.mean_us
-        if mean_us < 0:
-            return slots + 1
-        if mean_us > _LONG_US:
+        if mean_us < 0 or mean_us > _LONG_US:
             return slots
         ahead = ceil(slots * _AHEAD_MS * 1000 / max(mean_us, 1.0))
         return slots + min(max(ahead, 1), _AHEAD_COUNT_MAX * slots)

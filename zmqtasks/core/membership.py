@@ -43,6 +43,10 @@ from zmqtasks.wire.messages import (
 #: A loop late by more than this judges nobody this turn.
 _LATE_MS = 1_000
 _NAK_EVERY_MS = 100
+#: From the news that a process has ended to giving it up: what it sent before is read
+#: first, so that a goodbye is not taken for a crash nor a finished task run again.
+_LAST_WORDS_MS = 30
+_NEVER_MS = 1 << 62
 _WHY_LOST = {
     "gone": "its process has ended",
     "silent": "nothing was heard of it for too long",
@@ -140,6 +144,7 @@ class Membership:
         self._session = 0
         self._next_beat_ms = now_ms + timers.heartbeat_ms
         self._last_tick_ms = now_ms
+        self._next_gone_ms = _NEVER_MS
 
     # --- candidates ---------------------------------------------------------------------
 
@@ -165,10 +170,15 @@ class Membership:
 
     def candidate_gone(self, node: bytes, epoch: int, now_ms: int) -> None:
         """Its same-host entry says that this process has ended."""
-        self.contacts.gone(node, epoch)
-        for link in self._links_of(node):
-            if link.peer is not None and link.peer.epoch <= epoch:
-                self._lose(link, "gone")
+        linked = [
+            link
+            for link in self._links_of(node)
+            if link.peer is not None and link.peer.epoch <= epoch
+        ]
+        for link in linked:
+            self._give_up_soon(link, now_ms)
+        if not linked:
+            self.contacts.gone(node, epoch)
         self._take_dials()
 
     @property
@@ -453,11 +463,17 @@ class Membership:
             self.events.append(LinkPaused(link.id, True))
         self.effects.append(CheckGone(link.id))
 
-    def peer_gone(self, link_id: LinkId) -> None:
+    def peer_gone(self, link_id: LinkId, now_ms: int) -> None:
         """The process behind a suspect link no longer exists."""
         link = self.links.get(link_id)
         if link is not None and link.state is LinkState.SUSPECT:
-            self._lose(link, "gone")
+            self._give_up_soon(link, now_ms)
+
+    def _give_up_soon(self, link: Link, now_ms: int) -> None:
+        """Its last words, a goodbye or outcomes, may still be in our sockets."""
+        if link.gone_ms < 0:
+            link.gone_ms = now_ms + _LAST_WORDS_MS
+            self._next_gone_ms = min(self._next_gone_ms, link.gone_ms)
 
     def say_goodbye(self, reason: str) -> None:
         """Tell every peer that this node leaves; then only sockets are left to close."""
@@ -469,7 +485,11 @@ class Membership:
 
     def next_deadline_ms(self) -> int:
         """When ``tick`` is wanted next."""
-        return min(self._next_beat_ms, self._last_tick_ms + self.timers.heartbeat_ms // 4)
+        return min(
+            self._next_beat_ms,
+            self._next_gone_ms,
+            self._last_tick_ms + self.timers.heartbeat_ms // 4,
+        )
 
     def tick(self, now_ms: int) -> None:
         """Send heartbeats that are due, judge silent peers, dial again."""
@@ -481,9 +501,15 @@ class Membership:
         beat = now_ms >= self._next_beat_ms
         if beat:
             self._next_beat_ms = now_ms + self.timers.heartbeat_ms
+        self._next_gone_ms = _NEVER_MS
         for link in list(self.links.values()):
             if link.id.side == "self":
                 continue
+            if 0 <= link.gone_ms <= now_ms:
+                self._lose(link, "gone")
+                continue
+            if link.gone_ms >= 0:
+                self._next_gone_ms = min(self._next_gone_ms, link.gone_ms)
             if link.is_open:
                 if beat:
                     self._heartbeat(link, now_ms)

@@ -185,7 +185,8 @@ class ResultReader:
         if not self._touched:
             return
         self._batch += 1
-        marks = [_Batch(key, self.publishers[key].upto) for key in self._touched]
+        known = ((key, self.publishers.get(key)) for key in self._touched)
+        marks = [_Batch(key, publisher.upto) for key, publisher in known if publisher is not None]
         self._batches[self._batch] = marks
         self._touched = {}
         size = sum(len(row.body) for row in self._outcomes)
@@ -207,6 +208,8 @@ class ResultReader:
             publisher.committed = upto
             if publisher.link is not None:
                 self.effects.append(Send(publisher.link, Rack(upto)))
+            elif upto >= publisher.upto:
+                del self.publishers[key]
 
     # --- time ---------------------------------------------------------------------------
 
