@@ -300,12 +300,12 @@ class Runtime:
         if link is None or link.peer is None:
             return
         if self.finding.has_ended(link.peer.node, link.peer.epoch):
-            self.mesh.membership.peer_gone(effect.link)
+            self.mesh.membership.peer_gone(effect.link, self.now_ms)
             return
 
         def probed(verdict: str) -> None:
             if verdict == "refused":
-                self.mesh.membership.peer_gone(effect.link)
+                self.mesh.membership.peer_gone(effect.link, self.now_ms)
 
         if link.endpoint:
             self.dialer.probe(link.endpoint, probed)
