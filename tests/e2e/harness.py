@@ -332,7 +332,11 @@ class Mesh:
 
     def children_of(self, node: NodeProcess) -> list[int]:
         """Processes of the node, itself left out."""
-        return [pid for pid in self.pids() if pid != node.pid and os.getsid(pid) == node.pid]
+        parents = {pid: _parent_of(pid) for pid in self.pids()}
+        found = {node.pid}
+        while more := {pid for pid, parent in parents.items() if parent in found} - found:
+            found |= more
+        return sorted(found - {node.pid})
 
     def leftovers(self) -> list[Path]:
         """Files in the runtime directory."""
@@ -380,3 +384,9 @@ def running_mesh(folder: Path, **options: object) -> Iterator[Mesh]:
 
 def _text(output: object) -> str:
     return output.decode(errors="replace") if isinstance(output, bytes) else str(output or "")
+
+
+def _parent_of(pid: int) -> int:
+    with contextlib.suppress(OSError):
+        return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+    return 0

@@ -9,6 +9,7 @@ from typing import Any
 
 import click
 
+from zmqtasks.cli.logs import set_up_logging
 from zmqtasks.cli.options import setting_options, settings_from
 from zmqtasks.settings import Loaded, NodeSettings, describe
 
@@ -55,15 +56,6 @@ def run(settings: NodeSettings) -> int:
     for line in banner(node):
         logging.getLogger("zmqtasks.node").info("%s", line)
     return node.run()
-
-
-def set_up_logging(level: str) -> None:
-    """One line an event on stderr."""
-    logging.basicConfig(
-        level=level, stream=sys.stderr,
-        format="%(asctime)s.%(msecs)03d %(levelname)-7s %(name)s: %(message)s",
-        datefmt="%H:%M:%S",
-    )  # fmt: skip
 
 
 def make_pool(settings: NodeSettings) -> tuple[Any, int]:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import logging
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
 from zmqtasks.app import current
+from zmqtasks.cli.logs import set_up_logging
 from zmqtasks.cli.options import settings_from
 from zmqtasks.node.client import Client
 from zmqtasks.settings import NodeSettings
@@ -36,15 +35,6 @@ def session(flags: dict[str, Any]) -> Iterator[Client]:
     finally:
         current.install(None)
         client.close("the command ended")
-
-
-def set_up_logging(level: str) -> None:
-    """One line an event on stderr."""
-    logging.basicConfig(
-        level=level, stream=sys.stderr,
-        format="%(asctime)s.%(msecs)03d %(levelname)-7s %(name)s: %(message)s",
-        datefmt="%H:%M:%S",
-    )  # fmt: skip
 
 
 def empty_mesh(settings: NodeSettings, client: Client) -> str:

@@ -131,10 +131,12 @@ class Transport:
         self._pid = os.getpid()
         self._context = sockets.new_context()
         try:
-            return self._open(self._context, listen)
+            endpoints = self._open(self._context, listen)
         except BaseException:
             self.close()
             raise
+        self._warn_open(listen)
+        return endpoints
 
     def _open(self, context: sockets.Context, listen: list[tuple[str, int]]) -> Endpoints:
         own_id = routing_id(self.config.node, self.config.epoch)
@@ -192,25 +194,26 @@ class Transport:
         self._polled.append((monitor.socket, monitor.drain))
 
     def _check_listen(self, listen: Sequence[tuple[str, int]]) -> None:
-        if self._keys is not None:
-            return
         for host, _port in listen:
-            if is_loopback(host):
-                _LOG.warning(
-                    "listen.open host=%s: without a mesh key every user of this machine can "
-                    "submit tasks here; make one with 'zmqtasks keygen'", host,
-                )  # fmt: skip
-            elif self.config.insecure:
-                _LOG.warning(
-                    "listen.insecure host=%s: anybody who reaches this address can run tasks "
-                    "here, and nothing is encrypted", host,
-                )  # fmt: skip
-            else:
+            if self._keys is None and not is_loopback(host) and not self.config.insecure:
                 raise KeyRequired(
                     f"listening on {host} needs a mesh key: make one with 'zmqtasks keygen' and "
                     "copy the file to each host (or pass --insecure where everybody on the "
                     "network may run code on this machine)"
                 )
+
+    def _warn_open(self, listen: Sequence[tuple[str, int]]) -> None:
+        for host, _port in listen if self._keys is None else ():
+            if is_loopback(host):
+                _LOG.warning(
+                    "listen.open host=%s: without a mesh key every user of this machine can "
+                    "submit tasks here; make one with 'zmqtasks keygen'", host,
+                )  # fmt: skip
+            else:
+                _LOG.warning(
+                    "listen.insecure host=%s: anybody who reaches this address can run tasks "
+                    "here, and nothing is encrypted", host,
+                )  # fmt: skip
 
     def sockets(self) -> list[tuple[Any, Callable[[], None]]]:
         """What to poll for reading, each with the callback that drains it."""

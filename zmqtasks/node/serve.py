@@ -194,7 +194,8 @@ class Node:
 
     def slot_ready(self, slot: int) -> None:
         """See ``PoolHost``."""
-        self._intake.slot_ready(slot)
+        if self._thread is not None:  # else the start failed and the pool is being stopped
+            self._intake.slot_ready(slot)
 
     def slot_done(self, slot: int, outcomes: Sequence[ChildOutcome]) -> None:
         """See ``PoolHost``."""
@@ -202,7 +203,8 @@ class Node:
 
     def slot_died(self, slot: int, reason: str) -> None:
         """See ``PoolHost``."""
-        self._intake.slot_died(slot, reason)
+        if self._thread is not None:
+            self._intake.slot_died(slot, reason)
 
     def slot_request(self, slot: int, request: ChildRequest) -> None:
         """See ``PoolHost``."""
