@@ -56,6 +56,8 @@ from zmqtasks.wire.messages import (
 
 #: Nodes are still being found in the first moments: no warning before this.
 _WARN_AFTER_MS = 1_000
+#: While no store is known, so many of a worker's last outcomes are remembered for one.
+_UNSTORED_MAX = 1_000
 
 
 class Dispatcher:
@@ -178,7 +180,10 @@ class Dispatcher:
             self._redeliver(task, strike=strike and task.started)
         worker.held.clear()
         # Whatever no store has yet may be lost with the worker: tell it ourselves.
-        self.own_outcomes += worker.unstored
+        for _, kind, task_id in worker.unstored:
+            kept = self.kept.get(task_id)
+            if kept is not None:
+                self.own_outcomes.append((kind, kept))
         for spare in self.spares.values():
             if spare.link.peer == link.peer:
                 del self.spares[spare.link]
@@ -208,9 +213,9 @@ class Dispatcher:
         if worker is None or not worker.unstored:
             return
         unstored = worker.unstored
-        if not self.has_store:
-            unstored.clear()
-        while unstored and unstored[0][1].position <= position:
+        while unstored and unstored[0][0] <= position:
+            unstored.popleft()
+        while not self.has_store and len(unstored) > _UNSTORED_MAX:
             unstored.popleft()
 
     def _redeliver(self, task: OwnedTask, *, strike: bool) -> None:
@@ -337,7 +342,7 @@ class Dispatcher:
         worker = task.worker
         if worker is not None:
             worker.held.pop(task.id, None)
-            worker.unstored.append((task.lane.kind, outcome))
+            worker.unstored.append((outcome.position, task.lane.kind, outcome.id))
         self.kept.add(outcome)
         self._settled.append(outcome)
 

@@ -170,6 +170,7 @@ class Note(NamedTuple):
 
 Effect = (
     Send | Transmit | Dial | Hangup | CheckGone | Subscribe | Unsubscribe | RunInSlot
-    | AnswerSlot | Publish | LaneConnect | LaneDisconnect | LanePush | TasksSettled | QuestionAnswered | RoomFreed | StoreRows | AskStore
-    | ForgetRows | ReportGot | InspectionAsked | Note
+    | AnswerSlot | Publish | LaneConnect | LaneDisconnect | LanePush | TasksSettled
+    | QuestionAnswered | RoomFreed | StoreRows | AskStore | ForgetRows | ReportGot
+    | InspectionAsked | Note
 )  # fmt: skip

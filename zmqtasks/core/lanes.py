@@ -68,8 +68,9 @@ class WorkerLink:
         self.demanded = 0
         #: {task id: task} sent and not answered, oldest first.
         self.held: dict[bytes, OwnedTask] = {}
-        #: Settled outcomes that only this worker is known to have, oldest first.
-        self.unstored: deque[tuple[Kind, Outcome]] = deque(maxlen=SETTLED_KEPT_COUNT_MAX)
+        #: ``(position, kind, task id)`` of settled outcomes that no store is known to
+        #: have, oldest first; the outcomes are among the owner's kept ones.
+        self.unstored: deque[tuple[int, Kind, bytes]] = deque(maxlen=SETTLED_KEPT_COUNT_MAX)
 
     def serves(self, kind: Kind) -> bool:
         """Can it run tasks of this kind?"""

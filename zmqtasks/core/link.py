@@ -37,7 +37,8 @@ class Link:
     """State of one link; changed only by :class:`Membership`."""
 
     __slots__ = (
-        "connected", "echo_ms", "echo_seen_ms", "endpoint", "gone_ms", "head", "hello_sent_ms", "id",
+        "connected", "echo_ms", "echo_seen_ms", "endpoint", "gone_ms", "head", "hello_sent_ms",
+        "id",
         "last_nak_ms", "last_rx_ms", "lease_lost", "lease_until_ms", "peer", "peer_session",
         "queued", "running", "rx_seq", "rx_unacked", "session", "source", "state",
         "tx_seq", "unacked", "welcomed",

@@ -233,10 +233,10 @@ class MeshNode:
 
     def next_deadline_ms(self) -> int:
         """When ``tick`` is wanted next, at the latest."""
-        deadlines = [self.membership.next_deadline_ms(), self.inquiry.next_deadline_ms()]
-        for machine in (self.dispatcher, self.intake, self.reader, self.lane):
-            if machine is not None:
-                deadlines.append(machine.next_deadline_ms())
+        machines = (
+            self.membership, self.inquiry, self.dispatcher, self.intake, self.reader, self.lane,
+        )  # fmt: skip
+        deadlines = [machine.next_deadline_ms() for machine in machines if machine is not None]
         return min(deadline for deadline in deadlines if deadline is not None)
 
     def end_turn(self, now_ms: int, wall_ms: int) -> list[Effect]:
@@ -403,7 +403,15 @@ class MeshNode:
         elif isinstance(message, Replay):
             for part in self.log.replay(message.first, message.last, message.owner):
                 self._send(link, part)
-        elif isinstance(message, Query):
+        elif self.intake is not None and self.intake.received(link, message, now_ms):
+            pass
+        elif self.dispatcher is not None and self.dispatcher.received(link, message, now_ms):
+            pass
+        else:
+            self._question(link, message)
+
+    def _question(self, link: LinkId, message: Message) -> None:
+        if isinstance(message, Query):
             self.answers.asked(link, message)
         elif isinstance(message, States):
             self.inquiry.answered(link, message)
@@ -413,10 +421,6 @@ class MeshNode:
             self._effects.append(InspectionAsked(link, message.request, message.what))
         elif isinstance(message, Report):
             self._effects.append(ReportGot(message.request, link, message.data))
-        elif self.intake is not None and self.intake.received(link, message, now_ms):
-            pass
-        elif self.dispatcher is not None:
-            self.dispatcher.received(link, message, now_ms)
 
     def _node_of(self, link: LinkId) -> bytes:
         return self.hello.node if link == SELF else link.peer[1:9]
