@@ -204,7 +204,8 @@ class MeshNode:
             self.reader.tick(now_ms)
         self.inquiry.tick(
             now_ms,
-            all_found=not self.membership.pending_dials(),
+            # A link that has come up this turn counts once it has been asked.
+            all_found=not self.membership.pending_dials() and not self.membership.events,
             may_live=lambda node: self._may_live(node, now_ms),
         )
         self.log.trim(now_ms)
