@@ -1,0 +1,50 @@
+"""Questions of one node: nobody is unknown while somebody has not been asked."""
+
+from __future__ import annotations
+
+from zmqtasks import keys
+from zmqtasks.core.effects import QuestionAnswered
+from zmqtasks.core.links import LinkId
+from zmqtasks.core.membership import LinkUp, Membership, Timers
+from zmqtasks.core.mesh import MeshNode
+from zmqtasks.ids import routing_id
+from zmqtasks.wire.messages import Hello
+
+TIMERS = Timers(1_000, 3_000, 3_000, 4_000, 60_000)
+TASK = b"elsewhere-task-1"
+
+
+def hello(node: bytes, *roles: str) -> Hello:
+    return Hello(
+        node, 1, 1, 0, 0, keys.mesh_hash("default"), 1, 1, [], node.decode(), list(roles), b"host",
+        1, [], [], [], 0, [], [],
+    )  # fmt: skip
+
+
+def producer() -> MeshNode:
+    own = hello(b"producer", "producer")
+    return MeshNode(Membership(own, "default", "", frozenset(("worker",)), TIMERS, 0))
+
+
+def answers(node: MeshNode, now_ms: int) -> list[QuestionAnswered]:
+    effects = node.end_turn(now_ms, 0)
+    return [effect for effect in effects if isinstance(effect, QuestionAnswered)]
+
+
+def test_peer_that_came_up_in_this_turn_is_asked_before_all_count_as_asked() -> None:
+    node = producer()
+    node.ask([TASK], watch=True, now_ms=100)
+    # The link is up, so nothing is pending, but the machines have not been told.
+    link = LinkId("in", routing_id(b"the-node", 1))
+    node.membership.events.append(LinkUp(link, hello(b"the-node", "store")))
+    node.tick(102)
+    assert answers(node, 102) == []
+    node.tick(104)
+    assert answers(node, 104) == [], "it has been asked, and not answered"
+
+
+def test_question_without_anybody_to_ask_ends() -> None:
+    node = producer()
+    node.ask([TASK], watch=True, now_ms=100)
+    node.tick(102)
+    assert [answer.final for answer in answers(node, 102)] == [True]
