@@ -279,6 +279,10 @@ class Mesh:
             )
         return done
 
+    def python(self, *args: str, **env: str) -> subprocess.CompletedProcess[str]:
+        """``python args``, to its end."""
+        return self._finish(list(args), DEADLINE_S, env)
+
     def cli(
         self, *args: str, seconds: float = DEADLINE_S, **env: str
     ) -> subprocess.CompletedProcess[str]:
