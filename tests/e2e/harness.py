@@ -279,7 +279,7 @@ class Mesh:
             )
         return done
 
-    def python(self, *args: str, **env: str) -> subprocess.CompletedProcess[str]:
+    def script(self, *args: str, **env: str) -> subprocess.CompletedProcess[str]:
         """``python args``, to its end."""
         return self._finish(list(args), DEADLINE_S, env)
 

@@ -104,5 +104,5 @@ def test_script_calls_its_own_tasks_by_their_importable_name(mesh: Mesh) -> None
     own = "\n\nif __name__ == '__main__':\n    print(add.name, add.delay(1, 2).get(timeout=10))\n"
     mesh.write("tasks.py", APP + own)
     mesh.start_node()
-    assert mesh.python("tasks.py").stdout == "tasks.add 3\n"
-    assert mesh.python("-m", "tasks").stdout == "tasks.add 3\n"
+    assert mesh.script("tasks.py").stdout == "tasks.add 3\n"
+    assert mesh.script("-m", "tasks").stdout == "tasks.add 3\n"
