@@ -378,6 +378,7 @@ class Dispatcher:
     def _dispatch(self, now_ms: int) -> None:
         lanes = [lane for lane in self.lanes.values() if lane.ready]
         if not lanes:
+            self._demand(lanes)
             return
         batches: dict[LinkId, list[OwnedTask]] = {}
         if len(lanes) > 1:
@@ -398,7 +399,7 @@ class Dispatcher:
             elif lane.unserved_since_ms < 0:
                 lane.unserved_since_ms = now_ms
                 self._warn_at_ms = now_ms + _WARN_AFTER_MS
-        self._demand(lanes, batches)
+        self._demand(lanes)
 
     def _credit_left(self) -> int:
         return sum(w.limit - w.sent for w in self.workers.values() if not w.paused)
@@ -445,7 +446,7 @@ class Dispatcher:
             size += len(body)
         self.effects.append(Send(worker.link, Tasks(list(kinds), records)))
 
-    def _demand(self, lanes: list[Lane], batches: dict[LinkId, list[OwnedTask]]) -> None:
+    def _demand(self, lanes: list[Lane]) -> None:
         """Tell workers how much waits for their credit, when that changed notably."""
         backlog: dict[LinkId, int] = {}
         for lane in lanes:
