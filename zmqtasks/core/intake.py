@@ -21,6 +21,8 @@ from collections.abc import Sequence
 from math import ceil
 from typing import Any, NamedTuple
 
+import msgspec
+
 from zmqtasks.core.effects import AnswerSlot, Effect, Note, RunInSlot, Send
 from zmqtasks.core.links import LinkId
 from zmqtasks.limits import INTAKE_BYTES_MAX, INTAKE_TASKS_MAX, STARTED_REPORT_MS
@@ -55,33 +57,6 @@ _NO_LEASE = "the owner was not heard for too long"
 
 #: Stands for the link of tasks that came over the at-most-once lane.
 LANE = LinkId("self", b"lane")
-
-
-class HeldTask:
-    """A task between acceptance and outcome."""
-
-    __slots__ = (
-        "attempt", "body", "ext", "giver", "id", "kind", "link", "owner", "reported", "stat",
-    )  # fmt: skip
-
-    def __init__(
-        self, record: TaskRecord, kind: Kind, link: LinkId, owner: bytes, stat: KindStat,
-        giver: Giver | None,
-    ) -> None:  # fmt: skip
-        assert isinstance(record.body, bytes)
-        self.id = record.id
-        self.attempt = record.attempt
-        self.body = record.body
-        self.ext = record.ext
-        self.kind = kind
-        #: The link it came on; its outcome goes to the owner node on whatever link.
-        self.link = link
-        self.owner = owner
-        #: Who gave it, for the credit; a later session of the link is another one, which
-        #: knows nothing of this attempt.
-        self.giver = giver
-        self.stat = stat
-        self.reported = False
 
 
 class KindStat:
@@ -125,6 +100,34 @@ class Giver:
         self.finished = 0
         self.limit = 0
         self.told = 0
+
+
+class HeldTask(msgspec.Struct, gc=False):
+    """A task between acceptance and outcome. Never part of a cycle, so not collected."""
+
+    id: bytes
+    attempt: int
+    body: bytes
+    ext: dict[str, Any] | None
+    kind: Kind
+    #: The link it came on; its outcome goes to the owner node on whatever link.
+    link: LinkId
+    owner: bytes
+    stat: KindStat
+    #: Who gave it, for the credit; a later session of the link is another one, which
+    #: knows nothing of this attempt.
+    giver: Giver | None
+    reported: bool = False
+
+
+def hold(
+    record: TaskRecord, kind: Kind, link: LinkId, owner: bytes, stat: KindStat,
+    giver: Giver | None,
+) -> HeldTask:  # fmt: skip
+    """A received task as the intake keeps it."""
+    body = record.body
+    assert isinstance(body, bytes)
+    return HeldTask(record.id, record.attempt, body, record.ext, kind, link, owner, stat, giver)
 
 
 class Finished(NamedTuple):
@@ -278,7 +281,7 @@ class Intake:
             if refusal is not None:
                 self._reject(giver, link, record, *refusal)
                 continue
-            task = HeldTask(record, kind, link, giver.node, stat, giver)
+            task = hold(record, kind, link, giver.node, stat, giver)
             self.held_bytes += len(task.body)
             queue.append(task)
 
@@ -301,7 +304,7 @@ class Intake:
             origin = (record.ext or {}).get("o")
             owner = origin if isinstance(origin, bytes) else b""
             stat = self.stats.setdefault(kind, KindStat())
-            task = HeldTask(record, kind, LANE, owner, stat, None)
+            task = hold(record, kind, LANE, owner, stat, None)
             self.held_bytes += len(task.body)
             self.queue.append(task)
         return dropped

@@ -404,12 +404,14 @@ class MeshNode:
         elif isinstance(message, Replay):
             for part in self.log.replay(message.first, message.last, message.owner):
                 self._send(link, part)
-        elif self.intake is not None and self.intake.received(link, message, now_ms):
-            pass
-        elif self.dispatcher is not None and self.dispatcher.received(link, message, now_ms):
-            pass
-        else:
+        elif not self._is_work(link, message, now_ms):
             self._question(link, message)
+
+    def _is_work(self, link: LinkId, message: Message, now_ms: int) -> bool:
+        """Let the intake or the dispatcher take it."""
+        if self.intake is not None and self.intake.received(link, message, now_ms):
+            return True
+        return self.dispatcher is not None and self.dispatcher.received(link, message, now_ms)
 
     def _question(self, link: LinkId, message: Message) -> None:
         if isinstance(message, Query):

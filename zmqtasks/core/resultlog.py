@@ -12,6 +12,8 @@ from collections import OrderedDict
 from collections.abc import Iterable
 from typing import Any, NamedTuple
 
+import msgspec
+
 from zmqtasks.core.intake import LANE, Finished
 from zmqtasks.limits import (
     BATCH_BYTES_MAX,
@@ -27,25 +29,19 @@ from zmqtasks.wire.messages import Kind, Outcome, Results, Trimmed, Verdict, Ver
 _ENTRY_BYTES = 400
 
 
-class LogEntry:
-    """One position: an outcome, or a verdict."""
+class LogEntry(msgspec.Struct, gc=False):
+    """One position: an outcome, or a verdict. Never part of a cycle, so not collected."""
 
-    __slots__ = ("at_ms", "decision", "kind", "outcome", "owner", "verdict", "verdict_at")
-
-    def __init__(
-        self, kind: Kind | None, outcome: Outcome | None, verdict: VerdictRecord | None,
-        owner: bytes, at_ms: int,
-    ) -> None:  # fmt: skip
-        self.kind = kind
-        self.outcome = outcome
-        self.verdict = verdict
-        #: Node that must still decide on the outcome, b"" when decided or gone.
-        self.owner = owner
-        #: The verdict on ``outcome``, as far as it is known.
-        self.decision = Verdict.NONE
-        #: Position of that verdict; an outcome goes no earlier than its verdict can.
-        self.verdict_at = 0
-        self.at_ms = at_ms
+    kind: Kind | None
+    outcome: Outcome | None
+    verdict: VerdictRecord | None
+    #: Node that must still decide on the outcome, b"" when decided or gone.
+    owner: bytes
+    at_ms: int
+    #: The verdict on ``outcome``, as far as it is known.
+    decision: Verdict = Verdict.NONE
+    #: Position of that verdict; an outcome goes no earlier than its verdict can.
+    verdict_at: int = 0
 
 
 class Appended(NamedTuple):
