@@ -208,7 +208,13 @@ class MeshNode:
             all_found=not self.membership.pending_dials() and not self.membership.events,
             may_live=lambda node: self._may_live(node, now_ms),
         )
-        self.log.trim(now_ms)
+        dropped = self.log.trim(now_ms)
+        if dropped:
+            text = (
+                f"{dropped} outcomes were dropped before a store had them, since the store has "
+                "been away or slow for too long; `zmqtasks status` counts them all"
+            )
+            self._effects.append(Note("error", "results.dropped", text, "results dropped"))
         for node, lost_ms in list(self._silent_ms.items()):
             if now_ms - lost_ms >= OWNER_GONE_MS:
                 del self._silent_ms[node]

@@ -181,17 +181,26 @@ class ResultLog:
         if position > self.stores.get(node, 0):
             self.stores[node] = position
 
-    def trim(self, now_ms: int) -> None:
-        """Drop entries that nobody needs, oldest first."""
+    def trim(self, now_ms: int) -> int:
+        """Drop entries that nobody needs, and the oldest when there are too many.
+
+        Returns:
+            How many were dropped that a store should have had.
+        """
         if self.stores:
             safe = max(self.stores.values())
             for position in list(self._until(safe)):
                 self._drop(position)
+        dropped = 0
         for position, entry in list(self._oldest(now_ms)):
             if entry.owner:
-                continue
+                if now_ms - entry.at_ms < RESULT_LOG_AGE_MS_MAX:
+                    continue
+                self.undecided.get(entry.owner, {}).pop(position, None)
             self._drop(position)
-            self.dropped_count += 1
+            dropped += 1
+        self.dropped_count += dropped
+        return dropped if self.stores else 0
 
     def _until(self, safe: int) -> Iterable[int]:
         for position, entry in self.entries.items():
