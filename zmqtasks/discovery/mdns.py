@@ -36,6 +36,8 @@ if TYPE_CHECKING:
     from zeroconf.asyncio import AsyncServiceInfo, AsyncZeroconf
 
 _LOG = logging.getLogger("zmqtasks.discovery")
+_ZEROCONF_LOG = logging.getLogger("zeroconf")
+_THREAD_NAME = "zmqtasks-mdns"
 #: Interfaces are looked at again this often: a laptop changes networks.
 _INTERFACES_S = 10.0
 #: Known candidates are told again this often, for who forgot one that was away.
@@ -84,7 +86,7 @@ class MdnsDiscovery:
     def start(self, listener: Listener, gone: Gone) -> None:
         """Start the thread. ``gone`` is never called: mDNS proves no death."""
         self._listener = listener
-        self._thread = threading.Thread(target=self._run, name="zmqtasks-mdns", daemon=True)
+        self._thread = threading.Thread(target=self._run, name=_THREAD_NAME, daemon=True)
         self._thread.start()
 
     def announce(self, candidate: Candidate) -> None:
@@ -117,6 +119,7 @@ class MdnsDiscovery:
     def _run(self) -> None:
         if self._delay_s and self._ended.wait(self._delay_s):
             return
+        _ZEROCONF_LOG.addFilter(_in_one_line)
         try:
             asyncio.run(self._main())
         except Exception as exc:  # noqa: BLE001  foreign code must not cost the node its life
@@ -245,6 +248,15 @@ class MdnsDiscovery:
     def _tell(self, candidate: Candidate) -> None:
         if self._listener is not None:
             self._listener(candidate)
+
+
+def _in_one_line(record: logging.LogRecord) -> bool:
+    """Take over what zeroconf says on our thread: an interface that is down for a while
+    is worth a line, but neither a warning nor a traceback. Others' use of it is theirs."""
+    if record.threadName != _THREAD_NAME or record.levelno < logging.WARNING:
+        return True
+    _LOG.info("mdns.trouble: %s; trying on", record.getMessage())
+    return False
 
 
 def _info(record: Record) -> AsyncServiceInfo:

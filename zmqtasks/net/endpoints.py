@@ -80,6 +80,23 @@ def stays_on_host(endpoint: Endpoint) -> bool:
     return endpoint.transport == "ipc" or is_loopback(endpoint.host)
 
 
+def reachable(endpoints: Iterable[str], host_id: bytes, own_host_id: bytes) -> tuple[str, ...]:
+    """The endpoints of a peer that mean something here.
+
+    Unix sockets and loopback of another host are left out. A file of such a socket's name
+    may even exist here (containers with a common folder), and loopback is somebody else.
+
+    Args:
+        endpoints: as the peer gave them.
+        host_id: the host that the peer is on, b"" when unknown.
+        own_host_id: this host.
+    """
+    if host_id in (b"", own_host_id):
+        return tuple(endpoints)
+    parsed = ((text, parse(text)) for text in endpoints)
+    return tuple(text for text, part in parsed if part is not None and not stays_on_host(part))
+
+
 def companion(dialled: str, offered: Iterable[str]) -> str | None:
     """The offered endpoint that is reached the way ``dialled`` was.
 

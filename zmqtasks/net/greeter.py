@@ -8,18 +8,18 @@ dials the node by its id, like any other candidate.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import zmq
 
-from zmqtasks.net.sockets import Socket
-from zmqtasks.net.transport import Transport
+from zmqtasks.net.transport import Transport, Visitor
 
 #: An answer that takes longer than this is none.
 ANSWER_MS = 3_000
 _DONTWAIT = int(zmq.DONTWAIT)
 
-Done = Callable[[list[bytes]], None]
+#: Gets the frames of the answer, or [] and why there is none.
+Done = Callable[[list[bytes], str], None]
 
 
 class GreeterLoop(Protocol):
@@ -46,47 +46,62 @@ class Greeter:
     def __init__(self, transport: Transport, loop: GreeterLoop) -> None:
         self._transport = transport
         self._loop = loop
-        #: {socket: (when to give up, who waits)}.
-        self._open: dict[Socket, tuple[int, Done]] = {}
+        self._open: dict[str, _Question] = {}
 
     def ask(self, endpoint: str, frames: Sequence[bytes], now_ms: int, done: Done) -> None:
-        """Send ``frames`` to an endpoint.
+        """Send ``frames`` to an endpoint, of which nothing else is being asked.
 
         Args:
-            done: called from the loop with the frames of the answer, [] when none came.
+            done: called from the loop, see :data:`Done`.
         """
-        sock = self._transport.visitor(endpoint)
-        if sock is None:
-            self._loop.call_soon(done, [])
+
+        def refused(_endpoint: str, reason: str, _proven: bool) -> None:
+            self._finish(endpoint, [], reason)
+
+        visitor = self._transport.visitor(endpoint, refused)
+        if isinstance(visitor, str):
+            self._loop.call_soon(done, [], visitor)
             return
-        self._open[sock] = (now_ms + ANSWER_MS, done)
-        self._loop.register(sock, lambda: self._answered(sock))
-        sock.send_multipart(list(frames))
+        self._open[endpoint] = _Question(visitor, now_ms + ANSWER_MS, done)
+        self._loop.register(visitor.socket, lambda: self._answered(endpoint))
+        self._loop.register(visitor.monitor.socket, visitor.monitor.drain)
+        visitor.socket.send_multipart(list(frames))
 
     def advance(self, now_ms: int) -> int | None:
         """Give up on those that took too long; returns when to call again."""
-        for sock, (end_ms, _) in list(self._open.items()):
-            if now_ms >= end_ms:
-                self._finish(sock, [])
-        return min((end_ms for end_ms, _ in self._open.values()), default=None)
+        for endpoint, question in list(self._open.items()):
+            if now_ms >= question.end_ms:
+                self._finish(endpoint, [], "it does not answer")
+        return min((question.end_ms for question in self._open.values()), default=None)
 
-    def _answered(self, sock: Socket) -> None:
-        while sock in self._open:
+    def _answered(self, endpoint: str) -> None:
+        while (question := self._open.get(endpoint)) is not None:
             try:
-                frames = sock.recv_multipart(_DONTWAIT)
+                frames = question.visitor.socket.recv_multipart(_DONTWAIT)
             except zmq.Again:
                 return
             if frames != [b""]:  # the probe of the other side's ROUTER
-                self._finish(sock, frames)
+                self._finish(endpoint, frames, "")
 
-    def _finish(self, sock: Socket, frames: list[bytes]) -> None:
-        _, done = self._open.pop(sock)
-        self._loop.unregister(sock)
-        sock.close(0)
-        done(frames)
+    def _finish(self, endpoint: str, frames: list[bytes], trouble: str) -> None:
+        question = self._open.pop(endpoint, None)
+        if question is None:
+            return
+        self._loop.unregister(question.visitor.socket)
+        self._loop.unregister(question.visitor.monitor.socket)
+        question.visitor.close()
+        question.done(frames, trouble)
 
     def close(self) -> None:
         """Drop everything under way."""
-        for sock in self._open:
-            sock.close(0)
+        for question in self._open.values():
+            question.visitor.close()
         self._open.clear()
+
+
+class _Question(NamedTuple):
+    """One that waits for its answer until ``end_ms``."""
+
+    visitor: Visitor
+    end_ms: int
+    done: Done

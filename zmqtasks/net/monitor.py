@@ -25,6 +25,7 @@ _PROTOCOL = int(zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL)
 _AUTH = int(zmq.EVENT_HANDSHAKE_FAILED_AUTH)
 _ACCEPTED = int(zmq.EVENT_ACCEPTED)
 _ACCEPT_FAILED = int(zmq.EVENT_ACCEPT_FAILED)
+_SAME_KEY = "give both the same key file (--key)"
 #: ZMQ_PROTOCOL_ERROR_ZMTP_*, from zmq.h.
 _CRYPTOGRAPHIC = 0x11000001
 _MECHANISM_MISMATCH = 0x11000002
@@ -34,9 +35,9 @@ _ACCEPTED_COUNT_MAX = 4096
 
 def _protocol_reason(code: int) -> str:
     if code == _CRYPTOGRAPHIC:
-        return "another mesh key"
+        return f"another mesh key; {_SAME_KEY}"
     if code == _MECHANISM_MISMATCH:
-        return "one side has a mesh key and the other has none"
+        return f"one side has a mesh key and the other has none; {_SAME_KEY}"
     return f"not the ZeroMQ protocol (code 0x{code:x})"
 
 
@@ -112,9 +113,9 @@ def _failure(event: int, value: int) -> str:
     if event == _PROTOCOL:
         return _protocol_reason(value)
     if event == _AUTH:
-        return "the peer does not admit this mesh key"
+        return f"the peer does not admit this mesh key; {_SAME_KEY}"
     # A server that cannot read our first words just closes, which is all we see.
-    return "it closed the connection in the handshake (another mesh key?)"
+    return f"it closed the connection in the handshake (another mesh key? {_SAME_KEY})"
 
 
 class ListenMonitor(Monitor):

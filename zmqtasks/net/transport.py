@@ -79,6 +79,19 @@ class Endpoints(NamedTuple):
     lan_port: int
 
 
+class Visitor(NamedTuple):
+    """A socket for one question, and what is heard of its connection."""
+
+    socket: Socket
+    monitor: DialMonitor
+
+    def close(self) -> None:
+        """Close both."""
+        self.monitor.close()
+        self.monitor.socket.close(0)
+        self.socket.close(0)
+
+
 class Transport:
     """The sockets of one node. Nothing is opened before :meth:`open`.
 
@@ -311,18 +324,30 @@ class Transport:
         """Look the peer's address up again with its next message."""
         self._receiver.forget(link)
 
-    def visitor(self, endpoint: str) -> Socket | None:
-        """A DEALER connected to an endpoint, to ask who is there; None when refused.
+    def visitor(self, endpoint: str, refused: Callable[[str, str, bool], None]) -> Visitor | str:
+        """A DEALER connected to an endpoint, to ask who is there.
 
-        The caller polls and closes it.
+        The caller polls both sockets and closes it.
+
+        Args:
+            refused: see ``DialMonitor``.
+
+        Returns:
+            Why the endpoint may not be dialled, if it may not.
         """
-        if self._maker is None:
-            return None
+        assert self._maker is not None
+        refusal = self.dial_refusal(endpoint)
+        if refusal:
+            return refusal
         sock = self._maker.visitor()
-        if self._connect(sock, endpoint):
-            return sock
-        sock.close(0)
-        return None
+        visitor = Visitor(sock, DialMonitor(sock, lambda endpoint, up: None, refused))
+        own = self._keys.public if self._keys is not None else None
+        try:
+            sockets.connect(sock, endpoint, own)
+        except ConfigError as exc:
+            visitor.close()
+            return str(exc)
+        return visitor
 
     def _connect(self, sock: Socket, endpoint: str, server_key: str | None = None) -> bool:
         refusal = self.dial_refusal(endpoint)

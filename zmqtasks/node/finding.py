@@ -12,6 +12,7 @@ from zmqtasks.discovery.cache import PeerCache
 from zmqtasks.discovery.local import LocalDirectory
 from zmqtasks.discovery.static import StaticPeers
 from zmqtasks.errors import RemoteProtocolError
+from zmqtasks.net.endpoints import reachable
 from zmqtasks.net.greeter import Greeter
 from zmqtasks.node.clock import now_ms
 from zmqtasks.wire import codec
@@ -103,9 +104,7 @@ class Finding:
         from zmqtasks.discovery.mdns import MdnsDiscovery  # slow to import, often not needed
 
         settings = self._runtime.settings
-        mdns = MdnsDiscovery(
-            keys.mesh_hash(settings.mesh), self._runtime.loop, settings.interfaces
-        )
+        mdns = MdnsDiscovery(keys.mesh_hash(settings.mesh), self._runtime.loop, settings.interfaces)
         self._ways.append(mdns)
         mdns.start(self._found, self._runtime.candidate_gone)
         mdns.announce(self.own_candidate())
@@ -138,19 +137,24 @@ class Finding:
             self._static.setdefault(endpoint, _StaticPeer(endpoint))
 
     def _ask(self, peer: _StaticPeer, now: int) -> None:
-        if peer.node and self._runtime.mesh.is_linked(peer.node):
+        node, runtime = peer.node, self._runtime
+        # One list of peers may serve all hosts, so this node may be in it.
+        if node and (node == runtime.node or runtime.mesh.is_linked(node)):
             peer.next_ms = now + _ASK_AGAIN_MS_MAX
             return
         peer.asking = True
         question = codec.encode(Inspect(0, "hello"))
-        self._greeter.ask(peer.endpoint, question, now, lambda frames: self._told(peer, frames))
+        self._greeter.ask(
+            peer.endpoint, question, now, lambda frames, trouble: self._told(peer, frames, trouble)
+        )
 
-    def _told(self, peer: _StaticPeer, frames: list[bytes]) -> None:
+    def _told(self, peer: _StaticPeer, frames: list[bytes], trouble: str) -> None:
         peer.asking = False
         now = now_ms()
         peer.next_ms = now + peer.delay_ms
         peer.delay_ms = min(peer.delay_ms * 2, _ASK_AGAIN_MS_MAX)
         if not frames:
+            self._runtime.note_trouble(peer.endpoint, trouble)
             return
         try:
             _, hello = codec.decode(frames)
@@ -168,6 +172,8 @@ class Finding:
         # CURVE let us through, so its key is ours.
         runtime.candidate_found(Candidate(
             hello.node, hello.epoch, hello.mesh, runtime.settings.mesh, runtime.fingerprint,
-            tuple(dict.fromkeys((peer.endpoint, *hello.endpoints))), hello.host_id,
+            tuple(dict.fromkeys((
+                peer.endpoint, *reachable(hello.endpoints, hello.host_id, runtime.host_id)
+            ))), hello.host_id,
             tuple(hello.roles), "static",
         ))  # fmt: skip

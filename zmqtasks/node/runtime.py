@@ -20,7 +20,7 @@ from zmqtasks.core.resultreader import ResultReader
 from zmqtasks.errors import RemoteProtocolError
 from zmqtasks.ids import new_node_id
 from zmqtasks.net.dialer import Dialer
-from zmqtasks.net.endpoints import companion
+from zmqtasks.net.endpoints import companion, reachable
 from zmqtasks.net.hostid import host_id
 from zmqtasks.net.transport import Transport, TransportConfig
 from zmqtasks.node.clock import now_ms, wall_ms
@@ -252,6 +252,11 @@ class Runtime:
         """The same-host directory says that a process has ended."""
         self.mesh.membership.candidate_gone(node, epoch, self.now_ms)
 
+    def note_trouble(self, endpoint: str, trouble: str) -> None:
+        """A static peer did not say who it is."""
+        text = f"no peer at {endpoint} (--peer): {trouble}; trying on"
+        self._note(fx.Note("warning", "peer.unanswered", text, text))
+
     def note_other_mesh(self, endpoint: str) -> None:
         """A static peer answered that it belongs to another mesh."""
         text = (
@@ -316,11 +321,16 @@ class Runtime:
         dialled = self._dialled.get(effect.node, "")
         endpoint = companion(dialled, effect.endpoints) if dialled else None
         if endpoint is None:
-            self.dialer.dial(
-                effect.endpoints, b"", lambda won: self._subscribe_at(effect, won)
-            )
+            host = self._host_of(effect.node)
+            endpoints = reachable(effect.endpoints, host, self.host_id)
+            self.dialer.dial(endpoints, host, lambda won: self._subscribe_at(effect, won))
             return
         self._subscribe_at(effect, endpoint)
+
+    def _host_of(self, node: bytes) -> bytes:
+        links = self.mesh.membership.links.values()
+        peers = (link.peer for link in links if link.peer is not None)
+        return next((peer.host_id for peer in peers if peer.node == node), b"")
 
     def _subscribe_at(self, effect: fx.Subscribe, endpoint: str) -> None:
         if endpoint and self.transport.subscribe(endpoint, effect.topics):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Callable, Iterator
 
@@ -129,3 +130,19 @@ def test_a_failure_of_zeroconf_costs_only_mdns(
     discovery.join(10.0)
     assert "no network stack" in caplog.text
     assert "--peer" in caplog.text
+
+
+def test_what_zeroconf_complains_of_on_our_thread_is_one_line(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level(logging.INFO, "zmqtasks.discovery")
+    problem = OSError("Network is unreachable")
+    record = logging.LogRecord(
+        "zeroconf", logging.WARNING, __file__, 1, "Error with socket %d", (7,),
+        (OSError, problem, None),
+    )  # fmt: skip
+    assert mdns._in_one_line(record)  # somebody else's thread
+    record.threadName = "zmqtasks-mdns"
+    assert not mdns._in_one_line(record)
+    assert caplog.messages == ["mdns.trouble: Error with socket 7; trying on"]
+    assert caplog.records[0].exc_info is None

@@ -13,6 +13,7 @@ from zmqtasks.net.endpoints import (
     ip_of,
     is_loopback,
     parse,
+    reachable,
     stays_on_host,
     tcp,
 )
@@ -74,6 +75,13 @@ def test_wildcards_become_addresses_that_can_be_dialled() -> None:
         "tcp://127.0.0.1:7",
     ]
     assert expand("0.0.0.0", 7, own) == ["tcp://192.0.2.7:7", "tcp://127.0.0.1:7"]
+
+
+def test_what_stays_on_another_host_is_left_out() -> None:
+    offered = ["ipc:///r/w.p", "tcp://10.0.0.1:8", "tcp://127.0.0.1:8", "junk"]
+    assert reachable(offered, b"there", b"here") == ("tcp://10.0.0.1:8",)
+    assert reachable(offered, b"here", b"here") == tuple(offered)
+    assert reachable(offered, b"", b"here") == tuple(offered)
 
 
 def test_other_sockets_of_a_peer_are_reached_the_same_way() -> None:
