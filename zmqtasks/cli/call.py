@@ -103,9 +103,7 @@ def find_app(client: Client, name: str, queue: str, app_name: str | None) -> str
     raise NoWorkers(why_not(client, peers, name, queue, app_name))
 
 
-def apps_of(
-    peers: Sequence[Hello], name: str, queue: str, app_name: str | None
-) -> list[str]:
+def apps_of(peers: Sequence[Hello], name: str, queue: str, app_name: str | None) -> list[str]:
     """Applications with a worker that runs this task from this queue."""
     return sorted({
         entry.app
@@ -150,9 +148,7 @@ def _listed(names: Sequence[str]) -> str:
 # --- what comes of it -------------------------------------------------------------------
 
 
-def show_result(
-    handle: AsyncResult[Any], timeout: float | None, *, with_json: bool
-) -> int:
+def show_result(handle: AsyncResult[Any], timeout: float | None, *, with_json: bool) -> int:
     """Wait for the end and print it; returns the exit code."""
     try:
         handle.get(timeout=timeout, propagate=False)

@@ -162,9 +162,7 @@ class Survey:
     def _seen(self, number: int) -> list[SeenNode]:
         answers = self._rounds.pop(number).answers
         linked = {link.peer.node: link for link in self._links() if link.peer is not None}
-        seen = [
-            _seen_link(link, answers.get(node)) for node, link in linked.items()
-        ]
+        seen = [_seen_link(link, answers.get(node)) for node, link in linked.items()]
         for node, known in self._runtime.mesh.membership.candidates.items():
             found = known.candidate
             if node in linked or found.source == "cache":
