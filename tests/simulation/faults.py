@@ -16,7 +16,7 @@ CLASSES = (
     "partition",  # like it, but two processes cannot reach each other for seconds
     "duplicate",  # a frame arrives twice, the second time late
     "delay",  # frames of one connection take up to a second, in order
-    "crash",  # a worker process ends with everything in it, another one starts
+    "crash",  # a worker or store ends with all that it has not stored, another one starts
     "child",  # a pool process dies
     "pause",  # a loop makes no turns while its connections stay up
     "freeze",  # a whole process stops; its connections drop after the ZMTP timeout

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Coroutine
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from tests.simulation.invariants import CheckedMembership, check_node
+from tests.simulation.invariants import CheckedMembership, check_node, finished
 from tests.simulation.network import ZMTP_TIMEOUT_MS
 from tests.simulation.tasks import Spec, catalog, offspring, value_of
 from zmqtasks.core import effects as fx
@@ -33,7 +33,6 @@ if TYPE_CHECKING:
     from tests.simulation.network import Connection
     from tests.simulation.world import World
 
-T = TypeVar("T")
 MESH = b"simulate"
 TIMERS = Timers(1_000, 3_000, 3_000, 4_000, 60_000)
 #: Results above this are fetched by position, so that worlds of small tasks do it too.
@@ -73,11 +72,13 @@ class Process:
         name: unique in its world.
         node, epoch: its identity.
         endpoint: where its R_in listens.
+        store: what its predecessor has committed.
     """
 
     def __init__(
-        self, world: World, plan: Plan, name: str, node: bytes, epoch: int, endpoint: str
-    ) -> None:
+        self, world: World, plan: Plan, name: str, node: bytes, epoch: int, endpoint: str,
+        store: MemoryStore | None,
+    ) -> None:  # fmt: skip
         self.world = world
         self.plan = plan
         self.name = name
@@ -109,7 +110,9 @@ class Process:
         membership = CheckedMembership(
             self.hello, "sim", "", plan.dial_roles, TIMERS, world.now, world.ledger
         )
-        self.store = MemoryStore(wall_ms=lambda: world.now) if "store" in plan.roles else None
+        if store is None and "store" in plan.roles:
+            store = MemoryStore(wall_ms=lambda: world.now)
+        self.store = store
         self.node = MeshNode(
             membership,
             dispatcher=Dispatcher(10_000, 1 << 30) if "producer" in plan.roles else None,
@@ -282,7 +285,9 @@ class Process:
         peer = self.world.by_routing_id.get(effect.link.peer)
         is_gone = peer is None or not peer.alive
         if is_gone and not self.world.is_silent_end(effect.link.peer):
-            self.world.after(self.world.rng.randint(1, 50), self.deliver, self.peer_gone, effect.link)
+            self.world.after(
+                self.world.rng.randint(1, 50), self.deliver, self.peer_gone, effect.link
+            )
 
     def _subscribe(self, effect: fx.Subscribe) -> None:
         publisher = self.world.at_endpoint(effect.endpoints)
@@ -320,10 +325,11 @@ class Process:
     def _committed(self, effect: fx.StoreRows) -> None:
         if not self.alive or self.store is None:
             return
-        run(self.store.put_batch(effect.outcomes, effect.verdicts))
-        ids = dict.fromkeys(row.task_id for row in (*effect.outcomes, *effect.verdicts))
+        finished(self.store.put_batch(effect.outcomes, effect.verdicts))
+        ids = {row.task_id: None for row in effect.outcomes}
+        ids.update((row.task_id, None) for row in effect.verdicts)
         settled: list[bytes] = []
-        for task_id, rows in run(self.store.get_batch(list(ids))).items():
+        for task_id, rows in finished(self.store.get_batch(list(ids))).items():
             row = final_row(rows)
             if row is not None and row.verdict == Verdict.SETTLED:
                 settled.append(task_id)
@@ -333,7 +339,7 @@ class Process:
 
     def _ask_store(self, effect: fx.AskStore) -> None:
         assert self.store is not None
-        rows = run(self.store.get_batch(effect.ids))
+        rows = finished(self.store.get_batch(effect.ids))
         self.world.after(
             self.world.rng.randint(0, 20),
             self.deliver, self.node.answers.store_answered, effect.token, rows,
@@ -426,12 +432,3 @@ class Process:
             if not effect.error:
                 self.world.ledger.accepted(offspring(spec, task.attempt).id)
             self.world.after(spec.run_ms // 2, self._finish, slot, task, spec, effect.error)
-
-
-def run(coroutine: Coroutine[Any, Any, T]) -> T:
-    """The result of a coroutine that never waits (those of the memory store)."""
-    try:
-        coroutine.send(None)
-    except StopIteration as done:
-        return done.value  # type: ignore[no-any-return]
-    raise AssertionError("it waits")

@@ -44,9 +44,7 @@ class World:
         trace: called with a readable line for each event.
     """
 
-    def __init__(
-        self, seed: int, off: Collection[str] = (), trace: Trace | None = None
-    ) -> None:
+    def __init__(self, seed: int, off: Collection[str] = (), trace: Trace | None = None) -> None:
         self.seed = seed
         self.trace = trace
         self.rng = random.Random(seed)
@@ -156,7 +154,8 @@ class World:
             node, epoch = last.hello.node, last.hello.epoch + 1
         if last is not None and self.faults.rate("candidates", 1) and rng.random() < 0.3:
             endpoint = last.endpoint  # old news of the predecessor lead here now
-        process = Process(self, plan, name, node, epoch, endpoint)
+        store = last.store if last is not None else None
+        process = Process(self, plan, name, node, epoch, endpoint, store)
         self.processes.append(process)
         self.by_routing_id[process.routing_id] = process
         self.by_node[node] = process
@@ -197,7 +196,9 @@ class World:
             batch: list[tuple[Any, ...]] = []
             for _ in range(count):
                 kind = rng.choices((QUICK, SLOW, RARE), (6, 2, 1))[0]
-                run_ms = rng.randint(*{"quick": (0, 3), "slow": (30, 500), "rare": (3, 50)}[kind.name])
+                run_ms = rng.randint(
+                    *{"quick": (0, 3), "slow": (30, 500), "rare": (3, 50)}[kind.name]
+                )
                 deed = rng.choice(deeds)
                 size = rng.choice((4, 4, 4, 4, 128))
                 if killers:
@@ -234,7 +235,7 @@ class World:
             "child": (8, self._kill_child),
             "pause": (4, self._pause),
             "freeze": (3, self._freeze),
-            "silence": (5, self._silence),
+            "silence": (8, self._silence),
             "candidates": (8, self._rumour),
             "pubdrop": (4, self._break_sub),
         }
@@ -275,10 +276,10 @@ class World:
         return [process for process in self.alive() if process.plan.slots]
 
     def _crash(self) -> None:
-        workers = [worker for worker in self._workers() if worker.store is None]
-        if not workers:
+        mortal = [p for p in self.alive() if p.plan.slots or p.store is not None]
+        if not mortal:
             return
-        worker = self.rng.choice(workers)
+        worker = self.rng.choice(mortal)
         self.faults.count("crash")
         is_silent = self.rng.random() < self.faults.rate("gone_untold", 0.7)
         if is_silent:
@@ -292,7 +293,8 @@ class World:
         worker.die(is_silent=is_silent)
         if self.rng.random() < self.faults.rate("foreign", 1):
             self.network.listeners[worker.endpoint] = None
-        if worker.plan.role == "w0" or self.rng.random() < 0.8:
+        is_needed = worker.plan.role == "w0" or worker.store is not None
+        if is_needed or self.rng.random() < 0.8:
             self._start(worker.plan, self.rng.randint(100, 2_000), worker)
 
     def _kill_child(self) -> None:
@@ -330,7 +332,7 @@ class World:
         connection = self._connection()
         if connection is not None:
             self.faults.count("silence")
-            until_ms = self.now + self.rng.randint(300, 5_000)
+            until_ms = self.now + self.rng.randint(300, 6_000)
             self.network.clog(connection, self.rng.randint(0, 1), until_ms)
 
     def _rumour(self) -> None:

@@ -1,0 +1,143 @@
+"""Bugs planted on purpose: a simulator that finds none of them proves nothing.
+
+Each mutant is a context manager that breaks one rule of the machines.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from typing import Any
+from unittest import mock
+
+from zmqtasks.core import effects as fx
+from zmqtasks.core.dispatcher import Dispatcher
+from zmqtasks.core.intake import Intake
+from zmqtasks.core.lanes import OwnedTask
+from zmqtasks.core.link import Link
+from zmqtasks.core.links import LinkId
+from zmqtasks.core.membership import LeaseBack, Membership
+from zmqtasks.core.mesh import MeshNode
+from zmqtasks.core.resultreader import ResultReader
+from zmqtasks.wire.messages import Outcome, VerdictRecord
+
+Mutant = Callable[[], AbstractContextManager[None]]
+
+
+@contextmanager
+def _patched(owner: type, name: str, replacement: Any) -> Iterator[None]:
+    with mock.patch.object(owner, name, replacement):
+        yield
+
+
+def outcome_of_any_attempt() -> AbstractContextManager[None]:
+    """The owner takes an outcome without looking at its attempt number."""
+    real = Dispatcher._done
+
+    def done(self: Dispatcher, link: LinkId, outcomes: Sequence[Outcome]) -> None:
+        for outcome in outcomes:
+            task = self.tasks.get(outcome.id)
+            worker = self.workers.get(link)
+            if task is not None and worker is not None and task.attempt != outcome.attempt:
+                if task.worker is not None:
+                    task.worker.held.pop(task.id, None)
+                else:
+                    task.lane.ready.remove(task)
+                worker.held[task.id] = task
+                task.attempt, task.worker = outcome.attempt, worker
+        real(self, link, outcomes)
+
+    return _patched(Dispatcher, "_done", done)
+
+
+def redelivery_of_the_same_attempt() -> AbstractContextManager[None]:
+    """A redelivered task keeps its attempt number."""
+    real = Dispatcher._redeliver
+
+    def redeliver(self: Dispatcher, task: OwnedTask, *, strike: bool) -> None:
+        real(self, task, strike=strike)
+        if task.id in self.tasks:
+            task.attempt -= 1
+
+    return _patched(Dispatcher, "_redeliver", redeliver)
+
+
+def nothing_is_sent_again() -> AbstractContextManager[None]:
+    """What was in the pipes of a dropped connection stays lost."""
+
+    def resend_after(self: Link, seq: int) -> list[list[bytes]]:
+        self.acknowledged(seq)
+        return []
+
+    return _patched(Link, "resend_after", resend_after)
+
+
+def acknowledged_before_commit() -> AbstractContextManager[None]:
+    """A store tells publishers to let go when it has read, not when it has stored."""
+    real = ResultReader.flush
+
+    def flush(self: ResultReader) -> None:
+        real(self)
+        for effect in self.effects[:]:
+            if isinstance(effect, fx.StoreRows):
+                self.rows_stored(effect.batch, 0)
+
+    return _patched(ResultReader, "flush", flush)
+
+
+def lease_renewed_by_receipt() -> AbstractContextManager[None]:
+    """Any heartbeat renews a worker's lease, though the owner may not hear the worker."""
+
+    def renew(self: Membership, link: Link, echo_ms: int, now_ms: int) -> None:
+        link.lease_until_ms = now_ms + self.timers.lease_ms
+        if link.lease_lost:
+            link.lease_lost = False
+            self.events.append(LeaseBack(link.id))
+
+    return _patched(Membership, "_renew_lease", renew)
+
+
+def verdict_not_published() -> AbstractContextManager[None]:
+    """Workers keep the owner's verdicts to themselves."""
+
+    def publish(
+        self: MeshNode, link: LinkId, verdicts: list[VerdictRecord], now_ms: int, wall_ms: int
+    ) -> None:
+        for verdict in verdicts:
+            entry = self.log.entries.pop(verdict.position, None)
+            if entry is not None:
+                self.log.bytes -= 200
+
+    return _patched(MeshNode, "_publish_verdicts", publish)
+
+
+def credit_not_checked() -> AbstractContextManager[None]:
+    """Credit of an old session counts in the next one."""
+    real = Intake.link_up
+
+    def link_up(self: Intake, link: LinkId, peer: Any) -> None:
+        kept = getattr(self, "_kept", {})
+        real(self, link, peer)
+        giver = self.givers.get(link)
+        if giver is not None:
+            last = kept.get(link)
+            if last is not None:
+                giver.received, giver.finished = last.received, last.finished
+            kept[link] = giver
+            self._kept = kept  # type: ignore[attr-defined]
+
+    return _patched(Intake, "link_up", link_up)
+
+
+MUTANTS: dict[str, Mutant] = {
+    mutant.__name__: mutant
+    for mutant in (
+        outcome_of_any_attempt,
+        redelivery_of_the_same_attempt,
+        nothing_is_sent_again,
+        acknowledged_before_commit,
+        lease_renewed_by_receipt,
+        verdict_not_published,
+        credit_not_checked,
+    )
+}

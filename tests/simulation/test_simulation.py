@@ -1,0 +1,94 @@
+"""A thousand worlds where things go wrong, and bugs planted to see that it would show."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from tests.simulation.faults import CLASSES
+from tests.simulation.mutants import MUTANTS
+from tests.simulation.world import World
+
+SEEDS = 1_000
+#: Parts of the seeds, so that several processes can share them.
+PARTS = 4
+#: Seeds that once showed a bug which the first thousand do not show any more.
+OLD_SEEDS = (1173, 1206, 1335, 1939, 10436, 11746)
+#: A planted bug must show within so many worlds.
+MUTANT_SEEDS = 300
+
+
+def run(seed: int) -> World:
+    world = World(seed)
+    try:
+        world.run()
+    except Exception as exc:
+        exc.add_note(f"replay it: python -m tests.simulation --seed {seed}")
+        raise
+    return world
+
+
+@pytest.mark.parametrize("part", range(PARTS))
+def test_every_world_settles_each_task_once_and_comes_to_rest(part: int) -> None:
+    fired: Counter[str] = Counter()
+    for seed in range(part, SEEDS, PARTS):
+        fired += run(seed).faults.fired
+    silent = [name for name in CLASSES if not fired[name]]
+    assert not silent, f"faults that never struck: {silent}"
+
+
+@pytest.mark.parametrize("seed", OLD_SEEDS)
+def test_a_world_that_once_failed(seed: int) -> None:
+    run(seed)
+
+
+def test_without_faults_nothing_is_redelivered_or_lost() -> None:
+    for seed in range(20):
+        world = World(seed, off=CLASSES)
+        world.run()
+        killed = [spec for spec in world.ledger.specs.values() if spec.deed == "kill"]
+        if killed:
+            continue  # its child's death gives back what waited behind it
+        for process in world.processes:
+            dispatcher = process.node.dispatcher
+            assert dispatcher is None or dispatcher.redelivered_count == 0
+
+
+@pytest.mark.parametrize("name", MUTANTS)
+def test_planted_bug_is_found(name: str) -> None:
+    with MUTANTS[name]():
+        for seed in range(MUTANT_SEEDS):
+            try:
+                World(seed).run()
+            except Exception:  # noqa: BLE001 - however it shows
+                return
+    pytest.fail(f"{name} shows in none of {MUTANT_SEEDS} worlds")
+
+
+def test_same_seed_same_world_whatever_the_hash_seed() -> None:
+    script = (
+        "from tests.simulation.world import World\n"
+        "for seed in range(12):\n"
+        "    world = World(seed)\n"
+        "    world.run()\n"
+        "    print(world.digest, world.events_count, world.now)\n"
+    )
+    answers = []
+    for hash_seed in ("0", "1", "4711"):
+        done = subprocess.run(
+            [sys.executable, "-c", script],
+            cwd=Path(__file__).parents[2],
+            env={**os.environ, "PYTHONHASHSEED": hash_seed, "PYTHONPATH": "."},
+            capture_output=True,
+            text=True,
+            check=True,
+            timeout=100,
+        )
+        answers.append(done.stdout)
+    assert answers[0].count("\n") == 12
+    assert answers[0] == answers[1] == answers[2]
