@@ -9,6 +9,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import TracebackType
 
@@ -74,6 +75,18 @@ class PrivateMesh:
         Raises:
             RuntimeError: one did not come up; with its log.
         """
+        # Ctrl-C interrupts the main thread; it must not come between the start of a
+        # process and our knowing of it.
+        with ThreadPoolExecutor(1) as starter:
+            starter.submit(self._launch, names_and_flags).result()
+        give_up = time.monotonic() + START_S
+        for name, *_ in names_and_flags:
+            while b" is up: " not in self._log(name).read_bytes():
+                if self._nodes[name].poll() is not None or time.monotonic() > give_up:
+                    raise RuntimeError(f"node {name} did not come up:\n{self.log(name)}")
+                time.sleep(0.02)
+
+    def _launch(self, names_and_flags: tuple[tuple[str, ...], ...]) -> None:
         for name, *flags in names_and_flags:
             command = [sys.executable, "-m", "zmqtasks", "node", "--name", name, *flags]
             with self._log(name).open("wb") as log:
@@ -81,12 +94,6 @@ class PrivateMesh:
                     command, cwd=self._app_dir, stdin=subprocess.DEVNULL, stdout=log, stderr=log,
                     process_group=0,  # Ctrl-C is for us; we tell the nodes
                 )  # fmt: skip
-        give_up = time.monotonic() + START_S
-        for name, *_ in names_and_flags:
-            while b" is up: " not in self._log(name).read_bytes():
-                if self._nodes[name].poll() is not None or time.monotonic() > give_up:
-                    raise RuntimeError(f"node {name} did not come up:\n{self.log(name)}")
-                time.sleep(0.02)
 
     def kill(self, name: str) -> None:
         """End a node without warning, as a crash would."""

@@ -117,9 +117,7 @@ def test_protocol_page_has_every_message() -> None:
 @pytest.mark.parametrize("message", list(MESSAGE_CLASSES.values()))
 def test_protocol_page_has_every_field_in_order(message: type) -> None:
     name = MessageType(message.TYPE).name  # type: ignore[attr-defined]
-    row = next(
-        line for line in text_of("docs/protocol.md").splitlines() if f"` | {name} |" in line
-    )
+    row = next(line for line in text_of("docs/protocol.md").splitlines() if f"` | {name} |" in line)
     fields = row.split("|")[4]
     assert tuple(re.findall(r"`(\w+)`", fields)) == message.__struct_fields__  # type: ignore[attr-defined]
 
@@ -135,7 +133,8 @@ def test_protocol_page_has_every_code(codes: type[Status]) -> None:
 
 
 def test_blocks_are_found_with_their_marks() -> None:
-    page = "text\n```python file=a.py\nx = 1\n```\n```console\n$ no\n```\n```console run\n$ b\n```\n"
+    page = "text\n```python file=a.py\nx = 1\n```\n"
+    page += "```console\n$ no\n```\n```console run\n$ b\n```\n"
     assert blocks_of(page) == [
         Block("python", "file=a.py", "x = 1\n", 2),
         Block("console", "run", "$ b\n", 8),
