@@ -176,14 +176,21 @@ def test_keyboard_interrupt_ends_get(echo: Any, held: InlineGateway) -> None:
 
     watched = Watched.of_submitted(result._task_id, current.current_app(), held)
 
+    ended = threading.Event()
+
     def interrupt() -> None:
-        if added.wait(30):
+        # Again until it ends: a signal that comes just before the wait does not wake it.
+        while added.wait(30) and not ended.is_set():
             signal.pthread_kill(main, signal.SIGINT)
+            ended.wait(2)
 
     thread = threading.Thread(target=interrupt)
     thread.start()
     with pytest.raises(KeyboardInterrupt):
-        watched.get(timeout=60)
+        try:
+            watched.get(timeout=60)
+        finally:
+            ended.set()
     thread.join()
 
 
