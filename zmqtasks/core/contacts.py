@@ -28,20 +28,24 @@ from zmqtasks.limits import (
 from zmqtasks.wire.messages import Hello
 
 #: A connection over which nobody greeted is given up after this.
-_SILENT_MS = 3 * REDIAL_MS_MAX
+_SILENT_MS = REDIAL_MS_MAX
 _ALL_ROLES = frozenset(("worker", "store", "broker", "producer", "beat"))
 
 
 class Contact:
     """A candidate and where we are with it."""
 
-    __slots__ = ("candidate", "delay_ms", "failing_since_ms", "next_ms", "state")
+    __slots__ = (
+        "candidate", "delay_ms", "dialled_epoch", "failing_since_ms", "next_ms", "state",
+    )  # fmt: skip
 
     def __init__(self, candidate: Candidate, now_ms: int) -> None:
         self.candidate = candidate
         self.state = "idle"  # idle | dialling | connected
         self.next_ms = now_ms
         self.delay_ms = REDIAL_MS_MIN
+        #: Which incarnation's addresses are being dialled.
+        self.dialled_epoch = 0
         #: Since when no address answers, -1 while that is not so.
         self.failing_since_ms = -1
 
@@ -133,9 +137,12 @@ class Contacts:
         """The dialler found an address that answers ("": none does)."""
         self._now_ms = now_ms
         contact = self.known.get(node)
-        if contact is None:
-            if endpoint:
+        if contact is None or contact.dialled_epoch != contact.candidate.epoch:
+            if endpoint:  # an address of what we do not look for any more
                 self.effects.append(Hangup(node))
+            if contact is not None:
+                contact.state = "idle"
+                self._dial_if_due(contact)
             return
         if endpoint:
             contact.state = "connected"
@@ -221,13 +228,23 @@ class Contacts:
             if self._is_linked_out(node):
                 contact.next_ms = self._now_ms + _SILENT_MS
                 return
-            self.effects.append(Hangup(node))
+            self._give_up_connection(contact)
         candidate = self._without_taken(contact.candidate)
         if not candidate.endpoints:
             self._failed(node, contact)
             return
         contact.state = "dialling"
+        contact.dialled_epoch = candidate.epoch
         self.effects.append(Dial(candidate))
+
+    def _give_up_connection(self, contact: Contact) -> None:
+        """Something answers at this address but does not greet: others come first."""
+        candidate = contact.candidate
+        assert candidate.node is not None
+        self.effects.append(Hangup(candidate.node))
+        contact.candidate = candidate._replace(
+            endpoints=(*candidate.endpoints[1:], *candidate.endpoints[:1])
+        )
 
     def _is_linked_out(self, node: bytes) -> bool:
         return any(
