@@ -563,9 +563,11 @@ class Membership:
         if link.peer is not None:
             if reason in ("gone", "replaced"):
                 self.contacts.gone(node, link.peer.epoch)
-            name = link.peer.name or format_node(node)
-            why = _WHY_LOST.get(reason, reason)
-            self.effects.append(Note("warning", "peer.lost", f"lost node {name}: {why}"))
+            # Not of one that came and left while greeting, as a quick command does.
+            if link.is_open:
+                name = link.peer.name or format_node(node)
+                why = _WHY_LOST.get(reason, reason)
+                self.effects.append(Note("warning", "peer.lost", f"lost node {name}: {why}"))
         self._take_dials()
 
     def _drop(self, link: Link, reason: str) -> None:
