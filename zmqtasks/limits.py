@@ -58,6 +58,10 @@ SETTLED_KEPT_COUNT_MAX = 100_000
 SETTLED_KEPT_BYTES_MAX = 64 * 1024 * 1024
 #: A store lost for this long no longer holds results back (logged).
 STORE_GONE_MS = 600_000
+#: Forgotten tasks that a store remembers, and for how long, to drop what of them is
+#: still on its way.
+FORGOTTEN_COUNT_MAX = 100_000
+FORGOTTEN_MS = 60_000
 #: Watchers (other processes waiting for a result) an owner or store remembers.
 WATCHES_COUNT_MAX = 100_000
 

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from zmqtasks.core.dispatcher import Dispatcher
-from zmqtasks.core.effects import AskStore, Effect, ForgetRows, Send, Subscribe, Unsubscribe
+from zmqtasks.core.effects import AskStore, Effect, Send, Subscribe, Unsubscribe
 from zmqtasks.core.intake import Intake
 from zmqtasks.core.links import LinkId
 from zmqtasks.core.resultlog import ResultLog
@@ -168,8 +168,6 @@ class Answers:
             if self.dispatcher is not None:
                 self.dispatcher.kept.forget(task_id)
             self.log.forget(task_id)
-        if self.has_store:
-            self.effects.append(ForgetRows(list(ids)))
 
     @staticmethod
     def subscribe_to(peer: Hello, topics: tuple[bytes, ...]) -> Effect:

@@ -138,6 +138,8 @@ class Membership:
         self.head = 0
         #: See ``ResultLog.stored_upto``.
         self.stored = -1
+        #: Goodbye has been said.
+        self.leaving = False
         #: Messages dropped because they broke the protocol.
         self.garbage_count = 0
         self._garbled: set[bytes] = set()
@@ -210,6 +212,10 @@ class Membership:
         except RemoteProtocolError as exc:
             self._garbage(link_id, address, exc)
             return
+        if self.leaving:
+            if link is not None and header.peer_session == link.session:
+                link.acknowledged(header.ack)
+            return
         if link is None:
             link = self._first_contact(link_id, message, now_ms)
             if link is None:
@@ -242,6 +248,8 @@ class Membership:
         if link.wants_ack:
             self.effects.append(Transmit(link.id, link.frames_of(Ack())))
         if isinstance(message, Bye):
+            # What is in a pipe dies with it, so the peer stays until it knows of this.
+            self.effects.append(Transmit(link.id, link.frames_of(Ack())))
             self._drop(link, "left")
             return
         self.events.append(Delivered(link.id, message))
@@ -432,7 +440,7 @@ class Membership:
         While the link is suspect it waits with the unacknowledged ones.
         """
         link = self.links.get(link_id)
-        if link is None or not link.is_open:
+        if link is None or not link.is_open or self.leaving:
             return False
         frames = link.number(message)
         if link.connected:
@@ -476,10 +484,16 @@ class Membership:
             self._next_gone_ms = min(self._next_gone_ms, link.gone_ms)
 
     def say_goodbye(self, reason: str) -> None:
-        """Tell every peer that this node leaves; then only sockets are left to close."""
+        """Tell every peer that this node leaves; nothing else is said or heard after."""
         for link in list(self.links.values()):
             if link.is_open and link.id.side != "self":
                 self.send(link.id, Bye(reason))
+        self.leaving = True
+
+    @property
+    def is_heard(self) -> bool:
+        """Every peer that can be reached has all that was sent to it."""
+        return not any(link.unacked and link.connected for link in self.links.values())
 
     # --- time ---------------------------------------------------------------------------
 
@@ -493,6 +507,8 @@ class Membership:
 
     def tick(self, now_ms: int) -> None:
         """Send heartbeats that are due, judge silent peers, dial again."""
+        if self.leaving:
+            return
         late_ms = now_ms - self._last_tick_ms - self.timers.heartbeat_ms // 4
         self._last_tick_ms = now_ms
         if late_ms > _LATE_MS:

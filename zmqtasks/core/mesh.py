@@ -111,6 +111,8 @@ class MeshNode:
         #: Topics (prefixes) that somebody subscribes to.
         self.topics: set[bytes] = set()
         self._local: deque[Message] = deque()
+        #: Time of the present turn.
+        self._now_ms = 0
         self._effects: list[Effect] = []
         #: {node: link}, the open link to use for it.
         self._link_of: dict[bytes, LinkId] = {}
@@ -149,7 +151,7 @@ class MeshNode:
 
     def forget(self, ids: Sequence[bytes]) -> None:
         """Drop outcomes here and at every linked peer."""
-        self.answers.forget(ids)
+        self._forget(ids)
         for link in self._link_of.values():
             self.membership.send(link, Forget(list(ids)))
 
@@ -248,6 +250,7 @@ class MeshNode:
 
     def end_turn(self, now_ms: int, wall_ms: int) -> list[Effect]:
         """Let the machines work on what came in; returns what is to be done."""
+        self._now_ms = now_ms
         for _ in range(8):
             self._route(now_ms, wall_ms)
             self._work(now_ms, wall_ms)
@@ -419,13 +422,18 @@ class MeshNode:
             return True
         return self.dispatcher is not None and self.dispatcher.received(link, message, now_ms)
 
+    def _forget(self, ids: Sequence[bytes]) -> None:
+        self.answers.forget(ids)
+        if self.reader is not None:
+            self.reader.forget(ids, self._now_ms)
+
     def _question(self, link: LinkId, message: Message) -> None:
         if isinstance(message, Query):
             self.answers.asked(link, message)
         elif isinstance(message, States):
             self.inquiry.answered(link, message)
         elif isinstance(message, Forget):
-            self.answers.forget(message.ids)
+            self._forget(message.ids)
         elif isinstance(message, Inspect):
             self._effects.append(InspectionAsked(link, message.request, message.what))
         elif isinstance(message, Report):

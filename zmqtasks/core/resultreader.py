@@ -8,13 +8,14 @@ publisher told, so it can let go.
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from zmqtasks.core.effects import Effect, Send, StoreRows
+from zmqtasks.core.effects import Effect, ForgetRows, Send, StoreRows
 from zmqtasks.core.links import LinkId
 from zmqtasks.core.rows import OutcomeRow, VerdictRow
-from zmqtasks.limits import BATCH_COUNT_MAX, GAP_MS
+from zmqtasks.limits import FORGOTTEN_COUNT_MAX, FORGOTTEN_MS, GAP_MS
 from zmqtasks.wire.messages import (
     Kind,
     Outcome,
@@ -67,6 +68,8 @@ class ResultReader:
         self._outcomes: list[OutcomeRow] = []
         self._verdicts: list[VerdictRow] = []
         self._touched: dict[tuple[bytes, int], None] = {}
+        #: {forgotten task: until when what of it is still on its way is not stored}.
+        self._forgotten: OrderedDict[bytes, int] = OrderedDict()
         #: {batch number: where its publishers stand once it is committed}.
         self._batches: dict[int, list[_Batch]] = {}
         self._batch = 0
@@ -147,15 +150,29 @@ class ResultReader:
             if position <= upto or position in ahead or outcome.kind >= len(kinds):
                 continue
             ahead.add(position)
+            if self._forgotten and outcome.id in self._forgotten:
+                continue
             self._outcomes.append(to_row(outcome, kinds[outcome.kind], key, wall_ms))
         for verdict in verdicts:
             position = verdict.position
             if position <= upto or position in ahead:
                 continue
             ahead.add(position)
+            if self._forgotten and verdict.id in self._forgotten:
+                continue
             self._verdicts.append(VerdictRow(verdict.id, verdict.attempt, verdict.verdict))
         self._touched[key] = None
         self._advance(publisher)
+
+    def forget(self, ids: Sequence[bytes], now_ms: int) -> None:
+        """Drop these tasks' rows, those that are on their way included."""
+        forgotten = self._forgotten
+        forgotten.update((task_id, now_ms + FORGOTTEN_MS) for task_id in ids)
+        while len(forgotten) > FORGOTTEN_COUNT_MAX:
+            forgotten.popitem(last=False)
+        self._outcomes = [row for row in self._outcomes if row.task_id not in forgotten]
+        self._verdicts = [row for row in self._verdicts if row.task_id not in forgotten]
+        self.effects.append(ForgetRows(list(ids)))
 
     def _advance(self, publisher: Publisher) -> None:
         upto, ahead = publisher.upto, publisher.ahead
@@ -224,6 +241,8 @@ class ResultReader:
 
     def tick(self, now_ms: int) -> None:
         """Ask for what is missing for longer than a batch can be under way."""
+        while self._forgotten and next(iter(self._forgotten.values())) <= now_ms:
+            self._forgotten.popitem(last=False)
         for publisher in self.publishers.values():
             if publisher.gap_since_ms < 0 or publisher.link is None:
                 continue
@@ -259,6 +278,3 @@ def to_outcome(row: OutcomeRow) -> Outcome:
         row.task_id, row.attempt, row.status, row.position, -1, row.started_ms, row.run_us,
         len(row.body), row.body, {**row.ext, "w": row.worker},
     )  # fmt: skip
-
-
-__all__ = ["BATCH_COUNT_MAX", "Publisher", "ResultReader", "to_outcome", "to_row"]
