@@ -22,7 +22,6 @@ import hashlib
 import os
 import stat
 import sys
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Protocol
@@ -148,6 +147,8 @@ def _home(env: Mapping[str, str]) -> Path:
 def _user_temp_dir(env: Mapping[str, str]) -> Path:
     temp = _absolute(env, "TMPDIR")
     if temp is None or not temp.is_dir():
+        import tempfile  # slow, and rarely wanted
+
         temp = Path(tempfile.gettempdir())
     return temp / _user_dir_name()
 

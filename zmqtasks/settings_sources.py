@@ -6,9 +6,7 @@ that each error and ``--print-config`` can name it.
 
 from __future__ import annotations
 
-import difflib
 import re
-import tomllib
 from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -22,10 +20,8 @@ PROJECT_FILE_NAME = "pyproject.toml"
 #: Kubernetes and Docker put these into the environment of every container beside a
 #: service whose name begins with "zmqtasks"; ``ZMQTASKS_PORT=tcp://10.0.0.7:5555`` is no
 #: port. Source: kubernetes.io "Accessing the Service", environment variables.
-_SERVICE_NAME = re.compile(
-    r"ZMQTASKS_(\w+_)?(SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT_\d+_(TCP|UDP|SCTP)(_\w+)?)"
-)
-_SERVICE_PORT = re.compile(r"(tcp|udp|sctp)://[^/]+:\d+")
+_SERVICE_NAME = r"ZMQTASKS_(\w+_)?(SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT_\d+_(TCP|UDP|SCTP)(_\w+)?)"
+_SERVICE_PORT = r"(tcp|udp|sctp)://[^/]+:\d+"
 
 #: Command line flags that are not simply the key with dashes.
 _FLAG_NAMES = {
@@ -66,6 +62,8 @@ def flag_name(key: str) -> str:
 
 def nearest(key: str, known: Collection[str]) -> str | None:
     """The known name that was most likely meant."""
+    import difflib  # only for mistakes
+
     found = difflib.get_close_matches(key, sorted(known), n=1, cutoff=0.6)
     return found[0] if found else None
 
@@ -131,9 +129,9 @@ def from_environment(env: Mapping[str, str], known: Collection[str]) -> dict[str
 
 
 def _is_service_variable(name: str, value: str) -> bool:
-    if _SERVICE_NAME.fullmatch(name):
+    if ("_SERVICE_" in name or "_PORT_" in name) and re.fullmatch(_SERVICE_NAME, name):
         return True
-    return name.endswith("_PORT") and _SERVICE_PORT.fullmatch(value) is not None
+    return name.endswith("_PORT") and re.fullmatch(_SERVICE_PORT, value) is not None
 
 
 def from_file(cwd: Path, known: Collection[str]) -> dict[str, Sourced]:
@@ -156,12 +154,18 @@ def from_file(cwd: Path, known: Collection[str]) -> dict[str, Sourced]:
 
 def _read_toml(path: Path) -> dict[str, Any] | None:
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
+        text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
         return None
     except OSError as exc:
         raise ConfigError(f"{path} cannot be read ({exc.strerror}); make it readable") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as exc:
+    except UnicodeDecodeError as exc:
+        raise ConfigError(f"{path} is no valid TOML: {exc}") from None
+    import tomllib  # most processes have no file to read
+
+    try:
+        return tomllib.loads(text)
+    except tomllib.TOMLDecodeError as exc:
         raise ConfigError(f"{path} is no valid TOML: {exc}") from None
 
 

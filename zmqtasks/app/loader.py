@@ -9,34 +9,11 @@ import sys
 import traceback
 from pathlib import Path
 from types import ModuleType, TracebackType
-from typing import Any, Final
+from typing import Any
 
 from zmqtasks.app.app import App
+from zmqtasks.app.spec import find_spec
 from zmqtasks.errors import AppLoadError
-
-#: Where an application is looked for when nothing names it.
-DEFAULT_MODULE: Final = "tasks"
-
-
-def find_spec(spec: str, cwd: Path) -> str:
-    """The spec given, or that of the ``tasks.py`` here.
-
-    Args:
-        spec: flag or setting; "" when there is neither.
-        cwd: where to look.
-
-    Raises:
-        AppLoadError: nothing was given and nothing is here; says what was looked for.
-    """
-    if spec:
-        return spec
-    file, package = cwd / f"{DEFAULT_MODULE}.py", cwd / DEFAULT_MODULE / "__init__.py"
-    if file.is_file() or package.is_file():
-        return DEFAULT_MODULE
-    raise AppLoadError(
-        "no application: looked for --app, ZMQTASKS_APP, app in zmqtasks.toml or "
-        f"pyproject.toml, and {file}; name one with --app MODULE or --app MODULE:ATTRIBUTE"
-    )
 
 
 def load_app(spec: str, cwd: Path | None = None) -> App:

@@ -60,7 +60,7 @@ def run(settings: NodeSettings) -> int:
 
 def make_pool(settings: NodeSettings) -> tuple[Any, int]:
     """The pool of a worker, launched, and its number of slots."""
-    from zmqtasks.app.loader import find_spec
+    from zmqtasks.app.spec import find_spec
     from zmqtasks.node.slots import node_name, slots_of
     from zmqtasks.pools.base import PoolConfig
 

@@ -10,7 +10,7 @@ import logging
 import signal
 import threading
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from zmqtasks import keys, paths
 from zmqtasks.core import effects as fx
@@ -20,11 +20,13 @@ from zmqtasks.net.transport import raise_open_files_limit
 from zmqtasks.node.children import ChildRequests
 from zmqtasks.node.clock import now_ms
 from zmqtasks.node.runtime import Part, Runtime
-from zmqtasks.node.storekeeper import StoreKeeper
 from zmqtasks.pools.base import Pool
 from zmqtasks.pools.protocol import ChildOutcome, ChildRequest, RunTask
 from zmqtasks.pools.solo import SoloPool
 from zmqtasks.settings import NodeSettings
+
+if TYPE_CHECKING:
+    from zmqtasks.node.storekeeper import StoreKeeper
 
 _LOG = logging.getLogger("zmqtasks.node")
 
@@ -67,16 +69,18 @@ class Node:
         )
         self.runtime = Runtime(settings, self.part, mesh_key)
         self._requests = ChildRequests(self.runtime, pool)
-        self._keeper_or_none = (
-            StoreKeeper(self.runtime, settings, settings.store or paths.default_store_url(settings))
-            if is_store
-            else None
-        )
+        self._keeper_or_none = self._make_keeper() if is_store else None
         self._thread: threading.Thread | None = None
         self._ended = threading.Event()
         self._failure: BaseException | None = None
         self._stops = 0
         self._drain_until_ms = 0
+
+    def _make_keeper(self) -> StoreKeeper:
+        from zmqtasks.node.storekeeper import StoreKeeper  # slow: it brings asyncio along
+
+        url = self.settings.store or paths.default_store_url(self.settings)
+        return StoreKeeper(self.runtime, self.settings, url)
 
     @property
     def _keeper(self) -> StoreKeeper:
@@ -160,8 +164,6 @@ class Node:
             return left_ms
         self._drain_until_ms = 0
         self.runtime.leave("drained" if left_ms > 0 else "stopped")
-        self.runtime.turn()
-        self.runtime.loop.stop()
         return 0
 
     def _release(self) -> None:
@@ -235,4 +237,3 @@ class Node:
 
     def _question_answered(self, effect: fx.QuestionAnswered) -> None:
         self._requests.answered(effect)
-

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from zmqtasks.app.loader import find_spec, load_app
+from zmqtasks.app.loader import load_app
+from zmqtasks.app.spec import find_spec
 from zmqtasks.errors import AppLoadError
 
 Write = Callable[[str, str], str]
