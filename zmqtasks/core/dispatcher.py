@@ -18,6 +18,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+from zmqtasks.core.batching import MessageBounds
 from zmqtasks.core.calls import Call
 from zmqtasks.core.diagnosis import explain_waiting
 from zmqtasks.core.effects import Effect, Note, RoomFreed, Send, TasksSettled
@@ -25,12 +26,8 @@ from zmqtasks.core.kept import KeptOutcomes
 from zmqtasks.core.lanes import Lane, OwnedTask, WorkerLink, load_of
 from zmqtasks.core.links import LinkId
 from zmqtasks.limits import (
-    BATCH_BYTES_MAX,
-    BATCH_COUNT_MAX,
-    FRAMES_PER_MESSAGE_MAX,
     STRIKES_MAX,
 )
-from zmqtasks.wire.codec import is_large
 from zmqtasks.wire.messages import (
     Credit,
     Demand,
@@ -429,21 +426,13 @@ class Dispatcher:
     def _send_batch(self, worker: WorkerLink, batch: list[OwnedTask]) -> None:
         kinds: dict[Kind, int] = {}
         records: list[TaskRecord] = []
-        size = blobs = 0
+        bounds = MessageBounds()
         for task in batch:
-            body = task.body
-            blobs += is_large(body)
-            if records and (
-                len(records) >= BATCH_COUNT_MAX
-                or size + len(body) > BATCH_BYTES_MAX
-                or blobs >= FRAMES_PER_MESSAGE_MAX
-            ):
+            if not bounds.takes(task.body):
                 self.effects.append(Send(worker.link, Tasks(list(kinds), records)))
-                kinds, records, size = {}, [], 0
-                blobs = int(is_large(body))
+                kinds, records = {}, []
             index = kinds.setdefault(task.lane.kind, len(kinds))
-            records.append(TaskRecord(index, task.id, task.attempt, body, task.ext))
-            size += len(body)
+            records.append(TaskRecord(index, task.id, task.attempt, task.body, task.ext))
         self.effects.append(Send(worker.link, Tasks(list(kinds), records)))
 
     def _demand(self, lanes: list[Lane]) -> None:

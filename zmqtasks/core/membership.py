@@ -499,6 +499,8 @@ class Membership:
 
     def next_deadline_ms(self) -> int:
         """When ``tick`` is wanted next."""
+        if self.leaving:
+            return _NEVER_MS
         return min(
             self._next_beat_ms,
             self._next_gone_ms,

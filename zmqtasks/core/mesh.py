@@ -13,6 +13,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from zmqtasks.core.answers import Answers
+from zmqtasks.core.batching import MessageBounds
 from zmqtasks.core.calls import Call
 from zmqtasks.core.dispatcher import Dispatcher
 from zmqtasks.core.effects import (
@@ -40,14 +41,10 @@ from zmqtasks.core.membership import (
 from zmqtasks.core.resultlog import ResultLog, with_kind
 from zmqtasks.core.resultreader import ResultReader
 from zmqtasks.limits import (
-    BATCH_BYTES_MAX,
-    BATCH_COUNT_MAX,
-    FRAMES_PER_MESSAGE_MAX,
     OWNER_GONE_MS,
     RESULT_INLINE_BYTES_MAX,
     STORE_GONE_MS,
 )
-from zmqtasks.wire.codec import is_large
 from zmqtasks.wire.messages import (
     Done,
     Forget,
@@ -481,17 +478,14 @@ class MeshNode:
         assert self.intake is not None or not outcomes
         limit = self.intake.limit_for(link) if self.intake is not None else 0
         batch: list[Outcome] = []
-        size = 0
+        bounds = MessageBounds()
         for outcome in outcomes:
             if outcome.size > self.inline_bytes_max:
                 outcome = _without_body(outcome)
-            elif batch and (
-                len(batch) >= BATCH_COUNT_MAX or size + outcome.size > BATCH_BYTES_MAX
-            ):
+            if not bounds.takes(outcome.body):
                 self.membership.send(link, Done(limit, batch))
-                batch, size = [], 0
+                batch = []
             batch.append(outcome)
-            size += outcome.size
         if batch:
             self.membership.send(link, Done(limit, batch))
 
@@ -557,20 +551,14 @@ def _pub_parts(
     parts: list[PubResults] = []
     kinds: dict[Kind, int] = {}
     part = PubResults(node, epoch, [], [], [])
-    size = blobs = 0
+    bounds = MessageBounds()
     for kind, outcome in pairs:
-        blobs += is_large(outcome.body)
-        if part.outcomes and (
-            len(part.outcomes) >= BATCH_COUNT_MAX
-            or size + outcome.size > BATCH_BYTES_MAX
-            or blobs >= FRAMES_PER_MESSAGE_MAX
-        ):
+        if not bounds.takes(outcome.body):
             part.kinds = list(kinds)
             parts.append(part)
             part = PubResults(node, epoch, [], [], [])
-            kinds, size, blobs = {}, 0, int(is_large(outcome.body))
+            kinds = {}
         part.outcomes.append(with_kind(outcome, kinds.setdefault(kind, len(kinds))))
-        size += outcome.size
     part.kinds = list(kinds)
     part.verdicts = verdicts
     parts.append(part)

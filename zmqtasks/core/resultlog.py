@@ -14,15 +14,12 @@ from typing import Any, NamedTuple
 
 import msgspec
 
+from zmqtasks.core.batching import MessageBounds
 from zmqtasks.core.intake import LANE, Finished
 from zmqtasks.limits import (
-    BATCH_BYTES_MAX,
-    BATCH_COUNT_MAX,
-    FRAMES_PER_MESSAGE_MAX,
     RESULT_LOG_AGE_MS_MAX,
     RESULT_LOG_BYTES_MAX,
 )
-from zmqtasks.wire.codec import is_large
 from zmqtasks.wire.messages import Kind, Outcome, Results, Trimmed, Verdict, VerdictRecord
 
 #: What an entry weighs beside its payload (measured: about 400 bytes in CPython 3.11).
@@ -239,25 +236,16 @@ class ResultLog:
         messages: list[Results | Trimmed] = []
         kinds: dict[Kind, int] = {}
         part = Results([], [], [], first, first - 1, owner)
-        size = blobs = 0
+        bounds = MessageBounds()
         for position in range(max(first, 1), min(last, self.head) + 1):
             entry = self.entries.get(position)
             if entry is not None:
-                body = entry.outcome.body if entry.outcome is not None else b""
-                assert isinstance(body, bytes)
-                count = len(part.outcomes) + len(part.verdicts)
-                blobs += is_large(body)
-                if count and (
-                    count >= BATCH_COUNT_MAX
-                    or size + len(body) > BATCH_BYTES_MAX
-                    or blobs >= FRAMES_PER_MESSAGE_MAX
-                ):
+                if not bounds.takes(entry.outcome.body if entry.outcome is not None else b""):
                     part.kinds = list(kinds)
                     messages.append(part)
                     part = Results([], [], [], position, position - 1, owner)
-                    kinds, size, blobs = {}, 0, int(is_large(body))
+                    kinds = {}
                 _put(part, entry, kinds)
-                size += len(body)
             part.upto = position
         part.kinds = list(kinds)
         messages.append(part)
