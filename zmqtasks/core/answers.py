@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from zmqtasks.core.batching import MessageBounds
 from zmqtasks.core.dispatcher import Dispatcher
 from zmqtasks.core.effects import AskStore, Effect, Send, Subscribe, Unsubscribe
 from zmqtasks.core.intake import Intake
@@ -12,7 +13,7 @@ from zmqtasks.core.links import LinkId
 from zmqtasks.core.resultlog import ResultLog
 from zmqtasks.core.resultreader import to_outcome
 from zmqtasks.core.rows import OutcomeRow, final_row
-from zmqtasks.limits import RESULT_INLINE_BYTES_MAX, WATCHES_COUNT_MAX
+from zmqtasks.limits import WATCHES_COUNT_MAX
 from zmqtasks.wire.messages import Hello, Outcome, Query, StateRecord, States, TaskState, Verdict
 
 
@@ -113,12 +114,14 @@ class Answers:
         self._send(question.link, question.request, question.partial)
 
     def _send(self, link: LinkId, request: int, states: Sequence[StateRecord]) -> None:
-        """Large outcomes go one a message."""
-        small = [s for s in states if s.outcome is None or _is_small(s.outcome)]
-        self.effects.append(Send(link, States(request, small)))
+        bounds = MessageBounds()
+        part: list[StateRecord] = []
         for record in states:
-            if record.outcome is not None and not _is_small(record.outcome):
-                self.effects.append(Send(link, States(request, [record])))
+            if not bounds.takes(record.outcome.body if record.outcome is not None else None):
+                self.effects.append(Send(link, States(request, part, True)))
+                part = []
+            part.append(record)
+        self.effects.append(Send(link, States(request, part)))
 
     # --- watchers ---------------------------------------------------------------------------
 
@@ -189,7 +192,3 @@ def stored_state(task_id: bytes, rows: Sequence[OutcomeRow] | None) -> StateReco
     state = TaskState.SETTLED if settled else TaskState.UNSETTLED
     info = {"name": row.name, "queue": row.queue, "worker": row.worker, "attempt": row.attempt}
     return StateRecord(task_id, state, info, to_outcome(row))
-
-
-def _is_small(outcome: Outcome) -> bool:
-    return outcome.size <= RESULT_INLINE_BYTES_MAX

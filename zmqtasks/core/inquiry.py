@@ -95,7 +95,8 @@ class Inquiry:
         """A peer's answer, or its later news."""
         question = self.questions.get(message.request)
         if question is not None:
-            question.waiting.discard(link)
+            if not message.more:
+                question.waiting.discard(link)
             for record in message.states:
                 if record.info.get("owned"):
                     question.owners[record.id] = link

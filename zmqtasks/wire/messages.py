@@ -445,11 +445,15 @@ class StateRecord(_Array):
 
 
 class States(Message):
-    """Answer to QUERY, and news for its watchers (same ``request``)."""
+    """Answer to QUERY, and news for its watchers (same ``request``).
+
+    ``more``: the rest of this answer follows.
+    """
 
     TYPE: ClassVar[MessageType] = MessageType.STATES
     request: int
     states: list[StateRecord]
+    more: bool = False
 
 
 class Forget(Message):
