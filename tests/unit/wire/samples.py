@@ -73,7 +73,7 @@ SAMPLES: list[Message] = [
     PubResults(NODE, 1, [KIND], [OUTCOME], [VERDICT]),
     PubHead(NODE, 1, 8),
     Query(3, [TASK], True),
-    States(3, [StateRecord(TASK, 3, {"name": "tasks.add"}, OUTCOME)]),
+    States(3, [StateRecord(TASK, 3, {"name": "tasks.add"}, OUTCOME)], True),
     Forget([TASK]),
     Inspect(4, "status"),
     Report(4, {"node": "x", "load": [1, 2]}),
