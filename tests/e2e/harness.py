@@ -131,6 +131,8 @@ class NodeProcess:
         self.process = process
         self.log_path = log_path
         self.killed = False
+        #: A plain Python program, which SIGTERM ends without any clean-up.
+        self.is_script = False
 
     @property
     def pid(self) -> int:
@@ -307,6 +309,7 @@ class Mesh:
     def start(self, code: str, name: str = "client", **env: str) -> NodeProcess:
         """A client script that runs beside the test."""
         client = self._start(name, ["-c", textwrap.dedent(code)], env)
+        client.is_script = True
         self.nodes.append(client)
         return client
 
@@ -351,9 +354,9 @@ class Mesh:
 
     def close(self) -> None:
         """Stop everything; nothing may be left."""
-        killed = any(node.killed for node in self.nodes)
         try:
             self._stop_all()
+            killed = any(node.killed for node in self.nodes)
             wait_for(lambda: not self.pids(), f"processes end: {self.pids()}", 5.0)
             if not killed:
                 assert not self.leftovers(), f"files left: {self.leftovers()}"
@@ -367,6 +370,7 @@ class Mesh:
     def _stop_all(self) -> None:
         alive = [node for node in self.nodes if node.process.poll() is None]
         for node in alive:
+            node.killed = node.killed or node.is_script
             node.signal(signal.SIGTERM)
         for node in alive:
             try:

@@ -362,13 +362,8 @@ class Client:
         if os.getpid() != self._pid or self._closed:
             return
         atexit.unregister(self._at_exit)
-        self.runtime.loop.call_soon(self._leave, reason)
+        self.runtime.loop.call_soon(self.runtime.leave, reason)
         self._thread.join(_ROUND_TRIP_S)
-
-    def _leave(self, reason: str) -> None:
-        self.runtime.leave(reason)
-        self.runtime.turn()
-        self.runtime.loop.stop()
 
     def _at_exit(self) -> None:
         if os.getpid() != self._pid or self._closed:

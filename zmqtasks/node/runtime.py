@@ -33,6 +33,8 @@ from zmqtasks.wire import codec
 from zmqtasks.wire.messages import CatalogEntry, Hello, TaskState
 
 _LOG = logging.getLogger("zmqtasks.node")
+#: How long a goodbye waits for peers that do not answer.
+_LAST_WORDS_MS = 250
 _LEVELS = {"debug": 10, "info": 20, "warning": 30, "error": 40}
 
 
@@ -85,6 +87,8 @@ class Runtime:
         #: When the present turn began, in the machines' time.
         self.now_ms = now_ms()
         self._deadline_ms = 0
+        #: When the loop ends even though not everybody has heard our goodbye.
+        self._leave_by_ms: int | None = None
         self.mesh: MeshNode
         self._noted: set[str] = set()
         #: {node: endpoint that R_out is connected to} and the other way round.
@@ -183,12 +187,17 @@ class Runtime:
         for at_ms in (self.dialer.advance(now), self.finding.advance(now)):
             if at_ms is not None:
                 deadline_ms = min(deadline_ms, at_ms)
+        if self._leave_by_ms is not None:
+            deadline_ms = min(deadline_ms, self._leave_by_ms)
+            if now >= self._leave_by_ms or mesh.membership.is_heard:
+                self.loop.stop()
         self._deadline_ms = deadline_ms
         return max(0, deadline_ms - now_ms())
 
     def leave(self, reason: str) -> None:
-        """Say goodbye to all peers; the caller ends the loop a turn later."""
+        """Say goodbye to all peers and end the loop once they have heard it."""
         self.mesh.membership.say_goodbye(reason)
+        self._leave_by_ms = now_ms() + _LAST_WORDS_MS
 
     def close(self, linger_ms: int = 500) -> None:
         """Release sockets, files and threads."""
