@@ -62,7 +62,7 @@ def outcome(
     return Outcome(task_id(number), attempt, 0, position, -1, 0, 1_000, size, body)
 
 
-def candidate(node: bytes, *roles: str, epoch: int = 1, **changes: Any) -> Candidate:
+def candidate(node: bytes, /, *roles: str, epoch: int = 1, **changes: Any) -> Candidate:
     given = Candidate(
         node, epoch, MESH, "mesh", "", (f"tcp://10.0.0.1:{node.decode()}",), b"host", roles, "local"
     )
@@ -109,6 +109,10 @@ class Wire:
 
     def collect(self) -> None:
         """Take what both want to be done; frames wait for ``deliver``."""
+        while any((self.one.effects, self.one.events, self.other.effects, self.other.events)):
+            self._collect()
+
+    def _collect(self) -> None:
         for name, end, peer in (("one", self.one, "other"), ("other", self.other, "one")):
             effects, end.effects = end.effects, []
             events, end.events = end.events, []
