@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from difflib import get_close_matches
 
 from zmqtasks.wire.messages import Hello, Kind
 
@@ -56,6 +55,8 @@ def _offers(kind: Kind, workers: Sequence[Hello]) -> str:
     names = sorted({entry.name for worker in workers for entry in worker.catalog})
     if not names:
         return "; they have no tasks at all"
+    from difflib import get_close_matches  # only when something is wrong
+
     near = get_close_matches(kind.name, names, n=1)
     hint = f" (did you mean '{near[0]}'?)" if near else ""
     more = f" and {len(names) - _NAMES_MAX} more" if len(names) > _NAMES_MAX else ""
