@@ -51,8 +51,9 @@ from zmqtasks.wire.messages import (
     TaskState,
 )
 
-#: Nodes are still being found in the first moments: no warning before this.
-_WARN_AFTER_MS = 1_000
+#: Nodes are still being found in the first moments: no warning before this. By multicast
+#: that may take more than a second, see ``node/finding.py``.
+_WARN_AFTER_MS = 2_000
 #: While no store is known, so many of a worker's last outcomes are remembered for one.
 _UNSTORED_MAX = 1_000
 

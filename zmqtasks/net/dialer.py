@@ -17,6 +17,7 @@ import ipaddress
 import socket
 import stat
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
@@ -29,6 +30,9 @@ STAGGER_MS = 150
 #: A whole race, and a probe, end here.
 RACE_MS = 3_000
 PROBE_MS = 1_000
+#: A dying process's connections may close some moments before its listener does, so a
+#: probe that was accepted is repeated after these pauses.
+PROBE_AGAIN_MS = (20, 80, 300)
 
 Verdict = Literal["accepted", "refused", "timeout"]
 _REFUSED = frozenset((errno.ECONNREFUSED, errno.ENOENT))
@@ -99,6 +103,8 @@ class Dialer:
         self._clock_ms = clock_ms
         self._refusal = refusal
         self._races: list[_Race] = []
+        #: [(when, what to do)], probes to be repeated.
+        self._later: list[tuple[int, Callable[[], None]]] = []
 
     def dial(self, endpoints: Sequence[str], host_id: bytes, done: Callable[[str], None]) -> None:
         """Find the address that answers first.
@@ -113,7 +119,7 @@ class Dialer:
         self._start(ranked, lambda endpoint, verdict: done(endpoint), RACE_MS)
 
     def probe(self, endpoint: str, done: Callable[[Verdict], None]) -> None:
-        """Ask whether anybody listens at an endpoint.
+        """Ask whether anybody listens at an endpoint, some times over.
 
         Args:
             endpoint: where the peer was connected.
@@ -123,15 +129,31 @@ class Dialer:
         parts = parse(endpoint)
         if parts is None:
             self._loop.call_soon(done, "timeout")
-            return
-        self._start([parts], lambda winner, verdict: done(verdict), PROBE_MS)
+        else:
+            self._probe(parts, done, PROBE_AGAIN_MS)
+
+    def _probe(
+        self, parts: Endpoint, done: Callable[[Verdict], None], pauses_ms: Sequence[int]
+    ) -> None:
+        def told(_winner: str, verdict: Verdict) -> None:
+            if verdict == "accepted" and pauses_ms:
+                again = partial(self._probe, parts, done, pauses_ms[1:])
+                self._later.append((self._clock_ms() + pauses_ms[0], again))
+            else:
+                done(verdict)
+
+        self._start([parts], told, PROBE_MS)
 
     def advance(self, now_ms: int) -> int | None:
-        """Start connects that are due and end races that took too long.
+        """Start connects and probes that are due and end races that took too long.
 
         Returns:
             When to call again (``clock_ms`` time), None when nothing is under way.
         """
+        due_now = [again for at_ms, again in self._later if now_ms >= at_ms]
+        self._later = [entry for entry in self._later if now_ms < entry[0]]
+        for again in due_now:
+            again()
         for race in list(self._races):
             if now_ms >= race.end_ms:
                 self._finish(race, "", "timeout")
@@ -140,10 +162,12 @@ class Dialer:
         due = [
             min(race.next_ms, race.end_ms) if race.waiting else race.end_ms for race in self._races
         ]
+        due += [at_ms for at_ms, _ in self._later]
         return min(due, default=None)
 
     def close(self) -> None:
         """Drop everything under way; nobody is called back."""
+        self._later.clear()
         for race in self._races:
             race.over = True
             self._close_all(race)

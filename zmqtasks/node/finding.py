@@ -28,8 +28,9 @@ _ASK_AGAIN_MS_MIN = 500
 _ASK_AGAIN_MS_MAX = 5_000
 #: A client that has found its workers on this host spares itself the import of zeroconf.
 _MDNS_AFTER_MS = 300
-#: A multicast answer may take this long; before it nobody's absence is certain.
-_GRACE_MS = 1_000
+#: Before this nobody's absence is certain. A responder may not repeat within a second what
+#: it has just multicast (RFC 6762 section 6), so whoever asks as the second waits longer.
+_GRACE_MS = 2_000
 
 
 class _StaticPeer:

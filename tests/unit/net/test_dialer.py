@@ -11,7 +11,7 @@ import pytest
 
 from zmqtasks.limits import ENDPOINTS_PER_PEER_MAX
 from zmqtasks.net import dialer as dialer_module
-from zmqtasks.net.dialer import PROBE_MS, RACE_MS, STAGGER_MS, Dialer, rank
+from zmqtasks.net.dialer import PROBE_AGAIN_MS, PROBE_MS, RACE_MS, STAGGER_MS, Dialer, rank
 from zmqtasks.net.poller import Poller
 
 HERE, ELSEWHERE = b"here----", b"elsewher"
@@ -116,7 +116,9 @@ def dial(dialer: Dialer, turns: Turns, *endpoints: str, host_id: bytes = HERE) -
 def probe(dialer: Dialer, turns: Turns, endpoint: str) -> str:
     verdicts: list[str] = []
     dialer.probe(endpoint, verdicts.append)
-    turns.run(lambda: verdicts)
+    while not verdicts:
+        turns.run(lambda: not turns.writers and not turns.calls)
+        turns.now_ms = dialer.advance(turns.now_ms) or turns.now_ms
     return verdicts[0]
 
 
@@ -199,6 +201,23 @@ def test_a_probe_tells_a_listener_from_none(
     assert probe(dialer, turns, "ipc:///nowhere/x.r") == "refused"
     assert probe(dialer, turns, "tcp://some.name:5") == "timeout"
     assert probe(dialer, turns, "junk") == "timeout"
+
+
+def test_a_listener_that_closes_after_the_first_probe_is_seen_to_be_gone(
+    dialer: Dialer, turns: Turns
+) -> None:
+    verdicts: list[str] = []
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        sock.listen()
+        dialer.probe(f"tcp://127.0.0.1:{sock.getsockname()[1]}", verdicts.append)
+        turns.run(lambda: not turns.writers and not turns.calls)
+        assert verdicts == []
+    assert dialer.advance(turns.now_ms) == turns.now_ms + PROBE_AGAIN_MS[0]
+    turns.now_ms += PROBE_AGAIN_MS[0]
+    dialer.advance(turns.now_ms)
+    turns.run(lambda: verdicts)
+    assert verdicts == ["refused"]
 
 
 def test_a_probe_without_an_answer_proves_nothing(
