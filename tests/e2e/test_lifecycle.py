@@ -199,3 +199,19 @@ def test_interrupted_client_ends_without_hanging(mesh: Mesh) -> None:
     client.wait_log("KeyboardInterrupt")
     assert client.wait() != 0
     assert os.getsid(0) != client.pid
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_signal_while_the_application_is_imported(mesh: Mesh, number: signal.Signals) -> None:
+    started = mesh.folder / "importing"
+    mesh.write("tasks.py", f"""
+        import pathlib, time
+        pathlib.Path({str(started)!r}).touch()
+        time.sleep(60)
+    """)  # fmt: skip
+    node = mesh.start_node(ready=False)
+    wait_for(started.exists, "the import has begun")
+    node.signal(number)
+    assert node.wait() == 130
+    assert "Traceback" not in node.log
+    wait_for(lambda: not mesh.pids(), "its processes end")

@@ -48,6 +48,7 @@ def run(settings: NodeSettings) -> int:
 
     try:
         node = Node(settings, pool, slots)
+        node.obey_signals()
         node.start()
     except BaseException:
         if pool is not None:
@@ -97,10 +98,17 @@ def banner(node: Any) -> list[str]:
             f"of queues {', '.join(hello.queues)}, {hello.slots} at once ({settings.pool} pool)"
         )
     if runtime.fingerprint:
-        lines.append(f"mesh key {runtime.fingerprint}: members on other hosts can join")
+        who = (
+            "members on other hosts can join"
+            if runtime.endpoints.lan_port
+            else "only members on this host can reach it (--listen '*' opens it to other hosts)"
+        )
+        lines.append(f"mesh key {runtime.fingerprint}: {who}")
     elif not settings.insecure:
+        has_port = any(endpoint.startswith("tcp://") for endpoint in hello.endpoints)
+        who = "processes on this host" if has_port else "this user's processes on this host"
         lines.append(
-            "no mesh key: only this user's processes on this host can join; for more hosts run "
-            "'zmqtasks keygen' and copy the key to each"
+            f"no mesh key: only {who} can join; for more hosts run 'zmqtasks keygen' and copy the "
+            "key to each"
         )
     return lines

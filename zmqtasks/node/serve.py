@@ -74,6 +74,7 @@ class Node:
         self._ended = threading.Event()
         self._failure: BaseException | None = None
         self._stops = 0
+        self._is_joining = False
         self._drain_until_ms = 0
 
     def _make_keeper(self) -> StoreKeeper:
@@ -91,22 +92,30 @@ class Node:
     # --- life ---------------------------------------------------------------------------
 
     def start(self) -> None:
-        """Load the application, open the store, join the mesh; then the loop runs."""
+        """Load the application, open the store, join the mesh; then the loop runs.
+
+        Raises:
+            KeyboardInterrupt: a signal came before the mesh was joined.
+        """
         raise_open_files_limit()
         if self._keeper_or_none is not None:
             self._keeper_or_none.start()
         if self.pool is not None:
             self.part.catalog = self.pool.start(self)
+        self._is_joining = True
         self.runtime.open()
         if self._keeper_or_none is not None:
             self._keeper_or_none.joined()
         self._thread = threading.Thread(target=self._loop, name="zmqtasks-io", daemon=True)
         self._thread.start()
 
-    def run(self) -> int:
-        """Wait for the end, obeying signals; returns the exit code."""
+    def obey_signals(self) -> None:
+        """Stop on SIGINT and SIGTERM; at once on the second. In the main thread only."""
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, self._signalled)
+
+    def run(self) -> int:
+        """Wait for the end; returns the exit code."""
         if isinstance(self.pool, SoloPool):
             self.pool.run_forever()
         while not self._ended.wait(1.0):
@@ -123,6 +132,8 @@ class Node:
 
     def _signalled(self, number: int, _frame: Any) -> None:
         self._stops += 1
+        if not self._is_joining:
+            raise KeyboardInterrupt
         self.stop(at_once=self._stops > 1)
 
     def _loop(self) -> None:
