@@ -128,7 +128,9 @@ class Dispatcher:
     def submit_remote(self, link: LinkId, message: Submit, now_ms: int) -> None:
         """Own what a task that we own submitted on its worker."""
         refused = ""
-        if not self.has_room:
+        if not all(0 <= record.kind < len(message.kinds) for record in message.tasks):
+            refused = "the submission names a kind that it does not carry"
+        elif not self.has_room:
             refused = f"the owner holds {len(self.tasks)} open tasks already"
         else:
             kinds = message.kinds

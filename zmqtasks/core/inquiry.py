@@ -17,7 +17,7 @@ from zmqtasks.core.links import LinkId
 from zmqtasks.ids import owner_of
 from zmqtasks.wire.messages import Query, StateRecord, States, TaskState
 
-_RANK = {
+_RANK: dict[int, int] = {
     TaskState.UNKNOWN: 0,
     TaskState.PENDING: 1,
     TaskState.STARTED: 2,
@@ -185,4 +185,4 @@ def _unsure(record: StateRecord) -> StateRecord:
 
 
 def _rank(record: StateRecord) -> int:
-    return _RANK.get(TaskState(record.state), 0)
+    return _RANK.get(record.state, 0)

@@ -293,7 +293,7 @@ class Intake:
         """
         dropped: list[str] = []
         for record in message.tasks:
-            if record.kind >= len(message.kinds):
+            if not 0 <= record.kind < len(message.kinds):
                 dropped.append(f"kind {record.kind} of {len(message.kinds)} in one message")
                 continue
             kind = message.kinds[record.kind]

@@ -399,7 +399,8 @@ class MeshNode:
         if isinstance(message, Heartbeat):
             self._head_of(link, message.head, now_ms)
             if self.dispatcher is not None:
-                self.dispatcher.stored(link, message.ext.get("s", -1))
+                stored = message.ext.get("s")
+                self.dispatcher.stored(link, stored if isinstance(stored, int) else -1)
         elif isinstance(message, Settled):
             verdicts = self.log.decide(message.ranges, message.refused, now_ms)
             self._publish_verdicts(link, verdicts, now_ms, wall_ms)

@@ -128,7 +128,8 @@ class ResultReader:
             if not self._is_full:
                 kinds, outcomes = message.kinds, message.outcomes
                 self._take(key, publisher, kinds, outcomes, message.verdicts, wall_ms)
-                gone = range(max(message.first, publisher.upto + 1), message.upto + 1)
+                last = min(message.upto, message.first + _REPLAY_MAX)
+                gone = range(max(message.first, publisher.upto + 1), last + 1)
                 publisher.ahead.update(gone)
                 self._advance(publisher)
         elif message.upto > publisher.upto:
@@ -147,7 +148,7 @@ class ResultReader:
         ahead, upto = publisher.ahead, publisher.upto
         for outcome in outcomes:
             position = outcome.position
-            if position <= upto or position in ahead or outcome.kind >= len(kinds):
+            if position <= upto or position in ahead or not 0 <= outcome.kind < len(kinds):
                 continue
             ahead.add(position)
             if self._forgotten and outcome.id in self._forgotten:
