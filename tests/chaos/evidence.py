@@ -42,9 +42,9 @@ def work(self, number: int) -> int:
 
 @app.task(bind=True)
 def hold(self, number: int, gate: str) -> int:
-    """Wait for a file; the value tells which attempt it comes from."""
+    """Wait for the attempt's own file; the value tells which attempt it comes from."""
     note("start", number, self.request.attempt)
-    while not Path(gate).exists():
+    while not Path(f"{gate}-{self.request.attempt}").exists():
         time.sleep(0.005)
     note("end", number, self.request.attempt)
     return self.request.attempt
