@@ -103,8 +103,10 @@ def test_from_many_threads(shared_mesh: Mesh) -> None:
 
 def test_a_forked_child_has_a_client_of_its_own(shared_mesh: Mesh) -> None:
     done = shared_mesh.run("""
-        import os, sys
+        import os, sys, warnings
         from tasks import add
+        # From Python 3.12 on every fork of a process with threads warns.
+        warnings.simplefilter("ignore", DeprecationWarning)
         before = add.delay(1, 1)
         print(before.get(timeout=10), flush=True)
         children = []
@@ -323,3 +325,18 @@ def test_time_out_says_what_is_known_of_the_task(mesh: Mesh) -> None:
     assert "tasks.hold" in done.stdout
     assert "is running on w1 (attempt 1)" in done.stdout
     assert done.stdout.endswith("True\n")
+
+
+def test_at_most_once_lane(shared_mesh: Mesh) -> None:
+    done = shared_mesh.run("""
+        from tasks import add
+        handles = [add.apply_async((i, 1), delivery="at_most_once") for i in range(200)]
+        print([h.get(timeout=10) for h in handles] == list(range(1, 201)))
+        try:
+            add.apply_async((1, 1), delivery="at_most_once").get()
+        except ValueError as exc:
+            print(exc)
+    """)
+    first, second = done.stdout.splitlines()
+    assert first == "True"
+    assert "needs a timeout" in second
