@@ -187,10 +187,8 @@ def test_keyboard_interrupt_ends_get(echo: Any, held: InlineGateway) -> None:
     thread = threading.Thread(target=interrupt)
     thread.start()
     with pytest.raises(KeyboardInterrupt):
-        try:
-            watched.get(timeout=60)
-        finally:
-            ended.set()
+        watched.get(timeout=60)
+    ended.set()
     thread.join()
 
 
