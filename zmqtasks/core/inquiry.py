@@ -165,6 +165,8 @@ class Inquiry:
 
     def next_deadline_ms(self) -> int | None:
         """When ``tick`` is wanted next; past the grace the node's own beat is enough."""
+        if not self.questions:
+            return None
         ends = (question.asked_ms + self.grace_ms for question in self.questions.values())
         return min((end_ms for end_ms in ends if end_ms > self._now_ms), default=None)
 

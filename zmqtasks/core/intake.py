@@ -162,9 +162,7 @@ class Intake:
         slots: how many slots the pool will have.
     """
 
-    def __init__(
-        self, queues: Sequence[str], catalog: Sequence[CatalogEntry], slots: int
-    ) -> None:
+    def __init__(self, queues: Sequence[str], catalog: Sequence[CatalogEntry], slots: int) -> None:
         self.queues = frozenset(queues)
         self.catalog = {(entry.app, entry.name): entry for entry in catalog}
         self.slots_max = slots

@@ -67,9 +67,7 @@ class ChildRequests:
             if asked is not None:
                 self.answer(*asked, "", effect.states)
 
-    def answer(
-        self, slot: int, request: int, error: str, states: Sequence[StateRecord]
-    ) -> None:
+    def answer(self, slot: int, request: int, error: str, states: Sequence[StateRecord]) -> None:
         """Send an answer to a slot."""
         assert self._pool is not None
         self._pool.answer(slot, Answer(request, error, list(states)))

@@ -279,9 +279,7 @@ class Client:
 
     # --- questions ----------------------------------------------------------------------
 
-    def _ask(
-        self, ids: Sequence[bytes], *, watch: bool, answer: Future[list[StateRecord]]
-    ) -> int:
+    def _ask(self, ids: Sequence[bytes], *, watch: bool, answer: Future[list[StateRecord]]) -> int:
         token = self.runtime.mesh.ask(ids, watch, self.runtime.now_ms)
 
         def news(effect: fx.QuestionAnswered) -> None:

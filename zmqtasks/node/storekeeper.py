@@ -59,9 +59,7 @@ class StoreKeeper:
         settled = [v.task_id for v in effect.verdicts if v.verdict == Verdict.SETTLED]
         rows = len(effect.outcomes) + len(effect.verdicts)
         self._batches[effect.batch] = _Batch(rows, settled)
-        if self._refused or not self._writer.write(
-            effect.batch, effect.outcomes, effect.verdicts
-        ):
+        if self._refused or not self._writer.write(effect.batch, effect.outcomes, effect.verdicts):
             self._refused.append(effect)
 
     def ask(self, effect: fx.AskStore) -> None:

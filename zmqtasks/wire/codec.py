@@ -60,9 +60,7 @@ def encode(
     message: Message, session: int = 0, peer_session: int = 0, seq: int = 0, ack: int = 0
 ) -> list[bytes]:
     """The frames of a message."""
-    header = _HEADER.pack(
-        MAGIC, VERSION_MAJOR, message.TYPE, 0, 0, session, peer_session, seq, ack
-    )
+    header = _HEADER.pack(MAGIC, VERSION_MAJOR, message.TYPE, 0, 0, session, peer_session, seq, ack)
     large = [r for r in _records(message) if is_large(r.body)]
     if not large:
         return [header + _ENCODE(message)]

@@ -238,7 +238,9 @@ def linked(own: Hello) -> tuple[MeshNode, int]:
     return node, session
 
 
-ODD: st.SearchStrategy[object] = st.sampled_from([-1, 0, 1, 255, 2**31, 2**62, None, "", "x", b"", b"y" * 16, [], {}])
+ODD: st.SearchStrategy[object] = st.sampled_from(
+    [-1, 0, 1, 255, 2**31, 2**62, None, "", "x", b"", b"y" * 16, [], {}]
+)
 
 
 def spoiled(value: object, data: st.DataObject) -> object:
