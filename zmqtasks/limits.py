@@ -36,6 +36,9 @@ ENDPOINTS_PER_PEER_MAX = 16
 #: Bare ACK when this many messages came without anything to send back.
 UNACKED_MESSAGES_MAX = 32
 
+#: Things said once that a node remembers; beyond it they may be said again.
+NOTED_COUNT_MAX = 10_000
+
 # --- tasks --------------------------------------------------------------------------
 
 #: Open tasks of one producer; `delay()` waits at the limit, then raises.

@@ -581,8 +581,9 @@ class Membership:
         if link.peer is not None:
             if reason in ("gone", "replaced"):
                 self.contacts.gone(node, link.peer.epoch)
-            # Not of one that came and left while greeting, as a quick command does.
-            if link.is_open:
+            # Not of one that came and left while greeting, as a quick command does; and
+            # of one with two links once, with the last.
+            if link.is_open and not any(other.is_open for other in self._links_of(node)):
                 name = link.peer.name or format_node(node)
                 why = _WHY_LOST.get(reason, reason)
                 self.effects.append(Note("warning", "peer.lost", f"lost node {name}: {why}"))

@@ -19,6 +19,7 @@ from zmqtasks.core.mesh import MeshNode
 from zmqtasks.core.resultreader import ResultReader
 from zmqtasks.errors import RemoteProtocolError
 from zmqtasks.ids import new_node_id
+from zmqtasks.limits import NOTED_COUNT_MAX
 from zmqtasks.net.dialer import Dialer
 from zmqtasks.net.endpoints import companion, reachable
 from zmqtasks.net.hostid import host_id
@@ -366,8 +367,10 @@ class Runtime:
 
     def _note(self, effect: fx.Note) -> None:
         if effect.once:
-            if effect.once in self._noted or len(self._noted) > 10_000:
+            if effect.once in self._noted:
                 return
+            if len(self._noted) >= NOTED_COUNT_MAX:
+                self._noted.clear()
             self._noted.add(effect.once)
         logging.getLogger(_logger_of(effect.event)).log(
             _LEVELS[effect.level], "%s", effect.text, extra={"event": effect.event}
