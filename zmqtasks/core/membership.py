@@ -581,12 +581,10 @@ class Membership:
         if link.peer is not None:
             if reason in ("gone", "replaced"):
                 self.contacts.gone(node, link.peer.epoch)
-            # Not of one that came and left while greeting, as a quick command does; and
-            # of one with two links once, with the last.
+            # Not of one that left while greeting; of one with two links with the last.
             if link.is_open and not any(other.is_open for other in self._links_of(node)):
-                name = link.peer.name or format_node(node)
-                why = _WHY_LOST.get(reason, reason)
-                self.effects.append(Note("warning", "peer.lost", f"lost node {name}: {why}"))
+                text = f"lost node {link.peer.name or format_node(node)}: {_WHY_LOST[reason]}"
+                self.effects.append(Note("warning", "peer.lost", text))
         self._take_dials()
 
     def _drop(self, link: Link, reason: str) -> None:
