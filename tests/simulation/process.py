@@ -126,7 +126,14 @@ class Process:
         self.slots: dict[int, Slot] = {}
         self._requests = 0
         self._commits_ms = 0
-        self._performers: dict[type, Callable[[Any], None]] = {
+        self._performers = self._make_performers()
+        for number in range(plan.slots):
+            world.after(world.rng.randint(0, 50), self._slot_up, number)
+        self._plan_wake(world.now)
+
+    def _make_performers(self) -> dict[type, Callable[[Any], None]]:
+        world = self.world
+        return {
             fx.Transmit: self._transmit,
             fx.Dial: lambda e: world.network.dial(self, e.candidate),
             fx.Hangup: self._hang_up,
@@ -143,9 +150,6 @@ class Process:
             fx.AskStore: self._ask_store,
             fx.Note: self._note,
         }
-        for number in range(plan.slots):
-            world.after(world.rng.randint(0, 50), self._slot_up, number)
-        self._plan_wake(world.now)
 
     # --- turns --------------------------------------------------------------------------
 
