@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import signal
 import sys
 from pathlib import Path
 from typing import Any
@@ -41,12 +42,14 @@ def show_config(loaded: Loaded) -> None:
 def run(settings: NodeSettings) -> int:
     """Run the node to its end; returns the exit code."""
     set_up_logging(settings.log_level)
+    # Until the node obeys signals itself: both end its start, with all it has started.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     pool, slots = None, 0
-    if "worker" in settings.roles:
-        pool, slots = make_pool(settings)
-    from zmqtasks.node.serve import Node  # after the pool's server has been launched
-
     try:
+        if "worker" in settings.roles:
+            pool, slots = make_pool(settings)
+        from zmqtasks.node.serve import Node  # after the pool's server has been launched
+
         node = Node(settings, pool, slots)
         node.obey_signals()
         node.start()
