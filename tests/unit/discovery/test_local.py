@@ -162,10 +162,9 @@ def test_a_forked_child_does_not_keep_its_parent_alive(
         directory = LocalDirectory(folder, Turns())
         directory.start(lambda candidate: None, lambda node, epoch: None)
         directory.announce(candidate(b"W"))
-        grandchild = os.fork()
-        if grandchild == 0:
-            signal.pause()
-        os.write(write, grandchild.to_bytes(4, "big"))
+        if os.fork() == 0:
+            # Not before fork has returned here, that is, before it let go of the lock.
+            os.write(write, os.getpid().to_bytes(4, "big"))
         signal.pause()
     grandchild = int.from_bytes(os.read(read, 4), "big")
     os.close(read)
@@ -176,9 +175,11 @@ def test_a_forked_child_does_not_keep_its_parent_alive(
     turns.settle()
     kill(parent)
     # Then it counts as ended.
-    assert directory.is_alive(b"W" * 8, 1) is False
-    turns.run(lambda: ears.ended)
-    os.kill(grandchild, signal.SIGKILL)
+    try:
+        assert directory.is_alive(b"W" * 8, 1) is False
+        turns.run(lambda: ears.ended)
+    finally:
+        os.kill(grandchild, signal.SIGKILL)
 
 
 def test_nobody_hears_itself(make: MakeDirectory, turns: Turns) -> None:
