@@ -187,7 +187,10 @@ class Process:
         self._turn_planned = False
         if not self.alive:
             return
-        inbox, self._inbox = self._inbox, []
+        drain_max = self.world.drain_max
+        inbox, self._inbox = self._inbox[:drain_max], self._inbox[drain_max:]
+        if self._inbox:
+            self._plan_turn()
         for function, args in inbox:
             function(*args)
         if now >= self._deadline_ms:
@@ -404,13 +407,16 @@ class Process:
         self.node.intake.slot_done(number, done, self.world.now)
 
     def kill_slot(self, slot: Slot) -> None:
-        """The pool process is gone; the node sees the end of its stream, and starts another."""
-        assert self.node.intake is not None
+        """The pool process is gone; the node will see the end of its stream."""
         rng = self.world.rng
         slot.alive = False
-        wait_ms = rng.randint(0, 20)
-        self.world.after(wait_ms, self.deliver, self.node.intake.slot_died, slot.number, "killed")
-        self.world.after(wait_ms + rng.randint(50, 300), self._slot_up, slot.number)
+        self.world.after(rng.randint(0, 20), self.deliver, self._slot_died, slot.number)
+
+    def _slot_died(self, number: int) -> None:
+        """The pool has noticed, so it starts another."""
+        assert self.node.intake is not None
+        self.node.intake.slot_died(number, "killed")
+        self.world.after(self.world.rng.randint(50, 300), self._slot_up, number)
 
     def _spawn(self, slot: Slot, task: HeldTask, spec: Spec) -> None:
         if not slot.alive or not self.alive:

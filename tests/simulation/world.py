@@ -65,6 +65,8 @@ class World:
         self.by_node: dict[bytes, Process] = {}
         self._silent_ends: set[bytes] = set()
         self._same_host = self.rng.random() < 0.5
+        #: So much of what has come in is read in one turn.
+        self.drain_max = self.rng.choice((3, 10, 200))
         self._populate()
         self._plan_tasks()
         self._plan_faults()
@@ -237,7 +239,7 @@ class World:
             "crash": (5, self._crash),
             "child": (8, self._kill_child),
             "pause": (4, self._pause),
-            "freeze": (3, self._freeze),
+            "freeze": (4, self._freeze),
             "silence": (8, self._silence),
             "candidates": (8, self._rumour),
             "pubdrop": (4, self._break_sub),
@@ -245,7 +247,8 @@ class World:
         for name, (most, strike) in strikes.items():
             rate = self.faults.rate(name, most)
             for _ in range(rng.randint(1, max(1, round(rate))) if rate else 0):
-                self.at(rng.randint(100, SAFETY_MS - 1), strike)
+                # Rather early, since some need seconds to show what they do.
+                self.at(100 + int((SAFETY_MS - 101) * rng.random() ** 2), strike)
 
     def _heal(self) -> None:
         self.faults.heal()
@@ -321,8 +324,8 @@ class World:
         if not alive:
             return
         self.faults.count("freeze")
-        process = self.rng.choice(alive)
-        duration_ms = self.rng.randint(500, 6_000)
+        process = self.rng.choice(self._workers() or alive)
+        duration_ms = self.rng.randint(1_500, 6_000)
         process.pause(duration_ms)
         if duration_ms > ZMTP_TIMEOUT_MS:
             for connection in self.network.connections:
@@ -336,7 +339,8 @@ class World:
         if connection is not None:
             self.faults.count("silence")
             until_ms = self.now + self.rng.randint(300, 6_000)
-            self.network.clog(connection, self.rng.randint(0, 1), until_ms)
+            # Rather from whom was dialled, so mostly a worker: it is the one with a lease.
+            self.network.clog(connection, int(self.rng.random() < 0.7), until_ms)
 
     def _rumour(self) -> None:
         """Discovery tells of anybody, dead or alive, again."""

@@ -363,13 +363,13 @@ class Intake:
             return
         pending = state.pending
         for outcome in outcomes:
-            task = pending.popleft()
-            if task.id != outcome.id or task.attempt != outcome.attempt:
-                pending.appendleft(task)
+            task = pending[0] if pending else None
+            if task is None or task.id != outcome.id or task.attempt != outcome.attempt:
                 self.effects.append(Note(
                     "error", "slot.disorder", f"slot {slot} answered a task it was not sent",
                 ))  # fmt: skip
                 continue
+            pending.popleft()
             state.budget_us -= max(task.stat.mean_us, 0.0)
             task.stat.add(outcome.run_us)
             self.overall.add(outcome.run_us)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import pytest
 
 from tests.support.machines import ADD, MUL, OWNER, entry, hello, link_to, of, record, sent, task_id
-from zmqtasks.core.effects import AnswerSlot, Effect, RunInSlot
+from zmqtasks.core.effects import AnswerSlot, Effect, Note, RunInSlot
 from zmqtasks.core.intake import Intake, SlotOutcome
 from zmqtasks.core.links import LinkId
 from zmqtasks.limits import STARTED_REPORT_MS
@@ -248,6 +248,16 @@ def test_lost_owner_takes_its_waiting_tasks_with_it() -> None:
     effects = worker.ended(0, 1)
     assert running(effects) == {}
     assert worker.machine.held_bytes == 0
+    assert len(worker.machine.finished) == 1
+
+
+def test_answers_that_a_slot_was_not_asked_for_are_reported_and_dropped() -> None:
+    worker = Worker(slots=1)
+    worker.give(record(1))
+    effects = worker.ended(0, 7) + worker.ended(0, 1, attempt=2)
+    assert [note.event for note in of(effects, Note)] == ["slot.disorder"] * 2
+    worker.ended(0, 1)
+    assert [note.event for note in of(worker.ended(0, 1), Note)] == ["slot.disorder"]
     assert len(worker.machine.finished) == 1
 
 
