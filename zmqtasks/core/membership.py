@@ -55,7 +55,7 @@ _WHY_LOST = {
 
 
 class Timers(NamedTuple):
-    """The timers of architecture.md 5, in milliseconds."""
+    """The timers of links, in milliseconds (docs/promises.md says what follows from them)."""
 
     heartbeat_ms: int
     lease_ms: int
