@@ -30,7 +30,10 @@
     │   │   └── TaskExpired
     │   └── TaskUnknown
     ├── TimeoutError              the wait ended, which says nothing about the task
-    └── StoreError
+    ├── StoreError
+    └── JournalError              may have happened all the same, see there
+        ├── JournalFull           certain: nothing of it was written
+        └── JournalCorrupt
 
 Messages name the thing, the reason and the remedy. Foreign exceptions
 (``zmq.ZMQError``, ``sqlite3.Error``) are translated where they arise and never
@@ -173,3 +176,24 @@ class TimeoutError(ZmqTasksError, builtins.TimeoutError):
 
 class StoreError(ZmqTasksError):
     """A result store could not do what it was asked."""
+
+
+class JournalError(ZmqTasksError):
+    """A journal could not do what it was asked; after a restart it may turn out that it did."""
+
+
+class JournalFull(JournalError):
+    """The disk of a journal has no room: certain that nothing of the request was written."""
+
+
+class JournalCorrupt(JournalError):
+    """A journal is damaged; carries what is wrong and how many tasks can be saved."""
+
+    def __init__(
+        self, message: str, *, damages: tuple[str, ...] = (), savable_count: int | None = None
+    ) -> None:
+        super().__init__(message)
+        #: One sentence for each thing found wrong.
+        self.damages = damages
+        #: Tasks that can still be read, None when that was not looked into.
+        self.savable_count = savable_count

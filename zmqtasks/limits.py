@@ -97,6 +97,49 @@ SQLITE_BUSY_MS = 5_000
 #: Checkpoint after so many 4 KiB pages in the write-ahead log (16 MiB).
 SQLITE_CHECKPOINT_PAGES = 4_000
 
+# --- journals -----------------------------------------------------------------------
+
+#: Checkpoint after so many 4 KiB pages in a journal's write-ahead log (4 MiB). So much is
+#: also set aside for it, to be able to note what settled when the disk is full.
+JOURNAL_CHECKPOINT_PAGES = 1_000
+#: New tasks are refused when less than this is free on the disk (or a sixteenth of a small
+#: one): a checkpoint of the log and the notes about open tasks need it.
+JOURNAL_RESERVE_BYTES = 8 * 1024 * 1024
+#: The free space of the disk is asked for anew after so many commits, other programs use
+#: it too.
+JOURNAL_ROOM_COMMITS = 64
+#: Rows of one statement. Each statement gives the interpreter lock away once; ten columns
+#: keep below 999, the oldest bound of SQLite on variables.
+JOURNAL_ROWS_PER_STATEMENT = 64
+#: Unused pages of the file are given back to the disk when there are more than this
+#: (8 MiB) and more than used ones, looked at every so many commits.
+JOURNAL_FREE_PAGES_MAX = 2_000
+JOURNAL_SHRINK_COMMITS = 64
+JOURNAL_SHRINK_PAGES = 500
+#: Damages of a journal that are told one by one.
+JOURNAL_DAMAGES_MAX = 20
+#: Rows looked for one by one between the readable ends of a damaged journal.
+JOURNAL_PROBES_MAX = 100_000
+#: Slots of one mesh on one host: long-lived nodes and outboxes that wait to be adopted.
+JOURNAL_SLOTS_MAX = 1_024
+#: Another process looks into a slot only for a moment: it is tried so often, so far apart.
+JOURNAL_SLOT_TRIES = 3
+JOURNAL_SLOT_TRY_MS = 10
+#: Tasks taken over from another journal in one commit.
+JOURNAL_INHERIT_TASKS = 1_000
+JOURNAL_INHERIT_BYTES = 4 * 1024 * 1024
+#: What waits for a journal to be written; past it new tasks are refused.
+JOURNAL_BACKLOG_TASKS_MAX = 100_000
+JOURNAL_BACKLOG_BYTES_MAX = 256 * 1024 * 1024
+#: Batches that wait together are committed together, up to these bounds.
+JOURNAL_MERGE_TASKS_MAX = 4_096
+JOURNAL_MERGE_BYTES_MAX = 8 * 1024 * 1024
+#: Trying again after the disk failed: first and last delay, and how often new tasks are
+#: tried before they are refused.
+JOURNAL_RETRY_MS_MIN = 50
+JOURNAL_RETRY_MS_MAX = 2_000
+JOURNAL_TRIES = 4
+
 # --- children -----------------------------------------------------------------------
 
 #: A line that a task writes; longer ones are cut into pieces of this many characters.

@@ -1,0 +1,1 @@
+"""Journals: where an owner keeps its open tasks, to have them again after it died."""

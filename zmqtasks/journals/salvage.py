@@ -1,0 +1,220 @@
+"""What can be saved of a damaged SQLite journal, and removing one that is not needed.
+
+Nothing here runs unless somebody asks for it or damage was found. The damaged files are
+never changed but by SQLite's own recovery of its log, of which a copy was kept.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import sqlite3
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+from zmqtasks.core.owned import OwnedRecord
+from zmqtasks.errors import ConfigError, JournalCorrupt, JournalError
+from zmqtasks.journals import sqlite_file as file
+from zmqtasks.journals.sqlite_file import Damage, TaskRow
+from zmqtasks.limits import JOURNAL_DAMAGES_MAX, JOURNAL_PROBES_MAX
+from zmqtasks.wire.messages import Kind
+
+#: Ends the name of a folder whose content is not needed any longer.
+_GONE = ".gone"
+
+
+class Examination(NamedTuple):
+    """What is in a journal, damaged or not."""
+
+    records: list[OwnedRecord]
+    #: One sentence for each thing found wrong; empty: nothing is.
+    damages: tuple[str, ...]
+    #: Tasks that the last readable commit says there are, None when none says.
+    expected_count: int | None
+
+
+class Salvaged(NamedTuple):
+    """What ``salvage`` did."""
+
+    task_count: int
+    damages: tuple[str, ...]
+    #: Where the damaged journal lies now.
+    kept_at: Path
+
+
+def examine(folder: Path) -> Examination:
+    """Read all that can be read of a journal that nobody uses.
+
+    Raises:
+        ConfigError: a newer version wrote it.
+        JournalError: it cannot be read now.
+    """
+    mark = file.Mark(folder).read()
+    if not (folder / file.DB_NAME).exists():
+        missing = (f"{file.DB_NAME} is missing",) if mark is not None else ()
+        return Examination([], missing, None)
+    db = None
+    try:
+        db = file.connect(folder)
+        return _examine(db, mark)
+    except Damage as exc:
+        return Examination([], (str(exc),), None)
+    except sqlite3.Error as exc:
+        if file.is_damage(exc):
+            return Examination([], (str(exc),), None)
+        raise file.from_sqlite(folder, exc) from exc
+    finally:
+        if db is not None:
+            db.close()
+
+
+def salvage(folder: Path) -> Salvaged:
+    """Put a journal with all that can be read in the place of a damaged one, which is kept
+    beside it; the caller holds the slot.
+
+    Raises:
+        JournalError: it could not be done; the damaged journal is where it was.
+    """
+    from zmqtasks.journals.sqlite import SqliteJournal  # it imports this module
+
+    found = examine(folder)
+    fresh = folder.with_name(f"{folder.name}.salvaged{_GONE}")
+    try:
+        discard(fresh)
+        journal = SqliteJournal(fresh)
+        journal.open()
+        try:
+            journal.commit(found.records, sync=True)
+        finally:
+            journal.close()
+        kept_at = _free_name(folder)
+        folder.rename(kept_at)
+        fresh.rename(folder)
+        file.sync_folder(folder.parent)
+    except OSError as exc:
+        raise file.from_os(folder, exc) from exc
+    return Salvaged(len(found.records), found.damages, kept_at)
+
+
+def corrupt_error(
+    folder: Path, cause: JournalCorrupt, db: sqlite3.Connection | None = None
+) -> JournalCorrupt:
+    """The error for a damaged journal, with what can be saved of it.
+
+    Args:
+        folder: the journal.
+        cause: what was found first.
+        db: the open connection, where there is one.
+    """
+    damages = cause.damages
+    count: int | None = None
+    with contextlib.suppress(sqlite3.Error, JournalError, ConfigError):
+        found = _examine(db, None) if db is not None else examine(folder)
+        count = len(found.records)
+        damages = tuple(dict.fromkeys((*damages, *found.damages)))[:JOURNAL_DAMAGES_MAX]
+    saved = "" if count is None else f"; {count} tasks can be saved"
+    return JournalCorrupt(
+        f"journal {folder} is damaged: {damages[0]}{saved} (zmqtasks journal salvage)",
+        damages=damages,
+        savable_count=count,
+    )
+
+
+# --- folders that are not needed ----------------------------------------------------------
+
+
+def is_gone(folder: Path) -> bool:
+    """Was it removed, or is only the remainder of that left?"""
+    return folder.name.endswith(_GONE) or not folder.exists()
+
+
+def discard(folder: Path) -> None:
+    """Remove a journal as a whole: at no moment is there half of one.
+
+    Raises:
+        OSError: it is still there.
+    """
+    import shutil  # slow to import, and rarely wanted
+
+    if not folder.exists():
+        return
+    gone = folder if folder.name.endswith(_GONE) else folder.with_name(folder.name + _GONE)
+    if gone != folder:
+        shutil.rmtree(gone, ignore_errors=True)
+        folder.rename(gone)
+        file.sync_folder(folder.parent)
+    shutil.rmtree(gone, ignore_errors=True)
+
+
+def _free_name(folder: Path) -> Path:
+    number = 1
+    while (path := folder.with_name(f"{folder.name}.damaged-{number}")).exists():
+        number += 1
+    return path
+
+
+# --- reading ------------------------------------------------------------------------------
+
+
+def _examine(db: sqlite3.Connection, mark: tuple[bytes, int] | None) -> Examination:
+    damages: list[str] = []
+    expected: int | None = None
+    try:
+        meta = file.read_meta(db)
+        expected = meta.tasks
+        if mark is not None and mark[0] == meta.journal and mark[1] > meta.commit_no:
+            damages.append(
+                f"commits {meta.commit_no + 1} to {mark[1]} had been synced and are missing"
+            )
+    except (Damage, sqlite3.Error) as exc:
+        damages.append(str(exc))
+    kinds: dict[int, Kind] = {}
+    progress: dict[int, tuple[int, int, int]] = {}
+    try:
+        kinds, wrong = file.read_kinds(db)
+        damages += wrong
+    except sqlite3.Error as exc:
+        damages.append(f"the table kinds: {exc}")
+    try:
+        progress, wrong = file.read_progress(db)
+        damages += wrong
+    except sqlite3.Error as exc:
+        damages.append(f"the table progress: {exc}")
+    records: dict[bytes, OwnedRecord] = {}
+    for row in _rows(db, damages):
+        later = progress.get(row[0])
+        try:
+            record = file.read_task(row, kinds, later and later[:2])
+        except Damage as exc:
+            damages.append(str(exc))
+        else:
+            records.setdefault(record.id, record)
+    if expected is not None and expected > len(records):
+        damages.append(f"{expected} tasks should be there, and {len(records)} can be read")
+    return Examination(list(records.values()), tuple(damages[:JOURNAL_DAMAGES_MAX]), expected)
+
+
+def _rows(db: sqlite3.Connection, damages: list[str]) -> Iterator[TaskRow]:
+    """All rows of tasks that SQLite can get at: from the front, from the back, and what
+    lies between, one by one, where a page can only be reached by its number."""
+    first = 0
+    try:
+        for row in db.execute(f"SELECT {file.TASK_COLUMNS} FROM tasks ORDER BY seq"):  # noqa: S608
+            first = row[0]
+            yield row
+        return
+    except sqlite3.Error as exc:
+        damages.append(f"the table tasks, behind row {first}: {exc}")
+    behind: list[TaskRow] = []
+    with contextlib.suppress(sqlite3.Error):
+        behind += db.execute(
+            f"SELECT {file.TASK_COLUMNS} FROM tasks WHERE seq > ? ORDER BY seq DESC",  # noqa: S608
+            (first,),
+        )
+    last = behind[-1][0] if behind else first + JOURNAL_PROBES_MAX
+    for seq in range(first + 1, min(last, first + JOURNAL_PROBES_MAX)):
+        try:
+            yield from db.execute(f"SELECT {file.TASK_COLUMNS} FROM tasks WHERE seq = ?", (seq,))  # noqa: S608
+        except sqlite3.Error:
+            continue
+    yield from reversed(behind)

@@ -1,0 +1,573 @@
+"""The journal of an owner in one SQLite file.
+
+* The write-ahead log makes a commit one append and, with ``sync=True``, one fsync, which
+  also covers all commits before it. ``sync=False`` leaves the data to the kernel.
+* Rows go in and out in statements of many rows: each statement gives the interpreter lock
+  away once, and a busy I/O thread is slow to give it back.
+* Tasks leave by the number of their row; which row is whose is kept in memory, as the
+  tasks themselves are at their owner. An index on random ids would cost more than all else.
+* A full disk: new tasks are refused while there is still a reserve, so that what settles
+  can be noted. Room for the log is set aside when it is opened.
+* Damage: see ``sqlite_file.py``; what can be saved: ``salvage.py``.
+
+What is ugly here: when the disk fails during the fsync of a commit, nobody can know
+whether the commit is in the log. So the next commit first empties the log into the
+database (which syncs both), and only then is the failed commit surely undone.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sqlite3
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from zmqtasks.core.owned import OwnedRecord, Progress
+from zmqtasks.errors import JournalCorrupt, JournalError
+from zmqtasks.journals import sqlite_file as file
+from zmqtasks.journals.salvage import corrupt_error, discard, is_gone
+from zmqtasks.journals.sqlite_file import Damage, Mark, Meta, TaskRow
+from zmqtasks.limits import (
+    JOURNAL_CHECKPOINT_PAGES,
+    JOURNAL_FREE_PAGES_MAX,
+    JOURNAL_INHERIT_BYTES,
+    JOURNAL_INHERIT_TASKS,
+    JOURNAL_RESERVE_BYTES,
+    JOURNAL_ROOM_COMMITS,
+    JOURNAL_ROWS_PER_STATEMENT,
+    JOURNAL_SHRINK_COMMITS,
+    JOURNAL_SHRINK_PAGES,
+)
+from zmqtasks.wire.messages import Kind
+
+#: A page of the log has a header. Source: https://sqlite.org/fileformat2.html "WAL-Index".
+_WAL_PAGE_BYTES = file.PAGE_BYTES + 24
+#: A small disk gives this part of it to each of the reserve and the log.
+_SMALL_PART = 16
+#: A row costs this beside its payload, a commit this beside its rows: pages of the
+#: tables' ends, of ``meta`` and of the tree above. Twice, in the log and in the database.
+_ROW_BYTES = 96
+_COMMIT_BYTES = 8 * file.PAGE_BYTES
+#: Rows read at once.
+_LOAD_ROWS = 256
+
+_SET_META = "UPDATE meta SET commit_no = ?, tasks = ?, digest = ?, sum = ?"
+_SET_PROGRESS = "INSERT OR REPLACE INTO progress VALUES (?, ?, ?, ?)"
+_LOAD = f"SELECT {file.TASK_COLUMNS} FROM tasks WHERE seq > ? ORDER BY seq LIMIT {_LOAD_ROWS}"  # noqa: S608
+
+#: (free bytes, all bytes) of the disk that a folder lies on.
+DiskSpace = Callable[[Path], tuple[int, int]]
+
+
+def disk_space(folder: Path) -> tuple[int, int]:
+    """Free bytes for this user and all bytes of the folder's disk."""
+    status = os.statvfs(folder)
+    return status.f_bavail * status.f_frsize, status.f_blocks * status.f_frsize
+
+
+class _Change(NamedTuple):
+    """A commit as rows, and the state after it."""
+
+    rows: list[TaskRow]
+    #: {kind as encoded: its number}, those that are new.
+    kinds: dict[bytes, int]
+    progress: dict[int, tuple[int, int, int]]
+    dropped: dict[bytes, int]
+    #: Row number in the other journal, when this takes tasks over.
+    inherited: tuple[bytes, int] | None
+    digest: int
+
+    @property
+    def is_empty(self) -> bool:
+        return not (self.rows or self.progress or self.dropped or self.inherited)
+
+
+class SqliteJournal:
+    """Implements ``Journal``."""
+
+    def __init__(self, folder: Path, *, space: DiskSpace = disk_space) -> None:
+        """Does no input or output; ``open`` does.
+
+        Args:
+            folder: holds the journal and nothing else; made when missing, in a folder
+                that exists.
+            space: free and all bytes of its disk.
+        """
+        self._folder = folder
+        self._space = space
+        self._db: sqlite3.Connection | None = None
+        self._pid = 0
+        self._mark = Mark(folder)
+        self._meta = Meta(b"", 0, 0, 0)
+        #: {task id: seq << 32 | checksum} of all open tasks.
+        self._held: dict[bytes, int] = {}
+        #: {seq: (attempt, strikes, checksum)} of those that changed since they were put.
+        self._progress: dict[int, tuple[int, int, int]] = {}
+        #: {kind as encoded: its number}.
+        self._kinds: dict[bytes, int] = {}
+        self._last_seq = 0
+        #: What the connection's ``synchronous`` says now.
+        self._is_syncing = True
+        #: Commits are in the log that nobody synced.
+        self._has_unsynced = False
+        #: A commit failed half way: it may be in the log.
+        self._is_doubtful = False
+        #: Bytes that new tasks may take, and commits until that is asked for again.
+        self._room = 0
+        self._room_commits = 0
+        self._log_bytes = 0
+
+    # --- the Journal protocol -------------------------------------------------------------
+
+    def open(self) -> None:
+        """See ``Journal.open``."""
+        if self._db is not None:
+            return
+        mark = self._mark.read()
+        was_there = (self._folder / file.DB_NAME).exists()
+        db = None
+        try:
+            if mark is not None and not was_there:
+                raise Damage(f"{file.DB_NAME} is missing")
+            db = file.connect(self._folder)
+            self._meta = file.read_meta(db)
+            if mark is not None and mark[0] != self._meta.journal:
+                raise Damage(f"{file.DB_NAME} is not the one whose commits were synced here")
+            if mark is not None and mark[1] > self._meta.commit_no:
+                raise Damage(
+                    f"commits {self._meta.commit_no + 1} to {mark[1]} had been synced and are "
+                    f"missing: {file.WAL_NAME} was damaged or removed"
+                )
+            self._read_state(db)
+            self._set_aside(db)
+        except (Damage, sqlite3.Error) as exc:
+            error = self._translated(exc)
+            if db is not None:
+                self._keep_log(error)
+                db.close()
+            if isinstance(error, JournalCorrupt):
+                raise corrupt_error(self._folder, error) from exc
+            raise error from exc
+        except BaseException:
+            if db is not None:
+                db.close()
+            raise
+        self._db, self._pid = db, os.getpid()
+        self._is_syncing, self._is_doubtful = True, False
+        # What a killed process had not synced is in the log all the same.
+        self._has_unsynced = True
+        _hold_for_ever(db)
+
+    def load(self) -> Iterator[OwnedRecord]:
+        """See ``Journal.load``."""
+        try:
+            for row, record in self._read_tasks(0):
+                del row
+                yield record
+        except JournalCorrupt as exc:
+            raise corrupt_error(self._folder, exc, self._db) from exc
+
+    def commit(
+        self,
+        puts: Sequence[OwnedRecord] = (),
+        progress: Sequence[Progress] = (),
+        drops: Sequence[bytes] = (),
+        *,
+        sync: bool,
+    ) -> None:
+        """See ``Journal.commit``."""
+        self._write(self._plan(puts, progress, drops), sync=sync)
+
+    def inherit(self, folder: Path) -> Iterator[list[OwnedRecord]]:
+        """See ``Journal.inherit``."""
+        db = self._checked()
+        if is_gone(folder):
+            return
+        source = SqliteJournal(folder, space=self._space)
+        source.open()
+        try:
+            name = source._meta.journal
+            upto = self._inherited_upto(db, name)
+            piece: list[OwnedRecord] = []
+            size = 0
+            for seq, record in source._read_tasks(upto):
+                piece.append(record)
+                size += len(record.body)
+                if len(piece) >= JOURNAL_INHERIT_TASKS or size >= JOURNAL_INHERIT_BYTES:
+                    yield self._take_over(piece, (name, seq))
+                    piece, size = [], 0
+                upto = seq
+            if piece:
+                yield self._take_over(piece, (name, upto))
+        finally:
+            source.close()
+        try:
+            discard(folder)
+        except OSError as exc:
+            raise file.from_os(folder, exc) from exc
+        with contextlib.suppress(sqlite3.Error):
+            # Only now, or a restart would take them again; one that stays does no harm.
+            self._checked().execute("DELETE FROM inherited WHERE journal = ?", (name,))
+
+    def close(self) -> None:
+        """See ``Journal.close``."""
+        db = self._db
+        if db is None:
+            return
+        try:
+            if self._pid == os.getpid() and not self._is_doubtful:
+                self.commit(sync=True)
+        finally:
+            self._db = None
+            self._mark.close()
+            self._held, self._progress, self._kinds = {}, {}, {}
+            if self._pid == os.getpid():
+                _let_go(db)
+                # Its last act is to fold the log into the database.
+                db.close()
+
+    # --- reading --------------------------------------------------------------------------
+
+    def _read_state(self, db: sqlite3.Connection) -> None:
+        """Where everything is; compares it with what the last commit said there is."""
+        kinds, damages = file.read_kinds(db)
+        progress, more = file.read_progress(db)
+        damages += more
+        if damages:
+            raise Damage("; ".join(damages))
+        held: dict[bytes, int] = {}
+        seq = digest = count = 0
+        try:
+            for seq, task_id, checksum in db.execute("SELECT seq, id, sum FROM tasks ORDER BY seq"):
+                held[task_id] = seq << 32 | checksum
+                digest += checksum
+                count += 1
+        except TypeError:
+            raise Damage(f"task in row {seq}: a value of a wrong type") from None
+        digest += sum(checksum for _, _, checksum in progress.values())
+        if count != len(held) or count != self._meta.tasks:
+            raise Damage(f"{self._meta.tasks} tasks should be there, and {len(held)} are")
+        if digest & file.DIGEST_MASK != self._meta.digest:
+            raise Damage("some tasks are not in the state in which the last commit left them")
+        self._held, self._progress = held, progress
+        self._kinds = {file.encode_value(kind): number for number, kind in kinds.items()}
+        self._last_seq = seq
+
+    def _read_tasks(self, after: int) -> Iterator[tuple[int, OwnedRecord]]:
+        """Row number and task, in order.
+
+        Raises:
+            JournalCorrupt: without a look at what can be saved.
+        """
+        kinds = {number: file.decode_kind(data) for data, number in self._kinds.items()}
+        while True:
+            db = self._checked()
+            try:
+                rows = db.execute(_LOAD, (after,)).fetchall()
+                for row in rows:
+                    later = self._progress.get(row[0])
+                    record = file.read_task(row, kinds, later and later[:2])
+                    yield row[0], record
+            except (sqlite3.Error, Damage) as exc:
+                raise self._translated(exc) from exc
+            if len(rows) < _LOAD_ROWS:
+                return
+            after = rows[-1][0]
+
+    def _inherited_upto(self, db: sqlite3.Connection, journal: bytes) -> int:
+        with self._translating():
+            row = db.execute("SELECT upto FROM inherited WHERE journal = ?", (journal,)).fetchone()
+        return row[0] if row is not None else 0
+
+    # --- writing --------------------------------------------------------------------------
+
+    def _plan(
+        self,
+        puts: Sequence[OwnedRecord],
+        progress: Sequence[Progress],
+        drops: Sequence[bytes],
+        inherited: tuple[bytes, int] | None = None,
+    ) -> _Change:
+        """What a commit changes, without changing anything."""
+        held = self._held
+        dropped = {task_id: held[task_id] for task_id in drops if task_id in held}
+        unwanted = set(drops)
+        changes = {change.id: change for change in progress if change.id not in unwanted}
+        rows: dict[bytes, TaskRow] = {}
+        kinds: dict[bytes, int] = {}
+        # Most calls in a row are of one kind.
+        last_kind, kind_no = None, 0
+        seq, digest = self._last_seq, self._meta.digest
+        for record in puts:
+            task_id = record.id
+            if task_id in held or task_id in unwanted or task_id in rows:
+                continue
+            if record.kind is not last_kind:
+                last_kind = record.kind
+                kind_no = self._number_of(last_kind, kinds)
+            seq += 1
+            rows[task_id] = row = file.task_row(seq, kind_no, record)
+            digest += row[7]
+        changed: dict[int, tuple[int, int, int]] = {}
+        for task_id, (_, attempt, strikes) in changes.items():
+            known = held.get(task_id)
+            at = known >> 32 if known is not None else rows[task_id][0] if task_id in rows else 0
+            if at:
+                checksum = file.progress_sum(at, attempt, strikes)
+                changed[at] = (attempt, strikes, checksum)
+                digest += checksum - self._progress.get(at, (0, 0, 0))[2]
+        for known in dropped.values():
+            digest -= (known & 0xFFFFFFFF) + self._progress.get(known >> 32, (0, 0, 0))[2]
+        return _Change(
+            list(rows.values()), kinds, changed, dropped, inherited, digest & file.DIGEST_MASK
+        )
+
+    def _number_of(self, kind: Kind, new: dict[bytes, int]) -> int:
+        data = file.encode_value(kind)
+        number = self._kinds.get(data) or new.get(data)
+        if number is None:
+            number = new[data] = 1 + len(self._kinds) + len(new)
+        return number
+
+    def _write(self, change: _Change, *, sync: bool) -> None:
+        db = self._checked()
+        if change.is_empty and not (sync and self._has_unsynced):
+            return
+        room = self._need_room(db, change)
+        before = self._meta
+        meta = Meta(
+            before.journal,
+            before.commit_no + 1,
+            before.tasks + len(change.rows) - len(change.dropped),
+            change.digest,
+        )
+        is_committing = False
+        try:
+            if db.in_transaction:
+                db.execute("ROLLBACK")
+            if self._is_doubtful:
+                self._settle_doubt(db)
+            self._set_syncing(db, sync=sync)
+            db.execute("BEGIN IMMEDIATE")
+            self._apply(db, change)
+            db.execute(_SET_META, (*meta[1:], file.meta_sum(meta)))
+            is_committing = True
+            db.execute("COMMIT")
+        except sqlite3.Error as exc:
+            file.roll_back(db)
+            full = getattr(exc, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_FULL
+            # Out of room it ends before the mark that makes the log's pages a commit.
+            self._is_doubtful |= is_committing and not full
+            self._room_commits = 0
+            raise self._translated(exc) from exc
+        self._committed(change, meta, sync=sync)
+        self._room -= room
+        if meta.commit_no % JOURNAL_SHRINK_COMMITS == 0:
+            self._shrink(db)
+
+    def _apply(self, db: sqlite3.Connection, change: _Change) -> None:
+        for data, number in change.kinds.items():
+            db.execute(
+                "INSERT INTO kinds VALUES (?, ?, ?)", (number, data, file.kind_sum(number, data))
+            )
+        _in_pieces(db, _insert_sql, change.rows)
+        for seq, values in change.progress.items():
+            db.execute(_SET_PROGRESS, (seq, *values))
+        gone = [(known >> 32,) for known in change.dropped.values()]
+        _in_pieces(db, _delete_sql, gone)
+        if self._progress:
+            changed = [(seq,) for (seq,) in gone if seq in self._progress]
+            _in_pieces(db, _delete_progress_sql, changed)
+        if change.inherited is not None:
+            db.execute("INSERT OR REPLACE INTO inherited VALUES (?, ?)", change.inherited)
+
+    def _committed(self, change: _Change, meta: Meta, *, sync: bool) -> None:
+        """The commit is in the log: follow it in memory."""
+        self._meta = meta
+        self._kinds.update(change.kinds)
+        held = self._held
+        for row in change.rows:
+            held[row[1]] = row[0] << 32 | row[7]
+        if change.rows:
+            self._last_seq = change.rows[-1][0]
+        self._progress.update(change.progress)
+        for task_id, known in change.dropped.items():
+            del held[task_id]
+            self._progress.pop(known >> 32, None)
+        self._has_unsynced = not sync
+        if sync:
+            self._mark.write(meta.journal, meta.commit_no)
+
+    def _take_over(
+        self, piece: list[OwnedRecord], inherited: tuple[bytes, int]
+    ) -> list[OwnedRecord]:
+        self._write(self._plan(piece, (), (), inherited), sync=True)
+        return piece
+
+    def _set_syncing(self, db: sqlite3.Connection, *, sync: bool) -> None:
+        if sync != self._is_syncing:
+            db.execute(f"PRAGMA synchronous = {'FULL' if sync else 'NORMAL'}")
+            self._is_syncing = sync
+
+    def _settle_doubt(self, db: sqlite3.Connection) -> None:
+        """Empty the log: what failed is undone for good, what was committed is synced.
+
+        Without it the pages of a failed commit could be found by a restart; and after a
+        failed fsync the kernel may take pages for written that are not, so that the next
+        fsync of the log proves nothing about older commits. The database's does.
+        """
+        self._set_syncing(db, sync=True)
+        busy, _, _ = db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+        if busy:
+            raise JournalError(f"journal {self._folder}: its log is in use by another program")
+        self._is_doubtful = False
+        self._set_aside(db)
+
+    # --- room -----------------------------------------------------------------------------
+
+    def _set_aside(self, db: sqlite3.Connection) -> None:
+        """Take the room of the log from the disk now, where that can be done."""
+        _, whole = self._space(self._folder)
+        pages = min(JOURNAL_CHECKPOINT_PAGES, whole // _SMALL_PART // _WAL_PAGE_BYTES)
+        self._log_bytes = pages * _WAL_PAGE_BYTES
+        db.execute(f"PRAGMA wal_autocheckpoint = {max(1, pages)}")
+        # One large commit makes the log longer; it shrinks again.
+        db.execute(f"PRAGMA journal_size_limit = {2 * self._log_bytes}")
+        db.execute("SELECT count(*) FROM meta").fetchone()  # the log is there from here on
+        self._room_commits = 0
+        if not hasattr(os, "posix_fallocate"):
+            return
+        # The log has no locks, so that another descriptor of it does no harm.
+        with contextlib.suppress(OSError):
+            fd = os.open(self._folder / file.WAL_NAME, os.O_RDWR | os.O_CLOEXEC)
+            try:
+                # Zeros behind its end mean nothing to SQLite.
+                os.posix_fallocate(fd, 0, self._log_bytes)
+            finally:
+                os.close(fd)
+
+    def _need_room(self, db: sqlite3.Connection, change: _Change) -> int:
+        """The room that a commit takes; only new tasks need any that is not set aside.
+
+        Raises:
+            JournalFull: there is too little.
+        """
+        if not change.rows:
+            return 0
+        payload = sum(len(row[9]) + len(row[8] or b"") for row in change.rows)
+        need = 2 * (payload + _ROW_BYTES * len(change.rows) + _COMMIT_BYTES)
+        self._room_commits -= 1
+        if self._room_commits < 0 or need > self._room:
+            with self._translating():
+                unused = db.execute("PRAGMA freelist_count").fetchone()[0] * file.PAGE_BYTES
+                try:
+                    free, whole = self._space(self._folder)
+                except OSError as exc:
+                    raise file.from_os(self._folder, exc) from exc
+            reserve = min(JOURNAL_RESERVE_BYTES, whole // _SMALL_PART)
+            self._room = max(0, free - reserve) + unused
+            self._room_commits = JOURNAL_ROOM_COMMITS
+            if need > self._room:
+                raise file.full_error(
+                    self._folder,
+                    f"{free} bytes are free, {reserve} of them are kept for tasks that are open",
+                )
+        return need
+
+    def _shrink(self, db: sqlite3.Connection) -> None:
+        """Give pages back to the disk when most of the file is unused."""
+        with contextlib.suppress(sqlite3.Error):  # tried again later
+            unused = db.execute("PRAGMA freelist_count").fetchone()[0]
+            if unused <= JOURNAL_FREE_PAGES_MAX:
+                return
+            pages = db.execute("PRAGMA page_count").fetchone()[0]
+            if 2 * unused > pages:
+                self._set_syncing(db, sync=False)
+                db.execute(f"PRAGMA incremental_vacuum({JOURNAL_SHRINK_PAGES})").fetchall()
+
+    # --- errors ---------------------------------------------------------------------------
+
+    def _checked(self) -> sqlite3.Connection:
+        if self._db is None:
+            raise JournalError(f"journal {self._folder} is not open")
+        if self._pid != os.getpid():
+            raise JournalError(
+                f"journal {self._folder} belongs to process {self._pid}, which forked this one; "
+                "a forked process opens a journal of its own"
+            )
+        return self._db
+
+    def _translated(self, exc: sqlite3.Error | Damage) -> JournalError:
+        if isinstance(exc, Damage):
+            return JournalCorrupt(f"journal {self._folder} is damaged: {exc}", damages=(str(exc),))
+        return file.from_sqlite(self._folder, exc)
+
+    @contextlib.contextmanager
+    def _translating(self) -> Iterator[None]:
+        try:
+            yield
+        except (sqlite3.Error, Damage) as exc:
+            raise self._translated(exc) from exc
+
+    def _keep_log(self, error: JournalError) -> None:
+        """Closing a damaged journal would remove its log, which may be all that is left of
+        some tasks: keep a copy."""
+        log = self._folder / file.WAL_NAME
+        copy = log.with_name(f"{file.WAL_NAME}.damaged")
+        if isinstance(error, JournalCorrupt) and log.exists() and not copy.exists():
+            with contextlib.suppress(OSError):
+                import shutil  # slow to import, and rarely wanted
+
+                shutil.copyfile(log, copy)
+
+
+# --- statements of many rows --------------------------------------------------------------
+
+
+def _insert_sql(count: int) -> str:
+    marks = f"({', '.join('?' * 10)})"
+    return f"INSERT INTO tasks ({file.TASK_COLUMNS}) VALUES {', '.join([marks] * count)}"  # noqa: S608
+
+
+def _delete_sql(count: int) -> str:
+    return f"DELETE FROM tasks WHERE seq IN ({', '.join('?' * count)})"  # noqa: S608
+
+
+def _delete_progress_sql(count: int) -> str:
+    return f"DELETE FROM progress WHERE seq IN ({', '.join('?' * count)})"  # noqa: S608
+
+
+def _in_pieces(
+    db: sqlite3.Connection, make_sql: Callable[[int], str], rows: Sequence[tuple[Any, ...]]
+) -> None:
+    """Run a statement over rows, in sizes of which SQLite keeps each prepared."""
+    start, size = 0, JOURNAL_ROWS_PER_STATEMENT
+    while start < len(rows):
+        while size > len(rows) - start:
+            size //= 2
+        piece = rows[start : start + size]
+        db.execute(make_sql(size), [value for row in piece for value in row])
+        start += size
+
+
+# --- forks --------------------------------------------------------------------------------
+
+
+def _hold_for_ever(db: sqlite3.Connection) -> None:
+    """One reference more than there is.
+
+    A forked child that ends, or merely drops its copy of the journal, would close the
+    connection, and SQLite would then fold and remove the log under the parent's feet.
+    This reference keeps the child's copy; the parent gives it back in ``close``.
+    """
+    import ctypes  # slow to import
+
+    ctypes.pythonapi.Py_IncRef(ctypes.py_object(db))
+
+
+def _let_go(db: sqlite3.Connection) -> None:
+    import ctypes
+
+    ctypes.pythonapi.Py_DecRef(ctypes.py_object(db))

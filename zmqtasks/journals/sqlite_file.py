@@ -1,0 +1,438 @@
+"""The files of an SQLite journal: tables, checksums, the mark, and how they are opened.
+
+::
+
+    <folder>/tasks.db       SQLite, write-ahead log beside it
+             tasks.db-wal
+             synced         the mark: number of the last commit that was synced
+
+SQLite guards its log with checksums, but answers damage in it by leaving out everything
+behind the damage, in silence: right for a torn end, wrong for a commit that had been
+synced. The *mark* tells them apart. Each commit has a number, in the table ``meta``; after
+a sync the number goes into the mark, which itself is never synced, so that it costs next
+to nothing and is never ahead of what is on the disk. A database that opens with a lower
+number than its mark has lost commits.
+
+What else can go wrong within the database is seen by a checksum in each row, and by the
+count and the sum of the checksums of all rows in ``meta``: rows that are missing, or came
+back from an older state of a page, show there.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import sqlite3
+import struct
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+from urllib.parse import quote
+
+import msgspec
+
+from zmqtasks.core.owned import Durability, OwnedRecord
+from zmqtasks.errors import ConfigError, JournalCorrupt, JournalError, JournalFull
+from zmqtasks.wire.messages import Kind
+
+#: "zmqj" as a number, in the file's header.
+APPLICATION_ID = 0x7A6D716A
+#: Raised by one with each change of the tables; each older one needs an upgrade here.
+SCHEMA_VERSION = 1
+
+DB_NAME = "tasks.db"
+WAL_NAME = "tasks.db-wal"
+MARK_NAME = "synced"
+JOURNAL_ID_BYTES = 16
+PAGE_BYTES = 4096
+
+_TABLES = (
+    # One row of one: changed by each commit.
+    """
+    CREATE TABLE meta (
+        one INTEGER PRIMARY KEY CHECK (one = 1),
+        journal BLOB NOT NULL,
+        commit_no INTEGER NOT NULL,
+        tasks INTEGER NOT NULL,
+        digest INTEGER NOT NULL,
+        sum INTEGER NOT NULL
+    )
+    """,
+    "CREATE TABLE kinds (kind INTEGER PRIMARY KEY, data BLOB NOT NULL, sum INTEGER NOT NULL)",
+    # The open tasks; seq is the order in which they came. No index on id: the journal
+    # knows where its tasks are, and its one user has read them all.
+    """
+    CREATE TABLE tasks (
+        seq INTEGER PRIMARY KEY,
+        id BLOB NOT NULL,
+        kind INTEGER NOT NULL,
+        durability INTEGER NOT NULL,
+        attempt INTEGER NOT NULL,
+        strikes INTEGER NOT NULL,
+        written_ms INTEGER NOT NULL,
+        sum INTEGER NOT NULL,
+        ext BLOB,
+        body BLOB NOT NULL
+    )
+    """,
+    # What changed since a task was put. Apart, so that no body is written again for it.
+    """
+    CREATE TABLE progress (
+        seq INTEGER PRIMARY KEY,
+        attempt INTEGER NOT NULL,
+        strikes INTEGER NOT NULL,
+        sum INTEGER NOT NULL
+    )
+    """,
+    # Journals being taken over, and up to which seq of theirs that was done.
+    "CREATE TABLE inherited (journal BLOB PRIMARY KEY, upto INTEGER NOT NULL) WITHOUT ROWID",
+)
+
+_META_HEAD = struct.Struct(">QQQ")
+_TASK_HEAD = struct.Struct(">QIBQIQII")
+_PROGRESS = struct.Struct(">QQI")
+_KIND_HEAD = struct.Struct(">I")
+_MARK = struct.Struct(">8s16sQ")
+_MARK_SUM = struct.Struct(">I")
+_MARK_MAGIC = b"zmqtasks"
+#: Stands for the length of an ``ext`` that is not there.
+_NO_EXT = 0xFFFFFFFF
+#: The sum of all checksums stays within what SQLite calls an integer.
+DIGEST_MASK = (1 << 62) - 1
+
+encode_value = msgspec.msgpack.Encoder().encode
+decode_kind = msgspec.msgpack.Decoder(Kind).decode
+decode_ext = msgspec.msgpack.Decoder(dict[str, Any]).decode
+
+#: A row of ``tasks`` in the order of its columns.
+TaskRow = tuple[int, bytes, int, int, int, int, int, int, bytes | None, bytes]
+TASK_COLUMNS = "seq, id, kind, durability, attempt, strikes, written_ms, sum, ext, body"
+
+
+class Meta(NamedTuple):
+    """The row of the table ``meta``."""
+
+    journal: bytes
+    commit_no: int
+    tasks: int
+    digest: int
+
+
+class Damage(Exception):
+    """One thing found wrong in a journal, as a sentence."""
+
+
+# --- checksums ----------------------------------------------------------------------------
+
+
+def meta_sum(meta: Meta) -> int:
+    """The checksum of the row of ``meta``."""
+    return zlib.crc32(_META_HEAD.pack(*meta[1:]), zlib.crc32(meta.journal))
+
+
+def task_row(seq: int, kind_no: int, record: OwnedRecord) -> TaskRow:
+    """The row of a task, with its checksum."""
+    task_id, body, durability = record.id, record.body, int(record.durability)
+    ext = None if record.ext is None else encode_value(record.ext)
+    head = _TASK_HEAD.pack(
+        seq, kind_no, durability, record.attempt, record.strikes, record.written_ms,
+        _NO_EXT if ext is None else len(ext), len(body),
+    )  # fmt: skip
+    checksum = zlib.crc32(body, zlib.crc32(task_id + head + ext if ext else task_id + head))
+    return (
+        seq, task_id, kind_no, durability, record.attempt, record.strikes, record.written_ms,
+        checksum, ext, body,
+    )  # fmt: skip
+
+
+def progress_sum(seq: int, attempt: int, strikes: int) -> int:
+    """The checksum of a row of ``progress``."""
+    return zlib.crc32(_PROGRESS.pack(seq, attempt, strikes))
+
+
+def kind_sum(kind_no: int, data: bytes) -> int:
+    """The checksum of a row of ``kinds``."""
+    return zlib.crc32(data, zlib.crc32(_KIND_HEAD.pack(kind_no)))
+
+
+def read_task(row: TaskRow, kinds: dict[int, Kind], later: tuple[int, int] | None) -> OwnedRecord:
+    """The task of a row; ``later`` is its attempt and strikes when they changed since.
+
+    Raises:
+        Damage: the row is not what was written.
+    """
+    seq, task_id, kind_no, durability, attempt, strikes, written_ms, checksum, ext, body = row
+    kind = kinds.get(kind_no)
+    if kind is None:
+        raise Damage(f"task in row {seq}: its kind {kind_no} is missing")
+    try:
+        record = OwnedRecord(
+            task_id, kind, body, None if ext is None else decode_ext(ext), attempt, strikes,
+            Durability(durability), written_ms,
+        )  # fmt: skip
+        is_whole = task_row(seq, kind_no, record)[7] == checksum
+    except (TypeError, ValueError, AttributeError, struct.error, msgspec.MsgspecError):
+        is_whole = False
+    if not is_whole:
+        raise Damage(f"task in row {seq}: its checksum does not match its content")
+    if later is None:
+        return record
+    return msgspec.structs.replace(record, attempt=later[0], strikes=later[1])
+
+
+def read_meta(db: sqlite3.Connection) -> Meta:
+    """What the last commit wrote.
+
+    Raises:
+        Damage: it is not there or not what was written.
+    """
+    row = db.execute("SELECT journal, commit_no, tasks, digest, sum FROM meta").fetchone()
+    if row is None:
+        raise Damage("the table meta is empty")
+    with contextlib.suppress(TypeError, struct.error):
+        meta = Meta(*row[:4])
+        if meta_sum(meta) == row[4]:
+            return meta
+    raise Damage("the table meta: its checksum does not match its content")
+
+
+def read_kinds(db: sqlite3.Connection) -> tuple[dict[int, Kind], list[str]]:
+    """The kinds that can be read, and what is wrong with the others."""
+    kinds: dict[int, Kind] = {}
+    damages: list[str] = []
+    for number, data, checksum in db.execute("SELECT kind, data, sum FROM kinds"):
+        with contextlib.suppress(TypeError, struct.error, msgspec.MsgspecError):
+            if kind_sum(number, data) == checksum:
+                kinds[number] = decode_kind(data)
+                continue
+        damages.append(f"kind {number}: its checksum does not match its content")
+    return kinds, damages
+
+
+def read_progress(
+    db: sqlite3.Connection,
+) -> tuple[dict[int, tuple[int, int, int]], list[str]]:
+    """{seq: (attempt, strikes, checksum)} that can be read, and what is wrong with others."""
+    found: dict[int, tuple[int, int, int]] = {}
+    damages: list[str] = []
+    for seq, attempt, strikes, checksum in db.execute(
+        "SELECT seq, attempt, strikes, sum FROM progress"
+    ):
+        with contextlib.suppress(TypeError, struct.error):
+            if progress_sum(seq, attempt, strikes) == checksum:
+                found[seq] = (attempt, strikes, checksum)
+                continue
+        damages.append(f"progress of row {seq}: its checksum does not match its content")
+    return found, damages
+
+
+# --- the mark -----------------------------------------------------------------------------
+
+
+class Mark:
+    """The number of the last commit that was synced, in a file that never is.
+
+    After the process was killed it is exact; after a power loss it may be older than the
+    database, which only weakens what it proves.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._path = folder / MARK_NAME
+        self._fd = -1
+
+    def read(self) -> tuple[bytes, int] | None:
+        """Journal id and commit number; None when there is none, or none to rely on:
+        it is only a guard, no data."""
+        try:
+            data = self._path.read_bytes()
+        except OSError:
+            return None
+        head = data[: _MARK.size]
+        if len(data) != _MARK.size + _MARK_SUM.size or data[_MARK.size :] != _sealed(head):
+            return None
+        _, journal, commit_no = _MARK.unpack(head)
+        return journal, commit_no
+
+    def write(self, journal: bytes, commit_no: int) -> None:
+        """Note a synced commit. A mark that cannot be written is only older than it could be."""
+        head = _MARK.pack(_MARK_MAGIC, journal, commit_no)
+        with contextlib.suppress(OSError):
+            if self._fd < 0:
+                flags = os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC
+                self._fd = os.open(self._path, flags, 0o600)
+            os.pwrite(self._fd, head + _sealed(head), 0)
+
+    def close(self) -> None:
+        """Let go of the file."""
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
+
+
+def _sealed(head: bytes) -> bytes:
+    return _MARK_SUM.pack(zlib.crc32(head))
+
+
+# --- opening ------------------------------------------------------------------------------
+
+
+def connect(folder: Path) -> sqlite3.Connection:
+    """A connection to the journal's database, which is made when missing.
+
+    Raises:
+        ConfigError: a newer version or another program made it.
+        JournalError: see its subclasses.
+        Damage: it is no database, or not a whole one.
+    """
+    path = folder.absolute() / DB_NAME
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
+    except OSError as exc:
+        raise from_os(folder, exc) from exc
+    db = sqlite3.connect(
+        f"file:{quote(str(path))}?mode=rw",
+        uri=True,
+        timeout=1.0,
+        isolation_level=None,
+        check_same_thread=False,
+    )
+    try:
+        if _prepare(db, folder):
+            # SQLite syncs files, and the folder for its log, but not for a new database.
+            sync_folder(folder)
+            sync_folder(folder.parent)
+    except OSError as exc:
+        db.close()
+        raise from_os(folder, exc) from exc
+    except BaseException:
+        db.close()
+        raise
+    return db
+
+
+def _prepare(db: sqlite3.Connection, folder: Path) -> bool:
+    """Settings and tables; True when the tables were made now."""
+    # Our slot's lock keeps other processes away; SQLite's own, taken once and kept, saves
+    # the shared memory file and a lock for each commit.
+    db.execute("PRAGMA locking_mode = EXCLUSIVE")
+    is_empty = not _check_version(db, folder)
+    if is_empty:
+        # Only possible before the first table: lets the file shrink.
+        db.execute("PRAGMA auto_vacuum = INCREMENTAL")
+    mode = db.execute("PRAGMA journal_mode = WAL").fetchone()[0]
+    if mode != "wal":
+        raise JournalError(f"journal {folder}: SQLite cannot keep a write-ahead log there ({mode})")
+    # For macOS, where fsync alone leaves data in the disk's cache; no effect elsewhere.
+    db.execute("PRAGMA fullfsync = ON")
+    db.execute("PRAGMA checkpoint_fullfsync = ON")
+    db.execute("PRAGMA synchronous = FULL")
+    # Nothing of ours is text; a damaged row that says so is no reason to fail.
+    db.text_factory = bytes
+    if not is_empty:
+        return False
+    with transaction(db):
+        for statement in _TABLES:
+            db.execute(statement)
+        meta = Meta(os.urandom(JOURNAL_ID_BYTES), 0, 0, 0)
+        db.execute("INSERT INTO meta VALUES (1, ?, ?, ?, ?, ?)", (*meta, meta_sum(meta)))
+        db.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+        db.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
+    return True
+
+
+def _check_version(db: sqlite3.Connection, folder: Path) -> bool:
+    """True: our tables are there; False: the file is empty."""
+    application_id = db.execute("PRAGMA application_id").fetchone()[0]
+    version = db.execute("PRAGMA user_version").fetchone()[0]
+    if application_id == APPLICATION_ID:
+        if version > SCHEMA_VERSION:
+            raise ConfigError(
+                f"journal {folder} was written by a newer zmqtasks (schema {version}, this one "
+                f"knows {SCHEMA_VERSION}); upgrade zmqtasks here, or let the newer one finish it"
+            )
+        return True
+    if application_id or db.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]:
+        raise Damage(f"{DB_NAME} is a database of another program")
+    return False
+
+
+@contextlib.contextmanager
+def transaction(db: sqlite3.Connection) -> Iterator[None]:
+    """All or nothing."""
+    db.execute("BEGIN IMMEDIATE")
+    try:
+        yield
+        db.execute("COMMIT")
+    except BaseException:
+        roll_back(db)
+        raise
+
+
+def roll_back(db: sqlite3.Connection) -> None:
+    """Undo what is under way, if anything is."""
+    with contextlib.suppress(sqlite3.Error):
+        if db.in_transaction:
+            db.execute("ROLLBACK")
+
+
+def sync_folder(folder: Path) -> None:
+    """Make names that were made, changed or removed in the folder survive a power loss.
+
+    Raises:
+        OSError: the disk failed.
+    """
+    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+# --- errors -------------------------------------------------------------------------------
+
+_CORRUPT_CODES = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_FORMAT)
+_REMEDIES = {
+    sqlite3.SQLITE_BUSY: "another program has it open: end that one",
+    sqlite3.SQLITE_LOCKED: "another program has it open: end that one",
+    sqlite3.SQLITE_IOERR: "check its disk, and the user's quota there",
+    sqlite3.SQLITE_READONLY: "make its folder writable for this user",
+    sqlite3.SQLITE_CANTOPEN: "make its folder writable for this user",
+    sqlite3.SQLITE_PERM: "make its folder writable for this user",
+}
+
+
+def is_damage(exc: sqlite3.Error) -> bool:
+    """Does SQLite say that the file is damaged?"""
+    code = getattr(exc, "sqlite_errorcode", 0) & 0xFF
+    # Tables that are not there, in a file that says it is ours.
+    return code in _CORRUPT_CODES or (code == sqlite3.SQLITE_ERROR and "no such" in str(exc))
+
+
+def from_sqlite(folder: Path, exc: sqlite3.Error) -> JournalError:
+    """SQLite's error as ours; damage is the caller's to look into."""
+    code = getattr(exc, "sqlite_errorcode", 0) & 0xFF
+    if code == sqlite3.SQLITE_FULL:
+        return full_error(folder, str(exc))
+    if is_damage(exc):
+        return JournalCorrupt(f"journal {folder} is damaged: {exc}", damages=(str(exc),))
+    remedy = _REMEDIES.get(code)
+    return JournalError(f"journal {folder}: {exc}" + (f" ({remedy})" if remedy else ""))
+
+
+def from_os(folder: Path, exc: OSError) -> JournalError:
+    """The system's error as ours."""
+    reason = exc.strerror or str(exc)
+    if exc.errno in (errno.ENOSPC, errno.EDQUOT):
+        return full_error(folder, reason)
+    return JournalError(f"journal {folder} cannot be used: {reason}; check its folder and its disk")
+
+
+def full_error(folder: Path, reason: str) -> JournalFull:
+    """No room on the disk."""
+    return JournalFull(
+        f"journal {folder} has no room ({reason}); free space on its disk, or move the journals: "
+        "ZMQTASKS_STATE_DIR"
+    )
