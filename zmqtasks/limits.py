@@ -122,9 +122,6 @@ JOURNAL_DAMAGES_MAX = 20
 JOURNAL_PROBES_MAX = 100_000
 #: Slots of one mesh on one host: long-lived nodes and outboxes that wait to be adopted.
 JOURNAL_SLOTS_MAX = 1_024
-#: Another process looks into a slot only for a moment: it is tried so often, so far apart.
-JOURNAL_SLOT_TRIES = 3
-JOURNAL_SLOT_TRY_MS = 10
 #: Tasks taken over from another journal in one commit.
 JOURNAL_INHERIT_TASKS = 1_000
 JOURNAL_INHERIT_BYTES = 4 * 1024 * 1024

@@ -79,18 +79,16 @@ class MemoryJournal:
         content = self._checked()
         held = content.written
         unwanted = set(drops)
-        fresh = {
-            record.id: record
-            for record in reversed(puts)
-            if record.id not in held and record.id not in unwanted
-        }
+        fresh: dict[bytes, OwnedRecord] = {}
+        for record in puts:
+            if record.id not in held and record.id not in unwanted:
+                fresh.setdefault(record.id, record)
         self._need_room(sum(len(record.body) for record in fresh.values()))
-        for task_id in reversed(fresh):
-            held[task_id] = fresh[task_id]
+        held.update(fresh)
         for task_id, attempt, strikes in progress:
-            record = held.get(task_id)
-            if record is not None:
-                held[task_id] = msgspec.structs.replace(record, attempt=attempt, strikes=strikes)
+            known = held.get(task_id)
+            if known is not None:
+                held[task_id] = msgspec.structs.replace(known, attempt=attempt, strikes=strikes)
         for task_id in drops:
             held.pop(task_id, None)
         if sync:

@@ -62,19 +62,22 @@ def examine(folder: Path) -> Examination:
     except sqlite3.Error as exc:
         if file.is_damage(exc):
             return Examination([], (str(exc),), None)
-        raise file.from_sqlite(folder, exc) from exc
+        raise file.translated(folder, exc) from exc
     finally:
         if db is not None:
             db.close()
 
 
 def salvage(folder: Path) -> Salvaged:
-    """Put a journal with all that can be read in the place of a damaged one, which is kept
-    beside it; the caller holds the slot.
+    """Leave in a damaged journal what can be read of it; a copy as it was is kept beside
+    it. The caller holds the slot. Killed half way, the journal is still reported as damaged.
 
     Raises:
-        JournalError: it could not be done; the damaged journal is where it was.
+        ConfigError: a newer version wrote it.
+        JournalError: it could not be done.
     """
+    import shutil  # slow to import, and rarely wanted
+
     from zmqtasks.journals.sqlite import SqliteJournal  # it imports this module
 
     found = examine(folder)
@@ -88,12 +91,36 @@ def salvage(folder: Path) -> Salvaged:
         finally:
             journal.close()
         kept_at = _free_name(folder)
-        folder.rename(kept_at)
-        fresh.rename(folder)
-        file.sync_folder(folder.parent)
+        shutil.copytree(folder, kept_at)
+        for name in (file.WAL_NAME, f"{file.WAL_NAME}.damaged"):
+            (folder / name).unlink(missing_ok=True)
+        (fresh / file.DB_NAME).replace(folder / file.DB_NAME)
+        file.sync_folder(folder)
+        # Last: until here it says that this is not the database that it knows.
+        (folder / file.MARK_NAME).unlink(missing_ok=True)
+        file.sync_folder(folder)
+        discard(fresh)
     except OSError as exc:
-        raise file.from_os(folder, exc) from exc
+        raise file.os_error(folder, exc) from exc
     return Salvaged(len(found.records), found.damages, kept_at)
+
+
+def count_open(folder: Path) -> int:
+    """How many tasks the last commit left in a journal that nobody uses; does not read them.
+
+    Raises:
+        ConfigError: a newer version wrote it.
+        JournalCorrupt: it is seen to be damaged already.
+        JournalError: it cannot be read now.
+    """
+    if not (folder / file.DB_NAME).exists() and file.Mark(folder).read() is None:
+        return 0
+    try:
+        db, meta = file.connect_whole(folder)
+        db.close()
+    except (Damage, sqlite3.Error) as exc:
+        raise file.translated(folder, exc) from exc
+    return meta.tasks
 
 
 def corrupt_error(

@@ -125,35 +125,22 @@ class SqliteJournal:
         """See ``Journal.open``."""
         if self._db is not None:
             return
-        mark = self._mark.read()
-        was_there = (self._folder / file.DB_NAME).exists()
-        db = None
         try:
-            if mark is not None and not was_there:
-                raise Damage(f"{file.DB_NAME} is missing")
-            db = file.connect(self._folder)
-            self._meta = file.read_meta(db)
-            if mark is not None and mark[0] != self._meta.journal:
-                raise Damage(f"{file.DB_NAME} is not the one whose commits were synced here")
-            if mark is not None and mark[1] > self._meta.commit_no:
-                raise Damage(
-                    f"commits {self._meta.commit_no + 1} to {mark[1]} had been synced and are "
-                    f"missing: {file.WAL_NAME} was damaged or removed"
-                )
-            self._read_state(db)
-            self._set_aside(db)
+            db, self._meta = file.connect_whole(self._folder)
+            try:
+                self._read_state(db)
+                self._set_aside(db)
+            except (Damage, sqlite3.Error) as exc:
+                file.close_failed(db, self._folder, exc)
+                raise
+            except BaseException:
+                db.close()
+                raise
         except (Damage, sqlite3.Error) as exc:
             error = self._translated(exc)
-            if db is not None:
-                self._keep_log(error)
-                db.close()
             if isinstance(error, JournalCorrupt):
                 raise corrupt_error(self._folder, error) from exc
             raise error from exc
-        except BaseException:
-            if db is not None:
-                db.close()
-            raise
         self._db, self._pid = db, os.getpid()
         self._is_syncing, self._is_doubtful = True, False
         # What a killed process had not synced is in the log all the same.
@@ -206,7 +193,7 @@ class SqliteJournal:
         try:
             discard(folder)
         except OSError as exc:
-            raise file.from_os(folder, exc) from exc
+            raise file.os_error(folder, exc) from exc
         with contextlib.suppress(sqlite3.Error):
             # Only now, or a restart would take them again; one that stays does no harm.
             self._checked().execute("DELETE FROM inherited WHERE journal = ?", (name,))
@@ -465,7 +452,7 @@ class SqliteJournal:
                 try:
                     free, whole = self._space(self._folder)
                 except OSError as exc:
-                    raise file.from_os(self._folder, exc) from exc
+                    raise file.os_error(self._folder, exc) from exc
             reserve = min(JOURNAL_RESERVE_BYTES, whole // _SMALL_PART)
             self._room = max(0, free - reserve) + unused
             self._room_commits = JOURNAL_ROOM_COMMITS
@@ -500,9 +487,7 @@ class SqliteJournal:
         return self._db
 
     def _translated(self, exc: sqlite3.Error | Damage) -> JournalError:
-        if isinstance(exc, Damage):
-            return JournalCorrupt(f"journal {self._folder} is damaged: {exc}", damages=(str(exc),))
-        return file.from_sqlite(self._folder, exc)
+        return file.translated(self._folder, exc)
 
     @contextlib.contextmanager
     def _translating(self) -> Iterator[None]:
@@ -510,17 +495,6 @@ class SqliteJournal:
             yield
         except (sqlite3.Error, Damage) as exc:
             raise self._translated(exc) from exc
-
-    def _keep_log(self, error: JournalError) -> None:
-        """Closing a damaged journal would remove its log, which may be all that is left of
-        some tasks: keep a copy."""
-        log = self._folder / file.WAL_NAME
-        copy = log.with_name(f"{file.WAL_NAME}.damaged")
-        if isinstance(error, JournalCorrupt) and log.exists() and not copy.exists():
-            with contextlib.suppress(OSError):
-                import shutil  # slow to import, and rarely wanted
-
-                shutil.copyfile(log, copy)
 
 
 # --- statements of many rows --------------------------------------------------------------

@@ -291,7 +291,7 @@ def connect(folder: Path) -> sqlite3.Connection:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
     except OSError as exc:
-        raise from_os(folder, exc) from exc
+        raise os_error(folder, exc) from exc
     db = sqlite3.connect(
         f"file:{quote(str(path))}?mode=rw",
         uri=True,
@@ -306,11 +306,46 @@ def connect(folder: Path) -> sqlite3.Connection:
             sync_folder(folder.parent)
     except OSError as exc:
         db.close()
-        raise from_os(folder, exc) from exc
+        raise os_error(folder, exc) from exc
     except BaseException:
         db.close()
         raise
     return db
+
+
+def connect_whole(folder: Path) -> tuple[sqlite3.Connection, Meta]:
+    """A connection to a journal that has all commits that were synced. Raises as ``connect``."""
+    mark = Mark(folder).read()
+    if mark is not None and not (folder / DB_NAME).exists():
+        raise Damage(f"{DB_NAME} is missing")
+    db = connect(folder)
+    try:
+        meta = read_meta(db)
+        if mark is not None and mark[0] != meta.journal:
+            raise Damage(f"{DB_NAME} is not the one whose commits were synced here")
+        if mark is not None and mark[1] > meta.commit_no:
+            raise Damage(
+                f"commits {meta.commit_no + 1} to {mark[1]} had been synced and are missing: "
+                f"{WAL_NAME} was damaged or removed"
+            )
+    except BaseException as exc:
+        close_failed(db, folder, exc)
+        raise
+    return db, meta
+
+
+def close_failed(db: sqlite3.Connection, folder: Path, exc: BaseException) -> None:
+    """Close a journal that turned out damaged. That removes its log, which may be all that
+    is left of some tasks: a copy is kept."""
+    log = folder / WAL_NAME
+    copy = log.with_name(f"{WAL_NAME}.damaged")
+    if isinstance(exc, Damage) or (isinstance(exc, sqlite3.Error) and is_damage(exc)):
+        with contextlib.suppress(OSError):
+            if log.exists() and not copy.exists():
+                import shutil  # slow to import, and rarely wanted
+
+                shutil.copyfile(log, copy)
+    db.close()
 
 
 def _prepare(db: sqlite3.Connection, folder: Path) -> bool:
@@ -411,8 +446,14 @@ def is_damage(exc: sqlite3.Error) -> bool:
     return code in _CORRUPT_CODES or (code == sqlite3.SQLITE_ERROR and "no such" in str(exc))
 
 
-def from_sqlite(folder: Path, exc: sqlite3.Error) -> JournalError:
-    """SQLite's error as ours; damage is the caller's to look into."""
+def translated(folder: Path, exc: sqlite3.Error | Damage) -> JournalError:
+    """What was found wrong as one of our errors, without a look at what can be saved."""
+    if isinstance(exc, Damage):
+        return JournalCorrupt(f"journal {folder} is damaged: {exc}", damages=(str(exc),))
+    return _from_sqlite(folder, exc)
+
+
+def _from_sqlite(folder: Path, exc: sqlite3.Error) -> JournalError:
     code = getattr(exc, "sqlite_errorcode", 0) & 0xFF
     if code == sqlite3.SQLITE_FULL:
         return full_error(folder, str(exc))
@@ -422,7 +463,7 @@ def from_sqlite(folder: Path, exc: sqlite3.Error) -> JournalError:
     return JournalError(f"journal {folder}: {exc}" + (f" ({remedy})" if remedy else ""))
 
 
-def from_os(folder: Path, exc: OSError) -> JournalError:
+def os_error(folder: Path, exc: OSError) -> JournalError:
     """The system's error as ours."""
     reason = exc.strerror or str(exc)
     if exc.errno in (errno.ENOSPC, errno.EDQUOT):

@@ -18,12 +18,27 @@ from __future__ import annotations
 import pytest
 
 # Before the import, or failing asserts of the suites would show no values.
-pytest.register_assert_rewrite("zmqtasks.testing.store_contract", "zmqtasks.testing.store_promises")
+pytest.register_assert_rewrite(
+    "zmqtasks.testing.journal_contract",
+    "zmqtasks.testing.store_contract",
+    "zmqtasks.testing.store_promises",
+)
 
+from zmqtasks.testing.journal_contract import (  # noqa: E402 - see above
+    JournalContract,
+    MakeJournal,
+)
 from zmqtasks.testing.store_contract import MakeStore, StoreContract  # noqa: E402 - see above
 from zmqtasks.testing.store_promises import (  # noqa: E402 - see above
     DurableStoreContract,
     QueryableContract,
 )
 
-__all__ = ["DurableStoreContract", "MakeStore", "QueryableContract", "StoreContract"]
+__all__ = [
+    "DurableStoreContract",
+    "JournalContract",
+    "MakeJournal",
+    "MakeStore",
+    "QueryableContract",
+    "StoreContract",
+]

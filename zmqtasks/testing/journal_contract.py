@@ -1,0 +1,290 @@
+"""The contract of ``zmqtasks.journals.base`` as tests.
+
+Subclass :class:`JournalContract` and give it a fixture ``make_journal``: a function that
+takes a folder and returns a journal that is not open yet. Journals that it makes for the
+same folder in one test share their content.
+
+No test sleeps, goes by the clock or needs a plug-in of pytest.
+"""
+
+# ruff: noqa: D102 - the names of the tests are sentences
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+from zmqtasks.core.owned import Durability, OwnedRecord, Progress
+from zmqtasks.errors import JournalError
+from zmqtasks.journals.base import Journal
+from zmqtasks.limits import JOURNAL_INHERIT_TASKS, PAYLOAD_BYTES_MAX
+from zmqtasks.wire.messages import Kind
+
+#: Makes a journal that is not open yet, in a folder below one that exists.
+MakeJournal = Callable[[Path], Journal]
+
+#: A wall clock of the suite, milliseconds since 1970.
+NOW_MS = 1_800_000_000_000
+KIND = Kind("shop", "tasks.add", "d1", "default")
+
+_SEEDS = range(12)
+_STEPS_COUNT = 60
+
+
+def owned(number: int, **changes: Any) -> OwnedRecord:
+    """Open task ``number``, with other values where given."""
+    record = OwnedRecord(
+        task_id(number), KIND, b"\x00body %d" % number, None, 1, 0, Durability.DISK, NOW_MS
+    )
+    return msgspec.structs.replace(record, **changes)
+
+
+def task_id(number: int) -> bytes:
+    """The 16 bytes of a task id made from a number."""
+    return b"suite" + number.to_bytes(11, "big")
+
+
+class _Model:
+    """What a journal must hold, written as plainly as possible."""
+
+    def __init__(self) -> None:
+        self.records: dict[bytes, OwnedRecord] = {}
+
+    def commit(self, puts: list[OwnedRecord], progress: list[Progress], drops: list[bytes]) -> None:
+        for record in puts:
+            self.records.setdefault(record.id, record)
+        for change in progress:
+            if change.id in self.records:
+                self.records[change.id] = msgspec.structs.replace(
+                    self.records[change.id], attempt=change.attempt, strikes=change.strikes
+                )
+        for dropped in drops:
+            self.records.pop(dropped, None)
+
+
+class JournalContract:
+    """What every journal must do."""
+
+    @pytest.fixture
+    def folder(self, tmp_path: Path) -> Path:
+        """Where the journal of a test is."""
+        return tmp_path / "journal"
+
+    @contextmanager
+    def opened(self, make_journal: MakeJournal, folder: Path) -> Iterator[Journal]:
+        journal = make_journal(folder)
+        journal.open()
+        try:
+            yield journal
+        finally:
+            journal.close()
+
+    def content(self, make_journal: MakeJournal, folder: Path) -> list[OwnedRecord]:
+        """What a journal opened anew loads."""
+        with self.opened(make_journal, folder) as journal:
+            return list(journal.load())
+
+    # --- what is put comes back -------------------------------------------------------
+
+    def test_a_new_journal_is_empty(self, make_journal: MakeJournal, folder: Path) -> None:
+        assert self.content(make_journal, folder) == []
+
+    @pytest.mark.parametrize("sync", [False, True])
+    def test_what_is_put_comes_back_as_it_was(
+        self, make_journal: MakeJournal, folder: Path, sync: bool
+    ) -> None:
+        kind = Kind("läden 店", "pkg.mod.tâche'; --", "", 'q"1', (("max", 3), ("x", b"\xff")))
+        ext = {"h": {"deep": [1, None, 2.5]}, "p": b"\x00" * 16, "!n": "later"}
+        records = [
+            owned(2),
+            owned(1, kind=kind, body=bytes(range(256)), ext=ext),
+            owned(3, body=b"", ext={}, attempt=7, strikes=2, durability=Durability.MEMORY),
+            owned(4, kind=Kind("", "", "", ""), written_ms=0, attempt=1 << 40),
+        ]
+        with self.opened(make_journal, folder) as journal:
+            journal.commit(records, sync=sync)
+            assert list(journal.load()) == records
+        loaded = self.content(make_journal, folder)
+        assert loaded == records
+        assert all(type(record.durability) is Durability for record in loaded)
+
+    def test_order_is_that_of_the_first_put(self, make_journal: MakeJournal, folder: Path) -> None:
+        with self.opened(make_journal, folder) as journal:
+            journal.commit([owned(9), owned(1)], sync=True)
+            journal.commit([owned(5), owned(9), owned(0)], sync=True)
+            journal.commit([owned(7)], [Progress(task_id(9), 2, 0)], [task_id(1)], sync=True)
+        ids = [record.id for record in self.content(make_journal, folder)]
+        assert ids == [task_id(number) for number in (9, 5, 0, 7)]
+
+    def test_the_largest_payload_comes_back(self, make_journal: MakeJournal, folder: Path) -> None:
+        large = owned(1, body=random.Random(1).randbytes(PAYLOAD_BYTES_MAX))  # noqa: S311
+        with self.opened(make_journal, folder) as journal:
+            journal.commit([large, owned(2)], sync=True)
+        assert self.content(make_journal, folder) == [large, owned(2)]
+
+    def test_many_tasks_come_back(self, make_journal: MakeJournal, folder: Path) -> None:
+        records = [owned(number) for number in range(3_001)]
+        with self.opened(make_journal, folder) as journal:
+            journal.commit(records, sync=False)
+            journal.commit((), (), [record.id for record in records[::3]], sync=False)
+        kept = [record for number, record in enumerate(records) if number % 3]
+        assert self.content(make_journal, folder) == kept
+
+    # --- what a commit does -----------------------------------------------------------
+
+    def test_what_was_put_first_stands(self, make_journal: MakeJournal, folder: Path) -> None:
+        with self.opened(make_journal, folder) as journal:
+            journal.commit([owned(1), owned(1, body=b"same commit")], sync=True)
+            journal.commit([owned(1, body=b"later", attempt=9)], sync=True)
+            assert list(journal.load()) == [owned(1)]
+
+    def test_progress_is_noted_and_the_last_counts(
+        self, make_journal: MakeJournal, folder: Path
+    ) -> None:
+        with self.opened(make_journal, folder) as journal:
+            journal.commit([owned(1), owned(2)], [Progress(task_id(2), 2, 1)], sync=True)
+            journal.commit((), [Progress(task_id(1), 2, 0), Progress(task_id(1), 3, 1)], sync=True)
+            journal.commit((), [Progress(task_id(1), 4, 1)], sync=False)
+        expected = [owned(1, attempt=4, strikes=1), owned(2, attempt=2, strikes=1)]
+        assert self.content(make_journal, folder) == expected
+
+    def test_a_task_put_again_after_it_was_dropped_is_new(
+        self, make_journal: MakeJournal, folder: Path
+    ) -> None:
+        with self.opened(make_journal, folder) as journal:
+            journal.commit([owned(1)], [Progress(task_id(1), 5, 2)], sync=True)
+            journal.commit((), (), [task_id(1)], sync=True)
+            journal.commit([owned(1, body=b"new")], sync=True)
+        assert self.content(make_journal, folder) == [owned(1, body=b"new")]
+
+    def test_put_and_dropped_at_once_leaves_nothing(
+        self, make_journal: MakeJournal, folder: Path
+    ) -> None:
+        with self.opened(make_journal, folder) as journal:
+            change = Progress(task_id(1), 2, 0)
+            journal.commit([owned(1), owned(2)], [change], [task_id(1)], sync=True)
+            assert list(journal.load()) == [owned(2)]
+
+    def test_unknown_ids_are_no_error(self, make_journal: MakeJournal, folder: Path) -> None:
+        with self.opened(make_journal, folder) as journal:
+            journal.commit((), [Progress(task_id(1), 2, 0)], [task_id(2)] * 2, sync=True)
+            assert list(journal.load()) == []
+
+    def test_an_empty_commit_is_no_error(self, make_journal: MakeJournal, folder: Path) -> None:
+        with self.opened(make_journal, folder) as journal:
+            journal.commit(sync=False)
+            journal.commit([owned(1)], sync=False)
+            journal.commit(sync=True)
+            journal.commit(sync=True)
+        assert self.content(make_journal, folder) == [owned(1)]
+
+    @pytest.mark.parametrize("seed", _SEEDS)
+    def test_it_agrees_with_a_plain_model(
+        self, make_journal: MakeJournal, folder: Path, seed: int
+    ) -> None:
+        choice = random.Random(seed)  # noqa: S311 - a test's choices, not a secret
+        model = _Model()
+        journal = make_journal(folder)
+        journal.open()
+        for step in range(_STEPS_COUNT):
+            ids = [choice.randrange(10) for _ in range(8)]
+            puts = [owned(number, body=b"%d" % step) for number in ids[: choice.randrange(4)]]
+            progress = [
+                Progress(task_id(number), step, choice.randrange(3))
+                for number in ids[4 : 4 + choice.randrange(3)]
+            ]
+            drops = [task_id(number) for number in ids[7 : 7 + choice.randrange(2)]]
+            journal.commit(puts, progress, drops, sync=choice.random() < 0.5)
+            model.commit(puts, progress, drops)
+            if choice.random() < 0.2:
+                journal.close()
+                journal = make_journal(folder)
+                journal.open()
+            assert list(journal.load()) == list(model.records.values())
+        journal.close()
+
+    # --- taking over ------------------------------------------------------------------
+
+    def test_another_journal_is_taken_over_as_a_whole(
+        self, make_journal: MakeJournal, folder: Path, tmp_path: Path
+    ) -> None:
+        other = tmp_path / "other"
+        count = JOURNAL_INHERIT_TASKS * 2 + 7
+        with self.opened(make_journal, other) as journal:
+            journal.commit([owned(number) for number in range(count)], sync=True)
+            journal.commit((), [Progress(task_id(3), 4, 2)], [task_id(0)], sync=False)
+        with self.opened(make_journal, folder) as journal:
+            journal.commit([owned(5_000)], sync=True)
+            taken = [record for piece in journal.inherit(other) for record in piece]
+            assert taken[2] == owned(3, attempt=4, strikes=2)
+            assert [record.id for record in taken] == [task_id(n) for n in range(1, count)]
+            assert list(journal.inherit(other)) == []
+        assert self.content(make_journal, folder) == [owned(5_000), *taken]
+        assert self.content(make_journal, other) == []
+
+    def test_an_interrupted_takeover_goes_on_where_it_was(
+        self, make_journal: MakeJournal, folder: Path, tmp_path: Path
+    ) -> None:
+        other = tmp_path / "other"
+        count = JOURNAL_INHERIT_TASKS * 3
+        with self.opened(make_journal, other) as journal:
+            journal.commit([owned(number) for number in range(count)], sync=True)
+        with self.opened(make_journal, folder) as journal:
+            takeover = journal.inherit(other)
+            first = next(takeover)
+            # Settled between the pieces, and the process ends before the rest came over.
+            journal.commit((), (), [record.id for record in first], sync=True)
+            takeover.close()  # type: ignore[attr-defined]
+        with self.opened(make_journal, folder) as journal:
+            rest = [record for piece in journal.inherit(other) for record in piece]
+            assert [record.id for record in rest] == [
+                task_id(number) for number in range(len(first), count)
+            ]
+            assert list(journal.load()) == rest
+
+    def test_taking_over_nothing_is_no_error(
+        self, make_journal: MakeJournal, folder: Path, tmp_path: Path
+    ) -> None:
+        with self.opened(make_journal, folder) as journal:
+            assert list(journal.inherit(tmp_path / "never was")) == []
+            with self.opened(make_journal, tmp_path / "empty"):
+                pass
+            assert list(journal.inherit(tmp_path / "empty")) == []
+
+    # --- opening and closing ----------------------------------------------------------
+
+    def test_a_second_open_does_nothing(self, make_journal: MakeJournal, folder: Path) -> None:
+        with self.opened(make_journal, folder) as journal:
+            journal.commit([owned(1)], sync=True)
+            journal.open()
+            assert list(journal.load()) == [owned(1)]
+
+    def test_a_second_close_does_nothing(self, make_journal: MakeJournal, folder: Path) -> None:
+        journal = make_journal(folder)
+        journal.close()
+        journal.open()
+        journal.close()
+        journal.close()
+
+    def test_a_closed_journal_refuses_and_opens_again(
+        self, make_journal: MakeJournal, folder: Path
+    ) -> None:
+        journal = make_journal(folder)
+        journal.open()
+        journal.commit([owned(1)], sync=False)
+        journal.close()
+        with pytest.raises(JournalError):
+            journal.commit([owned(2)], sync=True)
+        with pytest.raises(JournalError):
+            list(journal.load())
+        with pytest.raises(JournalError):
+            list(journal.inherit(folder.with_name("other")))
+        journal.open()
+        assert list(journal.load()) == [owned(1)]
+        journal.close()
