@@ -115,14 +115,15 @@ class NodeSettings:
         Meta(
             ge=0,
             le=PORT_MAX,
-            description="First of three TCP ports in a row. 0: free ones are taken.",
+            description="First of three TCP ports in a row (ROUTER, XPUB, PULL). 0: free ones are "
+            "taken, as by every process that is no node.",
         ),
     ] = 0
     advertise: Annotated[
         tuple[str, ...],
         Meta(
             description="`HOST:PORT` that others reach this node by, instead of its own "
-            "addresses (port forwarding, containers)."
+            "addresses (port forwarding, containers). Nodes only."
         ),
     ] = ()
 

@@ -16,9 +16,11 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
+from dataclasses import replace
 from typing import TypeVar
 
 from zmqtasks import keys
+from zmqtasks.addresses import parse_address
 from zmqtasks.core import effects as fx
 from zmqtasks.core.calls import UNKNOWN_STATUS, Call, Ticket
 from zmqtasks.core.dispatcher import Dispatcher
@@ -67,7 +69,7 @@ class Client:
                 fx.LanePush: self._push_lane,
             },
         )
-        self.runtime = Runtime(settings, part, mesh_key)
+        self.runtime = Runtime(_without_ports(settings), part, mesh_key)
         self._make_id = task_id_maker(self.runtime.node, self.runtime.epoch)
         self._inbox: deque[Sequence[Call]] = deque()
         self._drain_queued = False
@@ -198,10 +200,15 @@ class Client:
         try:
             wait.done.result(wait_s)
         except TimeoutError:
-            self.runtime.loop.call_soon(self._worker_waits.remove, wait)
+            self.runtime.loop.call_soon(self._end_worker_wait, wait)
             reason = self._on_loop(lambda: self._dispatcher.why_unserved(wait.kinds))
             if reason:
                 raise NoWorkers(f"{reason}; nothing was submitted") from None
+
+    def _end_worker_wait(self, wait: _WorkerWait) -> None:
+        # A worker may have come since the caller gave up.
+        if wait in self._worker_waits:
+            self._worker_waits.remove(wait)
 
     def _check_worker_waits(self) -> None:
         for wait in self._worker_waits[:]:
@@ -386,6 +393,15 @@ class Client:
             name = task.lane.kind.name
             counts[name] = counts.get(name, 0) + 1
         return ", ".join(f"{name}: {count}" for name, count in list(counts.items())[:5])
+
+
+def _without_ports(settings: NodeSettings) -> NodeSettings:
+    """Fixed ports are a node's: one file of settings may serve it and the scripts beside it."""
+    hosts = (
+        entry if entry == "ipc" else parse_address(entry, default_port=0)[0]
+        for entry in settings.listen
+    )
+    return replace(settings, listen=tuple(dict.fromkeys(hosts)), port=0, advertise=())
 
 
 class _WorkerWait:

@@ -1,0 +1,64 @@
+from __future__ import annotations
+
+import socket
+import time
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from zmqtasks.node.client import Client
+from zmqtasks.settings import NodeSettings
+from zmqtasks.wire.messages import Kind
+
+_KIND = Kind("shop", "tasks.add", "", "default")
+
+
+def _settings(folder: Path, **more: object) -> NodeSettings:
+    folders = {key: str(folder / key) for key in ("runtime_dir", "state_dir", "cache_dir")}
+    return NodeSettings(
+        **{"mesh": "unit", "mdns": False, "exit_wait_s": 0.0, **folders, **more}  # type: ignore[arg-type]
+    )
+
+
+@pytest.fixture
+def client(tmp_path: Path) -> Iterator[Client]:
+    client = Client(_settings(tmp_path))
+    try:
+        yield client
+    finally:
+        client.close()
+
+
+def test_worker_that_comes_as_the_wait_for_it_ends_is_no_error(
+    client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def served_too_late(_kinds: object) -> str:
+        time.sleep(0.02)
+        return ""
+
+    monkeypatch.setattr(client._dispatcher, "why_unserved", served_too_late)
+    client._require_worker([_KIND], 0.001)
+    assert client.states([], 1.0) == {}, "the I/O thread goes on"
+    assert client._worker_waits == []
+
+
+def test_ports_that_are_set_for_a_node_are_left_to_it(tmp_path: Path) -> None:
+    """One ``zmqtasks.toml`` may serve a node and the scripts beside it."""
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        settings = _settings(
+            tmp_path,
+            port=min(port, 65_533),
+            listen=("127.0.0.1", f"127.0.0.1:{port}", "ipc"),
+            advertise=("192.0.2.1:5000",),
+        )
+        client = Client(settings)
+        with closing(client):
+            own = client.runtime.finding.own_candidate().endpoints
+            assert any(endpoint.startswith("tcp://127.0.0.1:") for endpoint in own)
+            assert not any(endpoint.endswith(f":{port}") for endpoint in own)
+            assert "tcp://192.0.2.1:5000" not in own
