@@ -16,8 +16,9 @@ from zmqtasks.core import effects as fx
 from zmqtasks.core.calls import Call
 from zmqtasks.core.intake import HeldTask
 from zmqtasks.core.link import LinkState
+from zmqtasks.core.linkevents import Delivered, Timers
 from zmqtasks.core.links import LinkId
-from zmqtasks.core.membership import Delivered, Membership, Timers
+from zmqtasks.core.membership import Membership
 from zmqtasks.core.rows import OutcomeRow, final_row
 from zmqtasks.limits import STRIKES_MAX, UNACKED_MESSAGES_MAX
 from zmqtasks.wire import codec

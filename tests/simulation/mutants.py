@@ -15,8 +15,9 @@ from zmqtasks.core.dispatcher import Dispatcher
 from zmqtasks.core.intake import Intake
 from zmqtasks.core.lanes import OwnedTask
 from zmqtasks.core.link import Link
+from zmqtasks.core.linkevents import LeaseBack
 from zmqtasks.core.links import LinkId
-from zmqtasks.core.membership import LeaseBack, Membership
+from zmqtasks.core.membership import Membership
 from zmqtasks.core.mesh import MeshNode
 from zmqtasks.core.resultreader import ResultReader
 from zmqtasks.wire.messages import Outcome, VerdictRecord

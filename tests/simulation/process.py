@@ -12,8 +12,8 @@ from tests.simulation.tasks import Spec, catalog, offspring, value_of
 from zmqtasks.core import effects as fx
 from zmqtasks.core.dispatcher import Dispatcher
 from zmqtasks.core.intake import HeldTask, Intake, SlotOutcome
+from zmqtasks.core.linkevents import Timers
 from zmqtasks.core.links import Candidate, LinkId
-from zmqtasks.core.membership import Timers
 from zmqtasks.core.mesh import RESULTS_TOPIC, MeshNode
 from zmqtasks.core.resultreader import ResultReader
 from zmqtasks.core.rows import final_row

@@ -6,8 +6,9 @@ from collections.abc import Iterable, Sequence
 from typing import Any, TypeVar
 
 from zmqtasks.core.effects import Effect, Send, Transmit
+from zmqtasks.core.linkevents import MemberEvent, Timers
 from zmqtasks.core.links import Candidate, LinkId
-from zmqtasks.core.membership import MemberEvent, Membership, Timers
+from zmqtasks.core.membership import Membership
 from zmqtasks.ids import routing_id
 from zmqtasks.wire.messages import CatalogEntry, Hello, Kind, Message, Outcome, TaskRecord
 

@@ -37,8 +37,8 @@ class Link:
     """State of one link; changed only by :class:`Membership`."""
 
     __slots__ = (
-        "connected", "echo_ms", "echo_seen_ms", "endpoint", "gone_ms", "head", "hello_sent_ms",
-        "id",
+        "connected", "echo_ms", "echo_seen_ms", "endpoint", "gone_ms", "has_left", "head",
+        "hello_sent_ms", "id",
         "last_nak_ms", "last_rx_ms", "lease_lost", "lease_until_ms", "peer", "peer_session",
         "queued", "running", "rx_seq", "rx_unacked", "session", "source", "state",
         "tx_seq", "unacked", "welcomed",
@@ -60,6 +60,8 @@ class Link:
         self.rx_unacked = 0
         self.unacked: deque[tuple[int, list[bytes]]] = deque()
         self.last_rx_ms = now_ms
+        #: The peer said goodbye on another link, so its end is no loss.
+        self.has_left = False
         #: When to give it up, since its process has ended; -1: it has not.
         self.gone_ms = -1
         self.last_nak_ms = -1_000_000

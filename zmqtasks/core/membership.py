@@ -17,11 +17,21 @@ What is ugly: the side that was dialled learns of a dropped connection only by s
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
 from zmqtasks.core.contacts import Contact, Contacts
 from zmqtasks.core.effects import CheckGone, Effect, Note, Transmit
 from zmqtasks.core.link import Link, LinkState
+from zmqtasks.core.linkevents import (
+    Delivered,
+    LeaseBack,
+    LeaseLost,
+    LinkDown,
+    LinkPaused,
+    LinkUp,
+    MemberEvent,
+    Timers,
+)
 from zmqtasks.core.links import Candidate, LinkId
 from zmqtasks.errors import RemoteProtocolError
 from zmqtasks.ids import format_node, parse_routing_id
@@ -52,60 +62,6 @@ _WHY_LOST = {
     "silent": "nothing was heard of it for too long",
     "replaced": "a newer process took its place",
 }
-
-
-class Timers(NamedTuple):
-    """The timers of links, in milliseconds (docs/promises.md says what follows from them)."""
-
-    heartbeat_ms: int
-    lease_ms: int
-    stalled_ms: int
-    lost_ms: int
-    stalled_lost_ms: int
-
-
-class LinkUp(NamedTuple):
-    """A peer may be worked with."""
-
-    link: LinkId
-    peer: Hello
-
-
-class LinkDown(NamedTuple):
-    """``reason``: "gone", "silent", "replaced" (newer epoch), "reset" or "left"."""
-
-    link: LinkId
-    peer: Hello
-    reason: str
-
-
-class LinkPaused(NamedTuple):
-    """No new work for this peer (or work again)."""
-
-    link: LinkId
-    paused: bool
-
-
-class LeaseLost(NamedTuple):
-    """This peer can no longer count on us: its unstarted tasks are not ours."""
-
-    link: LinkId
-
-
-class LeaseBack(NamedTuple):
-    """This peer counts on us again."""
-
-    link: LinkId
-
-
-class Delivered(NamedTuple):
-    """The next message of a link's stream."""
-
-    link: LinkId
-    message: Message
-
-
-MemberEvent = LinkUp | LinkDown | LinkPaused | LeaseLost | LeaseBack | Delivered
 
 
 class Membership:
@@ -251,6 +207,8 @@ class Membership:
             # What is in a pipe dies with it, so the peer stays until it knows of this.
             self.effects.append(Transmit(link.id, link.frames_of(Ack())))
             self._drop(link, "left")
+            for other in self._links_of(link.id.peer[1:9]):
+                other.has_left = other.has_left or other.id.peer == link.id.peer
             return
         self.events.append(Delivered(link.id, message))
 
@@ -573,6 +531,9 @@ class Membership:
 
     def _lose(self, link: Link, reason: str) -> None:
         if self.links.get(link.id) is not link:
+            return
+        if link.has_left:
+            self._drop(link, "left")
             return
         node = link.id.peer[1:9]
         self._drop(link, reason)

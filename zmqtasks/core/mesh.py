@@ -28,16 +28,9 @@ from zmqtasks.core.effects import (
 from zmqtasks.core.fastlane import FastLane
 from zmqtasks.core.inquiry import Inquiry
 from zmqtasks.core.intake import Intake
+from zmqtasks.core.linkevents import Delivered, LeaseBack, LinkDown, LinkPaused, LinkUp, MemberEvent
 from zmqtasks.core.links import LinkId
-from zmqtasks.core.membership import (
-    Delivered,
-    LeaseBack,
-    LinkDown,
-    LinkPaused,
-    LinkUp,
-    MemberEvent,
-    Membership,
-)
+from zmqtasks.core.membership import Membership
 from zmqtasks.core.resultlog import ResultLog, with_kind
 from zmqtasks.core.resultreader import ResultReader
 from zmqtasks.limits import (

@@ -13,8 +13,9 @@ from zmqtasks.addresses import plan_listen
 from zmqtasks.core import effects as fx
 from zmqtasks.core.dispatcher import Dispatcher
 from zmqtasks.core.intake import Intake
+from zmqtasks.core.linkevents import Timers
 from zmqtasks.core.links import Candidate, LinkId
-from zmqtasks.core.membership import Membership, Timers
+from zmqtasks.core.membership import Membership
 from zmqtasks.core.mesh import MeshNode
 from zmqtasks.core.resultreader import ResultReader
 from zmqtasks.errors import RemoteProtocolError

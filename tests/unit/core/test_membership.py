@@ -16,16 +16,10 @@ from tests.support.machines import (
     worker_hello,
 )
 from zmqtasks.core.effects import CheckGone, Hangup, Note, Transmit
-from zmqtasks.core.link import LinkState
-from zmqtasks.core.membership import (
-    Delivered,
-    LeaseBack,
-    LeaseLost,
-    LinkDown,
-    LinkPaused,
-    LinkUp,
-    Membership,
-)
+from zmqtasks.core.link import Link, LinkState
+from zmqtasks.core.linkevents import Delivered, LeaseBack, LeaseLost, LinkDown, LinkPaused, LinkUp
+from zmqtasks.core.links import LinkId
+from zmqtasks.core.membership import Membership
 from zmqtasks.limits import PEERS_COUNT_MAX
 from zmqtasks.wire import codec
 from zmqtasks.wire.messages import Credit, Demand, Error, ErrorCode, Hello, Inspect, Message
@@ -283,6 +277,24 @@ def test_goodbye_ends_the_link_after_all_that_was_said_before(wire: Wire) -> Non
     kinds = [type(e) for e in events if isinstance(e, LinkDown) or _is_credit(e)]
     assert kinds == [Delivered, LinkDown]
     assert of(events, LinkDown)[0].reason == "left"
+
+
+def test_second_link_of_a_node_that_said_goodbye_is_not_lost(wire: Wire) -> None:
+    wire.pump()
+    second = Link(LinkId("in", wire.to_other.peer), 99, 0)
+    second.state, second.peer = LinkState.UP, hello(WORKER, "worker")
+    wire.one.links[second.id] = second
+    wire.other.say_goodbye("drained")
+    wire.pump()
+    wire.one.candidate_gone(WORKER, 1, 1_000)
+    wire.one.tick(2_000)
+    downs = of(wire.events["one"], LinkDown) + of(wire.one.events, LinkDown)
+    assert {(down.link, down.reason) for down in downs} == {
+        (wire.to_other, "left"),
+        (second.id, "left"),
+    }
+    notes = of(wire.effects, Note) + of(wire.one.effects, Note)
+    assert not any(note.event == "peer.lost" for note in notes)
 
 
 def _is_credit(event: object) -> bool:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from zmqtasks import keys
 from zmqtasks.core.effects import QuestionAnswered
+from zmqtasks.core.linkevents import LinkUp, Timers
 from zmqtasks.core.links import LinkId
-from zmqtasks.core.membership import LinkUp, Membership, Timers
+from zmqtasks.core.membership import Membership
 from zmqtasks.core.mesh import MeshNode
 from zmqtasks.ids import routing_id
 from zmqtasks.wire.messages import Hello
