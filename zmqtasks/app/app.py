@@ -19,7 +19,7 @@ from typing import (
 
 from zmqtasks import limits
 from zmqtasks.app.conf import Conf
-from zmqtasks.app.current import add_app, working_directory
+from zmqtasks.app.current import add_app, command_line_flags, working_directory
 from zmqtasks.app.naming import check_app_name, check_task_name, task_name
 from zmqtasks.app.options import CallOptions, TaskOptions, check_base, check_task_options
 from zmqtasks.app.result import AsyncResult
@@ -235,7 +235,7 @@ class App:
             from zmqtasks.settings import load_settings
 
             self.conf.freeze()
-            loaded = load_settings(app_conf=self.conf, cwd=working_directory())
+            loaded = load_settings(command_line_flags(), self.conf, cwd=working_directory())
             self._settings = loaded.settings
             self._payload_bytes_max = loaded.settings.payload_bytes_max
         return self._settings

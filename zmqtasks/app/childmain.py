@@ -43,6 +43,7 @@ def preload(config: PoolConfig) -> None:
     """
     # Nothing may open a client here: its sockets and thread would not survive the fork.
     current.install(ChildGateway(None))
+    current.set_flags(config.flags)
     load_app(config.app, Path.cwd())
 
 
@@ -54,6 +55,7 @@ def main(link: Link, config: PoolConfig) -> AppProgram:
     """
     gateway = ChildGateway(link)
     current.install(gateway)
+    current.set_flags(config.flags)
     context.set_node_name(config.node_name)
     # A process that a task forks has no way to the node; it gets a client of its own.
     os.register_at_fork(after_in_child=partial(current.install, None))
@@ -148,6 +150,7 @@ class AppProgram:
         """Undo what :func:`main` did to this process."""
         self._forget_loop()
         current.install(None)
+        current.set_flags({})
 
 
 def _failure(task: RunTask, started_ms: int, run_us: int, exc: BaseException) -> ChildOutcome:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import os
 import sys
 import threading
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 from weakref import WeakSet
@@ -26,6 +27,8 @@ _lock = threading.RLock()
 _apps: WeakSet[App] = WeakSet()
 _current: App | None = None
 _installed: Gateway | None = None
+#: Flags of the command line that this process works for, by setting.
+_flags: Mapping[str, object] = {}
 _clients: dict[NodeSettings, Gateway] = {}
 #: Clients of the process that this one was forked from; never used, never freed.
 _parents_clients: list[Gateway] = []
@@ -98,6 +101,17 @@ def _open_client(app: App) -> Gateway:
     if client is None:
         client = _clients[app.settings] = Client(app.settings)
     return client
+
+
+def set_flags(flags: Mapping[str, object]) -> None:
+    """Obey these flags of a command line; for Apps that have not read their settings."""
+    global _flags
+    _flags = flags
+
+
+def command_line_flags() -> Mapping[str, object]:
+    """What a command line says about the settings of this process."""
+    return _flags
 
 
 def in_running_loop() -> bool:

@@ -28,7 +28,7 @@ def node(print_config: bool, **flags: Any) -> None:
     if print_config:
         show_config(loaded)
         return
-    sys.exit(run(loaded.settings))
+    sys.exit(run(loaded))
 
 
 def show_config(loaded: Loaded) -> None:
@@ -39,15 +39,16 @@ def show_config(loaded: Loaded) -> None:
         click.echo(f"{f'{key} = {value}':<{width}}  # {origin}")
 
 
-def run(settings: NodeSettings) -> int:
+def run(loaded: Loaded) -> int:
     """Run the node to its end; returns the exit code."""
+    settings = loaded.settings
     set_up_logging(settings.log_level)
     # Until the node obeys signals itself: both end its start, with all it has started.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     pool, slots = None, 0
     try:
         if "worker" in settings.roles:
-            pool, slots = make_pool(settings)
+            pool, slots = make_pool(settings, flags_for_tasks(loaded))
         from zmqtasks.node.serve import Node  # after the pool's server has been launched
 
         node = Node(settings, pool, slots)
@@ -62,7 +63,16 @@ def run(settings: NodeSettings) -> int:
     return node.run()
 
 
-def make_pool(settings: NodeSettings) -> tuple[Any, int]:
+def flags_for_tasks(loaded: Loaded) -> dict[str, Any]:
+    """What the command line says, but for the name, which is this node's alone."""
+    return {
+        key: getattr(loaded.settings, key)
+        for key, origin in loaded.origins.items()
+        if origin.startswith("flag ") and key != "name"
+    }
+
+
+def make_pool(settings: NodeSettings, flags: dict[str, Any]) -> tuple[Any, int]:
     """The pool of a worker, launched, and its number of slots."""
     from zmqtasks.app.spec import find_spec
     from zmqtasks.node.slots import node_name, slots_of
@@ -74,6 +84,7 @@ def make_pool(settings: NodeSettings) -> tuple[Any, int]:
         node_name=node_name(settings),
         payload_bytes_max=settings.payload_bytes_max,
         log_level=settings.log_level,
+        flags=flags,
     )
     if settings.pool == "solo":
         from zmqtasks.pools.solo import SoloPool

@@ -387,6 +387,7 @@ class Membership:
         paused = link.state in (LinkState.STALLED, LinkState.SUSPECT)
         link.state = LinkState.UP
         link.connected = True
+        link.gone_ms = -1
         if paused:
             self.events.append(LinkPaused(link.id, False))
 

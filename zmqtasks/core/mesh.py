@@ -180,7 +180,14 @@ class MeshNode:
         """Nothing runs here and nobody waits for an outcome of ours (for draining)."""
         if self.intake is not None and self.intake.running_count:
             return False
-        return not any(node in self._link_of for node, w in self.log.undecided.items() if w)
+        if any(node in self._link_of for node, w in self.log.undecided.items() if w):
+            return False
+        return not (self.log.is_awaited and self._has_store)
+
+    @property
+    def _has_store(self) -> bool:
+        """A store reads our log now."""
+        return self.reader is not None or any(n in self._link_of for n in self.log.stores)
 
     # --- turns ----------------------------------------------------------------------------
 

@@ -206,6 +206,11 @@ class ResultLog:
             if not entry.owner and entry.verdict_at <= safe:
                 yield position
 
+    @property
+    def is_awaited(self) -> bool:
+        """There is a store, and none has all of the log yet."""
+        return bool(self.stores) and max(self.stores.values()) < self.head
+
     def stored_upto(self) -> int:
         """Outcomes up to this position are stored with their verdicts; -1: no store."""
         if not self.stores:

@@ -220,7 +220,7 @@ class Client:
 
     def _run(self) -> None:
         try:
-            self.runtime.loop.run(self._turn)
+            self.runtime.loop.run(self._turn, self.runtime.awake)
         except BaseException as exc:  # noqa: BLE001 - told to the callers
             self._failure = exc
             _LOG.exception("the zmqtasks I/O thread of this process failed")

@@ -80,12 +80,13 @@ class Loop:
         self._writers.pop(obj, None)
         self._poller.unregister(obj)
 
-    def run(self, turn: Callable[[], int]) -> None:
+    def run(self, turn: Callable[[], int], awake: Callable[[], None]) -> None:
         """Turn until stopped.
 
         Args:
             turn: works on what has come in; returns how long to wait for more, in
                 milliseconds.
+            awake: called after each wait, before anything is drained.
         """
         try:
             while not self._stopping:
@@ -93,7 +94,9 @@ class Loop:
                 self._woken = False
                 if self._calls or self._stopping:
                     timeout_ms = 0
-                self._serve(self._poller.poll(timeout_ms))
+                ready = self._poller.poll(timeout_ms)
+                awake()
+                self._serve(ready)
                 self._woken = True
                 for _ in range(len(self._calls)):
                     function, args = self._calls.popleft()

@@ -172,10 +172,13 @@ class Runtime:
             grace_ms=self.finding.grace_ms,
         )
 
+    def awake(self) -> None:
+        """A wait is over: what is drained now happened now, not before the wait."""
+        self.now_ms = now_ms()
+
     def turn(self) -> int:
         """Let the machines work; returns how long the loop may wait, in milliseconds."""
-        mesh = self.mesh
-        self.now_ms = now = now_ms()
+        mesh, now = self.mesh, self.now_ms
         if now >= self._deadline_ms:
             mesh.tick(now)
         for _ in range(16):

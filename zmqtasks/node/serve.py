@@ -138,7 +138,7 @@ class Node:
 
     def _loop(self) -> None:
         try:
-            self.runtime.loop.run(self._turn)
+            self.runtime.loop.run(self._turn, self.runtime.awake)
         except BaseException as exc:  # noqa: BLE001 - told to the main thread
             self._failure = exc
             _LOG.exception("the loop of this node failed")

@@ -34,6 +34,8 @@ class PoolConfig(msgspec.Struct, frozen=True):
     payload_bytes_max: int = PAYLOAD_BYTES_MAX
     #: Level of the root logger in children, unless the application sets one itself.
     log_level: str = "INFO"
+    #: {setting: value} of the node's command line, which its tasks shall obey too.
+    flags: dict[str, Any] = {}
     #: Send what tasks print and log to the node; off: it goes where it always went.
     capture: bool = True
 

@@ -216,3 +216,14 @@ def test_forgetting_spares_what_the_owner_still_wants() -> None:
         log.forget(task_id(number))
     assert log.outcome_of(task_id(1)) is None
     assert log.outcome_of(task_id(2)) is not None
+
+
+def test_log_is_awaited_until_a_store_has_all_of_it() -> None:
+    log = ResultLog("worker")
+    log.head = 5
+    assert not log.is_awaited  # nobody stores results here
+    log.store_seen(b"store-01")
+    log.stored(b"store-01", 4)
+    assert log.is_awaited
+    log.stored(b"store-01", 5)
+    assert not log.is_awaited
