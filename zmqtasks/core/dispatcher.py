@@ -115,7 +115,7 @@ class Dispatcher:
             lane = lanes.get(call.kind)
             if lane is None:
                 lane = self._new_lane(call.kind)
-            tasks[call.id] = task = OwnedTask(call, lane)
+            tasks[call.id] = task = OwnedTask(call.id, lane, call.body, call.ext)
             lane.ready.append(task)
             self.open_bytes += len(call.body)
         self._touched = True

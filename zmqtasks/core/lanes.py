@@ -3,31 +3,30 @@
 from __future__ import annotations
 
 from collections import deque
+from typing import Any
 
-from zmqtasks.core.calls import Call
+import msgspec
+
 from zmqtasks.core.links import LinkId
 from zmqtasks.limits import SETTLED_KEPT_COUNT_MAX
 from zmqtasks.wire.messages import Hello, Kind, Outcome
 
 
-class OwnedTask:
+class OwnedTask(msgspec.Struct):
     """A task that has not settled."""
 
-    __slots__ = ("attempt", "body", "ext", "fetching", "id", "lane", "started", "strikes", "worker")
-
-    def __init__(self, call: Call, lane: Lane) -> None:
-        self.id = call.id
-        self.lane = lane
-        self.body = call.body
-        self.ext = call.ext
-        self.attempt = 1
-        self.strikes = 0
-        #: Where the attempt is, None while READY.
-        self.worker: WorkerLink | None = None
-        #: True once the worker said that it runs.
-        self.started = False
-        #: The outcome whose large payload is on its way.
-        self.fetching: Outcome | None = None
+    id: bytes
+    lane: Lane
+    body: bytes
+    ext: dict[str, Any] | None
+    attempt: int = 1
+    strikes: int = 0
+    #: Where the attempt is, None while READY.
+    worker: WorkerLink | None = None
+    #: True once the worker said that it runs.
+    started: bool = False
+    #: The outcome whose large payload is on its way.
+    fetching: Outcome | None = None
 
 
 class Lane:
