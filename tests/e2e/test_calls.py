@@ -236,6 +236,37 @@ def test_tasks_submit_follow_up_tasks(mesh: Mesh) -> None:
     assert done.stdout == "[0, 1, 4, 64, 81]\n"
 
 
+@pytest.mark.parametrize("pool", ["process", "solo"])
+def test_tasks_obey_the_flags_of_their_node(mesh: Mesh, pool: str) -> None:
+    mesh.write(
+        "tasks.py",
+        """
+        from zmqtasks import App
+        app = App("shop", default_queue="conf", exit_wait_s=1)
+
+        @app.task
+        def outer():
+            settings = app.settings
+            return [str(inner.delay()), settings.default_queue, settings.exit_wait_s,
+                    settings.submit_timeout_s, settings.name]
+
+        @app.task(bind=True)
+        def inner(self):
+            return self.request.queue
+    """,
+    )
+    mesh.start_node(
+        "--pool", pool, "--default-queue", "flag", "--queues", "conf,flag",
+        "--submit-timeout-s", "2.5",
+    )  # fmt: skip
+    done = mesh.run("""
+        from tasks import app, outer
+        task_id, *seen = outer.delay().get(timeout=10)
+        print(seen, app.AsyncResult(task_id).get(timeout=10))
+    """)
+    assert done.stdout == "['flag', 1.0, 2.5, ''] flag\n"
+
+
 def test_waiting_inside_a_task_is_refused_with_the_remedy(mesh: Mesh) -> None:
     mesh.write(
         "tasks.py",
