@@ -47,7 +47,7 @@ _SLOT_BUDGET_US = 2_000
 _SLOT_COUNT_MAX = 256
 #: Work that the intake may hold for each slot: bridges owner and node.
 _AHEAD_MS = 10
-_AHEAD_COUNT_MAX = 256
+_AHEAD_COUNT_MAX = 512
 #: Above this mean run time (or while it is not known) nothing waits behind a running task,
 #: where it could not run though another worker is idle; the way there and back costs little.
 _LONG_US = 200_000
