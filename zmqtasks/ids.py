@@ -16,7 +16,6 @@ import uuid
 from collections.abc import Callable
 
 NODE_ID_BYTES = 8
-TASK_ID_BYTES = 16
 EPOCH_MAX = (1 << 23) - 1
 
 #: First byte of every ZeroMQ routing id: a leading zero is reserved by libzmq.

@@ -112,8 +112,19 @@ def test_frames_that_are_no_messages_are_counted_and_logged_once_per_peer(mesh: 
     push = context.socket(zmq.PUSH)
     push.connect(f"tcp://127.0.0.1:{port + 2}")
     push.send(b"nonsense on the at-most-once lane")
-    node.wait_log("at-most-once lane")
+    push.send(b"and again")
+    node.wait_log("127.0.0.1 sent to the at-most-once lane")
+    subscriber = context.socket(zmq.XSUB)
+    subscriber.connect(f"tcp://127.0.0.1:{port + 1}")
+    for _ in range(3):
+        subscriber.send(b"no subscription")
+    node.wait_log("dropped a message of 127.0.0.1: it is no subscription")
+    wait_for(lambda: _garbage(mesh, "w1")["stray"] == 3, "all are counted")
+    wait_for(lambda: _garbage(mesh, "w1")["undecodable"] >= 7, "all are counted")
+    assert node.log.count("at-most-once lane") == node.log.count("is no subscription") == 1
+    assert node.log.count("has more than 16 frames") == 1
     push.close(0)
+    subscriber.close(0)
     context.term()
     done = mesh.run("from tasks import add; print(add.delay(1, 2).get(timeout=10))")
     assert done.stdout == "3\n"

@@ -199,6 +199,8 @@ class TestWithoutZapHandler:
         thief.send(b"another")
         pump([unguarded], lambda: counters.unauthenticated_count == 2)
         assert unguarded.handler.messages == []
+        told = ("127.0.0.1", "nothing shows that it has the mesh key")
+        assert unguarded.handler.dropped == [told, told]
 
     def test_pushed_messages_are_dropped(
         self, unguarded: Peer, context: zmq.Context[zmq.Socket[bytes]]

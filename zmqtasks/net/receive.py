@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from functools import partial
 from typing import Literal, Protocol
 
 import zmq
@@ -41,8 +42,11 @@ class TransportHandler(Protocol):
     def on_subscription(self, topic: bytes, subscribed: bool) -> None:
         """Somebody subscribed to one of our topics (or the last one left it)."""
 
-    def on_pulled(self, frames: list[bytes]) -> None:
-        """A message of the at-most-once lane."""
+    def on_pulled(self, frames: list[bytes], address: Callable[[], str]) -> None:
+        """A message of the at-most-once lane; ``address`` tells who sent it."""
+
+    def on_dropped(self, address: str, reason: str) -> None:
+        """A message was dropped unread, and counted ("" when nobody knows of whom)."""
 
     def on_connection(self, endpoint: str, up: bool) -> None:
         """A connection that we dialled works, or is gone."""
@@ -60,9 +64,11 @@ class TransportHandler(Protocol):
 class Counters:
     """Messages that never reached the handler, by the reason."""
 
-    __slots__ = ("oversized_count", "refused_count", "unauthenticated_count")
+    __slots__ = ("oversized_count", "refused_count", "stray_count", "unauthenticated_count")
 
     def __init__(self) -> None:
+        #: Neither a subscription nor its end, sent to XPUB.
+        self.stray_count = 0
         #: More frames than a message may have.
         self.oversized_count = 0
         #: Handshakes that failed.
@@ -122,7 +128,9 @@ class Receiver:
                 frames = self._rest(sock, body.bytes)
             else:
                 frames = self._rest(sock, recv(_DONTWAIT))
-            if frames is not None:
+            if frames is None:
+                self._too_many_frames(known[1])
+            else:
                 on_frames(known[0], frames, known[1])
 
     def _drain_checked_router(self, sock: Socket) -> None:
@@ -138,7 +146,9 @@ class Receiver:
             peer = first.bytes
             known = links.get(("in", peer)) or self._meet(LinkId("in", peer), _address(first))
             frames = self._rest(sock, recv(_DONTWAIT))
-            if frames is not None:
+            if frames is None:
+                self._too_many_frames(known[1])
+            else:
                 on_frames(known[0], frames, known[1])
 
     def _meet(self, link: LinkId, address: str) -> tuple[LinkId, str]:
@@ -146,10 +156,6 @@ class Receiver:
             self._links.clear()
         known = self._links[link.side, link.peer] = (link, address)
         return known
-
-    def forget(self, link: LinkId) -> None:
-        """Its address may be another next time."""
-        self._links.pop((link.side, link.peer), None)
 
     # --- the others ---------------------------------------------------------------------
 
@@ -165,7 +171,9 @@ class Receiver:
                 on_published(topic, [])
                 continue
             frames = self._rest(sock, recv(_DONTWAIT))
-            if frames is not None:
+            if frames is None:
+                self._too_many_frames("a publisher")
+            else:
                 on_published(topic, frames)
 
     def _drain_puller(self, sock: Socket) -> None:
@@ -178,8 +186,10 @@ class Receiver:
             if self._keyed and not self._is_authenticated(sock, first):
                 continue
             frames = self._rest(sock, first.bytes)
-            if frames is not None:
-                self._handler.on_pulled(frames)
+            if frames is None:
+                self._too_many_frames(_address(first))
+            else:
+                self._handler.on_pulled(frames, partial(_address, first))
 
     def _drain_publisher(self, sock: Socket) -> None:
         for _ in range(DRAIN_COUNT_MAX):
@@ -194,7 +204,12 @@ class Receiver:
             # has no user; it takes nothing but what was allowed before.
             if self._keyed and subscribed and not self._is_authenticated(sock, first):
                 continue
-            if self._rest(sock, b"") is None or text[:1] not in (b"\x00", b"\x01"):
+            if self._rest(sock, b"") is None:
+                self._too_many_frames(_address(first))
+                continue
+            if text[:1] not in (b"\x00", b"\x01"):
+                self._counters.stray_count += 1
+                self._handler.on_dropped(_address(first), "it is no subscription")
                 continue
             if self._keyed:
                 option = zmq.SUBSCRIBE if subscribed else zmq.UNSUBSCRIBE
@@ -202,6 +217,10 @@ class Receiver:
             self._handler.on_subscription(text[1:], subscribed)
 
     # --- frames -------------------------------------------------------------------------
+
+    def _too_many_frames(self, address: str) -> None:
+        self._counters.oversized_count += 1
+        self._handler.on_dropped(address, f"it has more than {FRAMES_PER_MESSAGE_MAX} frames")
 
     def _rest(self, sock: Socket, first: bytes) -> list[bytes] | None:
         """``first`` and the frames after it; None (all dropped) when they are too many."""
@@ -213,10 +232,7 @@ class Receiver:
             frame = sock.recv(_DONTWAIT)
             if len(frames) <= FRAMES_PER_MESSAGE_MAX:
                 frames.append(frame)
-        if len(frames) > FRAMES_PER_MESSAGE_MAX:
-            self._counters.oversized_count += 1
-            return None
-        return frames
+        return frames if len(frames) <= FRAMES_PER_MESSAGE_MAX else None
 
     def _is_authenticated(self, sock: Socket, first: zmq.Frame) -> bool:
         """Whether our ZAP handler admitted the sender; if not, drops the message."""
@@ -226,6 +242,7 @@ class Receiver:
         except zmq.ZMQError:
             pass
         self._counters.unauthenticated_count += 1
+        self._handler.on_dropped(_address(first), "nothing shows that it has the mesh key")
         while sock.getsockopt(_RCVMORE):
             sock.recv(_DONTWAIT)
         return False

@@ -320,10 +320,6 @@ class Transport:
             if self._dial_monitor is not None:
                 self._dial_monitor.forget(endpoint)
 
-    def forget_address(self, link: LinkId) -> None:
-        """Look the peer's address up again with its next message."""
-        self._receiver.forget(link)
-
     def visitor(self, endpoint: str, refused: Callable[[str, str, bool], None]) -> Visitor | str:
         """A DEALER connected to an endpoint, to ask who is there.
 

@@ -61,7 +61,6 @@ class Finding:
         #: Other hosts can be reached at all: with a key, or because all is allowed.
         self.beyond_host = runtime.mesh_key is not None or settings.insecure
         self._mdns_at_ms: int | None = None
-        self._mdns_started = False
         self.grace_ms = _GRACE_MS if self.beyond_host and settings.mdns else 0
 
     def start(self) -> None:

@@ -52,11 +52,6 @@ class Loop:
         with contextlib.suppress(OSError):
             os.write(self._wake_write, b"\1\0\0\0\0\0\0\0")
 
-    @property
-    def is_woken(self) -> bool:
-        """True while the loop is known to look at what was queued for it."""
-        return self._woken
-
     def stop(self) -> None:
         """Make ``run`` return after this turn."""
         self._stopping = True

@@ -32,7 +32,7 @@ from zmqtasks.node.slots import node_name
 from zmqtasks.settings import NodeSettings
 from zmqtasks.version import __version__
 from zmqtasks.wire import codec
-from zmqtasks.wire.messages import CatalogEntry, Hello, TaskState
+from zmqtasks.wire.messages import CatalogEntry, Hello
 
 _LOG = logging.getLogger("zmqtasks.node")
 #: How long a goodbye waits for peers that do not answer.
@@ -85,7 +85,6 @@ class Runtime:
         self.name = node_name(settings)
         self.mesh_key = mesh_key
         self.fingerprint = keys.fingerprint(mesh_key) if mesh_key else ""
-        self.garbage_pulled_count = 0
         #: When the present turn began, in the machines' time.
         self.now_ms = now_ms()
         self._deadline_ms = 0
@@ -231,16 +230,22 @@ class Runtime:
         """See ``TransportHandler``."""
         self.mesh.subscription(topic, subscribed)
 
-    def on_pulled(self, frames: list[bytes]) -> None:
+    def on_pulled(self, frames: list[bytes], address: Callable[[], str]) -> None:
         """See ``TransportHandler``."""
         try:
             _, message = codec.decode(frames)
         except RemoteProtocolError as exc:
             self.mesh.membership.garbage_count += 1
-            text = f"dropped a message of the at-most-once lane: {exc}"
-            self._note(fx.Note("warning", "lane.garbage", text, "lane"))
+            where = address()
+            text = f"dropped what {where or 'a peer'} sent to the at-most-once lane: {exc}"
+            self._note(fx.Note("warning", "lane.garbage", text, f"lane {where}"))
             return
         self.mesh.pulled(message)
+
+    def on_dropped(self, address: str, reason: str) -> None:
+        """See ``TransportHandler``."""
+        text = f"dropped a message of {address or 'a peer'}: {reason}"
+        self._note(fx.Note("warning", "peer.dropped", text, text))
 
     def on_connection(self, endpoint: str, up: bool) -> None:
         """See ``TransportHandler``."""
@@ -404,6 +409,7 @@ class Runtime:
             "garbage": {
                 "undecodable": membership.garbage_count,
                 "oversized": counters.oversized_count,
+                "stray": counters.stray_count,
                 "unauthenticated": counters.unauthenticated_count,
                 "refused": counters.refused_count,
             },
@@ -428,10 +434,6 @@ class Runtime:
         if mesh.reader is not None:
             data["store"] = {"stored": mesh.reader.stored_count}
         return data
-
-    def is_unknown(self, task_id: bytes) -> bool:
-        """No machine of this node knows the task."""
-        return self.mesh.answers.local(task_id).state == TaskState.UNKNOWN
 
 
 def _logger_of(event: str) -> str:

@@ -24,6 +24,7 @@ class Recorder:
         self.published: list[tuple[bytes, list[bytes]]] = []
         self.subscriptions: list[tuple[bytes, bool]] = []
         self.pulled: list[list[bytes]] = []
+        self.dropped: list[tuple[str, str]] = []
         self.connections: list[tuple[str, bool]] = []
         self.refusals: list[tuple[str, str]] = []
 
@@ -37,8 +38,11 @@ class Recorder:
     def on_subscription(self, topic: bytes, subscribed: bool) -> None:
         self.subscriptions.append((topic, subscribed))
 
-    def on_pulled(self, frames: list[bytes]) -> None:
+    def on_pulled(self, frames: list[bytes], address: Callable[[], str]) -> None:
         self.pulled.append(frames)
+
+    def on_dropped(self, address: str, reason: str) -> None:
+        self.dropped.append((address, reason))
 
     def on_connection(self, endpoint: str, up: bool) -> None:
         self.connections.append((endpoint, up))
