@@ -80,6 +80,21 @@ def test_no_worker_at_all(mesh: Mesh) -> None:
     client.wait_log("value 5")
 
 
+def test_at_most_once_says_so_as_well(mesh: Mesh) -> None:
+    client = mesh.start("""
+        from tasks import add
+        handle = add.apply_async((2, 3), delivery="at_most_once")
+        print("state", handle.state, flush=True)
+        print("value", handle.get(timeout=30), flush=True)
+    """)
+    client.wait_log("state PENDING")
+    assert "no worker is in sight" in client.wait_log("waits: ")
+    assert "1 × tasks.add (app 'shop', queue 'default')" in mesh.cli("status").stdout
+    mesh.start_node()
+    client.wait_log("value 5")
+    assert client.wait() == 0
+
+
 def test_require_worker_raises_instead_of_waiting(mesh: Mesh) -> None:
     code = """
         from tasks import add

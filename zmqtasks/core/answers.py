@@ -8,6 +8,7 @@ from typing import Any
 from zmqtasks.core.batching import MessageBounds
 from zmqtasks.core.dispatcher import Dispatcher
 from zmqtasks.core.effects import AskStore, Effect, Send, Subscribe, Unsubscribe
+from zmqtasks.core.fastlane import FastLane
 from zmqtasks.core.intake import Intake
 from zmqtasks.core.links import LinkId
 from zmqtasks.core.resultlog import ResultLog
@@ -35,12 +36,13 @@ class Answers:
 
     def __init__(
         self, dispatcher: Dispatcher | None, intake: Intake | None, log: ResultLog,
-        *, has_store: bool,
+        *, has_store: bool, lane: FastLane | None = None,
     ) -> None:  # fmt: skip
         self.dispatcher = dispatcher
         self.intake = intake
         self.log = log
         self.has_store = has_store
+        self.lane = lane
         self.effects: list[Effect] = []
         #: {task id: who wants to hear of it}.
         self.watchers: dict[bytes, list[tuple[LinkId, int]]] = {}
@@ -53,6 +55,10 @@ class Answers:
         """From the machines of this node; UNKNOWN if none knows the task."""
         if self.dispatcher is not None:
             state = self.dispatcher.state_of(task_id)
+            if state is not None:
+                return state
+        if self.lane is not None:
+            state = self.lane.state_of(task_id)
             if state is not None:
                 return state
         kept = self.log.outcome_of(task_id)

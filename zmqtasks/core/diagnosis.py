@@ -6,6 +6,9 @@ from collections.abc import Sequence
 
 from zmqtasks.wire.messages import Hello, Kind
 
+#: Nodes are still being found in the first moments: no warning before this. By multicast
+#: that may take more than a second, see ``node/finding.py``.
+WARN_AFTER_MS = 2_000
 _NAMES_MAX = 8
 
 

@@ -20,7 +20,7 @@ from typing import Any
 
 from zmqtasks.core.batching import MessageBounds
 from zmqtasks.core.calls import Call
-from zmqtasks.core.diagnosis import explain_waiting
+from zmqtasks.core.diagnosis import WARN_AFTER_MS, explain_waiting
 from zmqtasks.core.effects import Effect, Note, RoomFreed, Send, TasksSettled
 from zmqtasks.core.kept import KeptOutcomes
 from zmqtasks.core.lanes import Lane, OwnedTask, WorkerLink, load_of
@@ -51,9 +51,6 @@ from zmqtasks.wire.messages import (
     TaskState,
 )
 
-#: Nodes are still being found in the first moments: no warning before this. By multicast
-#: that may take more than a second, see ``node/finding.py``.
-_WARN_AFTER_MS = 2_000
 #: While no store is known, so many of a worker's last outcomes are remembered for one.
 _UNSTORED_MAX = 1_000
 
@@ -398,7 +395,7 @@ class Dispatcher:
                 lane.unserved_since_ms = -1
             elif lane.unserved_since_ms < 0:
                 lane.unserved_since_ms = now_ms
-                self._warn_at_ms = now_ms + _WARN_AFTER_MS
+                self._warn_at_ms = now_ms + WARN_AFTER_MS
         self._demand(lanes)
 
     def _credit_left(self) -> int:
@@ -465,8 +462,8 @@ class Dispatcher:
         for lane in self.lanes.values():
             if not lane.ready or lane.workers or lane.unserved_since_ms < 0:
                 continue
-            if now_ms - lane.unserved_since_ms < _WARN_AFTER_MS:
-                self._warn_at_ms = lane.unserved_since_ms + _WARN_AFTER_MS
+            if now_ms - lane.unserved_since_ms < WARN_AFTER_MS:
+                self._warn_at_ms = lane.unserved_since_ms + WARN_AFTER_MS
                 continue
             text = self.why_waiting(lane)
             if text != lane.warned:

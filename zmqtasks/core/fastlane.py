@@ -2,16 +2,26 @@
 
 Each task is handed to ZeroMQ once: PUSH to any worker of its lane (app and queue), no
 acknowledgement, no redelivery. Its result comes over PUB or never. What is not handed
-over yet, because no worker is connected or all pipes are full, waits here.
+over yet, because no worker is connected or all pipes are full, waits here; if no worker
+serves the lane, that is said.
 """
 
 from __future__ import annotations
 
 from collections import OrderedDict, deque
 from collections.abc import Sequence
+from typing import Any
 
 from zmqtasks.core.calls import Call
-from zmqtasks.core.effects import Effect, LaneConnect, LaneDisconnect, LanePush, Subscribe
+from zmqtasks.core.diagnosis import WARN_AFTER_MS, explain_waiting
+from zmqtasks.core.effects import (
+    Effect,
+    LaneConnect,
+    LaneDisconnect,
+    LanePush,
+    Note,
+    Subscribe,
+)
 from zmqtasks.core.links import LinkId
 from zmqtasks.limits import BATCH_COUNT_MAX, LANE_UNANSWERED_MAX, RESULT_INLINE_BYTES_MAX
 from zmqtasks.wire.messages import (
@@ -28,6 +38,8 @@ from zmqtasks.wire.messages import (
 _MESSAGE_TASKS_MAX = 8
 #: Pushing is tried again after this when nobody had room.
 _AGAIN_MS = 5
+#: A time that the next turn fills in.
+_JUST_NOW = -1
 
 
 class FastLane:
@@ -49,6 +61,8 @@ class FastLane:
         self._workers: dict[LinkId, Hello] = {}
         #: {lane: links connected to it}.
         self._connected: dict[str, set[LinkId]] = {}
+        #: {lane that waits without a worker: since when}; gone once it has been said.
+        self._unserved_ms: dict[str, int] = {}
         self._next_ms: int | None = None
 
     def submit(self, calls: Sequence[Call], now_ms: int) -> None:
@@ -58,6 +72,7 @@ class FastLane:
             if lane not in self.waiting:
                 self.waiting[lane] = deque()
                 self._connected[lane] = set()
+                self._unserved_ms[lane] = now_ms
                 for link, peer in self._workers.items():
                     self._connect(lane, link, peer)
             self.waiting[lane].append(call)
@@ -80,6 +95,8 @@ class FastLane:
         for lane, links in self._connected.items():
             if link in links:
                 links.discard(link)
+                self._unserved_ms[lane] = _JUST_NOW
+                self._next_ms = 0
                 self.effects.append(LaneDisconnect(lane, link.peer[1:9]))
 
     def _connect(self, lane: str, link: LinkId, peer: Hello) -> None:
@@ -87,6 +104,7 @@ class FastLane:
         if queue not in peer.queues or all(entry.app != app for entry in peer.catalog):
             return
         self._connected[lane].add(link)
+        self._unserved_ms.pop(lane, None)
         self._next_ms = 0
         self.effects.append(LaneConnect(lane, peer.node, tuple(peer.pull_endpoints)))
         self.effects.append(Subscribe(peer.node, tuple(peer.pub_endpoints), (self.topic,)))
@@ -103,7 +121,10 @@ class FastLane:
             return
         self._next_ms = None
         for lane, waiting in self.waiting.items():
-            if not waiting or not self._connected[lane]:
+            if not waiting:
+                continue
+            if not self._connected[lane]:
+                self._check_unserved(lane, waiting[0].kind, now_ms)
                 continue
             for _ in range(BATCH_COUNT_MAX):
                 if not waiting:
@@ -111,6 +132,24 @@ class FastLane:
                 self._offer(lane, waiting)
             if waiting:
                 self._next_ms = now_ms
+
+    def _check_unserved(self, lane: str, kind: Kind, now_ms: int) -> None:
+        """Say once, after a while, that no worker is there for a lane."""
+        since_ms = self._unserved_ms.get(lane)
+        if since_ms is None:
+            return
+        if since_ms == _JUST_NOW:
+            self._unserved_ms[lane] = since_ms = now_ms
+        warn_ms = since_ms + WARN_AFTER_MS
+        if now_ms >= warn_ms:
+            del self._unserved_ms[lane]
+            text = self._why_unserved(kind)
+            self.effects.append(Note("warning", "task.unserved", text, f"unserved {text}"))
+        elif self._next_ms is None or warn_ms < self._next_ms:
+            self._next_ms = warn_ms
+
+    def _why_unserved(self, kind: Kind) -> str:
+        return explain_waiting(kind, list(self._workers.values()))
 
     def _offer(self, lane: str, waiting: deque[Call]) -> None:
         calls: list[Call] = []
@@ -163,11 +202,30 @@ class FastLane:
             kind = next(
                 (c.kind for calls in self.waiting.values() for c in calls if c.id == task_id), None
             )
-            why = "no worker of its lane has taken it yet"
-        if kind is None:
-            return None
+            if kind is None:
+                return None
+            why = "no worker has had room for it yet"
+            if not self._connected[lane_of(kind)]:
+                why = self._why_unserved(kind)
         info = {"name": kind.name, "queue": kind.queue, "attempt": 1, "why": why}
         return StateRecord(task_id, TaskState.PENDING, info, None)
+
+    def describe(self) -> list[dict[str, Any]]:
+        """What waits to be handed over, by kind: plain data for `zmqtasks status`."""
+        counts: dict[Kind, int] = {}
+        for calls in self.waiting.values():
+            for call in calls:
+                counts[call.kind] = counts.get(call.kind, 0) + 1
+        return [
+            {
+                "task": kind.name,
+                "app": kind.app,
+                "queue": kind.queue,
+                "count": count,
+                "why": "" if self._connected[lane_of(kind)] else self._why_unserved(kind),
+            }
+            for kind, count in counts.items()
+        ]
 
 
 def lane_of(kind: Kind) -> str:

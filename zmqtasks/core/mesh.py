@@ -97,7 +97,9 @@ class MeshNode:
             if dispatcher is not None
             else None
         )
-        self.answers = Answers(dispatcher, intake, self.log, has_store=reader is not None)
+        self.answers = Answers(
+            dispatcher, intake, self.log, has_store=reader is not None, lane=self.lane
+        )
         #: Topics (prefixes) that somebody subscribes to.
         self.topics: set[bytes] = set()
         self._local: deque[Message] = deque()

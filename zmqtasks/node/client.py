@@ -392,6 +392,8 @@ class Client:
         for task in self._dispatcher.tasks.values():
             name = task.lane.kind.name
             counts[name] = counts.get(name, 0) + 1
+        for waiting in self._lane.describe():
+            counts[waiting["task"]] = counts.get(waiting["task"], 0) + waiting["count"]
         return ", ".join(f"{name}: {count}" for name, count in list(counts.items())[:5])
 
 

@@ -430,7 +430,10 @@ class Runtime:
         if mesh.intake is not None:
             data["worker"] = mesh.intake.describe()
         if mesh.dispatcher is not None:
-            data["producer"] = mesh.dispatcher.describe()
+            data["producer"] = producer = mesh.dispatcher.describe()
+            if mesh.lane is not None:
+                producer["open"] += mesh.lane.open_count
+                producer["waiting"] += mesh.lane.describe()
         if mesh.reader is not None:
             data["store"] = {"stored": mesh.reader.stored_count}
         return data
