@@ -70,6 +70,7 @@ def test_module_without_app_and_missing_module(mesh: Mesh) -> None:
         (("--listen", "10.1.2.3"), ("key", "zmqtasks keygen")),
         (("--key", "/nonexistent/mesh.key"), ("/nonexistent/mesh.key", "keygen")),
         (("--log-level", "LOUD"), ("LOUD", "DEBUG")),
+        (("--queues", ","), ("--queues", "at least one")),
     ],
 )  # fmt: skip
 def test_bad_values(mesh: Mesh, flags: tuple[str, ...], parts: tuple[str, ...]) -> None:

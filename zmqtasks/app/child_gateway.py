@@ -156,7 +156,8 @@ class ChildGateway:
         if task is None or self._link is None:
             raise SubmitRejected(
                 "no task runs here, so nobody would own the call: a worker process submits "
-                "from inside tasks only, not while it imports the application"
+                "from inside tasks only, not while it imports the application, nor from a thread "
+                "that outlives its task"
             )
         return self._link, task
 

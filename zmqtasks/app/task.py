@@ -84,11 +84,11 @@ class Task(Generic[P, R]):
 
     # --- calling ------------------------------------------------------------------------
 
-    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
+    def __call__(self, /, *args: P.args, **kwargs: P.kwargs) -> R:
         """Run the function here and now."""
         return self.run(*args, **kwargs)
 
-    def delay(self, *args: P.args, **kwargs: P.kwargs) -> AsyncResult[R]:
+    def delay(self, /, *args: P.args, **kwargs: P.kwargs) -> AsyncResult[R]:
         """Let a worker run it with these arguments.
 
         In a running asyncio loop it never blocks; see ``adelay``.
@@ -115,7 +115,7 @@ class Task(Generic[P, R]):
         )
         return handle
 
-    async def adelay(self, *args: P.args, **kwargs: P.kwargs) -> AsyncResult[R]:
+    async def adelay(self, /, *args: P.args, **kwargs: P.kwargs) -> AsyncResult[R]:
         """Same as ``delay``, waiting for room without blocking the running loop."""
         return await self.aapply_async(args, kwargs)
 
@@ -237,7 +237,7 @@ class Task(Generic[P, R]):
 class CoroutineTask(Task[P, R]):
     """A task whose function is ``async def``: plain calls are awaited, results are not."""
 
-    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> Coroutine[Any, Any, R]:  # type: ignore[override]
+    def __call__(self, /, *args: P.args, **kwargs: P.kwargs) -> Coroutine[Any, Any, R]:  # type: ignore[override]
         """Make the coroutine; await it to run the function here."""
         return self.run(*args, **kwargs)  # type: ignore[return-value]
 

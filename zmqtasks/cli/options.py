@@ -47,14 +47,12 @@ def setting_options(keys: Collection[str] | None = None) -> Callable[[_Command],
 
 def settings_from(flags: dict[str, Any]) -> Loaded:
     """The settings of this process, flags first."""
-    return load_settings(flags=_split_lists(flags), cwd=Path.cwd())
+    return load_settings(flags=_without_empty(flags), cwd=Path.cwd())
 
 
-def _split_lists(flags: dict[str, Any]) -> dict[str, Any]:
-    """``--queues a,b --queues c`` is a, b and c."""
+def _without_empty(flags: dict[str, Any]) -> dict[str, Any]:
+    """Empty texts in a list count as not given, as in ``--peer "$PEER"``; ``,`` does not."""
     return {
-        key: tuple(part.strip() for text in value for part in text.split(",") if part.strip())
-        if isinstance(value, tuple)
-        else value
+        key: tuple(text for text in value if text.strip()) if isinstance(value, tuple) else value
         for key, value in flags.items()
     }

@@ -126,8 +126,7 @@ class ProcessPool:
             if report["op"] == "up":
                 return int(report["threads"])
         raise AppLoadError(
-            f"loading {self._config.app!r} ended the process that imported it: "
-            f"it {self._end_server()}"
+            f"loading {self._config.app!r} ended the process that imported it: {self._end_server()}"
         )
 
     def _reports(self) -> Iterator[dict[str, Any]]:
@@ -158,7 +157,7 @@ class ProcessPool:
                 reason = trouble if "wrote" in trouble else self._await_exit(child.serial)
                 output = "\n".join(line for pipe in child.pipes for line in pipe.rest())
                 raise AppLoadError(
-                    f"loading {self._config.app!r} ended the process: it {reason}", output
+                    f"loading {self._config.app!r} ended the process: {reason}", output
                 )
             for batch in batches:
                 for message in batch:

@@ -284,3 +284,20 @@ def test_adelay_many_waits_for_room(add: Any, gateway: InlineGateway) -> None:
         return values
 
     assert asyncio.run(main()) == list(range(1, 1501))
+
+
+def test_an_argument_may_be_called_self(app: App, gateway: InlineGateway) -> None:
+    @app.task(name="who")
+    def who(**names: int) -> int:
+        return names["self"]
+
+    @app.task(name="who.later")
+    async def later(**names: int) -> int:
+        return names["self"]
+
+    async def main() -> list[int]:
+        return [await later(self=3), await (await who.adelay(self=4))]
+
+    assert who(self=1) == 1
+    assert who.delay(self=2).get(timeout=5) == 2
+    assert asyncio.run(main()) == [3, 4]
