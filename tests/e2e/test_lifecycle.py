@@ -201,6 +201,23 @@ def test_interrupted_client_ends_without_hanging(mesh: Mesh) -> None:
     assert os.getsid(0) != client.pid
 
 
+def test_client_interrupted_while_it_waits_at_its_end_says_what_it_gives_up(mesh: Mesh) -> None:
+    store = mesh.start_node(roles="store", name="s1")
+    client = mesh.start("""
+        from tasks import add
+        add.delay(1, 2)
+        print("ending", flush=True)
+    """, ZMQTASKS_EXIT_WAIT_S="60")  # fmt: skip
+    client.wait_log("waits: no worker is in sight")
+    client.signal(signal.SIGINT)
+    client.wait_log("1 of this process's tasks had not finished")
+    client.wait()
+    assert "tasks.add: 1" in client.log
+    assert "Traceback" not in client.log
+    assert store.stop() == 0
+    assert "lost " not in store.log, "it said goodbye"
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_signal_while_the_application_is_imported(mesh: Mesh, number: signal.Signals) -> None:
     started = mesh.folder / "importing"

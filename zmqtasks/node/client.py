@@ -355,9 +355,14 @@ class Client:
             raise LocalProtocolError(
                 "this client belongs to the parent process: a forked child needs its own"
             )
-        if self._closed:
+        if self._failure is not None:
             raise LocalProtocolError(
                 f"the zmqtasks I/O thread of this process has ended ({self._failure!r})"
+            )
+        if self._closed:
+            raise SubmitRejected(
+                "this process has left the mesh, as it does at its end; exit handlers that call "
+                "tasks must be registered after the first call"
             )
 
     # --- the end ------------------------------------------------------------------------
@@ -375,15 +380,20 @@ class Client:
             return
         wait_s = self.settings.exit_wait_s
         deadline = time.monotonic() + wait_s
-        with self._room:
-            self._room.wait_for(lambda: not self._open_count, max(0, deadline - time.monotonic()))
-            left = self._open_count
+        when, remedy = f"{wait_s:g} s after its end", ", or raise exit_wait_s"
+        try:
+            with self._room:
+                self._room.wait_for(
+                    lambda: not self._open_count, max(0, deadline - time.monotonic())
+                )
+        except KeyboardInterrupt:
+            when, remedy = "when the wait at its end was interrupted", ""
+        left = self._open_count
         if left:
             names = self._on_loop(self._open_names)
             sys.stderr.write(
-                f"zmqtasks: {left} of this process's tasks had not finished {wait_s:g} s after "
-                f"its end and are given up ({names}); wait for their results, or raise "
-                "exit_wait_s\n"
+                f"zmqtasks: {left} of this process's tasks had not finished {when} and are given "
+                f"up ({names}); wait for their results{remedy}\n"
             )
         self.close("the process ended")
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from zmqtasks.errors import SubmitRejected
 from zmqtasks.node.client import Client
 from zmqtasks.settings import NodeSettings
 from zmqtasks.wire.messages import Kind
@@ -62,3 +63,10 @@ def test_ports_that_are_set_for_a_node_are_left_to_it(tmp_path: Path) -> None:
             assert any(endpoint.startswith("tcp://127.0.0.1:") for endpoint in own)
             assert not any(endpoint.endswith(f":{port}") for endpoint in own)
             assert "tcp://192.0.2.1:5000" not in own
+
+
+def test_call_after_the_end_names_the_end(client: Client) -> None:
+    """As from an exit handler that was registered before zmqtasks was imported."""
+    client.close()
+    with pytest.raises(SubmitRejected, match="has left the mesh"):
+        client.states([], 1.0)
