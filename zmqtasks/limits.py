@@ -47,8 +47,6 @@ OPEN_BYTES_MAX = 1024 * 1024 * 1024
 #: Tasks an intake holds beyond which it refuses (credit is the normal bound).
 INTAKE_TASKS_MAX = 20_000
 INTAKE_BYTES_MAX = 256 * 1024 * 1024
-#: Finished task ids that an intake remembers to answer a repeated delivery.
-INTAKE_RECENT_MAX = 100_000
 #: Strikes (worker or child deaths while the task ran) that make a task dead.
 STRIKES_MAX = 3
 #: At-most-once tasks whose result may still come; older ones are given up.
