@@ -55,7 +55,7 @@ def examine(folder: Path) -> Examination:
         return Examination([], missing, None)
     db = None
     try:
-        db = file.connect(folder)
+        db = file.connect(folder, may_make=mark is None)
         return _examine(db, mark)
     except Damage as exc:
         return Examination([], (str(exc),), None)
@@ -232,6 +232,8 @@ def _rows(db: sqlite3.Connection, damages: list[str]) -> Iterator[TaskRow]:
         return
     except sqlite3.Error as exc:
         damages.append(f"the table tasks, behind row {first}: {exc}")
+        if "no such table" in str(exc):
+            return
     behind: list[TaskRow] = []
     with contextlib.suppress(sqlite3.Error):
         behind += db.execute(

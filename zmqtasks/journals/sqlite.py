@@ -50,6 +50,8 @@ _SMALL_PART = 16
 #: tables' ends, of ``meta`` and of the tree above. Twice, in the log and in the database.
 _ROW_BYTES = 96
 _COMMIT_BYTES = 8 * file.PAGE_BYTES
+#: Of the log, for the last commit before a checkpoint.
+_LOG_SPARE_PAGES = 64
 #: Rows read at once.
 _LOAD_ROWS = 256
 
@@ -118,6 +120,8 @@ class SqliteJournal:
         self._room = 0
         self._room_commits = 0
         self._log_bytes = 0
+        #: No new task is in the log but not in the database.
+        self._is_drained = False
 
     # --- the Journal protocol -------------------------------------------------------------
 
@@ -379,6 +383,7 @@ class SqliteJournal:
             held[row[1]] = row[0] << 32 | row[7]
         if change.rows:
             self._last_seq = change.rows[-1][0]
+            self._is_drained = False
         self._progress.update(change.progress)
         for task_id, known in change.dropped.items():
             del held[task_id]
@@ -418,7 +423,8 @@ class SqliteJournal:
         """Take the room of the log from the disk now, where that can be done."""
         _, whole = self._space(self._folder)
         pages = min(JOURNAL_CHECKPOINT_PAGES, whole // _SMALL_PART // _WAL_PAGE_BYTES)
-        self._log_bytes = pages * _WAL_PAGE_BYTES
+        # The commit that makes a checkpoint due may begin one page before that.
+        self._log_bytes = (pages + _LOG_SPARE_PAGES) * _WAL_PAGE_BYTES
         db.execute(f"PRAGMA wal_autocheckpoint = {max(1, pages)}")
         # One large commit makes the log longer; it shrinks again.
         db.execute(f"PRAGMA journal_size_limit = {2 * self._log_bytes}")
@@ -457,11 +463,20 @@ class SqliteJournal:
             self._room = max(0, free - reserve) + unused
             self._room_commits = JOURNAL_ROOM_COMMITS
             if need > self._room:
+                self._use_reserve(db)
                 raise file.full_error(
                     self._folder,
                     f"{free} bytes are free, {reserve} of them are kept for tasks that are open",
                 )
         return need
+
+    def _use_reserve(self, db: sqlite3.Connection) -> None:
+        """Bring what is in the log into the database while there is room for it. After that
+        the log can be used over and over for what settles, even if others fill the disk."""
+        if not self._is_drained:
+            with contextlib.suppress(sqlite3.Error):
+                db.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
+                self._is_drained = True
 
     def _shrink(self, db: sqlite3.Connection) -> None:
         """Give pages back to the disk when most of the file is unused."""
@@ -472,7 +487,8 @@ class SqliteJournal:
             pages = db.execute("PRAGMA page_count").fetchone()[0]
             if 2 * unused > pages:
                 self._set_syncing(db, sync=False)
-                db.execute(f"PRAGMA incremental_vacuum({JOURNAL_SHRINK_PAGES})").fetchall()
+                # A script runs to its end; a statement without columns is only begun.
+                db.executescript(f"PRAGMA incremental_vacuum({JOURNAL_SHRINK_PAGES})")
 
     # --- errors ---------------------------------------------------------------------------
 

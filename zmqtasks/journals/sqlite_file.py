@@ -278,8 +278,12 @@ def _sealed(head: bytes) -> bytes:
 # --- opening ------------------------------------------------------------------------------
 
 
-def connect(folder: Path) -> sqlite3.Connection:
-    """A connection to the journal's database, which is made when missing.
+def connect(folder: Path, *, may_make: bool) -> sqlite3.Connection:
+    """A connection to the journal's database.
+
+    Args:
+        folder: of the journal; made when missing.
+        may_make: make the database when there is none; else that is damage.
 
     Raises:
         ConfigError: a newer version or another program made it.
@@ -300,15 +304,20 @@ def connect(folder: Path) -> sqlite3.Connection:
         check_same_thread=False,
     )
     try:
-        if _prepare(db, folder):
+        if _prepare(db, folder, may_make=may_make):
             # SQLite syncs files, and the folder for its log, but not for a new database.
             sync_folder(folder)
             sync_folder(folder.parent)
     except OSError as exc:
         db.close()
         raise os_error(folder, exc) from exc
-    except BaseException:
-        db.close()
+    except UnicodeDecodeError as exc:
+        # SQLite quotes what it cannot read in its message, and Python cannot read that.
+        damage = Damage("the names of its tables are damaged")
+        close_failed(db, folder, damage)
+        raise damage from exc
+    except BaseException as exc:
+        close_failed(db, folder, exc)
         raise
     return db
 
@@ -317,8 +326,8 @@ def connect_whole(folder: Path) -> tuple[sqlite3.Connection, Meta]:
     """A connection to a journal that has all commits that were synced. Raises as ``connect``."""
     mark = Mark(folder).read()
     if mark is not None and not (folder / DB_NAME).exists():
-        raise Damage(f"{DB_NAME} is missing")
-    db = connect(folder)
+        raise Damage(f"{DB_NAME} is missing, though commits had been synced")
+    db = connect(folder, may_make=mark is None)
     try:
         meta = read_meta(db)
         if mark is not None and mark[0] != meta.journal:
@@ -348,12 +357,14 @@ def close_failed(db: sqlite3.Connection, folder: Path, exc: BaseException) -> No
     db.close()
 
 
-def _prepare(db: sqlite3.Connection, folder: Path) -> bool:
+def _prepare(db: sqlite3.Connection, folder: Path, *, may_make: bool) -> bool:
     """Settings and tables; True when the tables were made now."""
     # Our slot's lock keeps other processes away; SQLite's own, taken once and kept, saves
     # the shared memory file and a lock for each commit.
     db.execute("PRAGMA locking_mode = EXCLUSIVE")
     is_empty = not _check_version(db, folder)
+    if is_empty and not may_make:
+        raise Damage(f"{DB_NAME} is empty, though commits had been synced")
     if is_empty:
         # Only possible before the first table: lets the file shrink.
         db.execute("PRAGMA auto_vacuum = INCREMENTAL")

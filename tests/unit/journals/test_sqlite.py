@@ -1,0 +1,463 @@
+"""SqliteJournal: kills, failing calls, full disks, forks, versions, and what it costs."""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import os
+import shutil
+import signal
+import sqlite3
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from zmqtasks.core.owned import OwnedRecord, Progress
+from zmqtasks.errors import ConfigError, JournalCorrupt, JournalError, JournalFull
+from zmqtasks.journals.sqlite import SqliteJournal
+from zmqtasks.journals.sqlite_file import SCHEMA_VERSION
+from zmqtasks.limits import JOURNAL_RESERVE_BYTES
+from zmqtasks.testing.journal_contract import owned, task_id
+
+_PLENTY = 1 << 40
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    return tmp_path / "tasks"
+
+
+def content(folder: Path) -> list[OwnedRecord]:
+    journal = SqliteJournal(folder)
+    journal.open()
+    try:
+        return list(journal.load())
+    finally:
+        journal.close()
+
+
+# --- kills ----------------------------------------------------------------------------------
+
+_WRITER = """
+import sys
+from pathlib import Path
+from zmqtasks.core.owned import Progress
+from zmqtasks.journals.sqlite import SqliteJournal
+from zmqtasks.testing.journal_contract import owned, task_id
+
+journal = SqliteJournal(Path(sys.argv[1]))
+journal.open()
+start = 1 + max([int.from_bytes(r.id[5:], "big") for r in journal.load()], default=1)
+for number in range(start, 1_000_000):
+    progress = [Progress(task_id(number - 1), 2, 1)] if number % 7 == 0 else []
+    drops = [task_id(number - 2)] if number % 3 == 0 else []
+    journal.commit([owned(number)], progress, drops, sync=number % 4 == 0)
+    print(number, flush=True)
+"""
+
+
+def test_what_was_committed_survives_kills_at_any_moment(folder: Path) -> None:
+    expected: dict[int, OwnedRecord] = {}
+    for count in (1, 40, 3, 150, 17):
+        with subprocess.Popen(
+            [sys.executable, "-c", _WRITER, str(folder)], stdout=subprocess.PIPE, text=True
+        ) as writer:
+            assert writer.stdout is not None
+            told = [int(writer.stdout.readline()) for _ in range(count)]
+            writer.send_signal(signal.SIGKILL)
+            # Whatever it told before it died counts as well.
+            told += [int(line) for line in writer.stdout if line.endswith("\n")]
+        for number in told:
+            _follow(expected, number)
+        found = content(folder)
+        # One more may have been committed and not told.
+        if found[-1].id == task_id(told[-1] + 1):
+            _follow(expected, told[-1] + 1)
+        assert found == list(expected.values())
+
+
+def _follow(expected: dict[int, OwnedRecord], number: int) -> None:
+    expected[number] = owned(number)
+    if number % 7 == 0 and number - 1 in expected:
+        expected[number - 1] = owned(number - 1, attempt=2, strikes=1)
+    if number % 3 == 0:
+        expected.pop(number - 2, None)
+
+
+@pytest.mark.skipif(shutil.which("strace") is None, reason="needs strace to see the calls")
+def test_each_synced_commit_is_synced_before_it_returns(folder: Path, tmp_path: Path) -> None:
+    script = """
+import os, sys
+from pathlib import Path
+from zmqtasks.journals.sqlite import SqliteJournal
+from zmqtasks.testing.journal_contract import owned
+journal = SqliteJournal(Path(sys.argv[1]))
+journal.open()
+os.write(1, b"opened")
+for number in range(5):
+    journal.commit([owned(2 * number)], sync=False)
+    os.write(1, b"written")
+    journal.commit([owned(2 * number + 1)], sync=True)
+    os.write(1, b"synced")
+journal.commit([owned(99)], sync=False)
+os.write(1, b"written")
+journal.commit(sync=True)
+os.write(1, b"synced")
+os._exit(0)
+"""
+    trace = tmp_path / "trace"
+    subprocess.run(
+        ["strace", "-f", "-o", trace, "-e", "trace=write,pwrite64,fsync,fdatasync",
+         sys.executable, "-c", script, str(folder)],
+        check=True, stdout=subprocess.DEVNULL,
+    )  # fmt: skip
+    calls = trace.read_text().partition('"opened"')[2].splitlines()[1:]
+    since_written = synced = 0
+    told: list[str] = []
+    for call in calls:
+        if "sync(" in call:
+            synced += 1
+            since_written = 0
+        elif '"synced"' in call:
+            assert since_written == 0, "told before what it wrote was synced"
+            told.append("synced")
+        elif '"written"' in call:
+            told.append("written")
+        elif "pwrite64(" in call and "zmqtasks" not in call:
+            since_written += 1
+    assert told == ["written", "synced"] * 6
+    # And what need not be synced is not.
+    assert synced == 6
+
+
+# --- calls that fail ------------------------------------------------------------------------
+
+
+class Failing:
+    """A connection whose n-th statement fails, and all after it if asked to."""
+
+    def __init__(self, db: sqlite3.Connection) -> None:
+        self.db = db
+        self.countdown = -1
+        self.code = sqlite3.SQLITE_IOERR_WRITE
+        self.for_ever = False
+        self.statements: list[str] = []
+
+    @property
+    def in_transaction(self) -> bool:
+        return self.db.in_transaction
+
+    def execute(self, sql: str, *arguments: Any) -> sqlite3.Cursor:
+        self.statements.append(sql)
+        if self.countdown == 0:
+            if not self.for_ever:
+                self.countdown = -1
+            error = sqlite3.OperationalError("disk I/O error")
+            error.sqlite_errorcode = self.code
+            raise error
+        self.countdown -= 1
+        return self.db.execute(sql, *arguments)
+
+    def close(self) -> None:
+        self.db.close()
+
+
+def failing(journal: SqliteJournal) -> Failing:
+    """Put one between the open journal and its database."""
+    assert journal._db is not None
+    wrapped = Failing(journal._db)
+    journal._db = wrapped  # type: ignore[assignment]
+    return wrapped
+
+
+@pytest.fixture
+def journal(folder: Path) -> Iterator[SqliteJournal]:
+    journal = SqliteJournal(folder)
+    journal.open()
+    yield journal
+    if isinstance(journal._db, Failing):
+        journal._db = journal._db.db
+    journal.close()
+
+
+@pytest.mark.parametrize("code", [sqlite3.SQLITE_IOERR_FSYNC, sqlite3.SQLITE_FULL])
+@pytest.mark.parametrize("nth", range(12))
+def test_a_commit_whose_nth_call_fails_changes_nothing_and_can_be_tried_again(
+    journal: SqliteJournal, folder: Path, nth: int, code: int
+) -> None:
+    journal.commit([owned(number) for number in range(4)], [Progress(task_id(3), 2, 0)], sync=True)
+    before = list(journal.load())
+    db = failing(journal)
+    db.countdown, db.code = nth, code
+    puts = [owned(number) for number in range(10, 80)]
+    change = (puts, [Progress(task_id(2), 5, 1)], [task_id(0), task_id(3)])
+    error = _error_of(journal, *change)
+    db.countdown = -1
+    if error is None:
+        # There are not so many statements.
+        assert nth >= 9
+    else:
+        assert isinstance(error, JournalFull) == (code == sqlite3.SQLITE_FULL)
+        assert str(folder) in str(error)
+        assert list(journal.load()) == before
+        journal.commit(*change, sync=False)
+    assert [record.id for record in journal.load()] == [
+        task_id(number) for number in (1, 2, *range(10, 80))
+    ]
+    journal.close()
+    assert content(folder)[1] == owned(2, attempt=5, strikes=1)
+
+
+def _error_of(journal: SqliteJournal, *change: Any) -> JournalError | None:
+    try:
+        journal.commit(*change, sync=False)
+    except JournalError as exc:
+        return exc
+    return None
+
+
+def test_after_a_failed_sync_the_log_is_emptied_before_anything_else(
+    journal: SqliteJournal,
+) -> None:
+    db = failing(journal)
+    # The room, BEGIN, kinds, tasks, meta, COMMIT.
+    db.countdown, db.code = 5, sqlite3.SQLITE_IOERR_FSYNC
+    with pytest.raises(JournalError):
+        journal.commit([owned(1)], sync=True)
+    assert db.statements[-2:] == ["COMMIT", "ROLLBACK"]
+    db.statements.clear()
+    journal.commit([owned(2)], sync=True)
+    assert db.statements.index("PRAGMA wal_checkpoint(TRUNCATE)") < db.statements.index(
+        "BEGIN IMMEDIATE"
+    )
+    db.statements.clear()
+    journal.commit([owned(3)], sync=True)
+    assert "PRAGMA wal_checkpoint(TRUNCATE)" not in db.statements
+    assert list(journal.load()) == [owned(2), owned(3)]
+
+
+def test_a_disk_that_fails_for_good_leaves_what_was_there(
+    journal: SqliteJournal, folder: Path
+) -> None:
+    journal.commit([owned(1)], sync=True)
+    db = failing(journal)
+    db.countdown, db.for_ever = 0, True
+    for number in range(2, 5):
+        with pytest.raises(JournalError):
+            journal.commit([owned(number)], sync=True)
+    journal.close()
+    assert content(folder) == [owned(1)]
+
+
+# --- full disks -----------------------------------------------------------------------------
+
+
+def test_new_tasks_are_refused_before_the_reserve_is_used(folder: Path) -> None:
+    free = _PLENTY
+    journal = SqliteJournal(folder, space=lambda path: (free, _PLENTY))
+    journal.open()
+    journal.commit([owned(1)], sync=True)
+    free = JOURNAL_RESERVE_BYTES + 1_000_000
+    for number in range(2, 200):
+        journal.commit([owned(number)], sync=False)
+    with pytest.raises(JournalFull, match="ZMQTASKS_STATE_DIR"):
+        journal.commit([owned(999, body=bytes(600_000))], sync=True)
+    free = JOURNAL_RESERVE_BYTES
+    _fill(journal, 200, 200)
+    # What settles needs no room.
+    journal.commit((), [Progress(task_id(1), 2, 0)], [task_id(2)], sync=True)
+    free = _PLENTY
+    journal.commit([owned(999, body=bytes(600_000))], sync=True)
+    journal.close()
+
+
+def test_room_that_settled_tasks_left_in_the_file_is_used_again(folder: Path) -> None:
+    free = _PLENTY
+    journal = SqliteJournal(folder, space=lambda path: (free, _PLENTY))
+    journal.open()
+    large = [owned(number, body=bytes(100_000)) for number in range(40)]
+    journal.commit(large, sync=True)
+    free = 0
+    journal._room_commits = 0
+    with pytest.raises(JournalFull):
+        journal.commit([owned(100)], sync=True)
+    journal.commit((), (), [record.id for record in large], sync=True)
+    journal.commit([owned(100)], sync=True)
+    journal.close()
+    assert content(folder) == [owned(100)]
+
+
+@contextlib.contextmanager
+def small_disk(path: Path, size_bytes: int) -> Iterator[Path]:
+    """A file system of that size, where this user may mount one."""
+    path.mkdir()
+    mount = shutil.which("mount")
+    if mount is None or os.geteuid() != 0:
+        pytest.skip("needs root to mount a small file system")
+    options = f"size={size_bytes},mode=0700"
+    made = subprocess.run([mount, "-t", "tmpfs", "-o", options, "zmqtasks-test", path], check=False)
+    if made.returncode != 0:
+        pytest.skip("may not mount a small file system")
+    try:
+        yield path
+    finally:
+        subprocess.run(["umount", "--lazy", path], check=True)
+
+
+def test_on_a_full_disk_open_tasks_settle_and_it_recovers_by_itself(tmp_path: Path) -> None:
+    with small_disk(tmp_path / "disk", 8 << 20) as disk, contextlib.ExitStack() as closing:
+        journal = SqliteJournal(disk / "tasks")
+        journal.open()
+        closing.callback(journal.close)
+        accepted = _fill(journal, 0)
+        assert len(accepted) > 20
+        # Another program takes the rest.
+        ballast = disk / "ballast"
+        with contextlib.suppress(OSError), ballast.open("wb", buffering=0) as file:
+            while file.write(bytes(4096)):
+                pass
+        with pytest.raises(JournalFull):
+            journal.commit([owned(5_000)], sync=True)
+        # Not one byte is free.
+        journal.commit((), [Progress(accepted[-1], 2, 1)], accepted[:3], sync=True)
+        for start in range(3, len(accepted) - 5):
+            journal.commit((), (), [accepted[start]], sync=True)
+        assert [record.id for record in journal.load()] == accepted[-5:]
+        ballast.unlink()
+        again = _fill(journal, 6_000)
+        assert len(again) > 20
+        journal.close()
+        loaded = content(disk / "tasks")
+        assert [record.id for record in loaded] == [*accepted[-5:], *again]
+        assert loaded[4].attempt == 2
+
+
+def _fill(journal: SqliteJournal, first: int, size: int = 50_000) -> list[bytes]:
+    """Put tasks until it is full; the ids of those that it took."""
+    accepted: list[bytes] = []
+    while True:
+        record = owned(first + len(accepted), body=bytes(size))
+        try:
+            journal.commit([record], sync=True)
+        except JournalFull:
+            return accepted
+        accepted.append(record.id)
+
+
+def test_a_file_at_its_largest_size_is_full_too(journal: SqliteJournal) -> None:
+    assert journal._db is not None
+    journal.commit([owned(1)], sync=True)
+    journal._db.execute("PRAGMA max_page_count = 40")
+    _fill(journal, 2, 10_000)
+    journal.commit((), (), [task_id(1)], sync=True)
+    journal._db.execute("PRAGMA max_page_count = 4000")
+    journal.commit([owned(200, body=bytes(100_000))], sync=True)
+
+
+def test_the_file_shrinks_after_a_burst(journal: SqliteJournal, folder: Path) -> None:
+    records = [owned(number, body=bytes(20_000)) for number in range(2_000)]
+    for start in range(0, 2_000, 100):
+        journal.commit(records[start : start + 100], sync=False)
+    for start in range(0, 2_000, 100):
+        journal.commit((), (), [record.id for record in records[start : start + 100]], sync=False)
+    for number in range(64 * 25):
+        journal.commit([owned(5_000 + number)], (), [task_id(4_999 + number)], sync=False)
+    journal.close()
+    assert (folder / "tasks.db").stat().st_size < 10_000_000
+
+
+# --- forks ----------------------------------------------------------------------------------
+
+
+def test_a_forked_child_can_do_no_harm(journal: SqliteJournal, folder: Path) -> None:
+    journal.commit([owned(1)], sync=True)
+    pid = os.fork()
+    if pid == 0:
+        status = 1
+        try:
+            try:
+                journal.commit([owned(2)], sync=True)
+            except JournalError as exc:
+                status = 0 if "forked" in str(exc) else 2
+            # SQLite would fold and remove the log when the connection goes.
+            journal.close()
+            journal.__dict__.clear()
+            gc.collect()
+        finally:
+            os._exit(status)
+    assert os.waitpid(pid, 0)[1] == 0
+    assert (folder / "tasks.db-wal").exists()
+    journal.commit([owned(3)], sync=True)
+    journal.close()
+    assert content(folder) == [owned(1), owned(3)]
+
+
+# --- files ----------------------------------------------------------------------------------
+
+
+def test_others_may_not_read_it(journal: SqliteJournal, folder: Path) -> None:
+    journal.commit([owned(1)], sync=True)
+    assert folder.stat().st_mode & 0o077 == 0
+    assert all(path.stat().st_mode & 0o077 == 0 for path in folder.iterdir())
+
+
+def test_kinds_are_stored_once(journal: SqliteJournal, folder: Path) -> None:
+    for number in range(5):
+        journal.commit([owned(number)], sync=False)
+    journal.close()
+    with sqlite3.connect(folder / "tasks.db") as db:
+        assert db.execute("SELECT count(*) FROM kinds").fetchone() == (1,)
+    db.close()
+    journal.open()
+    journal.commit([owned(9)], sync=False)
+    journal.close()
+    with sqlite3.connect(folder / "tasks.db") as db:
+        assert db.execute("SELECT count(*) FROM kinds").fetchone() == (1,)
+    db.close()
+
+
+def test_a_newer_version_is_refused(journal: SqliteJournal, folder: Path) -> None:
+    journal.close()
+    db = sqlite3.connect(folder / "tasks.db")
+    db.execute(f"PRAGMA user_version = {SCHEMA_VERSION + 1}")
+    db.close()
+    with pytest.raises(ConfigError, match="newer"):
+        journal.open()
+    db = sqlite3.connect(folder / "tasks.db")
+    db.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
+    db.close()
+    journal.open()
+
+
+def test_two_users_at_once_are_refused(journal: SqliteJournal, folder: Path) -> None:
+    journal.commit([owned(1)], sync=True)
+    script = (
+        "import sys; from pathlib import Path; from zmqtasks.journals.sqlite import SqliteJournal\n"
+        "SqliteJournal(Path(sys.argv[1])).open()"
+    )
+    other = subprocess.run(
+        [sys.executable, "-c", script, str(folder)], capture_output=True, text=True, check=False
+    )
+    assert "another program has it open" in other.stderr
+
+
+def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(JournalError, match="check its folder"):
+        SqliteJournal(tmp_path / "file" / "tasks").open()
+
+
+def test_a_database_of_another_program_is_no_journal(folder: Path) -> None:
+    folder.mkdir()
+    db = sqlite3.connect(folder / "tasks.db")
+    db.execute("CREATE TABLE theirs (x)")
+    db.close()
+    with pytest.raises(JournalCorrupt, match="another program"):
+        SqliteJournal(folder).open()
+    db = sqlite3.connect(folder / "tasks.db")
+    assert db.execute("SELECT count(*) FROM theirs").fetchone() == (0,)
+    db.close()
