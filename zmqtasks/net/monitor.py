@@ -106,15 +106,17 @@ class DialMonitor(Monitor):
                 self._up.discard(endpoint)
                 self._connection(endpoint, False)
         else:
-            self._refused(endpoint, _failure(event, value), endpoint in self._proven)
+            self._refused(endpoint, _failure(event, value, endpoint), endpoint in self._proven)
 
 
-def _failure(event: int, value: int) -> str:
+def _failure(event: int, value: int, endpoint: str) -> str:
     if event == _PROTOCOL:
         return _protocol_reason(value)
     if event == _AUTH:
         return f"the peer does not admit this mesh key; {_SAME_KEY}"
     # A server that cannot read our first words just closes, which is all we see.
+    if endpoint.startswith("ipc:"):
+        return f"its process has just ended, or has another mesh key ({_SAME_KEY})"
     return f"it closed the connection in the handshake (another mesh key? {_SAME_KEY})"
 
 

@@ -41,7 +41,8 @@ class SlotKilled(BaseException):
 class _SoloLink(Link):
     """Requests of tasks to the loop's thread, and its answers."""
 
-    passes = (SlotKilled, KeyboardInterrupt)
+    #: A KeyboardInterrupt is the task's own: the node takes signals without raising.
+    passes = (SlotKilled,)
 
     def __init__(self) -> None:
         self.host: PoolHost | None = None
@@ -139,7 +140,7 @@ class SoloPool:
         """Run tasks in this thread until ``stop``.
 
         Raises:
-            KeyboardInterrupt: Ctrl-C; the running task has no outcome then.
+            KeyboardInterrupt: Ctrl-C between two tasks, where nobody handles the signal.
         """
         assert self._program is not None, "the pool was not started"
         previous: Any = None

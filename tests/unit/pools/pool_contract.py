@@ -70,6 +70,12 @@ class PoolContract:
         assert rig.value("add", 1, 2) == 3
         assert rig.host.died == []
 
+    def test_keyboard_interrupt_raised_by_a_task_is_its_error(self, rig: Rig) -> None:
+        error = rig.error("interrupt")
+        assert isinstance(error, TaskFailed)
+        assert "KeyboardInterrupt" in str(error)
+        assert rig.value("add", 1, 2) == 3
+
     def test_wrong_arguments_are_an_error_of_the_task(self, rig: Rig) -> None:
         assert isinstance(rig.error("add", 1), TypeError)
 

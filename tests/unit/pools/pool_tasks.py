@@ -52,6 +52,11 @@ def leave(code: int) -> None:
 
 
 @app.task
+def interrupt() -> None:
+    raise KeyboardInterrupt
+
+
+@app.task
 def unserialisable() -> Any:
     return {"ok": 1, "bad": [object()]}
 
