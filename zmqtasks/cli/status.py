@@ -103,7 +103,8 @@ def show(seen: Sequence[SeenNode], title: str) -> None:
     console.print(f"{title}: {_count(len(answered), 'node')}", markup=False, highlight=False)
     if answered:
         console.print(table)
-    for line in (*task_lines(answered), *trouble_lines(seen), *waiting_lines(seen)):
+    lines = (*address_lines(answered), *task_lines(answered))
+    for line in (*lines, *trouble_lines(seen), *waiting_lines(seen)):
         console.print(line, markup=False, highlight=False, soft_wrap=True)
 
 
@@ -138,8 +139,24 @@ def load_of(report: dict[str, Any]) -> str:
         parts.append(f"{_count(producer['open'], 'open task')}")
     store = report.get("store")
     if store:
-        parts.append(f"{store['stored']} rows stored")
+        waiting = f", {store['waiting']} waiting" if store.get("waiting") else ""
+        parts.append(f"{store['stored']} rows stored{waiting}")
     return "; ".join(parts)
+
+
+def address_lines(seen: Sequence[SeenNode]) -> list[str]:
+    """Where nodes listen for other hosts; the rest is for this one alone."""
+    lines = []
+    for node in seen:
+        report = node.report or {}
+        names = ("endpoints", "pub_endpoints", "pull_endpoints")
+        found = [[e for e in report.get(name) or () if e.startswith("tcp:")] for name in names]
+        if found[0]:
+            first = found[0][0].rpartition(":")[0]
+            ports = ", ".join(e[0].rpartition(":")[2] for e in found if e)
+            more = f" and {len(found[0]) - 1} more addresses" if len(found[0]) > 1 else ""
+            lines.append(f"  {node.name}: {first}, ports {ports}{more}")
+    return ["", "listening:", *lines] if lines else []
 
 
 def task_lines(seen: Sequence[SeenNode]) -> list[str]:
@@ -156,13 +173,20 @@ def task_lines(seen: Sequence[SeenNode]) -> list[str]:
 
 
 def trouble_lines(seen: Sequence[SeenNode]) -> list[str]:
-    """Nodes that did not answer."""
+    """Nodes that did not answer, and stores that cannot store."""
     lines = [
         f"  {node.name or node.node} ({', '.join(node.roles)}; found by {node.found_by}): "
         f"{node.trouble}"
         for node in seen if node.report is None
     ]  # fmt: skip
-    return ["", "no answer from:", *lines] if lines else []
+    failing = [
+        f"  {node.name} ({store['url']}): {store['failing']}"
+        for node in seen if (store := (node.report or {}).get("store") or {}).get("failing")
+    ]  # fmt: skip
+    return [
+        *(["", "no answer from:", *lines] if lines else []),
+        *(["", "stores that fail:", *failing] if failing else []),
+    ]
 
 
 def waiting_lines(seen: Sequence[SeenNode]) -> list[str]:

@@ -59,6 +59,8 @@ class Part:
     keeps_results: bool = False
     #: Handlers of effects that this runtime itself has no business with.
     performers: dict[type, Callable[[Any], None]] = field(default_factory=dict)
+    #: What `zmqtasks status` says of the store, beside how much it stored.
+    describe_store: Callable[[], dict[str, Any]] = dict
 
 
 class Runtime:
@@ -435,7 +437,7 @@ class Runtime:
                 producer["open"] += mesh.lane.open_count
                 producer["waiting"] += mesh.lane.describe()
         if mesh.reader is not None:
-            data["store"] = {"stored": mesh.reader.stored_count}
+            data["store"] = {"stored": mesh.reader.stored_count, **self.part.describe_store()}
         return data
 
 

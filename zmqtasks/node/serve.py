@@ -57,6 +57,7 @@ class Node:
             dial_roles=_STORE_DIALS if is_store else frozenset(),
             slots=slots if pool is not None else 0,
             keeps_results=is_store,
+            describe_store=lambda: self._keeper.describe(),
             performers={
                 fx.RunInSlot: self._run_in_slot,
                 fx.AnswerSlot: self._answer_slot,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from zmqtasks.core import effects as fx
 from zmqtasks.node.runtime import Runtime
@@ -89,6 +89,16 @@ class StoreKeeper:
             if not self._writer.write(effect.batch, effect.outcomes, effect.verdicts):
                 self._refused = refused[position:]
                 return
+
+    def describe(self) -> dict[str, Any]:
+        """What waits for the store, and why it does not take it ("" when it does)."""
+        backlog = self._writer.backlog()
+        return {
+            "url": self.name,
+            "waiting": backlog.rows,
+            "waiting_bytes": backlog.bytes,
+            "failing": backlog.failing,
+        }
 
     def close(self) -> int:
         """Store what waits; returns how many rows could not be stored."""
