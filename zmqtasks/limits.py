@@ -106,9 +106,9 @@ JOURNAL_RESERVE_BYTES = 8 * 1024 * 1024
 #: The free space of the disk is asked for anew after so many commits, other programs use
 #: it too.
 JOURNAL_ROOM_COMMITS = 64
-#: Rows of one statement. Each statement gives the interpreter lock away once; ten columns
-#: keep below 999, the oldest bound of SQLite on variables.
-JOURNAL_ROWS_PER_STATEMENT = 64
+#: Rows of one statement, a power of two; fewer where SQLite cannot take so many variables.
+#: Each statement gives the interpreter lock away, and a busy thread keeps it for 5 ms.
+JOURNAL_ROWS_PER_STATEMENT = 1_024
 #: Unused pages of the file are given back to the disk when there are more than this
 #: (8 MiB) and more than used ones, looked at every so many commits.
 JOURNAL_FREE_PAGES_MAX = 2_000

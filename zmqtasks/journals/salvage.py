@@ -117,10 +117,13 @@ def count_open(folder: Path) -> int:
         return 0
     try:
         db, meta = file.connect_whole(folder)
-        db.close()
+        try:
+            later = _count_behind(db, meta.seq)
+        finally:
+            db.close()
     except (Damage, sqlite3.Error) as exc:
         raise file.translated(folder, exc) from exc
-    return meta.tasks
+    return meta.tasks + later
 
 
 def corrupt_error(
@@ -183,16 +186,15 @@ def _free_name(folder: Path) -> Path:
 # --- reading ------------------------------------------------------------------------------
 
 
-def _examine(db: sqlite3.Connection, mark: tuple[bytes, int] | None) -> Examination:
+def _examine(db: sqlite3.Connection, mark: tuple[bytes, int, int] | None) -> Examination:
     damages: list[str] = []
     expected: int | None = None
     try:
         meta = file.read_meta(db)
-        expected = meta.tasks
-        if mark is not None and mark[0] == meta.journal and mark[1] > meta.commit_no:
-            damages.append(
-                f"commits {meta.commit_no + 1} to {mark[1]} had been synced and are missing"
-            )
+        lost = file.what_is_lost(db, meta, mark)
+        if lost:
+            damages.append(lost)
+        expected = meta.tasks + _count_behind(db, meta.seq)
     except (Damage, sqlite3.Error) as exc:
         damages.append(str(exc))
     kinds: dict[int, Kind] = {}
@@ -219,6 +221,12 @@ def _examine(db: sqlite3.Connection, mark: tuple[bytes, int] | None) -> Examinat
     if expected is not None and expected > len(records):
         damages.append(f"{expected} tasks should be there, and {len(records)} can be read")
     return Examination(list(records.values()), tuple(damages[:JOURNAL_DAMAGES_MAX]), expected)
+
+
+def _count_behind(db: sqlite3.Connection, seq: int) -> int:
+    """How many tasks were put after that row."""
+    count: int = db.execute("SELECT count(*) FROM tasks WHERE seq > ?", (seq,)).fetchone()[0]
+    return count
 
 
 def _rows(db: sqlite3.Connection, damages: list[str]) -> Iterator[TaskRow]:

@@ -22,12 +22,23 @@ import os
 import sqlite3
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from zmqtasks.core.owned import OwnedRecord, Progress
 from zmqtasks.errors import JournalCorrupt, JournalError
 from zmqtasks.journals import sqlite_file as file
 from zmqtasks.journals.salvage import corrupt_error, discard, is_gone
+from zmqtasks.journals.sqlite_calls import (
+    delete_progress_sql,
+    delete_sql,
+    hold_for_ever,
+    in_pieces,
+    insert_sql,
+    let_go,
+    power_of_two,
+    progress_sql,
+    rows_per_statement,
+)
 from zmqtasks.journals.sqlite_file import Damage, Mark, Meta, TaskRow
 from zmqtasks.limits import (
     JOURNAL_CHECKPOINT_PAGES,
@@ -36,7 +47,6 @@ from zmqtasks.limits import (
     JOURNAL_INHERIT_TASKS,
     JOURNAL_RESERVE_BYTES,
     JOURNAL_ROOM_COMMITS,
-    JOURNAL_ROWS_PER_STATEMENT,
     JOURNAL_SHRINK_COMMITS,
     JOURNAL_SHRINK_PAGES,
 )
@@ -55,8 +65,7 @@ _LOG_SPARE_PAGES = 64
 #: Rows read at once.
 _LOAD_ROWS = 256
 
-_SET_META = "UPDATE meta SET commit_no = ?, tasks = ?, digest = ?, sum = ?"
-_SET_PROGRESS = "INSERT OR REPLACE INTO progress VALUES (?, ?, ?, ?)"
+_SET_META = "UPDATE meta SET commit_no = ?, seq = ?, tasks = ?, digest = ?, sum = ?"
 _LOAD = f"SELECT {file.TASK_COLUMNS} FROM tasks WHERE seq > ? ORDER BY seq LIMIT {_LOAD_ROWS}"  # noqa: S608
 
 #: (free bytes, all bytes) of the disk that a folder lies on.
@@ -83,7 +92,11 @@ class _Change(NamedTuple):
 
     @property
     def is_empty(self) -> bool:
-        return not (self.rows or self.progress or self.dropped or self.inherited)
+        return not self.rows and self.only_rows
+
+    @property
+    def only_rows(self) -> bool:
+        return not (self.kinds or self.progress or self.dropped or self.inherited)
 
 
 class SqliteJournal:
@@ -102,7 +115,11 @@ class SqliteJournal:
         self._db: sqlite3.Connection | None = None
         self._pid = 0
         self._mark = Mark(folder)
-        self._meta = Meta(b"", 0, 0, 0)
+        #: As it is in the database; new tasks may have come after it.
+        self._meta = Meta(b"", 0, 0, 0, 0)
+        #: The sum of all checksums, and how many commits there were since it was opened.
+        self._digest = 0
+        self._commits = 0
         #: {task id: seq << 32 | checksum} of all open tasks.
         self._held: dict[bytes, int] = {}
         #: {seq: (attempt, strikes, checksum)} of those that changed since they were put.
@@ -110,6 +127,7 @@ class SqliteJournal:
         #: {kind as encoded: its number}.
         self._kinds: dict[bytes, int] = {}
         self._last_seq = 0
+        self._rows_max = 1
         #: What the connection's ``synchronous`` says now.
         self._is_syncing = True
         #: Commits are in the log that nobody synced.
@@ -149,7 +167,7 @@ class SqliteJournal:
         self._is_syncing, self._is_doubtful = True, False
         # What a killed process had not synced is in the log all the same.
         self._has_unsynced = True
-        _hold_for_ever(db)
+        hold_for_ever(db)
 
     def load(self) -> Iterator[OwnedRecord]:
         """See ``Journal.load``."""
@@ -215,7 +233,7 @@ class SqliteJournal:
             self._mark.close()
             self._held, self._progress, self._kinds = {}, {}, {}
             if self._pid == os.getpid():
-                _let_go(db)
+                let_go(db)
                 # Its last act is to fold the log into the database.
                 db.close()
 
@@ -228,23 +246,35 @@ class SqliteJournal:
         damages += more
         if damages:
             raise Damage("; ".join(damages))
+        meta = self._meta
         held: dict[bytes, int] = {}
         seq = digest = count = 0
+        last_seq = meta.seq
         try:
             for seq, task_id, checksum in db.execute("SELECT seq, id, sum FROM tasks ORDER BY seq"):
                 held[task_id] = seq << 32 | checksum
-                digest += checksum
-                count += 1
+                if seq <= meta.seq:
+                    digest += checksum
+                    count += 1
+                    continue
+                # Put since then by commits that did nothing else, so none is left out.
+                last_seq += 1
+                if seq != last_seq:
+                    raise Damage(f"rows {last_seq} to {seq - 1} are missing")
         except TypeError:
             raise Damage(f"task in row {seq}: a value of a wrong type") from None
         digest += sum(checksum for _, _, checksum in progress.values())
-        if count != len(held) or count != self._meta.tasks:
-            raise Damage(f"{self._meta.tasks} tasks should be there, and {len(held)} are")
-        if digest & file.DIGEST_MASK != self._meta.digest:
+        if count != meta.tasks or len(held) != count + last_seq - meta.seq:
+            raise Damage(f"{meta.tasks} older tasks should be there, and {count} are")
+        if digest & file.DIGEST_MASK != meta.digest:
             raise Damage("some tasks are not in the state in which the last commit left them")
         self._held, self._progress = held, progress
         self._kinds = {file.encode_value(kind): number for number, kind in kinds.items()}
-        self._last_seq = seq
+        self._last_seq = last_seq
+        self._digest = meta.digest + sum(
+            known & 0xFFFFFFFF for known in held.values() if known >> 32 > meta.seq
+        )
+        self._rows_max = rows_per_statement(db)
 
     def _read_tasks(self, after: int) -> Iterator[tuple[int, OwnedRecord]]:
         """Row number and task, in order.
@@ -290,7 +320,7 @@ class SqliteJournal:
         kinds: dict[bytes, int] = {}
         # Most calls in a row are of one kind.
         last_kind, kind_no = None, 0
-        seq, digest = self._last_seq, self._meta.digest
+        seq, digest = self._last_seq, self._digest
         for record in puts:
             task_id = record.id
             if task_id in held or task_id in unwanted or task_id in rows:
@@ -327,13 +357,7 @@ class SqliteJournal:
         if change.is_empty and not (sync and self._has_unsynced):
             return
         room = self._need_room(db, change)
-        before = self._meta
-        meta = Meta(
-            before.journal,
-            before.commit_no + 1,
-            before.tasks + len(change.rows) - len(change.dropped),
-            change.digest,
-        )
+        meta = self._meta
         is_committing = False
         try:
             if db.in_transaction:
@@ -341,11 +365,23 @@ class SqliteJournal:
             if self._is_doubtful:
                 self._settle_doubt(db)
             self._set_syncing(db, sync=sync)
-            db.execute("BEGIN IMMEDIATE")
-            self._apply(db, change)
-            db.execute(_SET_META, (*meta[1:], file.meta_sum(meta)))
-            is_committing = True
-            db.execute("COMMIT")
+            if change.only_rows and power_of_two(len(change.rows), self._rows_max):
+                # The common case, and one that somebody waits for: one statement.
+                is_committing = True
+                in_pieces(db, insert_sql, change.rows, self._rows_max)
+            else:
+                meta = Meta(
+                    meta.journal,
+                    meta.commit_no + 1,
+                    change.rows[-1][0] if change.rows else self._last_seq,
+                    len(self._held) + len(change.rows) - len(change.dropped),
+                    change.digest,
+                )
+                db.execute("BEGIN IMMEDIATE")
+                self._apply(db, change)
+                db.execute(_SET_META, (*meta[1:], file.meta_sum(meta)))
+                is_committing = True
+                db.execute("COMMIT")
         except sqlite3.Error as exc:
             file.roll_back(db)
             full = getattr(exc, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_FULL
@@ -355,7 +391,8 @@ class SqliteJournal:
             raise self._translated(exc) from exc
         self._committed(change, meta, sync=sync)
         self._room -= room
-        if meta.commit_no % JOURNAL_SHRINK_COMMITS == 0:
+        self._commits += 1
+        if self._commits % JOURNAL_SHRINK_COMMITS == 0:
             self._shrink(db)
 
     def _apply(self, db: sqlite3.Connection, change: _Change) -> None:
@@ -363,20 +400,21 @@ class SqliteJournal:
             db.execute(
                 "INSERT INTO kinds VALUES (?, ?, ?)", (number, data, file.kind_sum(number, data))
             )
-        _in_pieces(db, _insert_sql, change.rows)
-        for seq, values in change.progress.items():
-            db.execute(_SET_PROGRESS, (seq, *values))
+        in_pieces(db, insert_sql, change.rows, self._rows_max)
+        progress = [(seq, *values) for seq, values in change.progress.items()]
+        in_pieces(db, progress_sql, progress, self._rows_max)
         gone = [(known >> 32,) for known in change.dropped.values()]
-        _in_pieces(db, _delete_sql, gone)
+        in_pieces(db, delete_sql, gone, self._rows_max)
         if self._progress:
             changed = [(seq,) for (seq,) in gone if seq in self._progress]
-            _in_pieces(db, _delete_progress_sql, changed)
+            in_pieces(db, delete_progress_sql, changed, self._rows_max)
         if change.inherited is not None:
             db.execute("INSERT OR REPLACE INTO inherited VALUES (?, ?)", change.inherited)
 
     def _committed(self, change: _Change, meta: Meta, *, sync: bool) -> None:
         """The commit is in the log: follow it in memory."""
         self._meta = meta
+        self._digest = change.digest
         self._kinds.update(change.kinds)
         held = self._held
         for row in change.rows:
@@ -390,7 +428,7 @@ class SqliteJournal:
             self._progress.pop(known >> 32, None)
         self._has_unsynced = not sync
         if sync:
-            self._mark.write(meta.journal, meta.commit_no)
+            self._mark.write(meta.journal, meta.commit_no, self._last_seq)
 
     def _take_over(
         self, piece: list[OwnedRecord], inherited: tuple[bytes, int]
@@ -511,53 +549,3 @@ class SqliteJournal:
             yield
         except (sqlite3.Error, Damage) as exc:
             raise self._translated(exc) from exc
-
-
-# --- statements of many rows --------------------------------------------------------------
-
-
-def _insert_sql(count: int) -> str:
-    marks = f"({', '.join('?' * 10)})"
-    return f"INSERT INTO tasks ({file.TASK_COLUMNS}) VALUES {', '.join([marks] * count)}"  # noqa: S608
-
-
-def _delete_sql(count: int) -> str:
-    return f"DELETE FROM tasks WHERE seq IN ({', '.join('?' * count)})"  # noqa: S608
-
-
-def _delete_progress_sql(count: int) -> str:
-    return f"DELETE FROM progress WHERE seq IN ({', '.join('?' * count)})"  # noqa: S608
-
-
-def _in_pieces(
-    db: sqlite3.Connection, make_sql: Callable[[int], str], rows: Sequence[tuple[Any, ...]]
-) -> None:
-    """Run a statement over rows, in sizes of which SQLite keeps each prepared."""
-    start, size = 0, JOURNAL_ROWS_PER_STATEMENT
-    while start < len(rows):
-        while size > len(rows) - start:
-            size //= 2
-        piece = rows[start : start + size]
-        db.execute(make_sql(size), [value for row in piece for value in row])
-        start += size
-
-
-# --- forks --------------------------------------------------------------------------------
-
-
-def _hold_for_ever(db: sqlite3.Connection) -> None:
-    """One reference more than there is.
-
-    A forked child that ends, or merely drops its copy of the journal, would close the
-    connection, and SQLite would then fold and remove the log under the parent's feet.
-    This reference keeps the child's copy; the parent gives it back in ``close``.
-    """
-    import ctypes  # slow to import
-
-    ctypes.pythonapi.Py_IncRef(ctypes.py_object(db))
-
-
-def _let_go(db: sqlite3.Connection) -> None:
-    import ctypes
-
-    ctypes.pythonapi.Py_DecRef(ctypes.py_object(db))

@@ -16,6 +16,10 @@ number than its mark has lost commits.
 What else can go wrong within the database is seen by a checksum in each row, and by the
 count and the sum of the checksums of all rows in ``meta``: rows that are missing, or came
 back from an older state of a page, show there.
+
+A commit of nothing but new tasks leaves ``meta`` alone and so is a single statement. It
+is told by its rows: those behind ``meta.seq`` have numbers without a gap, up to the one in
+the mark.
 """
 
 from __future__ import annotations
@@ -49,12 +53,13 @@ JOURNAL_ID_BYTES = 16
 PAGE_BYTES = 4096
 
 _TABLES = (
-    # One row of one: changed by each commit.
+    # One row: how the last commit that wrote it left the tasks up to row seq.
     """
     CREATE TABLE meta (
         one INTEGER PRIMARY KEY CHECK (one = 1),
         journal BLOB NOT NULL,
         commit_no INTEGER NOT NULL,
+        seq INTEGER NOT NULL,
         tasks INTEGER NOT NULL,
         digest INTEGER NOT NULL,
         sum INTEGER NOT NULL
@@ -90,11 +95,11 @@ _TABLES = (
     "CREATE TABLE inherited (journal BLOB PRIMARY KEY, upto INTEGER NOT NULL) WITHOUT ROWID",
 )
 
-_META_HEAD = struct.Struct(">QQQ")
+_META_HEAD = struct.Struct(">QQQQ")
 _TASK_HEAD = struct.Struct(">QIBQIQII")
 _PROGRESS = struct.Struct(">QQI")
 _KIND_HEAD = struct.Struct(">I")
-_MARK = struct.Struct(">8s16sQ")
+_MARK = struct.Struct(">8s16sQQ")
 _MARK_SUM = struct.Struct(">I")
 _MARK_MAGIC = b"zmqtasks"
 #: Stands for the length of an ``ext`` that is not there.
@@ -116,6 +121,7 @@ class Meta(NamedTuple):
 
     journal: bytes
     commit_no: int
+    seq: int
     tasks: int
     digest: int
 
@@ -188,12 +194,12 @@ def read_meta(db: sqlite3.Connection) -> Meta:
     Raises:
         Damage: it is not there or not what was written.
     """
-    row = db.execute("SELECT journal, commit_no, tasks, digest, sum FROM meta").fetchone()
+    row = db.execute("SELECT journal, commit_no, seq, tasks, digest, sum FROM meta").fetchone()
     if row is None:
         raise Damage("the table meta is empty")
     with contextlib.suppress(TypeError, struct.error):
-        meta = Meta(*row[:4])
-        if meta_sum(meta) == row[4]:
+        meta = Meta(*row[:5])
+        if meta_sum(meta) == row[5]:
             return meta
     raise Damage("the table meta: its checksum does not match its content")
 
@@ -242,9 +248,9 @@ class Mark:
         self._path = folder / MARK_NAME
         self._fd = -1
 
-    def read(self) -> tuple[bytes, int] | None:
-        """Journal id and commit number; None when there is none, or none to rely on:
-        it is only a guard, no data."""
+    def read(self) -> tuple[bytes, int, int] | None:
+        """Journal id, commit number and last row; None when there is none, or none to rely
+        on: it is only a guard, no data."""
         try:
             data = self._path.read_bytes()
         except OSError:
@@ -252,12 +258,12 @@ class Mark:
         head = data[: _MARK.size]
         if len(data) != _MARK.size + _MARK_SUM.size or data[_MARK.size :] != _sealed(head):
             return None
-        _, journal, commit_no = _MARK.unpack(head)
-        return journal, commit_no
+        _, journal, commit_no, seq = _MARK.unpack(head)
+        return journal, commit_no, seq
 
-    def write(self, journal: bytes, commit_no: int) -> None:
+    def write(self, journal: bytes, commit_no: int, seq: int) -> None:
         """Note a synced commit. A mark that cannot be written is only older than it could be."""
-        head = _MARK.pack(_MARK_MAGIC, journal, commit_no)
+        head = _MARK.pack(_MARK_MAGIC, journal, commit_no, seq)
         with contextlib.suppress(OSError):
             if self._fd < 0:
                 flags = os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC
@@ -330,17 +336,30 @@ def connect_whole(folder: Path) -> tuple[sqlite3.Connection, Meta]:
     db = connect(folder, may_make=mark is None)
     try:
         meta = read_meta(db)
-        if mark is not None and mark[0] != meta.journal:
-            raise Damage(f"{DB_NAME} is not the one whose commits were synced here")
-        if mark is not None and mark[1] > meta.commit_no:
-            raise Damage(
-                f"commits {meta.commit_no + 1} to {mark[1]} had been synced and are missing: "
-                f"{WAL_NAME} was damaged or removed"
-            )
+        lost = what_is_lost(db, meta, mark)
+        if lost:
+            raise Damage(lost)
     except BaseException as exc:
         close_failed(db, folder, exc)
         raise
     return db, meta
+
+
+def what_is_lost(db: sqlite3.Connection, meta: Meta, mark: tuple[bytes, int, int] | None) -> str:
+    """What had been synced by the mark and is not there, as a sentence; "" when all is."""
+    if mark is None:
+        return ""
+    journal, commit_no, seq = mark
+    reason = f"had been synced and are missing: {WAL_NAME} was damaged or removed"
+    if journal != meta.journal:
+        return f"{DB_NAME} is not the one whose commits were synced here"
+    if commit_no > meta.commit_no:
+        return f"commits {meta.commit_no + 1} to {commit_no} {reason}"
+    if commit_no == meta.commit_no:
+        last = max(meta.seq, db.execute("SELECT max(seq) FROM tasks").fetchone()[0] or 0)
+        if seq > last:
+            return f"tasks in rows {last + 1} to {seq} {reason}"
+    return ""
 
 
 def close_failed(db: sqlite3.Connection, folder: Path, exc: BaseException) -> None:
@@ -382,8 +401,8 @@ def _prepare(db: sqlite3.Connection, folder: Path, *, may_make: bool) -> bool:
     with transaction(db):
         for statement in _TABLES:
             db.execute(statement)
-        meta = Meta(os.urandom(JOURNAL_ID_BYTES), 0, 0, 0)
-        db.execute("INSERT INTO meta VALUES (1, ?, ?, ?, ?, ?)", (*meta, meta_sum(meta)))
+        meta = Meta(os.urandom(JOURNAL_ID_BYTES), 0, 0, 0, 0)
+        db.execute("INSERT INTO meta VALUES (1, ?, ?, ?, ?, ?, ?)", (*meta, meta_sum(meta)))
         db.execute(f"PRAGMA application_id = {APPLICATION_ID}")
         db.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
     return True

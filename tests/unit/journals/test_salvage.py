@@ -86,7 +86,7 @@ def test_a_journal_that_is_not_there_is_empty(tmp_path: Path) -> None:
         ("UPDATE tasks SET attempt = 9 WHERE seq = 9", _COUNT - 1, "task in row 9: its checksum"),
         ("UPDATE tasks SET id = 'text' WHERE seq = 9", _COUNT - 1, "task in row 9: its checksum"),
         ("UPDATE tasks SET sum = NULL", 0, "NOT NULL"),
-        ("DELETE FROM tasks WHERE seq > 300", 300, "400 tasks should be there, and 300 are"),
+        ("DELETE FROM tasks WHERE seq > 300", 300, "400 tasks should be there, and 300 can"),
         ("UPDATE tasks SET seq = 5000 WHERE seq = 9", _COUNT - 1, "task in row 5000"),
         ("DELETE FROM progress", _COUNT, "not in the state in which the last commit left"),
         ("UPDATE progress SET attempt = 1", _COUNT, "progress of row 8: its checksum"),
@@ -199,7 +199,7 @@ def test_damage_to_what_had_been_synced_is_reported(tmp_path: Path) -> None:
     killed(script, folder)
     _damage_last_page(folder / "tasks.db-wal")
     for _ in range(2):
-        with pytest.raises(JournalCorrupt, match="commits 3 to 3 had been synced") as caught:
+        with pytest.raises(JournalCorrupt, match="rows 3 to 3 had been synced") as caught:
             load(folder)
         assert caught.value.savable_count == 2
     # The log as it was, for whoever can read more from it.
