@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 from zmqtasks.app import states
 from zmqtasks.app.current import current_app, gateway
 from zmqtasks.app.outcomes import error_of, traceback_of, unknown_outcome, value_of
+from zmqtasks.app.waiting import check_wait
 from zmqtasks.errors import TaskUnknown, TimeoutError
 from zmqtasks.ids import format_task_id, parse_task_id
 from zmqtasks.node.gateway import Gateway
@@ -142,12 +143,7 @@ class AsyncResult(Generic[R]):
         return self.aget().__await__()
 
     def _check_wait(self, method: str, timeout: float | None) -> None:
-        if gateway(self._the_app()).inside_task:
-            raise RuntimeError(
-                f"{method}() inside a task would hold its worker slot while it waits, and all "
-                "slots could end up waiting for each other; let the caller collect the results, "
-                "or submit a follow-up task that does"
-            )
+        check_wait(self._the_app(), method, timeout)
 
     def _follow(self) -> None:
         """See to it that some gateway of this process tells us the outcome."""

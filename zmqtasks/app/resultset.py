@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 from zmqtasks.app.current import current_app, gateway
 from zmqtasks.app.outcomes import error_of, value_of
 from zmqtasks.app.result import AsyncResult
+from zmqtasks.app.waiting import check_wait
 from zmqtasks.errors import TimeoutError
 from zmqtasks.node.gateway import Gateway
 from zmqtasks.wire.messages import Outcome, Status
@@ -152,7 +153,7 @@ class ResultSet(Generic[R]):
             RuntimeError: called inside a task.
         """
         if not self._enough(propagate):
-            self._check_wait("get")
+            check_wait(self._the_app(), "get", timeout)
             self._follow()
             self._wait(self._end_waiters, lambda: self._enough(propagate), timeout)
         return self._conclude(propagate, timeout)
@@ -160,7 +161,7 @@ class ResultSet(Generic[R]):
     async def aget(self, timeout: float | None = None, propagate: bool = True) -> list[R]:
         """Same as ``get()`` without blocking the running asyncio loop."""
         if not self._enough(propagate):
-            self._check_wait("aget")
+            check_wait(self._the_app(), "aget", timeout)
             self._follow()
             await self._await_end(propagate, timeout)
         if not self._enough(propagate):
@@ -187,7 +188,7 @@ class ResultSet(Generic[R]):
         position = 0
         while position < len(self._ids):
             if position >= len(self._order):
-                self._check_wait("as_completed")
+                check_wait(self._the_app(), "as_completed", timeout)
                 self._follow()
                 left = None if give_up is None else max(0.0, give_up - time.monotonic())
                 if not self._wait(self._news_waiters, partial(self._more_than, position), left):
@@ -261,14 +262,6 @@ class ResultSet(Generic[R]):
         outcome = self._outcomes[position]
         assert outcome is not None, "positions in the order have outcomes"
         return outcome
-
-    def _check_wait(self, method: str) -> None:
-        if gateway(self._the_app()).inside_task:
-            raise RuntimeError(
-                f"{method}() inside a task would hold its worker slot while it waits, and all "
-                "slots could end up waiting for each other; let the caller collect the results, "
-                "or submit a follow-up task that does"
-            )
 
     def _follow(self) -> None:
         current = gateway(self._the_app())

@@ -32,7 +32,11 @@ _LOOK_EVERY_S = 0.01
 @click.option("--kwargs", default="{}", metavar="JSON", help="Keyword arguments, a JSON object.")
 @click.option("--queue", help="Queue to send it to, instead of the default one.")
 @click.option("--app-name", help="The application whose task is meant, where several have it.")
-@click.option("--timeout", type=float, help="Seconds to wait for the result; for ever without.")
+@click.option(
+    "--timeout",
+    type=click.FloatRange(min=0),
+    help="Seconds to wait for the result; for ever without.",
+)
 @click.option("--no-wait", is_flag=True, help="Return as soon as a worker runs it.")
 @click.option("--json", "with_json", is_flag=True, help="Print id, state and result as JSON.")
 @setting_options(CLIENT_KEYS)

@@ -22,7 +22,9 @@ from zmqtasks.wire.messages import TaskState
 
 @click.command()
 @click.argument("id")
-@click.option("--wait", type=float, metavar="S", help="Wait up to S seconds for its end.")
+@click.option(
+    "--wait", type=click.FloatRange(min=0), metavar="S", help="Wait up to S seconds for its end."
+)
 @click.option("--json", "with_json", is_flag=True, help="Print id, state and result as JSON.")
 @setting_options(CLIENT_KEYS)
 def result(id: str, *, wait: float | None, with_json: bool, **flags: Any) -> None:

@@ -21,7 +21,7 @@ _QUEUES_MAX = 4
 
 @click.command()
 @click.option(
-    "--wait", type=float, default=FIND_S, show_default=True, metavar="S",
+    "--wait", type=click.FloatRange(min=0), default=FIND_S, show_default=True, metavar="S",
     help="Look for nodes of other hosts for S seconds.",
 )  # fmt: skip
 @click.option("--json", "with_json", is_flag=True, help="Print all that is known as JSON.")
