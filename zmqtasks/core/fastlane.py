@@ -58,6 +58,8 @@ class FastLane:
         self.waiting: dict[str, deque[Call]] = {}
         #: {task id: its kind}, handed over and not answered, oldest first.
         self.unanswered: OrderedDict[bytes, Kind] = OrderedDict()
+        #: Bytes of the arguments of waiting calls.
+        self.open_bytes = 0
         self._workers: dict[LinkId, Hello] = {}
         #: {lane: links connected to it}.
         self._connected: dict[str, set[LinkId]] = {}
@@ -76,6 +78,7 @@ class FastLane:
                 for link, peer in self._workers.items():
                     self._connect(lane, link, peer)
             self.waiting[lane].append(call)
+            self.open_bytes += len(call.body)
         self._next_ms = now_ms
 
     # --- workers ------------------------------------------------------------------------
@@ -160,6 +163,7 @@ class FastLane:
             if calls and len(call.body) > RESULT_INLINE_BYTES_MAX:
                 break
             calls.append(waiting.popleft())
+            self.open_bytes -= len(call.body)
             index = kinds.setdefault(call.kind, len(kinds))
             ext = {**(call.ext or {}), "o": self.node}
             records.append(TaskRecord(index, call.id, 1, call.body, ext))
@@ -174,6 +178,7 @@ class FastLane:
         for call in reversed(calls):
             self.unanswered.pop(call.id, None)
             self.waiting[lane].appendleft(call)
+            self.open_bytes += len(call.body)
         self._next_ms = now_ms + _AGAIN_MS
 
     # --- results ------------------------------------------------------------------------

@@ -257,10 +257,13 @@ class Client:
             if more:
                 for other in more.pop(task_id, ()):
                     other.settled(task_id, outcome)
+        self._count_open()
+
+    def _count_open(self) -> None:
         with self._room:
             waiting = sum(map(len, self._inbox)) + self._lane.open_count
             self._open_count = len(self._dispatcher.tasks) + waiting
-            self._open_bytes = self._dispatcher.open_bytes
+            self._open_bytes = self._dispatcher.open_bytes + self._lane.open_bytes
             self._room.notify_all()
 
     def _add_ticket(self, task_id: bytes, ticket: Ticket) -> None:
@@ -277,6 +280,8 @@ class Client:
     def _push_lane(self, effect: fx.LanePush) -> None:
         if not self.runtime.transport.push(effect.lane, codec.encode(effect.message)):
             self._lane.not_pushed(effect.lane, effect.calls, self.runtime.now_ms)
+        else:
+            self._count_open()
 
     @property
     def _lane(self) -> FastLane:

@@ -115,3 +115,14 @@ def test_task_that_no_worker_takes_is_pending_and_warned_of_with_the_reason() ->
     lane.link_up(_WORKER, _hello())
     assert any(isinstance(effect, LanePush) for effect in _effects(lane, warn_ms + 1))
     assert lane.describe() == []
+
+
+def test_waiting_calls_count_with_their_bytes_until_a_worker_took_them() -> None:
+    lane = _lane()
+    lane.submit([_call(1, 10), _call(2, 20)], 0)
+    assert (lane.open_count, lane.open_bytes) == (2, 30)
+    lane.link_up(_WORKER, _hello())
+    push = next(effect for effect in _effects(lane, 10) if isinstance(effect, LanePush))
+    assert (lane.open_count, lane.open_bytes) == (0, 0)
+    lane.not_pushed(push.lane, push.calls, 10)
+    assert (lane.open_count, lane.open_bytes) == (2, 30)
