@@ -435,5 +435,6 @@ def _shrink_piece(db: sqlite3.Connection) -> bool:
     pages = db.execute("PRAGMA page_count").fetchone()[0]
     if 2 * free <= pages:
         return False
-    db.execute(f"PRAGMA incremental_vacuum({STORE_EXPIRE_ROWS_MAX})").fetchall()
+    # Plain execute() steps this only once, which frees one page.
+    db.executescript(f"PRAGMA incremental_vacuum({STORE_EXPIRE_ROWS_MAX})")
     return bool(db.execute("PRAGMA freelist_count").fetchone()[0] < free)

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Awaitable, Callable
+from contextlib import closing
 from pathlib import Path
 from typing import TypeVar
 
@@ -374,3 +375,17 @@ def test_a_settled_row_is_changed_in_place(path: Path) -> None:
         assert log.stat().st_size < 50_000
 
     play(SqliteStore(path), scenario)
+
+
+def test_a_piece_of_shrinking_frees_many_pages_at_once(path: Path) -> None:
+    from zmqtasks.stores import sqlite
+
+    play(SqliteStore(path), do_nothing)
+    with closing(sqlite3.connect(path, isolation_level=None)) as db:
+        db.execute("CREATE TABLE filling (data BLOB)")
+        db.executemany("INSERT INTO filling VALUES (?)", [(bytes(3_000),)] * 1_000)
+        db.execute("DELETE FROM filling")
+        (before,) = db.execute("PRAGMA freelist_count").fetchone()
+        assert sqlite._shrink_piece(db)
+        (after,) = db.execute("PRAGMA freelist_count").fetchone()
+    assert before - after >= min(before, sqlite.STORE_EXPIRE_ROWS_MAX) // 2
