@@ -24,7 +24,8 @@ A value comes from, the first found wins:
 2. the environment (`ZMQTASKS_PORT=5000`; lists with commas; an empty variable counts as not set),
 3. `zmqtasks.toml` in the working directory (`port = 5000`), or where there is none
    `[tool.zmqtasks]` in `pyproject.toml`,
-4. `App("shop", port=5000)` or `app.conf.port = 5000`,
+4. `App("shop", port=5000)` or `app.conf.port = 5000`, for every process that uses the application
+   and for the workers that load it (`app`, `name`, `pool` and `roles` cannot be set there),
 5. the default.
 
 `zmqtasks node --print-config` shows every value and where it came from. An unknown setting is an

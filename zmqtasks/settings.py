@@ -247,7 +247,7 @@ class NodeSettings:
             ge=0,
             le=limits.BLOB_BYTES_MIN,
             description="Results up to so many bytes go straight to the owner; larger ones are "
-            "fetched.",
+            "fetched. When not set, not above `payload_bytes_max`.",
         ),
     ] = limits.RESULT_INLINE_BYTES_MAX
     open_tasks_max: Annotated[
@@ -352,8 +352,13 @@ def load_settings(
     origins = {key: found[key].origin if key in found else "default" for key in _FIELDS}
     for key, default in _default_paths(env).items():
         values[key] = values.get(key) or default
-    defaults = {key: field.default for key, field in _FIELDS.items()}
-    conflict = find_conflict(defaults | values)
+    values = {key: field.default for key, field in _FIELDS.items()} | values
+    if "result_inline_bytes_max" not in found:
+        # A small limit alone is no contradiction.
+        values["result_inline_bytes_max"] = min(
+            limits.RESULT_INLINE_BYTES_MAX, values["payload_bytes_max"]
+        )
+    conflict = find_conflict(values)
     if conflict:
         where = ", ".join(f"{key} from {origins[key]}" for key in conflict.keys)
         raise ConfigError(f"{conflict.reason} ({where})")

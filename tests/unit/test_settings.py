@@ -310,7 +310,7 @@ def test_any_text_is_a_value_or_a_config_error(key: str, text: str) -> None:
         ({"lease_ms": 4000}, "lost_ms = 4000 must be greater than lease_ms = 4000"),
         ({"stalled_ms": 60_000}, "stalled_lost_ms = 60000 must be greater than stalled_ms"),
         (
-            {"payload_bytes_max": 1024},
+            {"payload_bytes_max": 1024, "result_inline_bytes_max": 8192},
             "payload_bytes_max = 1024 must be at least result_inline_bytes_max = 8192",
         ),
     ],
@@ -321,6 +321,11 @@ def test_values_must_fit_together(tmp_path: Path, values: dict[str, int], reason
     assert "from app.conf" in str(caught.value)
     with pytest.raises(ConfigError, match=reason):
         NodeSettings(**values)  # type: ignore[arg-type]
+
+
+def test_small_payloads_alone_are_no_contradiction(tmp_path: Path) -> None:
+    settings = _load(tmp_path, app_conf={"payload_bytes_max": 5000}).settings
+    assert (settings.payload_bytes_max, settings.result_inline_bytes_max) == (5000, 5000)
 
 
 def test_defaults_fit_together() -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import time
 import traceback
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Mapping
 from contextvars import copy_context
 from functools import partial
 from pathlib import Path
@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, Final
 from zmqtasks.app import context, current
 from zmqtasks.app.child_gateway import ChildGateway
 from zmqtasks.app.loader import load_app
-from zmqtasks.errors import ZmqTasksError
+from zmqtasks.errors import AppLoadError, ConfigError, ZmqTasksError
 from zmqtasks.limits import ERROR_TEXT_CHARS_MAX
 from zmqtasks.pools.base import PoolConfig
 from zmqtasks.pools.child import Link
@@ -44,7 +44,9 @@ def preload(config: PoolConfig) -> None:
     # Nothing may open a client here: its sockets and thread would not survive the fork.
     current.install(ChildGateway(None))
     current.set_flags(config.flags)
-    load_app(config.app, Path.cwd())
+    app = load_app(config.app, Path.cwd())
+    if app.conf:
+        _ = app.settings  # children find them read
 
 
 def main(link: Link, config: PoolConfig) -> AppProgram:
@@ -59,7 +61,18 @@ def main(link: Link, config: PoolConfig) -> AppProgram:
     context.set_node_name(config.node_name)
     # A process that a task forks has no way to the node; it gets a client of its own.
     os.register_at_fork(after_in_child=partial(current.install, None))
-    return AppProgram(load_app(config.app, Path.cwd()), link.passes, config.payload_bytes_max)
+    return AppProgram(load_app(config.app, Path.cwd()), link.passes, config)
+
+
+def conf_of(spec: str, flags: Mapping[str, object]) -> dict[str, Any]:
+    """The settings that an application makes, loaded in this process to be looked at.
+
+    Raises:
+        AppLoadError: with the traceback of the failed import.
+    """
+    current.install(ChildGateway(None))
+    current.set_flags(flags)
+    return dict(load_app(spec, Path.cwd()).conf)
 
 
 class AppProgram:
@@ -68,16 +81,21 @@ class AppProgram:
     Args:
         app: the application.
         passes: exceptions that are not the task's own and go through.
-        payload_bytes_max: largest result.
+        config: what the node knew before the application was loaded.
+
+    Raises:
+        AppLoadError: the application's settings contradict others.
     """
 
     def __init__(
-        self, app: App, passes: tuple[type[BaseException], ...], payload_bytes_max: int
+        self, app: App, passes: tuple[type[BaseException], ...], config: PoolConfig
     ) -> None:
         self._app = app
         self._runner: asyncio.Runner | None = None
-        self._bytes_max = payload_bytes_max
         self.catalog = app.catalog()
+        app.conf.freeze()  # a change would reach neither the node nor other children
+        self.conf = dict(app.conf)
+        self._bytes_max, self.log_level = _limits(app, config)
         #: Run one attempt; see ``Program.execute``.
         self.execute = self._compile(passes)
 
@@ -151,6 +169,17 @@ class AppProgram:
         self._forget_loop()
         current.install(None)
         current.set_flags({})
+
+
+def _limits(app: App, config: PoolConfig) -> tuple[int, str]:
+    """Largest result and log level, with what the application says about them."""
+    if not app.conf:  # the node has read the rest already, and reading takes long
+        return config.payload_bytes_max, config.log_level
+    try:
+        settings = app.settings
+    except ConfigError as exc:
+        raise AppLoadError(f"App({app.name!r}): {exc}") from exc
+    return settings.payload_bytes_max, settings.log_level
 
 
 def _failure(task: RunTask, started_ms: int, run_us: int, exc: BaseException) -> ChildOutcome:

@@ -2,9 +2,10 @@
 
 Keys are the settings of ``settings.py`` in lower case; a few of Celery's names are
 understood too. Each key is checked when it is set. Flags, environment and
-``zmqtasks.toml`` take precedence, so operators can overrule programmers. With the
-first use of the application its configuration is frozen: a change would come too late
-for what has been connected already, so it is refused.
+``zmqtasks.toml`` take precedence, so operators can overrule programmers. A node that
+runs the application obeys it too, but for what must be known before it is loaded. With
+the first use of the application its configuration is frozen: a change would come too
+late for what has been connected already, so it is refused.
 """
 
 from __future__ import annotations
@@ -24,6 +25,13 @@ CELERY_NAMES = {
     "task_default_queue": "default_queue",
     "worker_concurrency": "concurrency",
     "worker_pool": "pool",
+}
+#: Settings that an application cannot make, and why.
+_NOT_FOR_APPS = {
+    "app": "an application that is loaded cannot choose another",
+    "name": "all nodes with this application would have the same",
+    "pool": "a node needs it before it loads the application",
+    "roles": "a node needs them before it loads the application",
 }
 #: Settings of Celery begin with these.
 _CELERY_PREFIXES = (
@@ -70,6 +78,8 @@ class Conf(MutableMapping[str, Any]):
             raise ConfigError(
                 f"{self._where}: setting {key!r} of Celery is not supported yet; leave it out"
             )
+        if name in _NOT_FOR_APPS:
+            raise self._not_for_apps(key, name)
         self._values[name] = convert(name, value, self._where)
 
     def __getitem__(self, key: str) -> Any:
@@ -136,6 +146,14 @@ class Conf(MutableMapping[str, Any]):
                 f"{self._where}: {key!r} cannot change any more, the application is in use; "
                 "configure it before the first call"
             )
+
+    def _not_for_apps(self, key: str, name: str) -> ConfigError:
+        from zmqtasks.settings_sources import env_name, flag_name
+
+        return ConfigError(
+            f"{self._where}: {key!r} cannot be set by an application, {_NOT_FOR_APPS[name]}; "
+            f"use {flag_name(name)}, {env_name(name)} or zmqtasks.toml"
+        )
 
     def _import(self, path: str) -> object:
         module_name, _, attribute = path.partition(":")

@@ -20,4 +20,10 @@ def set_up_logging(level: str) -> None:
     own.propagate = False
     for logger in (own, logging.getLogger()):
         logger.addHandler(handler)
+    set_level(level)
+
+
+def set_level(level: str) -> None:
+    """Log this and what is worse."""
+    for logger in (logging.getLogger("zmqtasks"), logging.getLogger()):
         logger.setLevel(level)

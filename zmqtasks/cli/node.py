@@ -5,14 +5,20 @@ from __future__ import annotations
 import logging
 import signal
 import sys
+from contextlib import redirect_stdout
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from zmqtasks.cli.logs import set_up_logging
+from zmqtasks.cli.errors import one_line
+from zmqtasks.cli.logs import set_level, set_up_logging
 from zmqtasks.cli.options import setting_options, settings_from
+from zmqtasks.errors import AppLoadError
 from zmqtasks.settings import Loaded, NodeSettings, describe
+
+if TYPE_CHECKING:
+    from zmqtasks.pools.base import Pool
 
 
 @click.command()
@@ -26,9 +32,32 @@ def node(print_config: bool, **flags: Any) -> None:
     """
     loaded = settings_from(flags)
     if print_config:
-        show_config(loaded)
+        show_config(with_app(flags, loaded))
         return
-    sys.exit(run(loaded))
+    sys.exit(run(flags, loaded))
+
+
+def with_app(flags: dict[str, Any], loaded: Loaded) -> Loaded:
+    """The settings with those that the application makes, when a node would load it.
+
+    Whatever is wrong with the application, the others can be looked at.
+    """
+    if "worker" not in loaded.settings.roles:
+        return loaded
+    from zmqtasks.app.childmain import conf_of
+    from zmqtasks.app.spec import find_spec
+
+    try:
+        spec = find_spec(loaded.settings.app, Path.cwd())
+    except AppLoadError:
+        return loaded
+    try:
+        with redirect_stdout(sys.stderr):  # what it prints is no setting
+            conf = conf_of(spec, flags_for_tasks(loaded))
+    except AppLoadError as exc:
+        click.echo(f"zmqtasks: without the settings of the application: {one_line(exc)}", err=True)
+        return loaded
+    return settings_from(flags, conf)
 
 
 def show_config(loaded: Loaded) -> None:
@@ -39,19 +68,26 @@ def show_config(loaded: Loaded) -> None:
         click.echo(f"{f'{key} = {value}':<{width}}  # {origin}")
 
 
-def run(loaded: Loaded) -> int:
-    """Run the node to its end; returns the exit code."""
+def run(flags: dict[str, Any], loaded: Loaded) -> int:
+    """Run the node to its end; returns the exit code.
+
+    Args:
+        flags: as given, to read the settings again with those that the application makes.
+        loaded: the settings as far as they are known before it is loaded.
+    """
     settings = loaded.settings
     set_up_logging(settings.log_level)
     # Until the node obeys signals itself: both end its start, with all it has started.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    pool, slots = None, 0
+    pool = None
     try:
         if "worker" in settings.roles:
-            pool, slots = make_pool(settings, flags_for_tasks(loaded))
+            pool = make_pool(settings, flags_for_tasks(loaded))
         from zmqtasks.node.serve import Node  # after the pool's server has been launched
 
-        node = Node(settings, pool, slots)
+        if pool is not None:
+            settings = load_app_into(pool, flags, settings)
+        node = Node(settings, pool)
         node.obey_signals()
         node.start()
     except BaseException:
@@ -72,13 +108,24 @@ def flags_for_tasks(loaded: Loaded) -> dict[str, Any]:
     }
 
 
-def make_pool(settings: NodeSettings, flags: dict[str, Any]) -> tuple[Any, int]:
-    """The pool of a worker, launched, and its number of slots."""
+def load_app_into(pool: Pool, flags: dict[str, Any], settings: NodeSettings) -> NodeSettings:
+    """Wait until the pool has the application; the settings with those that it makes."""
+    from zmqtasks.node.slots import slots_of
+
+    conf = pool.load()
+    if conf:
+        settings = settings_from(flags, conf).settings
+        set_level(settings.log_level)
+    pool.slots = slots_of(settings)
+    return settings
+
+
+def make_pool(settings: NodeSettings, flags: dict[str, Any]) -> Pool:
+    """The pool of a worker, launched."""
     from zmqtasks.app.spec import find_spec
-    from zmqtasks.node.slots import node_name, slots_of
+    from zmqtasks.node.slots import node_name
     from zmqtasks.pools.base import PoolConfig
 
-    slots = slots_of(settings)
     config = PoolConfig(
         app=find_spec(settings.app, Path.cwd()),
         node_name=node_name(settings),
@@ -89,12 +136,12 @@ def make_pool(settings: NodeSettings, flags: dict[str, Any]) -> tuple[Any, int]:
     if settings.pool == "solo":
         from zmqtasks.pools.solo import SoloPool
 
-        return SoloPool(config), slots
+        return SoloPool(config)
     from zmqtasks.pools.process import ProcessPool
 
-    pool = ProcessPool(config, slots)
+    pool = ProcessPool(config)
     pool.launch()
-    return pool, slots
+    return pool
 
 
 def banner(node: Any) -> list[str]:

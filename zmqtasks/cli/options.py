@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -45,9 +45,9 @@ def setting_options(keys: Collection[str] | None = None) -> Callable[[_Command],
     return add
 
 
-def settings_from(flags: dict[str, Any]) -> Loaded:
-    """The settings of this process, flags first."""
-    return load_settings(flags=_without_empty(flags), cwd=Path.cwd())
+def settings_from(flags: dict[str, Any], app_conf: Mapping[str, object] | None = None) -> Loaded:
+    """The settings of this process, flags first, those of an application last."""
+    return load_settings(flags=_without_empty(flags), app_conf=app_conf, cwd=Path.cwd())
 
 
 def _without_empty(flags: dict[str, Any]) -> dict[str, Any]:

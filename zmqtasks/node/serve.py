@@ -41,13 +41,14 @@ class Node:
 
     Args:
         settings: of this process.
-        pool: where tasks run, None for a node that is no worker; not started.
+        pool: where tasks run, None for a node that is no worker; loaded with its slots
+            set, or neither, but not started.
 
     Raises:
         ConfigError, SecurityError, AppLoadError: from :meth:`start`.
     """
 
-    def __init__(self, settings: NodeSettings, pool: Pool | None, slots: int) -> None:
+    def __init__(self, settings: NodeSettings, pool: Pool | None) -> None:
         self.settings = settings
         self.pool = pool
         mesh_key = keys.mesh_key(settings.key_file)
@@ -55,7 +56,7 @@ class Node:
         self.part = Part(
             roles=settings.roles,
             dial_roles=_STORE_DIALS if is_store else frozenset(),
-            slots=slots if pool is not None else 0,
+            slots=pool.slots if pool is not None else 0,
             keeps_results=is_store,
             describe_store=lambda: self._keeper.describe(),
             performers={
@@ -93,7 +94,7 @@ class Node:
     # --- life ---------------------------------------------------------------------------
 
     def start(self) -> None:
-        """Load the application, open the store, join the mesh; then the loop runs.
+        """Open the store, start the pool, join the mesh; then the loop runs.
 
         Raises:
             KeyboardInterrupt: a signal came before the mesh was joined.

@@ -2,12 +2,12 @@
 
 A pool has numbered *slots*. The intake (``core/intake.py``) decides which tasks go to
 which slot; the pool carries them there and tells what came of it. All calls and all
-callbacks happen on the loop's thread, except ``start`` which runs before the loop.
+callbacks happen on the loop's thread, except ``load`` and ``start`` which run before it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
 import msgspec
@@ -31,6 +31,7 @@ class PoolConfig(msgspec.Struct, frozen=True):
     preload: str = "zmqtasks.app.childmain:preload"
     #: Name of the node, which tasks see as ``self.request.hostname``.
     node_name: str = ""
+    #: Largest result. Before the application says what it wants: it can want less only.
     payload_bytes_max: int = PAYLOAD_BYTES_MAX
     #: Level of the root logger in children, unless the application sets one itself.
     log_level: str = "INFO"
@@ -75,8 +76,20 @@ class PoolHost(Protocol):
 class Pool(Protocol):
     """Runs attempts in slots."""
 
+    #: How many there are; may be set until ``start``.
+    slots: int
+
+    def load(self) -> Mapping[str, Any]:
+        """Load the application, return the settings that it makes, by name.
+
+        What it writes meanwhile is told to the host that ``start`` gets.
+
+        Raises:
+            AppLoadError: with the traceback of the failed import.
+        """
+
     def start(self, host: PoolHost) -> list[CatalogEntry]:
-        """Load the application, start the slots, return the tasks it has.
+        """Load the application if need be, start the slots, return the tasks it has.
 
         Raises:
             AppLoadError: with the traceback of the failed import.

@@ -92,6 +92,10 @@ class Program(Protocol):
 
     #: The tasks that the loaded application has.
     catalog: list[CatalogEntry]
+    #: The settings that the application itself makes, by name, plain values.
+    conf: dict[str, Any]
+    #: Level of the root logger, those settings considered.
+    log_level: str
 
     @property
     def execute(self) -> Callable[[RunTask], ChildOutcome]:
@@ -363,7 +367,7 @@ def run_child(sock: socket.socket, serial: int, config: PoolConfig) -> None:
     if program is None:
         return
     if config.capture:
-        capture.start_logging(config.log_level)
+        capture.start_logging(program.log_level)
     link.serve(program.execute, capture)
     atexit._run_exitfuncs()
     capture.end_task()
@@ -380,7 +384,7 @@ def load_program(link: Link, config: PoolConfig) -> tuple[Program | None, ChildR
     except BaseException as exc:  # noqa: BLE001 (user code: everything is reported)
         reason = f"loading the application failed: {type(exc).__name__}: {exc}"
         return None, ChildReady(os.getpid(), [], reason, traceback.format_exc())
-    return program, ChildReady(os.getpid(), program.catalog, "", "")
+    return program, ChildReady(os.getpid(), program.catalog, "", "", program.conf)
 
 
 def _after_fork(link: ChildLink, capture: Capture) -> None:

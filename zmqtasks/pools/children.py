@@ -186,9 +186,10 @@ class Child:
                 return batches, "", False
         return batches, "", True
 
-    def send(self, host: PoolHost, messages: Sequence[ToChild]) -> None:
-        """Write what the socket takes and the rest when it takes more. A child that is
-        gone is noticed by reading, not here."""
+    def send(self, host: PoolHost | None, messages: Sequence[ToChild]) -> None:
+        """Write what the socket takes and the rest when it takes more (without a host,
+        so before the pool's start: nothing). A child that is gone is noticed by reading,
+        not here."""
         data = encode_batch(messages)
         if self._unsent:
             self._unsent += data
@@ -203,8 +204,8 @@ class Child:
             self._unsent = data[sent:]
             self._await_writable(host)
 
-    def _await_writable(self, host: PoolHost) -> None:
-        if not self._writing:
+    def _await_writable(self, host: PoolHost | None) -> None:
+        if not self._writing and host is not None:
             self._writing = True
             host.register_writable(self.sock.fileno(), lambda: self._on_writable(host))
 

@@ -12,7 +12,7 @@ import contextlib
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Final
 
 import msgspec
@@ -45,17 +45,22 @@ class ProcessPool:
 
     Args:
         config: goes to the children as it is.
-        slots: how many processes.
+        slots: how many processes; ``slots`` may be set until ``start``.
     """
 
-    def __init__(self, config: PoolConfig, slots: int) -> None:
+    def __init__(self, config: PoolConfig, slots: int = 1) -> None:
+        self.slots = slots
         self._config = config
         self._bytes_max = batch_bytes_max(config.payload_bytes_max)
         self._spawner: Spawner | None = None
         self._host_or_none: PoolHost | None = None
         self._serials = 0
         #: The present child of each slot; None: none yet, or dead and not replaced.
-        self._slots: list[Child | None] = [None] * slots
+        self._slots: list[Child | None] = [None]
+        #: What the first child said of the application; None: not loaded yet.
+        self._loaded: ChildReady | None = None
+        #: What was written while there was no host.
+        self._early: list[LogRecord] = []
         self._children: dict[int, Child] = {}
         #: Ends in a row without a child that became ready.
         self._failures = 0
@@ -70,7 +75,7 @@ class ProcessPool:
     # --- start and stop ----------------------------------------------------------------
 
     def launch(self) -> None:
-        """Start the fork server without waiting; ``start`` does it otherwise.
+        """Start the fork server without waiting; ``load`` does it otherwise.
 
         To be called first thing in the process, before threads and slow imports, so
         that the application is loaded meanwhile.
@@ -78,11 +83,35 @@ class ProcessPool:
         if self._spawner is None:
             self._spawner = Spawner(self._config)
 
-    def start(self, host: PoolHost) -> list[CatalogEntry]:
-        """Load the application and start the slots.
+    def load(self) -> Mapping[str, Any]:
+        """Load the application in the first child; ``start`` does it otherwise.
 
-        Must be called in a thread that lives as long as the pool. ``host.slot_ready``
-        follows for each slot once the loop runs.
+        Must be called in a thread that lives as long as the pool.
+
+        Returns:
+            The settings that the application makes, by name.
+
+        Raises:
+            AppLoadError: with the traceback of the failed import.
+        """
+        return self._load().conf
+
+    def _load(self) -> ChildReady:
+        if self._loaded is None:
+            try:
+                self.launch()
+                self._await_server()
+                self._loaded = self._await_ready(self._open_child(0))
+            except BaseException:
+                self.stop()
+                raise
+        return self._loaded
+
+    def start(self, host: PoolHost) -> list[CatalogEntry]:
+        """Load the application if need be and start the slots.
+
+        Must be called in the thread of :meth:`load`. ``host.slot_ready`` follows for
+        each slot once the loop runs.
 
         Returns:
             The tasks of the application.
@@ -90,20 +119,19 @@ class ProcessPool:
         Raises:
             AppLoadError: with the traceback of the failed import.
         """
-        self._host_or_none = host
-        try:
-            self.launch()
-            self._await_server()
-            first = self._open_child(0)
-            catalog = self._await_ready(first)
-        except BaseException:
-            self.stop()
-            raise
+        catalog = self._load().catalog
+        first = self._slots[0]
         assert self._spawner is not None
+        assert first is not None
+        self._host_or_none = host
+        for record in self._early:
+            host.call_soon(host.slot_request, 0, record)
+        self._early.clear()
         host.register(self._spawner.fileno(), self._on_server)
         first.watch(host, self._on_child, self._on_pipe)
         host.call_soon(host.slot_ready, 0)
-        for slot in range(1, len(self._slots)):
+        self._slots += [None] * (self.slots - 1)
+        for slot in range(1, self.slots):
             self._spawn(slot)
         return catalog
 
@@ -143,11 +171,12 @@ class ProcessPool:
     def _notice_loading(self, begun: float) -> None:
         log.warning("app.loading app=%s seconds=%d", self._config.app, time.monotonic() - begun)
 
-    def _await_ready(self, child: Child) -> list[CatalogEntry]:
+    def _await_ready(self, child: Child) -> ChildReady:
         """Wait for the first child: it loads the application, or says why not."""
         child.sock.settimeout(_LOADING_NOTICE_S)
         begun = time.monotonic()
-        while True:
+        ready: ChildReady | None = None
+        while ready is None:
             try:
                 batches, trouble, _ = child.read(reads_max=1)
             except TimeoutError:
@@ -166,11 +195,10 @@ class ProcessPool:
                             raise AppLoadError(message.error, message.traceback)
                         child.ready = True
                         child.pid = message.pid
-                        catalog = message.catalog
+                        ready = message
                     elif isinstance(message, LogRecord):
-                        self._host.call_soon(self._host.slot_request, child.slot, message)
-            if child.ready:
-                return catalog
+                        self._early.append(message)
+        return ready
 
     def _await_exit(self, serial: int) -> str:
         for report in self._reports():
@@ -200,7 +228,7 @@ class ProcessPool:
         leaving = set()
         for child in self._children.values():
             if child.ready and not child.unanswered:
-                child.send(self._host, [StopChild()])
+                child.send(self._host_or_none, [StopChild()])
                 leaving.add(child.serial)
         deadline = time.monotonic() + CHILD_EXIT_MS / 1000
         while leaving and self._spawner is not None:

@@ -58,12 +58,16 @@ class StopChild(_Frame, tag="stop"):
 
 
 class ChildReady(_Frame, tag="ready"):
-    """The application is loaded (``error`` "") or why not, with the traceback."""
+    """The application is loaded (``error`` "") or why not, with the traceback.
+
+    ``conf``: the settings that the application itself makes, by name, plain values.
+    """
 
     pid: int
     catalog: list[CatalogEntry]
     error: str
     traceback: str
+    conf: dict[str, Any] = {}
 
 
 class ChildOutcome(_Frame, tag="outcome"):

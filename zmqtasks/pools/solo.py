@@ -14,7 +14,7 @@ import logging
 import signal
 import sys
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from queue import Empty, SimpleQueue
 from types import FrameType
 from typing import Any, Final
@@ -46,13 +46,17 @@ class _SoloLink(Link):
 
     def __init__(self) -> None:
         self.host: PoolHost | None = None
+        #: What was told while there was no host.
+        self.early: list[ChildRequest] = []
         self._lock = threading.Lock()
         self._number = 0
         self._waiting: dict[int, SimpleQueue[Answer]] = {}
 
     def tell(self, request: ChildRequest) -> None:
         """Send something that is not answered."""
-        if self.host is not None:
+        if self.host is None:
+            self.early.append(request)
+        else:
             self.host.call_soon(self.host.slot_request, _SLOT, request)
 
     def ask(self, make: Callable[[int], Question], timeout_s: float | None = None) -> Answer | None:
@@ -86,6 +90,7 @@ class SoloPool:
     """
 
     def __init__(self, config: PoolConfig) -> None:
+        self.slots = 1
         self._config = config
         self._link = _SoloLink()
         self._capture = Capture(self._link.tell)
@@ -97,19 +102,38 @@ class SoloPool:
         self._thread: int | None = None
         self._running = False
 
-    def start(self, host: PoolHost) -> list[CatalogEntry]:
-        """Load the application here; ``host.slot_ready`` follows.
+    def load(self) -> Mapping[str, Any]:
+        """Load the application here; ``start`` does it otherwise.
+
+        Returns:
+            The settings that the application makes, by name.
 
         Raises:
             AppLoadError: with the traceback of the failed import.
         """
+        return self._load().conf
+
+    def _load(self) -> Program:
+        if self._program is None:
+            program, ready = load_program(self._link, self._config)
+            if program is None:
+                raise AppLoadError(ready.error, ready.traceback)
+            self._program = program
+        return self._program
+
+    def start(self, host: PoolHost) -> list[CatalogEntry]:
+        """Load the application if need be; ``host.slot_ready`` follows.
+
+        Raises:
+            AppLoadError: with the traceback of the failed import.
+        """
+        catalog = self._load().catalog
         self._link.host = host
-        program, ready = load_program(self._link, self._config)
-        if program is None:
-            raise AppLoadError(ready.error, ready.traceback)
-        self._program = program
+        for request in self._link.early:
+            self._link.tell(request)
+        self._link.early.clear()
         host.call_soon(host.slot_ready, _SLOT)
-        return ready.catalog
+        return catalog
 
     def run(self, slot: int, tasks: Sequence[RunTask]) -> None:
         """Hand these to the main thread."""
@@ -150,7 +174,7 @@ class SoloPool:
         hook = sys.breakpointhook
         if self._config.capture:
             self._capture.start_streams()
-            self._capture.start_logging(self._config.log_level)
+            self._capture.start_logging(self._program.log_level)
             sys.breakpointhook = self._debug
         self._thread = threading.get_ident()
         try:

@@ -51,6 +51,25 @@ def test_wrong_settings_are_refused_when_set(app: App, key: str, value: Any, wor
         assert "App('" in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("key", "value", "flag"),
+    [
+        ("pool", "solo", "--pool, ZMQTASKS_POOL"),
+        ("worker_pool", "solo", "--pool, ZMQTASKS_POOL"),
+        ("roles", ["store"], "--role, ZMQTASKS_ROLES"),
+        ("name", "w1", "--name, ZMQTASKS_NAME"),
+        ("app", "tasks", "--app, ZMQTASKS_APP"),
+    ],
+)
+def test_what_a_node_needs_before_it_has_the_app_is_refused(
+    app: App, key: str, value: Any, flag: str
+) -> None:
+    with pytest.raises(ConfigError) as caught:
+        app.conf[key] = value
+    assert f"App('{app.name}'): {key!r} cannot be set by an application" in str(caught.value)
+    assert f"use {flag} or zmqtasks.toml" in str(caught.value)
+
+
 def test_celerys_names_mean_ours(app: App) -> None:
     app.conf.task_default_queue = "slow"
     app.conf.result_backend = "memory://"

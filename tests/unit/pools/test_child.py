@@ -248,7 +248,7 @@ class TestAsking:
 
 
 def good_program(_link: object, _config: object) -> object:
-    return SimpleNamespace(catalog=[])
+    return SimpleNamespace(catalog=[], conf={"concurrency": 3})
 
 
 def unloadable_program(_link: object, _config: object) -> None:
@@ -267,6 +267,8 @@ class TestLoading:
 
     def test_program_is_loaded_by_name(self, ends: tuple[ChildLink, NodeEnd]) -> None:
         assert self.load(ends, "good_program") == ("", "")
+        _, ready = load_program(ends[0], PoolConfig(app="x", program=f"{__name__}:good_program"))
+        assert ready.conf == {"concurrency": 3}
         assert load_function("os.path:join")("a", "b") == "a/b"
 
     def test_load_error_keeps_its_traceback(self, ends: tuple[ChildLink, NodeEnd]) -> None:

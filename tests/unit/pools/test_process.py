@@ -9,11 +9,12 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from tests.unit.pools.pool_contract import PAYLOAD_BYTES_MAX, PoolContract
 from tests.unit.pools.pool_host import PATIENCE_S, RecordingHost, Rig, started
-from zmqtasks.errors import AppLoadError
+from zmqtasks.errors import AppLoadError, PayloadTooLarge
 from zmqtasks.pools import process
 from zmqtasks.pools.base import PoolConfig
 from zmqtasks.pools.process import ProcessPool
@@ -294,3 +295,90 @@ class TestLoading:
         with started(ProcessPool(self.write(tmp_path, monkeypatch, text), 1)) as rig:
             rig.pool.stop()
             assert [record.text for record in rig.host.logs] == ["bye"]
+
+    def test_its_settings_are_known_before_the_slots_start(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        text = (
+            "app.conf.update(concurrency=3, queues=['mail'], payload_bytes_max=5000)\n"
+            "@app.task(name='tests.unit.pools.pool_tasks.blob')\n"
+            "def blob(size): return bytes(size)"
+        )
+        pool = ProcessPool(self.write(tmp_path, monkeypatch, text))
+        conf = pool.load()
+        assert conf == {"concurrency": 3, "queues": ["mail"], "payload_bytes_max": 5000}
+        assert pool.load() is conf
+        assert len(pool.pids()) == 1
+        pool.slots = 2
+        with started(pool, slots=2) as rig:
+            assert len(pool.pids()) == 2
+            assert len(rig.value("blob", 4000)) == 4000
+            error = rig.error("blob", 6000)
+            assert isinstance(error, PayloadTooLarge)
+            assert "6,00" in str(error)
+            assert "payload_bytes_max is 5,000" in str(error)
+
+    def test_flags_stand_above_its_settings(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        text = (
+            "app.conf.payload_bytes_max = 5000\n"
+            "@app.task(name='tests.unit.pools.pool_tasks.blob')\n"
+            "def blob(size): return bytes(size)"
+        )
+        config = msgspec.structs.replace(
+            self.write(tmp_path, monkeypatch, text), flags={"payload_bytes_max": 20_000}
+        )
+        with started(ProcessPool(config)) as rig:
+            assert len(rig.value("blob", 10_000)) == 10_000
+
+    def test_settings_that_contradict_each_other_are_one_line(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        error = self.start(self.write(tmp_path, monkeypatch, "app.conf.heartbeat_ms = 3000"))
+        assert "App('loading'): lost_ms = 4000 must be at least 3 times" in str(error)
+        assert "heartbeat_ms from app.conf" in str(error)
+        assert error.traceback == ""
+
+    def test_setting_that_is_not_its_own_is_refused(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        error = self.start(self.write(tmp_path, monkeypatch, "app.conf.pool = 'solo'"))
+        assert "use --pool, ZMQTASKS_POOL or zmqtasks.toml" in str(error)
+
+    def test_its_settings_do_not_change_any_more(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        text = (
+            "@app.task(name='tests.unit.pools.pool_tasks.change')\n"
+            "def change(): app.conf.concurrency = 5"
+        )
+        with started(ProcessPool(self.write(tmp_path, monkeypatch, text))) as rig:
+            assert "the application is in use" in str(rig.error("change"))
+
+    def test_what_it_logs_while_loading_reaches_the_host(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        # Each child imports an application that starts threads.
+        text = (
+            "import threading, time\n"
+            "threading.Thread(target=time.sleep, args=(1000,), daemon=True).start()\n"
+            "print('in a child')"
+        )
+        pool = ProcessPool(self.write(tmp_path, monkeypatch, text))
+        pool.load()
+        with started(pool) as rig:
+            assert [record.text for record in rig.host.logs] == ["in a child"]
+
+    def test_pool_that_was_loaded_can_be_stopped(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        text = "import atexit\natexit.register(lambda: open('bye', 'w').close())"
+        pool = ProcessPool(self.write(tmp_path, monkeypatch, text), 2)
+        pool.load()
+        (pid,) = pool.pids()
+        pool.stop()
+        assert (tmp_path / "bye").exists()
+        assert pool.pids() == []
+        with pytest.raises(ProcessLookupError):
+            os.kill(pid, 0)

@@ -5,6 +5,7 @@ import logging
 import sys
 import threading
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 
 import pytest
 
@@ -12,7 +13,7 @@ from tests.unit.pools.pool_contract import PAYLOAD_BYTES_MAX, PoolContract
 from tests.unit.pools.pool_host import PATIENCE_S, RecordingHost, Rig, started
 from zmqtasks.errors import AppLoadError
 from zmqtasks.pools.base import PoolConfig
-from zmqtasks.pools.protocol import RunTask
+from zmqtasks.pools.protocol import LogRecord, RunTask
 from zmqtasks.pools.solo import SoloPool
 from zmqtasks.wire.payload import decode_value
 
@@ -118,3 +119,30 @@ def test_kill_in_the_main_thread_interrupts_a_blocking_call() -> None:
     assert [slot for slot, _ in host.died] == [0]
     assert values == [3]
     host.close()
+
+
+def test_settings_of_the_application_are_known_before_the_start(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "solo_app.py").write_text(
+        "from zmqtasks import App\n"
+        "app = App('pooltest', queues=['mail'], payload_bytes_max=5000)\n"
+        "@app.task(name='tests.unit.pools.pool_tasks.blob')\n"
+        "def blob(size): return bytes(size)\n"
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))
+    pool = ThreadedSoloPool(PoolConfig(app="solo_app"))
+    assert pool.load() == {"queues": ("mail",), "payload_bytes_max": 5000}
+    assert pool.slots == 1
+    with started(pool) as rig:
+        assert [entry.name for entry in rig.catalog] == ["tests.unit.pools.pool_tasks.blob"]
+        assert "payload_bytes_max is 5,000" in str(rig.error("blob", 6000))
+
+
+def test_what_is_told_while_loading_reaches_the_host() -> None:
+    line = LogRecord(id=b"", name="", stream="logging", level=20, logger="x", text="loading")
+    pool = ThreadedSoloPool(CONFIG)
+    pool.load()
+    pool._link.tell(line)
+    with started(pool) as rig:
+        assert rig.host.logs == [line]
