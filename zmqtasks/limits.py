@@ -175,6 +175,20 @@ STARTED_REPORT_MS = 20
 REDIAL_MS_MIN = 100
 REDIAL_MS_MAX = 5_000
 
+# --- files in the runtime directory -------------------------------------------------
+
+#: How often a node looks whether its files are still there: for so long nobody new finds
+#: it after a logout or a cleaner has removed them. Some calls of stat(2) each time.
+RUNTIME_CHECK_MS = 5_000
+#: How often it renews their times; cleaners of temporary folders remove what is days old.
+RUNTIME_TOUCH_MS = 3_600_000
+#: Sockets bound again; each time leaves a listener behind (a file descriptor), since
+#: closing it would cut the links that came in through it.
+RUNTIME_REBINDS_MAX = 64
+#: Lock files of other processes that are kept open, to tell one that vanished from one
+#: that is free. A descriptor each, of which a process may have only 1024.
+LOCKS_HELD_MAX = 256
+
 # --- libzmq -------------------------------------------------------------------------
 
 #: A net only: credit bounds what is under way.

@@ -64,6 +64,11 @@ def runtime_dir(settings: Directories) -> Path:
     return _private_dir(Path(base), settings.mesh, "runtime_dir")
 
 
+def make_again(folder: Path) -> Path:
+    """A mesh's folder for sockets that somebody removed. Raises as ``runtime_dir``."""
+    return _private_dir(folder.parent, folder.name, "runtime_dir")
+
+
 def state_dir(settings: Directories) -> Path:
     """The mesh's folder for lasting files. Raises as ``runtime_dir``."""
     base = settings.state_dir or str(default_state_base(os.environ))

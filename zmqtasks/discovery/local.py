@@ -10,6 +10,10 @@ kernel frees it however the process ends, so an entry whose lock is free is stal
 removed by whoever sees it, and its sockets with it. Node and epoch never come again, so
 removing cannot hit a successor.
 
+A lock file that vanished is not a free lock: somebody emptied the folder, and the process
+may live. Those who know an entry keep its lock file open, which tells even then; its own
+process makes the files again (:meth:`LocalDirectory.make_again`).
+
 The folder is watched with inotify, and since the kernel also reports that a file which
 was open for writing got closed, the death of a process is news as well. Where inotify is
 not to be had, a thread looks four times a second.
@@ -22,9 +26,11 @@ import fcntl
 import os
 import re
 import threading
+import time
 import weakref
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Literal
 
 import msgspec
 
@@ -33,7 +39,12 @@ from zmqtasks.discovery import inotify
 from zmqtasks.discovery.base import DiscoveryLoop, Gone, Listener
 from zmqtasks.errors import ConfigError
 from zmqtasks.ids import NODE_ID_BYTES
-from zmqtasks.limits import CANDIDATES_COUNT_MAX, ENDPOINTS_PER_PEER_MAX
+from zmqtasks.limits import (
+    CANDIDATES_COUNT_MAX,
+    ENDPOINTS_PER_PEER_MAX,
+    LOCKS_HELD_MAX,
+    RUNTIME_TOUCH_MS,
+)
 from zmqtasks.paths import socket_path
 
 _NAME = re.compile(rf"([0-9a-f]{{{2 * NODE_ID_BYTES}}})-([0-9a-f]{{1,8}})\.(json|lock)")
@@ -44,6 +55,11 @@ _SOCKET_SUFFIXES = ("r", "p", "l")
 #: The kernel reports the close of a dying process's lock file just before it frees the
 #: lock; the lock is looked at again in this many turns of the loop.
 _LOOK_AGAIN_COUNT = 20
+#: Living processes renew their entries' times; one without a lock file and older than this
+#: was left by somebody who cleaned up by halves.
+_ABANDONED_S = 2 * RUNTIME_TOUCH_MS / 1000
+#: State of a lock; "unknown": we may not look.
+_Lock = Literal["held", "free", "vanished", "unknown"]
 _CHANGES = inotify.IN_CLOSE_WRITE | inotify.IN_MOVED_TO | inotify.IN_DELETE
 
 
@@ -74,18 +90,26 @@ class LocalDirectory:
     """
 
     def __init__(self, folder: Path, loop: DiscoveryLoop, also: Sequence[Path] = ()) -> None:
-        self._folder = folder
+        #: The mesh's runtime folder.
+        self.folder = folder
         self._folders = (folder, *also)
         self._loop = loop
         self._listener: Listener | None = None
         self._gone: Gone | None = None
         #: {(folder, stem): inode of the entry's file}.
         self._known: dict[tuple[Path, str], int] = {}
+        #: {(folder, stem): its lock file, kept open}.
+        self._held: dict[tuple[Path, str], int] = {}
         self._own_stem = ""
+        self._own_entry: _Entry | None = None
+        self._own_inode: tuple[int, int] | None = None
+        self._withdrawn = False
         self._lock_fd = -1
         self._inotify: inotify.Inotify | None = None
         #: {inotify's number: folder}.
         self._watched: dict[int, Path] = {}
+        #: Which folder of that name is watched: it may be removed and made again.
+        self._watched_inode: tuple[int, int] | None = None
         self._poller: _PollThread | None = None
 
     # --- the Discovery protocol ---------------------------------------------------------
@@ -94,12 +118,7 @@ class LocalDirectory:
         """Watch first, then scan, so that nothing falls between."""
         self._listener, self._gone = listener, gone
         _live.add(self)
-        try:
-            self._watch()
-        except OSError:
-            self._close_inotify()
-            self._poller = _PollThread(self)
-            self._poller.start()
+        self._begin_to_watch()
         self._scan()
 
     def announce(self, candidate: Candidate) -> None:
@@ -115,26 +134,22 @@ class LocalDirectory:
             if self._lock_fd < 0:
                 self._lock_fd = self._make_lock(stem)
             self._own_stem = stem
-            entry = _Entry(
+            self._own_entry = _Entry(
                 candidate.node.hex(), candidate.epoch, candidate.mesh.hex(), candidate.mesh_name,
                 candidate.fingerprint, list(candidate.endpoints), candidate.host_id.hex(),
                 list(candidate.roles), os.getpid(),
             )  # fmt: skip
-            # No name of an entry, so nobody reads it half written.
-            fresh = self._folder / f"{stem}.new"
-            fresh.write_bytes(msgspec.json.encode(entry))
-            fresh.rename(self._folder / f"{stem}.json")
+            self._withdrawn = False
+            self._write_entry(self._own_entry)
         except OSError as exc:
-            raise ConfigError(
-                f"cannot write this node's entry in {self._folder}: {exc.strerror}; choose a "
-                "ZMQTASKS_RUNTIME_DIR that this user can write"
-            ) from None
+            raise self._unwritable(exc) from None
 
     def withdraw(self) -> None:
         """Let nobody else find this node, which still runs: its lock stays."""
+        self._withdrawn = True
         if self._lock_fd >= 0:
             with contextlib.suppress(OSError):
-                (self._folder / f"{self._own_stem}.json").unlink(missing_ok=True)
+                (self.folder / f"{self._own_stem}.json").unlink(missing_ok=True)
 
     def stop(self) -> None:
         """Remove this node's entry and stop watching."""
@@ -144,10 +159,69 @@ class LocalDirectory:
             self._poller.stop()
             self._poller = None
         self._close_inotify()
+        self._let_go()
         if self._lock_fd >= 0:
-            self._remove(self._folder, self._own_stem)
+            # First, so that whoever sees the files go sees that it is no accident.
+            fcntl.flock(self._lock_fd, fcntl.LOCK_UN)
+            self._remove(self.folder, self._own_stem)
             os.close(self._lock_fd)
             self._lock_fd = -1
+
+    # --- our own files ------------------------------------------------------------------
+
+    def missing(self) -> list[str]:
+        """Which of this node's own files somebody has removed or replaced."""
+        gone: list[str] = []
+        if self._lock_fd >= 0:
+            status = os.fstat(self._lock_fd)
+            lock = self.folder / f"{self._own_stem}.lock"
+            if _identity(lock) != (status.st_dev, status.st_ino):
+                gone.append("its lock")
+            entry = self.folder / f"{self._own_stem}.json"
+            if not self._withdrawn and _identity(entry) != self._own_inode:
+                gone.append("its entry")
+        return gone
+
+    def make_again(self) -> None:
+        """Make what is missing again, in a folder that is there again.
+
+        Raises:
+            ConfigError: the folder cannot be written.
+        """
+        if self._inotify is not None and self._watched_inode != _identity(self.folder):
+            self._close_inotify()
+            self._begin_to_watch()
+        try:
+            gone = self.missing()
+            if "its lock" in gone:
+                # The old lock is held until the new one is there: others look at both.
+                old, self._lock_fd = self._lock_fd, self._make_lock(self._own_stem)
+                os.close(old)
+            if gone and not self._withdrawn and self._own_entry is not None:
+                self._write_entry(self._own_entry)
+        except OSError as exc:
+            raise self._unwritable(exc) from None
+        self._scan()
+
+    def touch(self) -> None:
+        """Renew the times of our files, for cleaners of temporary folders."""
+        names = ("", f"{self._own_stem}.lock", f"{self._own_stem}.json")
+        for name in names if self._lock_fd >= 0 else ():
+            with contextlib.suppress(OSError):
+                os.utime(self.folder / name)
+
+    def _write_entry(self, entry: _Entry) -> None:
+        # No name of an entry, so nobody reads it half written.
+        fresh = self.folder / f"{self._own_stem}.new"
+        fresh.write_bytes(msgspec.json.encode(entry))
+        self._own_inode = _identity(fresh)
+        fresh.rename(self.folder / f"{self._own_stem}.json")
+
+    def _unwritable(self, exc: OSError) -> ConfigError:
+        return ConfigError(
+            f"cannot write this node's entry in {self.folder}: {exc.strerror}; choose a "
+            "ZMQTASKS_RUNTIME_DIR that this user can write"
+        )
 
     # --- liveness -----------------------------------------------------------------------
 
@@ -156,20 +230,56 @@ class LocalDirectory:
 
         Returns:
             True: its lock is held; False: it is free, so the process has ended; None:
-            this directory never saw it, or may not look.
+            this directory never saw it, may not look, or the lock file vanished.
         """
         stem = f"{node.hex()}-{epoch:x}"
         for folder in self._folders:
             if (folder, stem) in self._known or (folder / f"{stem}.lock").exists():
-                return _is_locked(folder, stem)
+                state = self._lock_of(folder, stem)
+                return None if state in ("vanished", "unknown") else state == "held"
         return None
+
+    def _lock_of(self, folder: Path, stem: str) -> _Lock:
+        """State of an entry's lock; one that vanished is judged by the file kept open."""
+        key = (folder, stem)
+        fd, state = _look(folder, stem)
+        if state == "held" and key in self._known:
+            self._hold(key, fd)
+        elif fd >= 0:
+            os.close(fd)
+        if state == "vanished" and key in self._held:
+            return _state(self._held[key])
+        return state
+
+    def _hold(self, key: tuple[Path, str], fd: int) -> None:
+        """Keep a lock file open; it may be another one than before."""
+        before = self._held.get(key, -1)
+        if before < 0 and len(self._held) >= LOCKS_HELD_MAX:
+            os.close(fd)
+            return
+        self._held[key] = fd
+        if before >= 0:
+            os.close(before)
+
+    def _let_go(self) -> None:
+        while self._held:
+            os.close(self._held.popitem()[1])
 
     # --- watching -----------------------------------------------------------------------
 
+    def _begin_to_watch(self) -> None:
+        try:
+            self._watch()
+        except OSError:
+            self._close_inotify()
+            self._poller = _PollThread(self)
+            self._poller.start()
+
     def _watch(self) -> None:
         watcher = self._inotify = inotify.Inotify()
+        self._watched_inode = _identity(self.folder)
         for folder in self._folders:
-            if folder == self._folder or folder.is_dir():
+            if folder == self.folder or folder.is_dir():
                 self._watched[watcher.watch(folder, _CHANGES)] = folder
         self._loop.register(watcher.fd, self._changed)
 
@@ -201,7 +311,7 @@ class LocalDirectory:
         """Somebody closed this lock file: has the process ended?"""
         if (folder, stem) not in self._known:
             return
-        if _is_locked(folder, stem) is False:
+        if self._lock_of(folder, stem) == "free":
             self._bury(folder, stem)
         elif looks > 0:
             self._loop.call_soon(self._check, folder, stem, looks - 1)
@@ -221,16 +331,18 @@ class LocalDirectory:
                     continue
                 if len(self._known) >= CANDIDATES_COUNT_MAX and key not in self._known:
                     continue
-                if _is_locked(folder, stem) is False:
+                state = self._lock_of(folder, stem)
+                if state == "free" or (state == "vanished" and _is_abandoned(folder, stem)):
                     self._bury(folder, stem)
                     continue
                 candidate = _read(folder, stem)
                 if candidate is not None:
                     self._known[key] = inode
+                    self._lock_of(folder, stem)  # Now that it is known, it is kept open.
                     self._loop.call_soon(self._tell, candidate)
         for key in [key for key in self._known if key not in found]:
             # A node that finishes its work before it leaves has no entry, but its lock.
-            if _is_locked(*key) is not True:
+            if self._lock_of(*key) != "held":
                 self._forget(key)
 
     def _entries(self, folder: Path) -> Iterator[tuple[str, int]]:
@@ -252,6 +364,9 @@ class LocalDirectory:
         self._forget((folder, stem))
 
     def _forget(self, key: tuple[Path, str]) -> None:
+        held = self._held.pop(key, -1)
+        if held >= 0:
+            os.close(held)
         if self._known.pop(key, None) is not None:
             node, _, epoch = key[1].partition("-")
             self._loop.call_soon(self._tell_gone, bytes.fromhex(node), int(epoch, 16))
@@ -277,11 +392,11 @@ class LocalDirectory:
 
     def _make_lock(self, stem: str) -> int:
         """The lock file appears under its name only once it is locked."""
-        fresh = self._folder / f"{stem}.lock.new"
+        fresh = self.folder / f"{stem}.lock.new"
         fd = os.open(fresh, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            fresh.rename(self._folder / f"{stem}.lock")
+            fresh.rename(self.folder / f"{stem}.lock")
         except BaseException:
             os.close(fd)
             raise
@@ -292,6 +407,7 @@ class LocalDirectory:
         if self._lock_fd >= 0:
             os.close(self._lock_fd)
             self._lock_fd = -1
+        self._let_go()
         if self._inotify is not None:
             self._inotify.close()
         self._listener = self._gone = None
@@ -307,7 +423,11 @@ class LocalDirectory:
             except OSError:
                 state.append(None)
         for folder, stem in list(self._known):
-            state.append((stem, _is_locked(folder, stem)))
+            # Not those kept open, which belong to the loop's thread.
+            fd, lock = _look(folder, stem)
+            if fd >= 0:
+                os.close(fd)
+            state.append((stem, lock))
         return tuple(state)
 
     def poll_changed(self) -> None:
@@ -316,7 +436,7 @@ class LocalDirectory:
 
     def _scan_all(self) -> None:
         for folder, stem in list(self._known):
-            if _is_locked(folder, stem) is False:
+            if self._lock_of(folder, stem) == "free":
                 self._bury(folder, stem)
         self._scan()
 
@@ -343,24 +463,45 @@ class _PollThread(threading.Thread):
         self._ended.set()
 
 
-def _is_locked(folder: Path, stem: str) -> bool | None:
-    """Whether somebody holds the lock of an entry; None when we may not look."""
+def _look(folder: Path, stem: str) -> tuple[int, _Lock]:
+    """An entry's lock file, opened (-1 when it cannot be), and its state."""
     try:
         fd = os.open(folder / f"{stem}.lock", os.O_RDONLY | os.O_CLOEXEC)
-    except FileNotFoundError:
-        return False
+    except (FileNotFoundError, NotADirectoryError):
+        return -1, "vanished"
     except OSError:
-        return None
+        return -1, "unknown"
+    return fd, _state(fd)
+
+
+def _state(fd: int) -> _Lock:
+    """Whether somebody holds the lock of an open file."""
     try:
         # Shared, so that two who look at the same time do not take each other for it.
         fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        fcntl.flock(fd, fcntl.LOCK_UN)
     except BlockingIOError:
-        return True
+        return "held"
+    except OSError:
+        return "unknown"
+    return "free"
+
+
+def _identity(path: Path) -> tuple[int, int] | None:
+    """What tells a file from others of its name, None when it is not there."""
+    try:
+        status = path.stat()
     except OSError:
         return None
-    finally:
-        os.close(fd)
-    return False
+    return status.st_dev, status.st_ino
+
+
+def _is_abandoned(folder: Path, stem: str) -> bool:
+    try:
+        changed_s = (folder / f"{stem}.json").stat().st_mtime
+    except OSError:
+        return False
+    return time.time() - changed_s > _ABANDONED_S
 
 
 def _read(folder: Path, stem: str) -> Candidate | None:

@@ -30,6 +30,7 @@ import zmq
 from zmqtasks.core.links import LinkId
 from zmqtasks.errors import ConfigError, KeyRequired, LocalProtocolError
 from zmqtasks.ids import routing_id
+from zmqtasks.limits import RUNTIME_REBINDS_MAX
 from zmqtasks.net import sockets
 from zmqtasks.net.addresses import listen_host, local_addresses
 from zmqtasks.net.curve import KeyPair, key_pair
@@ -67,6 +68,17 @@ class TransportConfig:
     ipc_dir: Path | None = None
     tcp_listen: tuple[tuple[str, int], ...] = ()
     insecure: bool = False
+
+
+@dataclass
+class _IpcFile:
+    """The file of a bound Unix socket; its identity tells it from another of that name."""
+
+    sock: Socket
+    name: str
+    path: Path
+    identity: tuple[int, int] | None
+    rebinds: int = 0
 
 
 class Endpoints(NamedTuple):
@@ -122,7 +134,7 @@ class Transport:
         self._lane_endpoints: dict[str, set[str]] = {}
         self._monitors: list[Monitor] = []
         self._dial_monitor: DialMonitor | None = None
-        self._ipc_paths: list[Path] = []
+        self._ipc_files: list[_IpcFile] = []
         self._polled: list[tuple[Any, Callable[[], None]]] = []
         #: Endpoints that R_out is connected to (once each: a second connection to the
         #: same peer would take over and leave it unreachable when dropped).
@@ -199,7 +211,7 @@ class Transport:
         name = f"{self.config.node.hex()}-{self.config.epoch:x}.{suffix}"
         path = socket_path(folder, name)
         endpoint = sockets.bind_ipc(sock, path)
-        self._ipc_paths.append(path)
+        self._ipc_files.append(_IpcFile(sock, name, path, _identity(path)))
         return [endpoint]
 
     def _watch(self, monitor: Monitor) -> None:
@@ -254,9 +266,43 @@ class Transport:
         self._lanes.clear()
         self._xpub = self._sub = None
         context.term()
-        for path in self._ipc_paths:  # libzmq leaves the files behind.
+        for file in self._ipc_files:  # libzmq leaves the files behind.
             with contextlib.suppress(OSError):
-                path.unlink()
+                file.path.unlink()
+
+    # --- the files of the ipc sockets ---------------------------------------------------
+
+    def missing_files(self) -> list[Path]:
+        """Socket files that are gone; nobody can connect there any more."""
+        return [file.path for file in self._ipc_files if _identity(file.path) != file.identity]
+
+    def bind_again(self) -> None:
+        """Make the socket files that are gone again; connections are not disturbed.
+
+        The old listener stays, since unbinding would end the connections that it accepted.
+
+        Raises:
+            ConfigError: the folder cannot be used, or this happens again and again.
+        """
+        folder = self.config.ipc_dir
+        for file in self._ipc_files:
+            if folder is None or _identity(file.path) == file.identity:
+                continue
+            if file.rebinds >= RUNTIME_REBINDS_MAX:
+                raise ConfigError(
+                    f"the socket {file.path} was made again {file.rebinds} times and is gone "
+                    "again; find what removes it, then restart this node"
+                )
+            file.path = socket_path(folder, file.name)
+            sockets.bind_ipc(file.sock, file.path)
+            file.identity = _identity(file.path)
+            file.rebinds += 1
+
+    def touch_files(self) -> None:
+        """Renew the times of the socket files, for cleaners of temporary folders."""
+        for file in self._ipc_files:
+            with contextlib.suppress(OSError):
+                os.utime(file.path)
 
     # --- reliable links -----------------------------------------------------------------
 
@@ -455,6 +501,15 @@ class Transport:
     def _refused(self, where: str, reason: str) -> None:
         self.counters.refused_count += 1
         self._handler.on_refused(where, reason)
+
+
+def _identity(path: Path) -> tuple[int, int] | None:
+    """What tells a file from others of its name, None when it is not there."""
+    try:
+        status = path.stat()
+    except OSError:
+        return None
+    return status.st_dev, status.st_ino
 
 
 def _send_all(send: Callable[..., Any], frames: Sequence[bytes]) -> None:

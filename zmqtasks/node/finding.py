@@ -117,6 +117,10 @@ class Finding:
         """Certain that this process is gone (its lock on this host is free)."""
         return self.local.is_alive(node, epoch) is False
 
+    def is_running(self, node: bytes, epoch: int) -> bool:
+        """Certain that this process lives (its lock on this host is held)."""
+        return self.local.is_alive(node, epoch) is True
+
     def withdraw(self) -> None:
         """Let nobody else find this node; to those who know it, it still lives."""
         self.local.withdraw()

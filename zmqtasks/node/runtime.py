@@ -29,6 +29,7 @@ from zmqtasks.node.clock import now_ms, wall_ms
 from zmqtasks.node.finding import Finding
 from zmqtasks.node.loop import Loop
 from zmqtasks.node.slots import node_name
+from zmqtasks.node.upkeep import Upkeep
 from zmqtasks.settings import NodeSettings
 from zmqtasks.version import __version__
 from zmqtasks.wire import codec
@@ -93,6 +94,7 @@ class Runtime:
         #: When the loop ends even though not everybody has heard our goodbye.
         self._leave_by_ms: int | None = None
         self.mesh: MeshNode
+        self.upkeep: Upkeep
         self._noted: set[str] = set()
         #: {node: endpoint that R_out is connected to} and the other way round.
         self._dialled: dict[bytes, str] = {}
@@ -128,6 +130,8 @@ class Runtime:
         for sock, drain in self.transport.sockets():
             self.loop.register(sock, drain)
         self.finding.start()
+        folder = self.finding.local.folder
+        self.upkeep = Upkeep(folder, self.finding.local, self.transport, self._note, self.now_ms)
 
     def _transport_config(self) -> TransportConfig:
         settings = self.settings
@@ -190,7 +194,8 @@ class Runtime:
             for effect in effects:
                 performers[type(effect)](effect)
         deadline_ms = mesh.next_deadline_ms()
-        for at_ms in (self.dialer.advance(now), self.finding.advance(now)):
+        advance = (self.dialer.advance, self.finding.advance, self.upkeep.advance)
+        for at_ms in (part(now) for part in advance):
             if at_ms is not None:
                 deadline_ms = min(deadline_ms, at_ms)
         if self._leave_by_ms is not None:
@@ -325,12 +330,14 @@ class Runtime:
         link = self.mesh.membership.links.get(effect.link)
         if link is None or link.peer is None:
             return
-        if self.finding.has_ended(link.peer.node, link.peer.epoch):
+        node, epoch = link.peer.node, link.peer.epoch
+        if self.finding.has_ended(node, epoch):
             self.mesh.membership.peer_gone(effect.link, self.now_ms)
             return
 
         def probed(verdict: str) -> None:
-            if verdict == "refused":
+            # A socket's file may have vanished while its process lives.
+            if verdict == "refused" and not self.finding.is_running(node, epoch):
                 self.mesh.membership.peer_gone(effect.link, self.now_ms)
 
         if link.endpoint:
