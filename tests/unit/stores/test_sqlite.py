@@ -17,6 +17,7 @@ from typing import TypeVar
 import pytest
 
 from zmqtasks.errors import ConfigError, StoreError
+from zmqtasks.limits import STORE_EXPIRE_ROWS_MAX
 from zmqtasks.stores.registry import make_store
 from zmqtasks.stores.sqlite import SqliteStore, sqlite_url
 from zmqtasks.stores.sqlite_schema import SCHEMA_VERSION
@@ -388,4 +389,4 @@ def test_a_piece_of_shrinking_frees_many_pages_at_once(path: Path) -> None:
         (before,) = db.execute("PRAGMA freelist_count").fetchone()
         assert sqlite._shrink_piece(db)
         (after,) = db.execute("PRAGMA freelist_count").fetchone()
-    assert before - after >= min(before, sqlite.STORE_EXPIRE_ROWS_MAX) // 2
+    assert before - after >= min(before, STORE_EXPIRE_ROWS_MAX) // 2
