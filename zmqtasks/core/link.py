@@ -41,7 +41,7 @@ class Link:
         "hello_sent_ms", "id",
         "last_nak_ms", "last_rx_ms", "lease_lost", "lease_until_ms", "peer", "peer_session",
         "queued", "running", "rx_seq", "rx_unacked", "session", "source", "state",
-        "tx_seq", "unacked", "welcomed",
+        "tx_seq", "unacked",
     )  # fmt: skip
 
     def __init__(self, link_id: LinkId, session: int, now_ms: int) -> None:
@@ -52,8 +52,6 @@ class Link:
         self.peer_session = 0
         #: The peer's HELLO, None before it.
         self.peer: Hello | None = None
-        #: True when the peer confirmed our session.
-        self.welcomed = False
         #: Last numbers sent and received, and what was sent but not acknowledged.
         self.tx_seq = 0
         self.rx_seq = 0

@@ -376,7 +376,6 @@ class Membership:
         if link.state is LinkState.GREETING:
             assert link.peer is not None
             link.state = LinkState.UP
-            link.welcomed = True
             link.lease_until_ms = now_ms + self.timers.lease_ms
             self.events.append(LinkUp(link.id, link.peer))
             self._heartbeat(link, now_ms)

@@ -58,7 +58,6 @@ from zmqtasks.wire.messages import (
     StateRecord,
     States,
     Tasks,
-    TaskState,
     Trimmed,
     VerdictRecord,
 )
@@ -535,10 +534,6 @@ class MeshNode:
     def states_of(self, ids: Sequence[bytes]) -> list[StateRecord]:
         """What this node's machines know without asking anybody."""
         return [self.answers.local(task_id) for task_id in ids]
-
-    def knows(self, task_id: bytes) -> bool:
-        """Is the task owned, held or kept here?"""
-        return self.answers.local(task_id).state != TaskState.UNKNOWN
 
 
 def _without_body(outcome: Outcome) -> Outcome:

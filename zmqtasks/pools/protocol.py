@@ -102,7 +102,7 @@ class QueryRequest(_Frame, tag="query"):
 
 
 class StateUpdate(_Frame, tag="state"):
-    """A custom state of the running task."""
+    """A custom state of the running task. Reserved: nodes log it as unknown so far."""
 
     id: bytes
     attempt: int

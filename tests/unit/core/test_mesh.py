@@ -216,8 +216,9 @@ def test_questions_reach_owner_and_worker() -> None:
     pair.run(1, answer=False)
     assert pair.owner.states_of([task_id(1)])[0].state == TaskState.PENDING
     assert pair.worker.states_of([task_id(1)])[0].state == TaskState.STARTED
-    assert pair.worker.knows(task_id(1))
-    assert not pair.worker.knows(task_id(2))
+    known, unknown = pair.worker.states_of([task_id(1), task_id(2)])
+    assert known.state != TaskState.UNKNOWN
+    assert unknown.state == TaskState.UNKNOWN
 
 
 # --- members that talk nonsense -----------------------------------------------------------
