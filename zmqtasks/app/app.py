@@ -323,9 +323,14 @@ def _set_attributes(task: Task[Any, Any], attributes: object, where: str) -> Non
 
 
 def _queue(value: object, where: str) -> str:
-    from zmqtasks.settings import convert
+    from zmqtasks.settings_checks import CHECKS
 
-    return str(convert("default_queue", value, where))
+    if not isinstance(value, str):
+        raise ConfigError(f"{where} = {value!r:.75}: must be a text")
+    try:
+        return str(CHECKS["default_queue"](value))
+    except ConfigError as exc:
+        raise ConfigError(f"{where} = {value!r:.75}: {exc}") from None
 
 
 def _origin(task: Task[Any, Any]) -> tuple[str, str]:

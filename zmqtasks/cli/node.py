@@ -14,7 +14,7 @@ import click
 from zmqtasks.cli.errors import one_line
 from zmqtasks.cli.logs import set_level, set_up_logging
 from zmqtasks.cli.options import setting_options, settings_from
-from zmqtasks.errors import AppLoadError
+from zmqtasks.errors import AppLoadError, ConfigError
 from zmqtasks.settings import Loaded, NodeSettings, describe
 
 if TYPE_CHECKING:
@@ -34,6 +34,11 @@ def node(print_config: bool, **flags: Any) -> None:
     if print_config:
         show_config(with_app(flags, loaded))
         return
+    if flags["store"] and "store" not in loaded.settings.roles:
+        raise ConfigError(
+            "flag --store: this node has no store role, so nothing would be stored there; add "
+            "--role store, or start a node of its own for it"
+        )
     sys.exit(run(flags, loaded))
 
 

@@ -301,3 +301,10 @@ def test_an_argument_may_be_called_self(app: App, gateway: InlineGateway) -> Non
     assert who(self=1) == 1
     assert who.delay(self=2).get(timeout=5) == 2
     assert asyncio.run(main()) == [3, 4]
+
+
+def test_bad_queue_of_a_call_is_named_as_the_caller_named_it(add: Any) -> None:
+    with pytest.raises(ConfigError, match=r"^queue = 'a b': .*without blanks"):
+        add.apply_async((1,), queue="a b")
+    with pytest.raises(ConfigError, match=r"^queue = 5: must be a text$"):
+        add.apply_async((1,), queue=5)
