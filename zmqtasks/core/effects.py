@@ -6,6 +6,7 @@ from typing import Any, Literal, NamedTuple
 
 from zmqtasks.core.calls import Call
 from zmqtasks.core.links import Candidate, LinkId
+from zmqtasks.core.owned import OwnedRecord, Progress
 from zmqtasks.core.rows import OutcomeRow, VerdictRow
 from zmqtasks.wire.messages import Message, Outcome, StateRecord
 
@@ -118,6 +119,29 @@ class QuestionAnswered(NamedTuple):
     final: bool
 
 
+class CallsAccepted(NamedTuple):
+    """These durable calls are in the journal: their owner has them."""
+
+    token: int
+
+
+class CallsRefused(NamedTuple):
+    """None of these durable calls was accepted."""
+
+    token: int
+    text: str
+
+
+class JournalWrite(NamedTuple):
+    """Commit to the journal; answered by ``custody.committed`` or ``custody.refused``."""
+
+    batch: int
+    puts: list[OwnedRecord]
+    progress: list[Progress]
+    drops: list[bytes]
+    sync: bool
+
+
 class RoomFreed(NamedTuple):
     """The owner has room for more tasks again."""
 
@@ -171,6 +195,6 @@ class Note(NamedTuple):
 Effect = (
     Send | Transmit | Dial | Hangup | CheckGone | Subscribe | Unsubscribe | RunInSlot
     | AnswerSlot | Publish | LaneConnect | LaneDisconnect | LanePush | TasksSettled
-    | QuestionAnswered | RoomFreed | StoreRows | AskStore | ForgetRows | ReportGot
+    | QuestionAnswered | CallsAccepted | CallsRefused | JournalWrite | RoomFreed | StoreRows | AskStore | ForgetRows | ReportGot
     | InspectionAsked | Note
 )  # fmt: skip
