@@ -195,6 +195,6 @@ class Note(NamedTuple):
 Effect = (
     Send | Transmit | Dial | Hangup | CheckGone | Subscribe | Unsubscribe | RunInSlot
     | AnswerSlot | Publish | LaneConnect | LaneDisconnect | LanePush | TasksSettled
-    | QuestionAnswered | CallsAccepted | CallsRefused | JournalWrite | RoomFreed | StoreRows | AskStore | ForgetRows | ReportGot
-    | InspectionAsked | Note
+    | QuestionAnswered | CallsAccepted | CallsRefused | JournalWrite | RoomFreed | StoreRows
+    | AskStore | ForgetRows | ReportGot | InspectionAsked | Note
 )  # fmt: skip
