@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from tests.simulation.tasks import Spec, value_of
 from zmqtasks.core import effects as fx
 from zmqtasks.core.calls import Call
-from zmqtasks.core.intake import HeldTask
+from zmqtasks.core.held import HeldTask
 from zmqtasks.core.link import LinkState
 from zmqtasks.core.linkevents import Delivered, Timers
 from zmqtasks.core.links import LinkId

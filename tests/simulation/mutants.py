@@ -18,7 +18,7 @@ from zmqtasks.core.link import Link
 from zmqtasks.core.linkevents import LeaseBack
 from zmqtasks.core.links import LinkId
 from zmqtasks.core.membership import Membership
-from zmqtasks.core.mesh import MeshNode
+from zmqtasks.core.publishing import Publisher
 from zmqtasks.core.resultreader import ResultReader
 from zmqtasks.wire.messages import Outcome, VerdictRecord
 
@@ -102,14 +102,14 @@ def verdict_not_published() -> AbstractContextManager[None]:
     """Workers keep the owner's verdicts to themselves."""
 
     def publish(
-        self: MeshNode, link: LinkId, verdicts: list[VerdictRecord], now_ms: int, wall_ms: int
+        self: Publisher, owner: bytes, verdicts: list[VerdictRecord], now_ms: int, wall_ms: int
     ) -> None:
         for verdict in verdicts:
             entry = self.log.entries.pop(verdict.position, None)
             if entry is not None:
                 self.log.bytes -= 200
 
-    return _patched(MeshNode, "_publish_verdicts", publish)
+    return _patched(Publisher, "publish_verdicts", publish)
 
 
 def credit_not_checked() -> AbstractContextManager[None]:

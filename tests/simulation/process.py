@@ -11,10 +11,12 @@ from tests.simulation.network import ZMTP_TIMEOUT_MS
 from tests.simulation.tasks import Spec, catalog, offspring, value_of
 from zmqtasks.core import effects as fx
 from zmqtasks.core.dispatcher import Dispatcher
-from zmqtasks.core.intake import HeldTask, Intake, SlotOutcome
+from zmqtasks.core.held import HeldTask, SlotOutcome
+from zmqtasks.core.intake import Intake
 from zmqtasks.core.linkevents import Timers
 from zmqtasks.core.links import Candidate, LinkId
-from zmqtasks.core.mesh import RESULTS_TOPIC, MeshNode
+from zmqtasks.core.mesh import MeshNode
+from zmqtasks.core.publishing import RESULTS_TOPIC
 from zmqtasks.core.resultreader import ResultReader
 from zmqtasks.core.rows import final_row
 from zmqtasks.ids import routing_id, task_id_maker

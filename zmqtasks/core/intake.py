@@ -6,12 +6,9 @@
                |                       +--child died--> back to the owner
                +--lease lost, draining--> back to the owner
 
-Credit is an absolute number for each link, so a repeated or late message does no harm.
-How much is granted follows from how long tasks of each kind took: enough to bridge the
-way to the owner and back, nothing more; behind long tasks nothing waits here at all.
-Which tasks share a slot's batch follows from the same figures, and a task that was
-redelivered runs alone, so that the first unanswered task of a dead child is the one
-that ran.
+How much credit each owner has is dealt by ``core.credit``. Which tasks share a slot's
+batch follows from how long tasks of their kind took, and a task that was redelivered runs
+alone, so that the first unanswered task of a dead child is the one that ran.
 """
 
 from __future__ import annotations
@@ -19,16 +16,15 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Sequence
 from math import ceil
-from typing import Any, NamedTuple
+from typing import Any
 
-import msgspec
-
+from zmqtasks.core.credit import Giver, deal_credit, limit_for, window_of
 from zmqtasks.core.effects import AnswerSlot, Effect, Note, RunInSlot, Send
-from zmqtasks.core.links import LinkId
+from zmqtasks.core.held import Finished, HeldTask, KindStat, SlotOutcome, SlotState, hold
+from zmqtasks.core.links import LANE, LinkId
 from zmqtasks.limits import INTAKE_BYTES_MAX, INTAKE_TASKS_MAX, STARTED_REPORT_MS
 from zmqtasks.wire.messages import (
     CatalogEntry,
-    Credit,
     Demand,
     Hello,
     Kind,
@@ -45,112 +41,7 @@ from zmqtasks.wire.messages import (
 #: Work that a slot may hold beyond the task it runs: bridges node and child.
 _SLOT_BUDGET_US = 2_000
 _SLOT_COUNT_MAX = 256
-#: Work that the intake may hold for each slot: bridges owner and node.
-_AHEAD_MS = 10
-_AHEAD_COUNT_MAX = 512
-#: Above this mean run time (or while it is not known) nothing waits behind a running task,
-#: where it could not run though another worker is idle; the way there and back costs little.
-_LONG_US = 200_000
-_EWMA = 0.2
 _NO_LEASE = "the owner was not heard for too long"
-
-
-#: Stands for the link of tasks that came over the at-most-once lane.
-LANE = LinkId("self", b"lane")
-
-
-class KindStat:
-    """How long tasks of one kind take."""
-
-    __slots__ = ("mean_us",)
-
-    def __init__(self) -> None:
-        #: Smoothed run time in microseconds, -1 before the first.
-        self.mean_us = -1.0
-
-    def add(self, run_us: int) -> None:
-        """Count one more run."""
-        mean = self.mean_us
-        self.mean_us = float(run_us) if mean < 0 else mean + _EWMA * (run_us - mean)
-
-
-class SlotState:
-    """One slot of the pool: what was sent there and not answered, oldest first."""
-
-    __slots__ = ("budget_us", "pending", "since_ms")
-
-    def __init__(self) -> None:
-        self.pending: deque[HeldTask] = deque()
-        self.budget_us = 0.0
-        #: When the first pending task can have started.
-        self.since_ms = 0
-
-
-class Giver:
-    """A dispatcher on the other end of a link, and its credit."""
-
-    __slots__ = ("backlog", "finished", "is_leased", "limit", "node", "received", "told")
-
-    def __init__(self, node: bytes) -> None:
-        self.node = node
-        #: False while it may have given us up.
-        self.is_leased = True
-        self.backlog = 0
-        self.received = 0
-        self.finished = 0
-        self.limit = 0
-        self.told = 0
-
-
-class HeldTask(msgspec.Struct, gc=False):
-    """A task between acceptance and outcome. Never part of a cycle, so not collected."""
-
-    id: bytes
-    attempt: int
-    body: bytes
-    ext: dict[str, Any] | None
-    kind: Kind
-    #: The link it came on; its outcome goes to the owner node on whatever link.
-    link: LinkId
-    owner: bytes
-    stat: KindStat
-    #: Who gave it, for the credit; a later session of the link is another one, which
-    #: knows nothing of this attempt.
-    giver: Giver | None
-    reported: bool = False
-
-
-def hold(
-    record: TaskRecord, kind: Kind, link: LinkId, owner: bytes, stat: KindStat,
-    giver: Giver | None,
-) -> HeldTask:  # fmt: skip
-    """A received task as the intake keeps it."""
-    body = record.body
-    assert isinstance(body, bytes)
-    return HeldTask(record.id, record.attempt, body, record.ext, kind, link, owner, stat, giver)
-
-
-class Finished(NamedTuple):
-    """An attempt that ended in a slot."""
-
-    task: HeldTask
-    status: int
-    started_ms: int
-    run_us: int
-    body: bytes
-    error: str
-
-
-class SlotOutcome(NamedTuple):
-    """What a slot says of an attempt (see ``pools.protocol.ChildOutcome``)."""
-
-    id: bytes
-    attempt: int
-    status: int
-    started_ms: int
-    run_us: int
-    body: bytes
-    error: str
 
 
 class Intake:
@@ -427,11 +318,7 @@ class Intake:
 
     def limit_for(self, link: LinkId) -> int:
         """Credit to report with outcomes on this link; counts as told."""
-        giver = self.givers.get(link)
-        if giver is None:
-            return 0
-        giver.told = giver.limit
-        return giver.limit
+        return limit_for(self.givers.get(link))
 
     def feed(self, now_ms: int) -> None:
         """Give queued tasks to slots with room, the emptiest first."""
@@ -474,38 +361,21 @@ class Intake:
             batch.append(queue.popleft())
         return batch
 
+    @property
+    def slots_count(self) -> int:
+        """Slots that there are, or that there will be."""
+        return max(1, len(self.slots) or self.slots_max)
+
     def window(self) -> int:
         """Tasks to have here or on their way, for all links together."""
-        slots = max(1, len(self.slots) or self.slots_max)
-        mean_us = self.overall.mean_us
-        if mean_us < 0 or mean_us > _LONG_US:
-            return slots
-        ahead = ceil(slots * _AHEAD_MS * 1000 / max(mean_us, 1.0))
-        return slots + min(max(ahead, 1), _AHEAD_COUNT_MAX * slots)
+        return window_of(self.slots_count, self.overall.mean_us)
 
     def deal_credit(self) -> None:
         """Set each link's limit, and tell those that would wait for it otherwise."""
         if not self._deal_again or self.draining:
             return
         self._deal_again = False
-        window = self.window()
-        slots = max(1, len(self.slots) or self.slots_max)
-        asking = sum(1 for g in self.givers.values() if g.backlog or g.received > g.finished)
-        share = ceil(window / max(1, asking))
-        token = ceil(slots / max(1, len(self.givers)))
-        if len(self.givers) > 4 * slots:
-            token = 0
-        for link, giver in self.givers.items():
-            if not giver.is_leased:
-                continue  # what it sent now would come back to it
-            active = giver.backlog or giver.received > giver.finished
-            limit = giver.finished + (max(share, token) if active else token)
-            giver.limit = max(giver.limit, limit)
-            gain = giver.limit - giver.told
-            starved = giver.told <= giver.received
-            if gain > 0 and (starved or gain * 2 >= share):
-                giver.told = giver.limit
-                self.effects.append(Send(link, Credit(giver.limit)))
+        self.effects += deal_credit(self.givers, self.slots_count, self.overall.mean_us)
 
     def flush_rejects(self) -> None:
         """Tell the owners what comes back to them."""

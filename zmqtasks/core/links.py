@@ -15,6 +15,13 @@ class LinkId(NamedTuple):
     peer: bytes
 
 
+#: The link of a node to itself: a store reads its own worker's log, a dispatcher gives
+#: tasks to its own intake.
+SELF = LinkId("self", b"")
+#: Stands for the link of tasks that came over the at-most-once lane.
+LANE = LinkId("self", b"lane")
+
+
 class Candidate(NamedTuple):
     """A peer heard of, not yet trusted and perhaps not there any more."""
 

@@ -13,14 +13,12 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from zmqtasks.core.answers import Answers
-from zmqtasks.core.batching import MessageBounds
 from zmqtasks.core.calls import Call
 from zmqtasks.core.dispatcher import Dispatcher
 from zmqtasks.core.effects import (
     Effect,
     InspectionAsked,
     Note,
-    Publish,
     ReportGot,
     Send,
     TasksSettled,
@@ -29,43 +27,30 @@ from zmqtasks.core.fastlane import FastLane
 from zmqtasks.core.inquiry import Inquiry
 from zmqtasks.core.intake import Intake
 from zmqtasks.core.linkevents import Delivered, LeaseBack, LinkDown, LinkPaused, LinkUp, MemberEvent
-from zmqtasks.core.links import LinkId
+from zmqtasks.core.links import SELF, LinkId
 from zmqtasks.core.membership import Membership
-from zmqtasks.core.resultlog import ResultLog, with_kind
+from zmqtasks.core.publishing import RESULTS_TOPIC, Publisher
+from zmqtasks.core.reach import Reach
 from zmqtasks.core.resultreader import ResultReader
 from zmqtasks.limits import (
-    OWNER_GONE_MS,
     RESULT_INLINE_BYTES_MAX,
-    STORE_GONE_MS,
 )
 from zmqtasks.wire.messages import (
-    Done,
     Forget,
     Heartbeat,
     Hello,
     Inspect,
-    Kind,
     Message,
-    Outcome,
     PubHead,
     PubResults,
     Query,
-    Rack,
-    Replay,
     Report,
     Results,
-    Settled,
     StateRecord,
     States,
     Tasks,
     Trimmed,
-    VerdictRecord,
 )
-
-#: The link of a node to itself (a store reads its own worker's log).
-SELF = LinkId("self", b"")
-#: Topics are this byte and the origin's node id.
-RESULTS_TOPIC = b"R"
 
 
 class MeshNode:
@@ -87,9 +72,10 @@ class MeshNode:
         self.dispatcher = dispatcher
         self.intake = intake
         self.reader = reader
-        self.inline_bytes_max = inline_bytes_max
         self.hello = membership.hello
-        self.log = ResultLog(self.hello.name)
+        self.reach = Reach(membership)
+        self.publisher = Publisher(self.hello, self.reach.links, intake, reader, inline_bytes_max)
+        self.log = self.publisher.log
         self.inquiry = Inquiry(grace_ms)
         self.lane = (
             FastLane(self.hello.node, RESULTS_TOPIC + self.hello.node)
@@ -99,20 +85,11 @@ class MeshNode:
         self.answers = Answers(
             dispatcher, intake, self.log, has_store=reader is not None, lane=self.lane
         )
-        #: Topics (prefixes) that somebody subscribes to.
-        self.topics: set[bytes] = set()
         self._local: deque[Message] = deque()
         #: Time of the present turn.
         self._now_ms = 0
         self._effects: list[Effect] = []
-        #: {node: link}, the open link to use for it.
-        self._link_of: dict[bytes, LinkId] = {}
-        #: {store node: when it was lost}.
-        self._stores_lost_ms: dict[bytes, int] = {}
-        #: {node that fell silent: when}; it may come back.
-        self._silent_ms: dict[bytes, int] = {}
         if reader is not None:
-            self.log.store_seen(self.hello.node)
             reader.link_up(self.hello.node, self.hello.epoch, SELF)
 
     # --- what others call -----------------------------------------------------------------
@@ -126,12 +103,12 @@ class MeshNode:
         """Ask everybody about tasks; returns the token of the answers."""
         known = [self.answers.local(task_id) for task_id in ids]
         self.membership.want_all(now_ms)
-        links = [link for node, link in self._link_of.items() if node != self.hello.node]
+        links = [link for node, link in self.reach.links.items() if node != self.hello.node]
         return self.inquiry.ask(ids, known, links, watch, now_ms)
 
     def inspect(self, request: int) -> list[LinkId]:
         """Ask every linked peer to describe itself; returns who was asked."""
-        links = list(self._link_of.values())
+        links = list(self.reach.links.values())
         for link in links:
             self.membership.send(link, Inspect(request, "status"))
         return links
@@ -143,19 +120,12 @@ class MeshNode:
     def forget(self, ids: Sequence[bytes]) -> None:
         """Drop outcomes here and at every linked peer."""
         self._forget(ids)
-        for link in self._link_of.values():
+        for link in self.reach.links.values():
             self.membership.send(link, Forget(list(ids)))
 
     def subscription(self, topic: bytes, subscribed: bool) -> None:
         """Somebody subscribes to our PUB (or the last one stopped)."""
-        if not topic.startswith(RESULTS_TOPIC):
-            return
-        if not subscribed:
-            self.topics.discard(topic)
-            return
-        self.topics.add(topic)
-        head = PubHead(self.hello.node, self.hello.epoch, self.log.head)
-        self._effects.append(Publish(topic, head))
+        self.publisher.subscription(topic, subscribed)
 
     def published(self, message: Message, now_ms: int, wall_ms: int) -> None:
         """A message came over SUB."""
@@ -181,14 +151,7 @@ class MeshNode:
         """Nothing runs here and nobody waits for an outcome of ours (for draining)."""
         if self.intake is not None and self.intake.running_count:
             return False
-        if any(node in self._link_of for node, w in self.log.undecided.items() if w):
-            return False
-        return not (self.log.is_awaited and self._has_store)
-
-    @property
-    def _has_store(self) -> bool:
-        """A store reads our log now."""
-        return self.reader is not None or any(n in self._link_of for n in self.log.stores)
+        return self.publisher.is_idle
 
     # --- turns ----------------------------------------------------------------------------
 
@@ -206,37 +169,10 @@ class MeshNode:
             now_ms,
             # A link that has come up this turn counts once it has been asked.
             all_found=not self.membership.pending_dials() and not self.membership.events,
-            may_live=lambda node: self._may_live(node, now_ms),
+            may_live=lambda node: self.reach.may_live(node, now_ms),
         )
-        dropped = self.log.trim(now_ms)
-        if dropped:
-            text = (
-                f"{dropped} outcomes were dropped before a store had them, since the store has "
-                "been away or slow for too long; `zmqtasks status` counts them all"
-            )
-            self._effects.append(Note("error", "results.dropped", text, "results dropped"))
-        for node, lost_ms in list(self._silent_ms.items()):
-            if now_ms - lost_ms >= OWNER_GONE_MS:
-                del self._silent_ms[node]
-        for node, lost_ms in list(self._stores_lost_ms.items()):
-            if now_ms - lost_ms >= STORE_GONE_MS:
-                del self._stores_lost_ms[node]
-                self.log.store_left(node)
-                text = f"a store ({node.hex()}) has been away too long: results wait no more for it"
-                self._effects.append(Note("warning", "store.gone", text))
-
-    def _may_live(self, node: bytes, now_ms: int) -> bool:
-        """The node is not linked, and nothing proves that it is gone."""
-        if node in self._link_of or node == self.hello.node:
-            return False
-        lost_ms = self._silent_ms.get(node, -OWNER_GONE_MS)
-        if now_ms - lost_ms < OWNER_GONE_MS:
-            return True
-        contact = self.membership.candidates.get(node)
-        if contact is None:
-            return False
-        failing_ms = now_ms - contact.failing_since_ms if contact.failing_since_ms >= 0 else 0
-        return failing_ms < OWNER_GONE_MS
+        self.publisher.tick(now_ms)
+        self.reach.tick(now_ms)
 
     def next_deadline_ms(self) -> int:
         """When ``tick`` is wanted next, at the latest."""
@@ -271,7 +207,7 @@ class MeshNode:
         intake, dispatcher, reader = self.intake, self.dispatcher, self.reader
         if intake is not None:
             if intake.finished:
-                self._report_finished(now_ms, wall_ms)
+                self._report_finished(intake, now_ms, wall_ms)
             intake.feed(now_ms)
             intake.flush_rejects()
             intake.deal_credit()
@@ -282,16 +218,23 @@ class MeshNode:
             if settled and self.answers.watchers:
                 self.answers.settled(settled)
             if dispatcher.own_outcomes:
-                self._publish_own(dispatcher, now_ms, wall_ms)
+                made, dispatcher.own_outcomes = dispatcher.own_outcomes, []
+                self.publisher.publish_own(made, now_ms, wall_ms)
         if self.lane is not None:
             self.lane.push(now_ms)
         if reader is not None:
             reader.flush()
         self.membership.head = self.log.head
 
+    def _report_finished(self, intake: Intake, now_ms: int, wall_ms: int) -> None:
+        finished, intake.finished = intake.finished, []
+        self.publisher.report(finished, now_ms, wall_ms)
+        self.answers.finished([done.task.id for done in finished])
+
     def _collect(self) -> None:
         sources = (
-            self.dispatcher, self.intake, self.reader, self.lane, self.inquiry, self.answers,
+            self.publisher, self.dispatcher, self.intake, self.reader, self.lane, self.inquiry,
+            self.answers,
         )  # fmt: skip
         for machine in sources:
             if machine is None or not machine.effects:
@@ -329,11 +272,9 @@ class MeshNode:
 
     def _link_up(self, event: LinkUp) -> None:
         link, peer = event
-        self._link_of.setdefault(peer.node, link)
-        self._silent_ms.pop(peer.node, None)
+        self.reach.link_up(link, peer.node)
         if "store" in peer.roles:
-            self._stores_lost_ms.pop(peer.node, None)
-            self.log.store_seen(peer.node)
+            self.publisher.store_up(peer.node)
             if self.dispatcher is not None:
                 self.dispatcher.has_store = True
         if self.dispatcher is not None:
@@ -343,24 +284,16 @@ class MeshNode:
         if self.reader is not None:
             self.reader.link_up(peer.node, peer.epoch, link)
             self._effects.append(self.answers.subscribe_to(peer, (RESULTS_TOPIC,)))
-        again = self.log.undecided_of(peer.node)
-        if again:
-            self._send_done(link, again)
+        self.publisher.report_again(link, peer.node)
         self.inquiry.link_up(link)
         if self.lane is not None:
             self.lane.link_up(link, peer)
 
     def _link_down(self, event: LinkDown, now_ms: int) -> None:
         link, peer, reason = event
-        if self._link_of.get(peer.node) == link:
-            del self._link_of[peer.node]
-            others = (
-                other.id for other in self.membership.links.values()
-                if other.is_open and other.peer is not None and other.peer.node == peer.node
-            )  # fmt: skip
-            other_link = next(others, None)
-            if other_link is not None:
-                self._go_on_with(other_link, peer)
+        other_link = self.reach.link_down(link, peer.node)
+        if other_link is not None:
+            self._go_on_with(other_link, peer)
         if self.dispatcher is not None:
             self.dispatcher.link_down(link, reason)
         if self.intake is not None:
@@ -369,17 +302,14 @@ class MeshNode:
         if self.lane is not None:
             self.lane.link_down(link)
         self.answers.link_down(link)
-        if peer.node in self._link_of:
+        if peer.node in self.reach.links:
             return
         if "store" in peer.roles:
-            if reason == "left":
-                self.log.store_left(peer.node)
-            else:
-                self._stores_lost_ms[peer.node] = now_ms
+            self.publisher.store_down(peer.node, reason, now_ms)
         if reason in ("left", "gone", "replaced"):
             self.log.owner_gone(peer.node)
         else:
-            self._silent_ms[peer.node] = now_ms
+            self.reach.fell_silent(peer.node, now_ms)
         if self.reader is not None:
             self.reader.link_down(peer.node, peer.epoch)
             self._effects.append(self.answers.unsubscribe_from(peer))
@@ -389,12 +319,9 @@ class MeshNode:
 
         What was said on the first and not acknowledged is lost with it.
         """
-        self._link_of[peer.node] = link
         if self.reader is not None:
             self.reader.link_up(peer.node, peer.epoch, link)
-        again = self.log.undecided_of(peer.node)
-        if again:
-            self._send_done(link, again)
+        self.publisher.report_again(link, peer.node)
 
     def _delivered(self, link: LinkId, message: Message, now_ms: int, wall_ms: int) -> None:
         if isinstance(message, Heartbeat):
@@ -402,16 +329,10 @@ class MeshNode:
             if self.dispatcher is not None:
                 stored = message.ext.get("s")
                 self.dispatcher.stored(link, stored if isinstance(stored, int) else -1)
-        elif isinstance(message, Settled):
-            verdicts = self.log.decide(message.ranges, message.refused, now_ms)
-            self._publish_verdicts(link, verdicts, now_ms, wall_ms)
         elif isinstance(message, (Results, Trimmed)) and not getattr(message, "owner", False):
             self._replayed(link, message, now_ms, wall_ms)
-        elif isinstance(message, Rack):
-            self.log.stored(self._node_of(link), message.position)
-        elif isinstance(message, Replay):
-            for part in self.log.replay(message.first, message.last, message.owner):
-                self._send(link, part)
+        elif self.publisher.received(link, self._node_of(link), message, now_ms, wall_ms):
+            return
         elif not self._is_work(link, message, now_ms):
             self._question(link, message)
 
@@ -456,74 +377,9 @@ class MeshNode:
         if publisher is not None:
             self.reader.replayed(publisher.node, publisher.epoch, message, now_ms, wall_ms)
 
-    # --- results --------------------------------------------------------------------------
-
-    def _report_finished(self, now_ms: int, wall_ms: int) -> None:
-        intake = self.intake
-        assert intake is not None
-        finished, intake.finished = intake.finished, []
-        made = self.log.append(finished, now_ms)
-        by_owner: dict[bytes, list[tuple[Kind, Outcome]]] = {}
-        links: dict[bytes, LinkId] = {}
-        for done, pair in zip(finished, made, strict=True):
-            task = done.task
-            by_owner.setdefault(task.owner, []).append(pair)
-            links[task.owner] = task.link
-        for owner, pairs in by_owner.items():
-            self._publish(owner, pairs, [], now_ms, wall_ms)
-            link = links[owner] if links[owner] in intake.givers else self._link_of.get(owner)
-            if link is not None:
-                self._send_done(link, [o for _, o in pairs if self.log.is_undecided(o)])
-            self.answers.finished([outcome.id for _, outcome in pairs])
-
-    def _send_done(self, link: LinkId, outcomes: Sequence[Outcome]) -> None:
-        assert self.intake is not None or not outcomes
-        limit = self.intake.limit_for(link) if self.intake is not None else 0
-        batch: list[Outcome] = []
-        bounds = MessageBounds()
-        for outcome in outcomes:
-            if outcome.size > self.inline_bytes_max:
-                outcome = _without_body(outcome)
-            if not bounds.takes(outcome.body):
-                self.membership.send(link, Done(limit, batch))
-                batch = []
-            batch.append(outcome)
-        if batch:
-            self.membership.send(link, Done(limit, batch))
-
-    def _publish_own(self, dispatcher: Dispatcher, now_ms: int, wall_ms: int) -> None:
-        made, dispatcher.own_outcomes = dispatcher.own_outcomes, []
-        for kind, outcome in made:
-            appended = self.log.append_own(kind, outcome, now_ms)
-            self._publish(self.hello.node, *appended, now_ms, wall_ms)
-
-    def _publish_verdicts(
-        self, link: LinkId, verdicts: list[VerdictRecord], now_ms: int, wall_ms: int
-    ) -> None:
-        if verdicts:
-            self._publish(self._node_of(link), [], verdicts, now_ms, wall_ms)
-
-    def _publish(
-        self, owner: bytes, pairs: list[tuple[Kind, Outcome]], verdicts: list[VerdictRecord],
-        now_ms: int, wall_ms: int,
-    ) -> None:  # fmt: skip
-        """PUB for who subscribes; the own store reads without a socket."""
-        topic = RESULTS_TOPIC + owner
-        wanted = any(topic.startswith(prefix) for prefix in self.topics)
-        if not wanted and self.reader is None:
-            return
-        for part in _pub_parts(self.hello.node, self.hello.epoch, pairs, verdicts):
-            if self.reader is not None:
-                self.reader.published(part, now_ms, wall_ms)
-            if wanted:
-                self._effects.append(Publish(topic, part))
-        if self.reader is not None:
-            own = self.hello
-            self.reader.head_announced(own.node, own.epoch, self.log.head, now_ms)
-
     def is_linked(self, node: bytes) -> bool:
         """There is an open link to that node."""
-        return node in self._link_of
+        return node in self.reach.links
 
     def pulled(self, message: Message) -> None:
         """A message came over the at-most-once lane."""
@@ -534,30 +390,3 @@ class MeshNode:
     def states_of(self, ids: Sequence[bytes]) -> list[StateRecord]:
         """What this node's machines know without asking anybody."""
         return [self.answers.local(task_id) for task_id in ids]
-
-
-def _without_body(outcome: Outcome) -> Outcome:
-    return Outcome(
-        outcome.id, outcome.attempt, outcome.status, outcome.position, -1, outcome.started_ms,
-        outcome.run_us, outcome.size, None, outcome.ext,
-    )  # fmt: skip
-
-
-def _pub_parts(
-    node: bytes, epoch: int, pairs: list[tuple[Kind, Outcome]], verdicts: list[VerdictRecord]
-) -> list[PubResults]:
-    parts: list[PubResults] = []
-    kinds: dict[Kind, int] = {}
-    part = PubResults(node, epoch, [], [], [])
-    bounds = MessageBounds()
-    for kind, outcome in pairs:
-        if not bounds.takes(outcome.body):
-            part.kinds = list(kinds)
-            parts.append(part)
-            part = PubResults(node, epoch, [], [], [])
-            kinds = {}
-        part.outcomes.append(with_kind(outcome, kinds.setdefault(kind, len(kinds))))
-    part.kinds = list(kinds)
-    part.verdicts = verdicts
-    parts.append(part)
-    return parts

@@ -15,7 +15,8 @@ from typing import Any, NamedTuple
 import msgspec
 
 from zmqtasks.core.batching import MessageBounds
-from zmqtasks.core.intake import LANE, Finished
+from zmqtasks.core.held import Finished
+from zmqtasks.core.links import LANE
 from zmqtasks.limits import (
     RESULT_LOG_AGE_MS_MAX,
     RESULT_LOG_BYTES_MAX,

@@ -22,7 +22,8 @@ from zmqtasks.core.answers import Answers, stored_state
 from zmqtasks.core.calls import Call
 from zmqtasks.core.dispatcher import Dispatcher
 from zmqtasks.core.effects import AskStore, Effect
-from zmqtasks.core.intake import Finished, Intake, KindStat, hold
+from zmqtasks.core.held import Finished, KindStat, hold
+from zmqtasks.core.intake import Intake
 from zmqtasks.core.resultlog import ResultLog
 from zmqtasks.core.resultreader import to_row
 from zmqtasks.core.rows import OutcomeRow

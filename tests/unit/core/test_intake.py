@@ -8,7 +8,8 @@ import pytest
 
 from tests.support.machines import ADD, MUL, OWNER, entry, hello, link_to, of, record, sent, task_id
 from zmqtasks.core.effects import AnswerSlot, Effect, Note, RunInSlot
-from zmqtasks.core.intake import Intake, SlotOutcome
+from zmqtasks.core.held import SlotOutcome
+from zmqtasks.core.intake import Intake
 from zmqtasks.core.links import LinkId
 from zmqtasks.limits import STARTED_REPORT_MS
 from zmqtasks.wire.messages import (

@@ -23,11 +23,13 @@ from tests.unit.wire.samples import SAMPLES
 from zmqtasks.core import effects as fx
 from zmqtasks.core.calls import Call
 from zmqtasks.core.dispatcher import Dispatcher
-from zmqtasks.core.intake import Intake, SlotOutcome
+from zmqtasks.core.held import SlotOutcome
+from zmqtasks.core.intake import Intake
 from zmqtasks.core.link import LinkState
-from zmqtasks.core.links import LinkId
+from zmqtasks.core.links import SELF, LinkId
 from zmqtasks.core.membership import Membership
-from zmqtasks.core.mesh import RESULTS_TOPIC, SELF, MeshNode
+from zmqtasks.core.mesh import MeshNode
+from zmqtasks.core.publishing import RESULTS_TOPIC
 from zmqtasks.core.resultreader import ResultReader
 from zmqtasks.limits import GAP_MS
 from zmqtasks.wire import codec

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from tests.support.machines import ADD, OWNER, link_to, outcome, record, task_id
-from zmqtasks.core.intake import LANE, Finished, KindStat, hold
-from zmqtasks.core.links import LinkId
+from zmqtasks.core.held import Finished, KindStat, hold
+from zmqtasks.core.links import LANE, LinkId
 from zmqtasks.core.resultlog import ResultLog
 from zmqtasks.limits import BATCH_COUNT_MAX, RESULT_LOG_AGE_MS_MAX
 from zmqtasks.wire.messages import Outcome, Results, Status, Verdict

@@ -1,0 +1,237 @@
+"""What a node tells of the outcomes it has: to their owners, to subscribers, to stores.
+
+::
+
+    finished attempt --numbered--> result log --PUB--> subscribers
+                                      |   +---DONE---> its owner --verdict--> log, PUB
+                                      +--REPLAY--> stores that missed it
+
+The log keeps what others must still get; this machine decides who is told now.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from zmqtasks.core.batching import MessageBounds
+from zmqtasks.core.effects import Effect, Note, Publish, Send
+from zmqtasks.core.held import Finished
+from zmqtasks.core.intake import Intake
+from zmqtasks.core.links import LinkId
+from zmqtasks.core.resultlog import ResultLog, with_kind
+from zmqtasks.core.resultreader import ResultReader
+from zmqtasks.limits import STORE_GONE_MS
+from zmqtasks.wire.messages import (
+    Done,
+    Hello,
+    Kind,
+    Message,
+    Outcome,
+    PubHead,
+    PubResults,
+    Rack,
+    Replay,
+    Settled,
+    VerdictRecord,
+)
+
+#: Topics are this byte and the origin's node id.
+RESULTS_TOPIC = b"R"
+
+
+class Publisher:
+    """The outcomes of one node on their way. ``effects`` is drained each turn.
+
+    Args:
+        hello: what this node says of itself.
+        links: {node: the link to use for it}, kept by the owner of this machine.
+        intake: tells the credit that travels with DONE; None without a worker.
+        reader: the node's own store, which reads without a socket.
+        inline_bytes_max: results up to this size travel inside DONE.
+    """
+
+    def __init__(
+        self, hello: Hello, links: Mapping[bytes, LinkId], intake: Intake | None,
+        reader: ResultReader | None, inline_bytes_max: int,
+    ) -> None:  # fmt: skip
+        self.hello = hello
+        self.links = links
+        self.intake = intake
+        self.reader = reader
+        self.inline_bytes_max = inline_bytes_max
+        self.log = ResultLog(hello.name)
+        self.effects: list[Effect] = []
+        #: Topics (prefixes) that somebody subscribes to.
+        self.topics: set[bytes] = set()
+        #: {store node: when it was lost}.
+        self._stores_lost_ms: dict[bytes, int] = {}
+        if reader is not None:
+            self.log.store_seen(hello.node)
+
+    # --- who listens ----------------------------------------------------------------------
+
+    def subscription(self, topic: bytes, subscribed: bool) -> None:
+        """Somebody subscribes to our PUB (or the last one stopped)."""
+        if not topic.startswith(RESULTS_TOPIC):
+            return
+        if not subscribed:
+            self.topics.discard(topic)
+            return
+        self.topics.add(topic)
+        head = PubHead(self.hello.node, self.hello.epoch, self.log.head)
+        self.effects.append(Publish(topic, head))
+
+    def store_up(self, node: bytes) -> None:
+        """A store is linked: nothing goes from the log before it has it."""
+        self._stores_lost_ms.pop(node, None)
+        self.log.store_seen(node)
+
+    def store_down(self, node: bytes, reason: str, now_ms: int) -> None:
+        """A store is lost; it may come back, unless it has said goodbye."""
+        if reason == "left":
+            self.log.store_left(node)
+        else:
+            self._stores_lost_ms[node] = now_ms
+
+    @property
+    def has_store(self) -> bool:
+        """A store reads our log now."""
+        return self.reader is not None or any(node in self.links for node in self.log.stores)
+
+    @property
+    def is_idle(self) -> bool:
+        """Nobody who is there waits for anything of the log."""
+        if any(node in self.links for node, waiting in self.log.undecided.items() if waiting):
+            return False
+        return not (self.log.is_awaited and self.has_store)
+
+    def tick(self, now_ms: int) -> None:
+        """Trim the log; give up stores that have been away for too long."""
+        dropped = self.log.trim(now_ms)
+        if dropped:
+            text = (
+                f"{dropped} outcomes were dropped before a store had them, since the store has "
+                "been away or slow for too long; `zmqtasks status` counts them all"
+            )
+            self.effects.append(Note("error", "results.dropped", text, "results dropped"))
+        for node, lost_ms in list(self._stores_lost_ms.items()):
+            if now_ms - lost_ms >= STORE_GONE_MS:
+                del self._stores_lost_ms[node]
+                self.log.store_left(node)
+                text = f"a store ({node.hex()}) has been away too long: results wait no more for it"
+                self.effects.append(Note("warning", "store.gone", text))
+
+    # --- messages -------------------------------------------------------------------------
+
+    def received(
+        self, link: LinkId, node: bytes, message: Message, now_ms: int, wall_ms: int
+    ) -> bool:
+        """A message of ``node`` about our log; False if it is none."""
+        if isinstance(message, Settled):
+            verdicts = self.log.decide(message.ranges, message.refused, now_ms)
+            self.publish_verdicts(node, verdicts, now_ms, wall_ms)
+        elif isinstance(message, Rack):
+            self.log.stored(node, message.position)
+        elif isinstance(message, Replay):
+            for part in self.log.replay(message.first, message.last, message.owner):
+                self.effects.append(Send(link, part))
+        else:
+            return False
+        return True
+
+    # --- telling --------------------------------------------------------------------------
+
+    def report(self, finished: Sequence[Finished], now_ms: int, wall_ms: int) -> None:
+        """Attempts ended here: number, publish, and tell their owners."""
+        intake = self.intake
+        assert intake is not None
+        made = self.log.append(finished, now_ms)
+        by_owner: dict[bytes, list[tuple[Kind, Outcome]]] = {}
+        links: dict[bytes, LinkId] = {}
+        for done, pair in zip(finished, made, strict=True):
+            task = done.task
+            by_owner.setdefault(task.owner, []).append(pair)
+            links[task.owner] = task.link
+        for owner, pairs in by_owner.items():
+            self._publish(owner, pairs, [], now_ms, wall_ms)
+            link = links[owner] if links[owner] in intake.givers else self.links.get(owner)
+            if link is not None:
+                self._send_done(link, [o for _, o in pairs if self.log.is_undecided(o)])
+
+    def report_again(self, link: LinkId, owner: bytes) -> None:
+        """An owner is back, or on another link: what it was told before may be lost."""
+        again = self.log.undecided_of(owner)
+        if again:
+            self._send_done(link, again)
+
+    def _send_done(self, link: LinkId, outcomes: Sequence[Outcome]) -> None:
+        limit = self.intake.limit_for(link) if self.intake is not None else 0
+        batch: list[Outcome] = []
+        bounds = MessageBounds()
+        for outcome in outcomes:
+            if outcome.size > self.inline_bytes_max:
+                outcome = _without_body(outcome)
+            if not bounds.takes(outcome.body):
+                self.effects.append(Send(link, Done(limit, batch)))
+                batch = []
+            batch.append(outcome)
+        if batch:
+            self.effects.append(Send(link, Done(limit, batch)))
+
+    def publish_own(self, made: Sequence[tuple[Kind, Outcome]], now_ms: int, wall_ms: int) -> None:
+        """Outcomes that this node tells of as the owner of their tasks."""
+        for kind, outcome in made:
+            appended = self.log.append_own(kind, outcome, now_ms)
+            self._publish(self.hello.node, *appended, now_ms, wall_ms)
+
+    def publish_verdicts(
+        self, owner: bytes, verdicts: list[VerdictRecord], now_ms: int, wall_ms: int
+    ) -> None:
+        """What an owner has decided about outcomes of this log."""
+        if verdicts:
+            self._publish(owner, [], verdicts, now_ms, wall_ms)
+
+    def _publish(
+        self, owner: bytes, pairs: list[tuple[Kind, Outcome]], verdicts: list[VerdictRecord],
+        now_ms: int, wall_ms: int,
+    ) -> None:  # fmt: skip
+        """PUB for who subscribes; the own store reads without a socket."""
+        topic = RESULTS_TOPIC + owner
+        wanted = any(topic.startswith(prefix) for prefix in self.topics)
+        if not wanted and self.reader is None:
+            return
+        for part in _pub_parts(self.hello.node, self.hello.epoch, pairs, verdicts):
+            if self.reader is not None:
+                self.reader.published(part, now_ms, wall_ms)
+            if wanted:
+                self.effects.append(Publish(topic, part))
+        if self.reader is not None:
+            own = self.hello
+            self.reader.head_announced(own.node, own.epoch, self.log.head, now_ms)
+
+
+def _without_body(outcome: Outcome) -> Outcome:
+    return Outcome(
+        outcome.id, outcome.attempt, outcome.status, outcome.position, -1, outcome.started_ms,
+        outcome.run_us, outcome.size, None, outcome.ext,
+    )  # fmt: skip
+
+
+def _pub_parts(
+    node: bytes, epoch: int, pairs: list[tuple[Kind, Outcome]], verdicts: list[VerdictRecord]
+) -> list[PubResults]:
+    parts: list[PubResults] = []
+    kinds: dict[Kind, int] = {}
+    part = PubResults(node, epoch, [], [], [])
+    bounds = MessageBounds()
+    for kind, outcome in pairs:
+        if not bounds.takes(outcome.body):
+            part.kinds = list(kinds)
+            parts.append(part)
+            part = PubResults(node, epoch, [], [], [])
+            kinds = {}
+        part.outcomes.append(with_kind(outcome, kinds.setdefault(kind, len(kinds))))
+    part.kinds = list(kinds)
+    part.verdicts = verdicts
+    parts.append(part)
+    return parts

@@ -1,0 +1,68 @@
+"""Which nodes can be spoken to now, and which may come back."""
+
+from __future__ import annotations
+
+from zmqtasks.core.links import LinkId
+from zmqtasks.core.membership import Membership
+from zmqtasks.limits import OWNER_GONE_MS
+
+
+class Reach:
+    """The nodes that one node can reach.
+
+    Args:
+        membership: its links and candidates.
+    """
+
+    def __init__(self, membership: Membership) -> None:
+        self.membership = membership
+        #: {node: link}, the open link to use for it.
+        self.links: dict[bytes, LinkId] = {}
+        #: {node that fell silent: when}; it may come back.
+        self._silent_ms: dict[bytes, int] = {}
+
+    def link_up(self, link: LinkId, node: bytes) -> None:
+        """A link is open; the first of a node is the one that is used."""
+        self.links.setdefault(node, link)
+        self._silent_ms.pop(node, None)
+
+    def link_down(self, link: LinkId, node: bytes) -> LinkId | None:
+        """A link is closed.
+
+        Returns:
+            Another open link to that node if the closed one was in use, else None.
+        """
+        if self.links.get(node) != link:
+            return None
+        del self.links[node]
+        others = (
+            other.id for other in self.membership.links.values()
+            if other.is_open and other.peer is not None and other.peer.node == node
+        )  # fmt: skip
+        other_link = next(others, None)
+        if other_link is not None:
+            self.links[node] = other_link
+        return other_link
+
+    def fell_silent(self, node: bytes, now_ms: int) -> None:
+        """The last link to it closed, and nothing proves that the node is gone."""
+        self._silent_ms[node] = now_ms
+
+    def may_live(self, node: bytes, now_ms: int) -> bool:
+        """The node is not linked, and nothing proves that it is gone."""
+        if node in self.links or node == self.membership.hello.node:
+            return False
+        lost_ms = self._silent_ms.get(node, -OWNER_GONE_MS)
+        if now_ms - lost_ms < OWNER_GONE_MS:
+            return True
+        contact = self.membership.candidates.get(node)
+        if contact is None:
+            return False
+        failing_ms = now_ms - contact.failing_since_ms if contact.failing_since_ms >= 0 else 0
+        return failing_ms < OWNER_GONE_MS
+
+    def tick(self, now_ms: int) -> None:
+        """Wait no longer for nodes that have been silent for too long."""
+        for node, lost_ms in list(self._silent_ms.items()):
+            if now_ms - lost_ms >= OWNER_GONE_MS:
+                del self._silent_ms[node]
