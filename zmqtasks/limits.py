@@ -49,6 +49,20 @@ INTAKE_TASKS_MAX = 20_000
 INTAKE_BYTES_MAX = 256 * 1024 * 1024
 #: Strikes (worker or child deaths while the task ran) that make a task dead.
 STRIKES_MAX = 3
+#: Dead tasks that an owner keeps with their arguments, for people to look at and retry.
+DEAD_COUNT_MAX = 10_000
+DEAD_BYTES_MAX = 256 * 1024 * 1024
+#: Tasks whose story is kept (only those to which something unusual happened have one), and
+#: lines of one story.
+STORIES_COUNT_MAX = 10_000
+STORY_LINES_MAX = 40
+#: Open tasks older than this are written to the journal: a producer that is killed loses
+#: at most what it submitted since. Looked for every so often, so many in one go.
+WRITE_BEHIND_MS = 1_000
+WRITE_BEHIND_EVERY_MS = 100
+WRITE_BEHIND_COUNT = 5_000
+#: After a restart of an owner the workers that still run its tasks have so long to say so.
+RESUME_GRACE_MS = 1_000
 #: At-most-once tasks whose result may still come; older ones are given up.
 LANE_UNANSWERED_MAX = 100_000
 #: Outcomes kept by a worker for readers when no store is around.
@@ -114,6 +128,8 @@ JOURNAL_ROWS_PER_STATEMENT = 1_024
 JOURNAL_FREE_PAGES_MAX = 2_000
 JOURNAL_SHRINK_COMMITS = 64
 JOURNAL_SHRINK_PAGES = 500
+#: What a journal notes of a task's whereabouts; only the stories of dead ones are long.
+JOURNAL_MARK_BYTES_MAX = 64 * 1024
 #: Damages of a journal that are told one by one.
 JOURNAL_DAMAGES_MAX = 20
 #: Rows looked for one by one between the readable ends of a damaged journal.

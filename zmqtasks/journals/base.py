@@ -69,7 +69,9 @@ class Journal(Protocol):
 
         Args:
             puts: tasks to hold from now on; not changed later by the caller.
-            progress: new attempts and strikes; of several for one task the last counts.
+            progress: new attempts, strikes and marks; of several for one task the last
+                counts, of marks the last one given. A mark has at most
+                ``JOURNAL_MARK_BYTES_MAX`` bytes and means nothing to the journal.
             drops: ids of tasks that are held no longer.
             sync: this commit and all before it survive a power loss.
 
@@ -85,7 +87,8 @@ class Journal(Protocol):
         Each piece was synced before it is given; the other journal is removed before the
         iterator ends. Commits may come between two pieces. Given up or killed at any
         moment and begun again, it goes on with what is left: no task comes twice, even
-        if it was dropped here in the meantime, and none is left out.
+        if it was dropped here in the meantime, and none is left out. A task that is held
+        here already comes in its piece too, but stays in this journal as it is here.
 
         Args:
             folder: the other journal, of the same kind as this one. One that does not

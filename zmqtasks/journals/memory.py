@@ -85,10 +85,15 @@ class MemoryJournal:
                 fresh.setdefault(record.id, record)
         self._need_room(sum(len(record.body) for record in fresh.values()))
         held.update(fresh)
-        for task_id, attempt, strikes in progress:
+        for task_id, attempt, strikes, mark in progress:
             known = held.get(task_id)
             if known is not None:
-                held[task_id] = msgspec.structs.replace(known, attempt=attempt, strikes=strikes)
+                held[task_id] = msgspec.structs.replace(
+                    known,
+                    attempt=attempt,
+                    strikes=strikes,
+                    mark=known.mark if mark is None else mark,
+                )
         for task_id in drops:
             held.pop(task_id, None)
         if sync:

@@ -15,7 +15,7 @@ from typing import NamedTuple
 from zmqtasks.core.owned import OwnedRecord
 from zmqtasks.errors import ConfigError, JournalCorrupt, JournalError
 from zmqtasks.journals import sqlite_file as file
-from zmqtasks.journals.sqlite_file import Damage, TaskRow
+from zmqtasks.journals.sqlite_file import Changed, Damage, TaskRow
 from zmqtasks.limits import JOURNAL_DAMAGES_MAX, JOURNAL_PROBES_MAX
 from zmqtasks.wire.messages import Kind
 
@@ -49,14 +49,14 @@ def examine(folder: Path) -> Examination:
         ConfigError: a newer version wrote it.
         JournalError: it cannot be read now.
     """
-    mark = file.Mark(folder).read()
+    watermark = file.Watermark(folder).read()
     if not (folder / file.DB_NAME).exists():
-        missing = (f"{file.DB_NAME} is missing",) if mark is not None else ()
+        missing = (f"{file.DB_NAME} is missing",) if watermark is not None else ()
         return Examination([], missing, None)
     db = None
     try:
-        db = file.connect(folder, may_make=mark is None)
-        return _examine(db, mark)
+        db = file.connect(folder, may_make=watermark is None)
+        return _examine(db, watermark)
     except Damage as exc:
         return Examination([], (str(exc),), None)
     except sqlite3.Error as exc:
@@ -97,7 +97,7 @@ def salvage(folder: Path) -> Salvaged:
         (fresh / file.DB_NAME).replace(folder / file.DB_NAME)
         file.sync_folder(folder)
         # Last: until here it says that this is not the database that it knows.
-        (folder / file.MARK_NAME).unlink(missing_ok=True)
+        (folder / file.WATERMARK_NAME).unlink(missing_ok=True)
         file.sync_folder(folder)
         discard(fresh)
     except OSError as exc:
@@ -113,7 +113,7 @@ def count_open(folder: Path) -> int:
         JournalCorrupt: it is seen to be damaged already.
         JournalError: it cannot be read now.
     """
-    if not (folder / file.DB_NAME).exists() and file.Mark(folder).read() is None:
+    if not (folder / file.DB_NAME).exists() and file.Watermark(folder).read() is None:
         return 0
     try:
         db, meta = file.connect_whole(folder)
@@ -186,19 +186,19 @@ def _free_name(folder: Path) -> Path:
 # --- reading ------------------------------------------------------------------------------
 
 
-def _examine(db: sqlite3.Connection, mark: tuple[bytes, int, int] | None) -> Examination:
+def _examine(db: sqlite3.Connection, watermark: tuple[bytes, int, int] | None) -> Examination:
     damages: list[str] = []
     expected: int | None = None
     try:
         meta = file.read_meta(db)
-        lost = file.what_is_lost(db, meta, mark)
+        lost = file.what_is_lost(db, meta, watermark)
         if lost:
             damages.append(lost)
         expected = meta.tasks + _count_behind(db, meta.seq)
     except (Damage, sqlite3.Error) as exc:
         damages.append(str(exc))
     kinds: dict[int, Kind] = {}
-    progress: dict[int, tuple[int, int, int]] = {}
+    progress: dict[int, Changed] = {}
     try:
         kinds, wrong = file.read_kinds(db)
         damages += wrong
@@ -211,10 +211,11 @@ def _examine(db: sqlite3.Connection, mark: tuple[bytes, int, int] | None) -> Exa
         damages.append(f"the table progress: {exc}")
     records: dict[bytes, OwnedRecord] = {}
     for row in _rows(db, damages):
-        later = progress.get(row[0])
+        seq = row[0]
         try:
-            record = file.read_task(row, kinds, later and later[:2])
-        except Damage as exc:
+            marks = file.read_marks(db, seq, seq) if seq in progress else {}
+            record = file.read_task(row, kinds, progress.get(seq), marks.get(seq))
+        except (Damage, sqlite3.Error) as exc:
             damages.append(str(exc))
         else:
             records.setdefault(record.id, record)

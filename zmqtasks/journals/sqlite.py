@@ -24,7 +24,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from zmqtasks.core.owned import OwnedRecord, Progress
+from zmqtasks.core.owned import OwnedRecord, Progress, merged
 from zmqtasks.errors import JournalCorrupt, JournalError
 from zmqtasks.journals import sqlite_file as file
 from zmqtasks.journals.salvage import corrupt_error, discard, is_gone
@@ -39,7 +39,7 @@ from zmqtasks.journals.sqlite_calls import (
     progress_sql,
     rows_per_statement,
 )
-from zmqtasks.journals.sqlite_file import Damage, Mark, Meta, TaskRow
+from zmqtasks.journals.sqlite_file import Changed, Damage, Meta, ProgressRow, TaskRow, Watermark
 from zmqtasks.limits import (
     JOURNAL_CHECKPOINT_PAGES,
     JOURNAL_FREE_PAGES_MAX,
@@ -84,7 +84,9 @@ class _Change(NamedTuple):
     rows: list[TaskRow]
     #: {kind as encoded: its number}, those that are new.
     kinds: dict[bytes, int]
-    progress: dict[int, tuple[int, int, int]]
+    progress: dict[int, Changed]
+    #: The same as rows.
+    progress_rows: list[ProgressRow]
     dropped: dict[bytes, int]
     #: Row number in the other journal, when this takes tasks over.
     inherited: tuple[bytes, int] | None
@@ -114,7 +116,7 @@ class SqliteJournal:
         self._space = space
         self._db: sqlite3.Connection | None = None
         self._pid = 0
-        self._mark = Mark(folder)
+        self._watermark = Watermark(folder)
         #: As it is in the database; new tasks may have come after it.
         self._meta = Meta(b"", 0, 0, 0, 0)
         #: The sum of all checksums, and how many commits there were since it was opened.
@@ -122,8 +124,8 @@ class SqliteJournal:
         self._commits = 0
         #: {task id: seq << 32 | checksum} of all open tasks.
         self._held: dict[bytes, int] = {}
-        #: {seq: (attempt, strikes, checksum)} of those that changed since they were put.
-        self._progress: dict[int, tuple[int, int, int]] = {}
+        #: {seq: what changed since it was put}.
+        self._progress: dict[int, Changed] = {}
         #: {kind as encoded: its number}.
         self._kinds: dict[bytes, int] = {}
         self._last_seq = 0
@@ -230,7 +232,7 @@ class SqliteJournal:
                 self.commit(sync=True)
         finally:
             self._db = None
-            self._mark.close()
+            self._watermark.close()
             self._held, self._progress, self._kinds = {}, {}, {}
             if self._pid == os.getpid():
                 let_go(db)
@@ -263,7 +265,7 @@ class SqliteJournal:
                     raise Damage(f"rows {last_seq} to {seq - 1} are missing")
         except TypeError:
             raise Damage(f"task in row {seq}: a value of a wrong type") from None
-        digest += sum(checksum for _, _, checksum in progress.values())
+        digest += sum(changed.checksum for changed in progress.values())
         if count != meta.tasks or len(held) != count + last_seq - meta.seq:
             raise Damage(f"{meta.tasks} older tasks should be there, and {count} are")
         if digest & file.DIGEST_MASK != meta.digest:
@@ -287,10 +289,11 @@ class SqliteJournal:
             db = self._checked()
             try:
                 rows = db.execute(_LOAD, (after,)).fetchall()
+                marks = file.read_marks(db, rows[0][0], rows[-1][0]) if rows else {}
                 for row in rows:
-                    later = self._progress.get(row[0])
-                    record = file.read_task(row, kinds, later and later[:2])
-                    yield row[0], record
+                    seq = row[0]
+                    later = self._progress.get(seq)
+                    yield seq, file.read_task(row, kinds, later, marks.get(seq))
             except (sqlite3.Error, Damage) as exc:
                 raise self._translated(exc) from exc
             if len(rows) < _LOAD_ROWS:
@@ -315,7 +318,6 @@ class SqliteJournal:
         held = self._held
         dropped = {task_id: held[task_id] for task_id in drops if task_id in held}
         unwanted = set(drops)
-        changes = {change.id: change for change in progress if change.id not in unwanted}
         rows: dict[bytes, TaskRow] = {}
         kinds: dict[bytes, int] = {}
         # Most calls in a row are of one kind.
@@ -331,18 +333,28 @@ class SqliteJournal:
             seq += 1
             rows[task_id] = row = file.task_row(seq, kind_no, record)
             digest += row[7]
-        changed: dict[int, tuple[int, int, int]] = {}
-        for task_id, (_, attempt, strikes) in changes.items():
+        changed: dict[int, Changed] = {}
+        changed_rows: list[ProgressRow] = []
+        for task_id, change in merged(progress).items():
             known = held.get(task_id)
             at = known >> 32 if known is not None else rows[task_id][0] if task_id in rows else 0
-            if at:
-                checksum = file.progress_sum(at, attempt, strikes)
-                changed[at] = (attempt, strikes, checksum)
-                digest += checksum - self._progress.get(at, (0, 0, 0))[2]
+            if at and task_id not in unwanted:
+                before = self._progress.get(at, file.UNCHANGED)
+                after, changed_row = file.progress_row(at, change, before)
+                changed[at] = after
+                changed_rows.append(changed_row)
+                digest += after.checksum - before.checksum
         for known in dropped.values():
-            digest -= (known & 0xFFFFFFFF) + self._progress.get(known >> 32, (0, 0, 0))[2]
+            before = self._progress.get(known >> 32, file.UNCHANGED)
+            digest -= (known & 0xFFFFFFFF) + before.checksum
         return _Change(
-            list(rows.values()), kinds, changed, dropped, inherited, digest & file.DIGEST_MASK
+            list(rows.values()),
+            kinds,
+            changed,
+            changed_rows,
+            dropped,
+            inherited,
+            digest & file.DIGEST_MASK,
         )
 
     def _number_of(self, kind: Kind, new: dict[bytes, int]) -> int:
@@ -401,8 +413,7 @@ class SqliteJournal:
                 "INSERT INTO kinds VALUES (?, ?, ?)", (number, data, file.kind_sum(number, data))
             )
         in_pieces(db, insert_sql, change.rows, self._rows_max)
-        progress = [(seq, *values) for seq, values in change.progress.items()]
-        in_pieces(db, progress_sql, progress, self._rows_max)
+        in_pieces(db, progress_sql, change.progress_rows, self._rows_max)
         gone = [(known >> 32,) for known in change.dropped.values()]
         in_pieces(db, delete_sql, gone, self._rows_max)
         if self._progress:
@@ -428,7 +439,7 @@ class SqliteJournal:
             self._progress.pop(known >> 32, None)
         self._has_unsynced = not sync
         if sync:
-            self._mark.write(meta.journal, meta.commit_no, self._last_seq)
+            self._watermark.write(meta.journal, meta.commit_no, self._last_seq)
 
     def _take_over(
         self, piece: list[OwnedRecord], inherited: tuple[bytes, int]
@@ -487,7 +498,7 @@ class SqliteJournal:
         """
         if not change.rows:
             return 0
-        payload = sum(len(row[9]) + len(row[8] or b"") for row in change.rows)
+        payload = sum(len(row[10]) + len(row[9] or b"") + len(row[8]) for row in change.rows)
         need = 2 * (payload + _ROW_BYTES * len(change.rows) + _COMMIT_BYTES)
         self._room_commits -= 1
         if self._room_commits < 0 or need > self._room:

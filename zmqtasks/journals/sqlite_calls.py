@@ -7,10 +7,11 @@ import sqlite3
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from zmqtasks.journals.sqlite_file import TASK_COLUMNS
+from zmqtasks.journals.sqlite_file import PROGRESS_COLUMNS, TASK_COLUMNS
 from zmqtasks.limits import JOURNAL_ROWS_PER_STATEMENT
 
 _COLUMNS = len(TASK_COLUMNS.split(", "))
+_CHANGES = len(PROGRESS_COLUMNS.split(", "))
 
 
 # --- statements of many rows --------------------------------------------------------------
@@ -49,28 +50,32 @@ def in_pieces(
 @functools.cache
 def insert_sql(count: int) -> str:
     """New tasks."""
-    return f"INSERT INTO tasks ({TASK_COLUMNS}) VALUES {_marks(_COLUMNS, count)}"  # noqa: S608
+    return f"INSERT INTO tasks ({TASK_COLUMNS}) VALUES {_places(_COLUMNS, count)}"  # noqa: S608
 
 
 @functools.cache
 def progress_sql(count: int) -> str:
     """What changed about tasks."""
-    return f"INSERT OR REPLACE INTO progress VALUES {_marks(4, count)}"  # noqa: S608
+    return (
+        f"INSERT INTO progress ({PROGRESS_COLUMNS}) VALUES {_places(_CHANGES, count)} "  # noqa: S608
+        "ON CONFLICT (seq) DO UPDATE SET attempt = excluded.attempt, strikes = excluded.strikes, "
+        "sum = excluded.sum, mark = coalesce(excluded.mark, mark)"
+    )
 
 
 @functools.cache
 def delete_sql(count: int) -> str:
     """Tasks that are held no longer."""
-    return f"DELETE FROM tasks WHERE seq IN {_marks(count, 1)}"  # noqa: S608
+    return f"DELETE FROM tasks WHERE seq IN {_places(count, 1)}"  # noqa: S608
 
 
 @functools.cache
 def delete_progress_sql(count: int) -> str:
     """What had changed about them."""
-    return f"DELETE FROM progress WHERE seq IN {_marks(count, 1)}"  # noqa: S608
+    return f"DELETE FROM progress WHERE seq IN {_places(count, 1)}"  # noqa: S608
 
 
-def _marks(columns: int, rows: int) -> str:
+def _places(columns: int, rows: int) -> str:
     return ", ".join([f"({', '.join('?' * columns)})"] * rows)
 
 

@@ -1,17 +1,17 @@
-"""The files of an SQLite journal: tables, checksums, the mark, and how they are opened.
+"""The files of an SQLite journal: tables, checksums, the watermark, and how they are opened.
 
 ::
 
     <folder>/tasks.db       SQLite, write-ahead log beside it
              tasks.db-wal
-             synced         the mark: number of the last commit that was synced
+             synced         the watermark: number of the last commit that was synced
 
 SQLite guards its log with checksums, but answers damage in it by leaving out everything
 behind the damage, in silence: right for a torn end, wrong for a commit that had been
-synced. The *mark* tells them apart. Each commit has a number, in the table ``meta``; after
-a sync the number goes into the mark, which itself is never synced, so that it costs next
-to nothing and is never ahead of what is on the disk. A database that opens with a lower
-number than its mark has lost commits.
+synced. The *watermark* tells them apart. Each commit has a number, in the table ``meta``;
+after a sync the number goes into the watermark, which itself is never synced, so that it
+costs next to nothing and is never ahead of what is on the disk. A database that opens with
+a lower number than its watermark has lost commits.
 
 What else can go wrong within the database is seen by a checksum in each row, and by the
 count and the sum of the checksums of all rows in ``meta``: rows that are missing, or came
@@ -19,7 +19,7 @@ back from an older state of a page, show there.
 
 A commit of nothing but new tasks leaves ``meta`` alone and so is a single statement. It
 is told by its rows: those behind ``meta.seq`` have numbers without a gap, up to the one in
-the mark.
+the watermark.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ from urllib.parse import quote
 
 import msgspec
 
-from zmqtasks.core.owned import Durability, OwnedRecord
+from zmqtasks.core.owned import Durability, OwnedRecord, Progress
 from zmqtasks.errors import ConfigError, JournalCorrupt, JournalError, JournalFull
 from zmqtasks.wire.messages import Kind
 
@@ -48,7 +48,7 @@ SCHEMA_VERSION = 1
 
 DB_NAME = "tasks.db"
 WAL_NAME = "tasks.db-wal"
-MARK_NAME = "synced"
+WATERMARK_NAME = "synced"
 JOURNAL_ID_BYTES = 16
 PAGE_BYTES = 4096
 
@@ -78,17 +78,20 @@ _TABLES = (
         strikes INTEGER NOT NULL,
         written_ms INTEGER NOT NULL,
         sum INTEGER NOT NULL,
+        mark BLOB NOT NULL,
         ext BLOB,
         body BLOB NOT NULL
     )
     """,
     # What changed since a task was put. Apart, so that no body is written again for it.
+    # Without a mark: that of the task still holds.
     """
     CREATE TABLE progress (
         seq INTEGER PRIMARY KEY,
         attempt INTEGER NOT NULL,
         strikes INTEGER NOT NULL,
-        sum INTEGER NOT NULL
+        sum INTEGER NOT NULL,
+        mark BLOB
     )
     """,
     # Journals being taken over, and up to which seq of theirs that was done.
@@ -96,12 +99,12 @@ _TABLES = (
 )
 
 _META_HEAD = struct.Struct(">QQQQ")
-_TASK_HEAD = struct.Struct(">QIBQIQII")
-_PROGRESS = struct.Struct(">QQI")
+_TASK_HEAD = struct.Struct(">QIBQIQIII")
+_PROGRESS = struct.Struct(">QQIq")
 _KIND_HEAD = struct.Struct(">I")
-_MARK = struct.Struct(">8s16sQQ")
-_MARK_SUM = struct.Struct(">I")
-_MARK_MAGIC = b"zmqtasks"
+_WATERMARK = struct.Struct(">8s16sQQ")
+_WATERMARK_SUM = struct.Struct(">I")
+_WATERMARK_MAGIC = b"zmqtasks"
 #: Stands for the length of an ``ext`` that is not there.
 _NO_EXT = 0xFFFFFFFF
 #: The sum of all checksums stays within what SQLite calls an integer.
@@ -112,8 +115,11 @@ decode_kind = msgspec.msgpack.Decoder(Kind).decode
 decode_ext = msgspec.msgpack.Decoder(dict[str, Any]).decode
 
 #: A row of ``tasks`` in the order of its columns.
-TaskRow = tuple[int, bytes, int, int, int, int, int, int, bytes | None, bytes]
-TASK_COLUMNS = "seq, id, kind, durability, attempt, strikes, written_ms, sum, ext, body"
+TaskRow = tuple[int, bytes, int, int, int, int, int, int, bytes, bytes | None, bytes]
+TASK_COLUMNS = "seq, id, kind, durability, attempt, strikes, written_ms, sum, mark, ext, body"
+#: A row of ``progress`` in the order of its columns.
+ProgressRow = tuple[int, int, int, int, bytes | None]
+PROGRESS_COLUMNS = "seq, attempt, strikes, sum, mark"
 
 
 class Meta(NamedTuple):
@@ -124,6 +130,22 @@ class Meta(NamedTuple):
     seq: int
     tasks: int
     digest: int
+
+
+class Changed(NamedTuple):
+    """A row of ``progress`` as it is kept in memory: of its mark the checksum only."""
+
+    attempt: int
+    strikes: int
+    #: ``NO_MARK`` when that of the task still holds.
+    mark_sum: int
+    checksum: int
+
+
+#: ``Changed.mark_sum`` of a row without a mark.
+NO_MARK = -1
+#: Of a task without a row there.
+UNCHANGED = Changed(0, 0, NO_MARK, 0)
 
 
 class Damage(Exception):
@@ -140,22 +162,37 @@ def meta_sum(meta: Meta) -> int:
 
 def task_row(seq: int, kind_no: int, record: OwnedRecord) -> TaskRow:
     """The row of a task, with its checksum."""
-    task_id, body, durability = record.id, record.body, int(record.durability)
+    task_id, body, mark, durability = record.id, record.body, record.mark, int(record.durability)
     ext = None if record.ext is None else encode_value(record.ext)
     head = _TASK_HEAD.pack(
-        seq, kind_no, durability, record.attempt, record.strikes, record.written_ms,
+        seq, kind_no, durability, record.attempt, record.strikes, record.written_ms, len(mark),
         _NO_EXT if ext is None else len(ext), len(body),
     )  # fmt: skip
-    checksum = zlib.crc32(body, zlib.crc32(task_id + head + ext if ext else task_id + head))
+    front = task_id + head + mark
+    checksum = zlib.crc32(body, zlib.crc32(front + ext if ext else front))
     return (
         seq, task_id, kind_no, durability, record.attempt, record.strikes, record.written_ms,
-        checksum, ext, body,
+        checksum, mark, ext, body,
     )  # fmt: skip
 
 
-def progress_sum(seq: int, attempt: int, strikes: int) -> int:
+def mark_sum(mark: bytes | None) -> int:
+    """``Changed.mark_sum`` of a mark."""
+    return NO_MARK if mark is None else zlib.crc32(mark)
+
+
+def progress_sum(seq: int, attempt: int, strikes: int, mark_known: int) -> int:
     """The checksum of a row of ``progress``."""
-    return zlib.crc32(_PROGRESS.pack(seq, attempt, strikes))
+    return zlib.crc32(_PROGRESS.pack(seq, attempt, strikes, mark_known))
+
+
+def progress_row(seq: int, change: Progress, before: Changed) -> tuple[Changed, ProgressRow]:
+    """What is known of a task after a change, and its row, which leaves alone the mark that
+    is there when it brings none."""
+    _, attempt, strikes, mark = change
+    known = before.mark_sum if mark is None else mark_sum(mark)
+    checksum = progress_sum(seq, attempt, strikes, known)
+    return Changed(attempt, strikes, known, checksum), (seq, attempt, strikes, checksum, mark)
 
 
 def kind_sum(kind_no: int, data: bytes) -> int:
@@ -163,20 +200,30 @@ def kind_sum(kind_no: int, data: bytes) -> int:
     return zlib.crc32(data, zlib.crc32(_KIND_HEAD.pack(kind_no)))
 
 
-def read_task(row: TaskRow, kinds: dict[int, Kind], later: tuple[int, int] | None) -> OwnedRecord:
-    """The task of a row; ``later`` is its attempt and strikes when they changed since.
+def read_task(
+    row: TaskRow, kinds: dict[int, Kind], later: Changed | None, mark: bytes | None
+) -> OwnedRecord:
+    """The task of a row.
+
+    Args:
+        row: as it is in ``tasks``.
+        kinds: the table of that name.
+        later: what changed since it was put.
+        mark: the one that came with that.
 
     Raises:
         Damage: the row is not what was written.
     """
-    seq, task_id, kind_no, durability, attempt, strikes, written_ms, checksum, ext, body = row
+    seq, task_id, kind_no, durability, attempt, strikes, written_ms, checksum, first, ext, body = (
+        row
+    )
     kind = kinds.get(kind_no)
     if kind is None:
         raise Damage(f"task in row {seq}: its kind {kind_no} is missing")
     try:
         record = OwnedRecord(
             task_id, kind, body, None if ext is None else decode_ext(ext), attempt, strikes,
-            Durability(durability), written_ms,
+            Durability(durability), written_ms, first,
         )  # fmt: skip
         is_whole = task_row(seq, kind_no, record)[7] == checksum
     except (TypeError, ValueError, AttributeError, struct.error, msgspec.MsgspecError):
@@ -185,7 +232,24 @@ def read_task(row: TaskRow, kinds: dict[int, Kind], later: tuple[int, int] | Non
         raise Damage(f"task in row {seq}: its checksum does not match its content")
     if later is None:
         return record
-    return msgspec.structs.replace(record, attempt=later[0], strikes=later[1])
+    if mark_sum(mark) != later.mark_sum:
+        raise Damage(f"progress of row {seq}: its mark changed while it was read")
+    return msgspec.structs.replace(
+        record,
+        attempt=later.attempt,
+        strikes=later.strikes,
+        mark=first if mark is None else mark,
+    )
+
+
+def read_marks(db: sqlite3.Connection, first: int, last: int) -> dict[int, bytes]:
+    """{seq: mark} of those rows of ``progress`` that have one."""
+    return dict(
+        db.execute(
+            "SELECT seq, mark FROM progress WHERE seq BETWEEN ? AND ? AND mark IS NOT NULL",
+            (first, last),
+        )
+    )
 
 
 def read_meta(db: sqlite3.Connection) -> Meta:
@@ -217,27 +281,26 @@ def read_kinds(db: sqlite3.Connection) -> tuple[dict[int, Kind], list[str]]:
     return kinds, damages
 
 
-def read_progress(
-    db: sqlite3.Connection,
-) -> tuple[dict[int, tuple[int, int, int]], list[str]]:
-    """{seq: (attempt, strikes, checksum)} that can be read, and what is wrong with others."""
-    found: dict[int, tuple[int, int, int]] = {}
+def read_progress(db: sqlite3.Connection) -> tuple[dict[int, Changed], list[str]]:
+    """{seq: what changed} that can be read, and what is wrong with others."""
+    found: dict[int, Changed] = {}
     damages: list[str] = []
-    for seq, attempt, strikes, checksum in db.execute(
-        "SELECT seq, attempt, strikes, sum FROM progress"
+    for seq, attempt, strikes, checksum, mark in db.execute(
+        f"SELECT {PROGRESS_COLUMNS} FROM progress"  # noqa: S608
     ):
         with contextlib.suppress(TypeError, struct.error):
-            if progress_sum(seq, attempt, strikes) == checksum:
-                found[seq] = (attempt, strikes, checksum)
+            known = mark_sum(mark)
+            if progress_sum(seq, attempt, strikes, known) == checksum:
+                found[seq] = Changed(attempt, strikes, known, checksum)
                 continue
         damages.append(f"progress of row {seq}: its checksum does not match its content")
     return found, damages
 
 
-# --- the mark -----------------------------------------------------------------------------
+# --- the watermark ------------------------------------------------------------------------
 
 
-class Mark:
+class Watermark:
     """The number of the last commit that was synced, in a file that never is.
 
     After the process was killed it is exact; after a power loss it may be older than the
@@ -245,7 +308,7 @@ class Mark:
     """
 
     def __init__(self, folder: Path) -> None:
-        self._path = folder / MARK_NAME
+        self._path = folder / WATERMARK_NAME
         self._fd = -1
 
     def read(self) -> tuple[bytes, int, int] | None:
@@ -255,15 +318,17 @@ class Mark:
             data = self._path.read_bytes()
         except OSError:
             return None
-        head = data[: _MARK.size]
-        if len(data) != _MARK.size + _MARK_SUM.size or data[_MARK.size :] != _sealed(head):
+        head = data[: _WATERMARK.size]
+        if len(data) != _WATERMARK.size + _WATERMARK_SUM.size or data[_WATERMARK.size :] != _sealed(
+            head
+        ):
             return None
-        _, journal, commit_no, seq = _MARK.unpack(head)
+        _, journal, commit_no, seq = _WATERMARK.unpack(head)
         return journal, commit_no, seq
 
     def write(self, journal: bytes, commit_no: int, seq: int) -> None:
-        """Note a synced commit. A mark that cannot be written is only older than it could be."""
-        head = _MARK.pack(_MARK_MAGIC, journal, commit_no, seq)
+        """Note a synced commit. One that cannot be written is only older than it could be."""
+        head = _WATERMARK.pack(_WATERMARK_MAGIC, journal, commit_no, seq)
         with contextlib.suppress(OSError):
             if self._fd < 0:
                 flags = os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC
@@ -278,7 +343,7 @@ class Mark:
 
 
 def _sealed(head: bytes) -> bytes:
-    return _MARK_SUM.pack(zlib.crc32(head))
+    return _WATERMARK_SUM.pack(zlib.crc32(head))
 
 
 # --- opening ------------------------------------------------------------------------------
@@ -330,13 +395,13 @@ def connect(folder: Path, *, may_make: bool) -> sqlite3.Connection:
 
 def connect_whole(folder: Path) -> tuple[sqlite3.Connection, Meta]:
     """A connection to a journal that has all commits that were synced. Raises as ``connect``."""
-    mark = Mark(folder).read()
-    if mark is not None and not (folder / DB_NAME).exists():
+    watermark = Watermark(folder).read()
+    if watermark is not None and not (folder / DB_NAME).exists():
         raise Damage(f"{DB_NAME} is missing, though commits had been synced")
-    db = connect(folder, may_make=mark is None)
+    db = connect(folder, may_make=watermark is None)
     try:
         meta = read_meta(db)
-        lost = what_is_lost(db, meta, mark)
+        lost = what_is_lost(db, meta, watermark)
         if lost:
             raise Damage(lost)
     except BaseException as exc:
@@ -345,11 +410,13 @@ def connect_whole(folder: Path) -> tuple[sqlite3.Connection, Meta]:
     return db, meta
 
 
-def what_is_lost(db: sqlite3.Connection, meta: Meta, mark: tuple[bytes, int, int] | None) -> str:
-    """What had been synced by the mark and is not there, as a sentence; "" when all is."""
-    if mark is None:
+def what_is_lost(
+    db: sqlite3.Connection, meta: Meta, watermark: tuple[bytes, int, int] | None
+) -> str:
+    """What had been synced by the watermark and is not there, as a sentence; "" when all is."""
+    if watermark is None:
         return ""
-    journal, commit_no, seq = mark
+    journal, commit_no, seq = watermark
     reason = f"had been synced and are missing: {WAL_NAME} was damaged or removed"
     if journal != meta.journal:
         return f"{DB_NAME} is not the one whose commits were synced here"

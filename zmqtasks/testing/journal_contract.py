@@ -20,10 +20,22 @@ from typing import Any
 import msgspec
 import pytest
 
-from zmqtasks.core.owned import Durability, OwnedRecord, Progress
+from zmqtasks.core.owned import (
+    MARK_OWNED,
+    Durability,
+    OwnedRecord,
+    Progress,
+    dead_mark,
+    given_to,
+    incoming_from,
+)
 from zmqtasks.errors import JournalError
 from zmqtasks.journals.base import Journal
-from zmqtasks.limits import JOURNAL_INHERIT_TASKS, PAYLOAD_BYTES_MAX
+from zmqtasks.limits import (
+    JOURNAL_INHERIT_TASKS,
+    JOURNAL_MARK_BYTES_MAX,
+    PAYLOAD_BYTES_MAX,
+)
 from zmqtasks.wire.messages import Kind
 
 #: Makes a journal that is not open yet, in a folder below one that exists.
@@ -33,6 +45,13 @@ MakeJournal = Callable[[Path], Journal]
 NOW_MS = 1_800_000_000_000
 KIND = Kind("shop", "tasks.add", "d1", "default")
 
+#: All that a mark can say, and how they are written.
+_MARKS = (
+    MARK_OWNED,
+    incoming_from(b"giver"),
+    given_to(b"taker"),
+    dead_mark([{"event": "lost", "at_ms": NOW_MS}], "three strikes", NOW_MS),
+)
 _SEEDS = range(12)
 _STEPS_COUNT = 60
 
@@ -61,9 +80,12 @@ class _Model:
             self.records.setdefault(record.id, record)
         for change in progress:
             if change.id in self.records:
-                self.records[change.id] = msgspec.structs.replace(
+                record = msgspec.structs.replace(
                     self.records[change.id], attempt=change.attempt, strikes=change.strikes
                 )
+                if change.mark is not None:
+                    record = msgspec.structs.replace(record, mark=change.mark)
+                self.records[change.id] = record
         for dropped in drops:
             self.records.pop(dropped, None)
 
@@ -106,6 +128,8 @@ class JournalContract:
             owned(1, kind=kind, body=bytes(range(256)), ext=ext),
             owned(3, body=b"", ext={}, attempt=7, strikes=2, durability=Durability.MEMORY),
             owned(4, kind=Kind("", "", "", ""), written_ms=0, attempt=1 << 40),
+            owned(5, mark=incoming_from(b"\x00node"), ext={"a": 1}),
+            owned(6, mark=b"\xff" * JOURNAL_MARK_BYTES_MAX),
         ]
         with self.opened(make_journal, folder) as journal:
             journal.commit(records, sync=sync)
@@ -154,11 +178,44 @@ class JournalContract:
         expected = [owned(1, attempt=4, strikes=1), owned(2, attempt=2, strikes=1)]
         assert self.content(make_journal, folder) == expected
 
+    @pytest.mark.parametrize("sync", [False, True])
+    def test_a_mark_stays_until_another_one_is_noted(
+        self, make_journal: MakeJournal, folder: Path, sync: bool
+    ) -> None:
+        with self.opened(make_journal, folder) as journal:
+            puts = [owned(number, mark=mark) for number, mark in enumerate(_MARKS)]
+            journal.commit(puts, sync=sync)
+            # Progress without a mark leaves alone the one that was put ...
+            journal.commit((), [Progress(record.id, 2, 1) for record in puts], sync=sync)
+            assert [record.mark for record in journal.load()] == list(_MARKS)
+            # ... and one that was noted, also when both come in one commit.
+            marked = [
+                Progress(record.id, 3, 1, mark)
+                for record, mark in zip(puts, reversed(_MARKS), strict=True)
+            ]
+            journal.commit((), [*marked, Progress(puts[0].id, 4, 1)], sync=sync)
+            journal.commit((), [Progress(puts[1].id, 4, 1)], sync=sync)
+            journal.commit((), [Progress(puts[2].id, 4, 1, MARK_OWNED)], sync=sync)
+        wanted = [*reversed(_MARKS)]
+        wanted[2] = MARK_OWNED
+        assert self.content(make_journal, folder) == [
+            owned(number, attempt=4 if number < 3 else 3, strikes=1, mark=mark)
+            for number, mark in enumerate(wanted)
+        ]
+
+    def test_a_task_can_be_put_and_marked_at_once(
+        self, make_journal: MakeJournal, folder: Path
+    ) -> None:
+        mark = b"!" * JOURNAL_MARK_BYTES_MAX
+        with self.opened(make_journal, folder) as journal:
+            journal.commit([owned(1), owned(2)], [Progress(task_id(1), 1, 3, mark)], sync=True)
+        assert self.content(make_journal, folder) == [owned(1, strikes=3, mark=mark), owned(2)]
+
     def test_a_task_put_again_after_it_was_dropped_is_new(
         self, make_journal: MakeJournal, folder: Path
     ) -> None:
         with self.opened(make_journal, folder) as journal:
-            journal.commit([owned(1)], [Progress(task_id(1), 5, 2)], sync=True)
+            journal.commit([owned(1)], [Progress(task_id(1), 5, 2, given_to(b"n"))], sync=True)
             journal.commit((), (), [task_id(1)], sync=True)
             journal.commit([owned(1, body=b"new")], sync=True)
         assert self.content(make_journal, folder) == [owned(1, body=b"new")]
@@ -194,9 +251,12 @@ class JournalContract:
         journal.open()
         for step in range(_STEPS_COUNT):
             ids = [choice.randrange(10) for _ in range(8)]
-            puts = [owned(number, body=b"%d" % step) for number in ids[: choice.randrange(4)]]
+            puts = [
+                owned(number, body=b"%d" % step, mark=choice.choice(_MARKS))
+                for number in ids[: choice.randrange(4)]
+            ]
             progress = [
-                Progress(task_id(number), step, choice.randrange(3))
+                Progress(task_id(number), step, choice.randrange(3), choice.choice((None, *_MARKS)))
                 for number in ids[4 : 4 + choice.randrange(3)]
             ]
             drops = [task_id(number) for number in ids[7 : 7 + choice.randrange(2)]]
@@ -218,11 +278,13 @@ class JournalContract:
         count = JOURNAL_INHERIT_TASKS * 2 + 7
         with self.opened(make_journal, other) as journal:
             journal.commit([owned(number) for number in range(count)], sync=True)
-            journal.commit((), [Progress(task_id(3), 4, 2)], [task_id(0)], sync=False)
+            changes = [Progress(task_id(3), 4, 2), Progress(task_id(5), 1, 0, given_to(b"n"))]
+            journal.commit((), changes, [task_id(0)], sync=False)
         with self.opened(make_journal, folder) as journal:
             journal.commit([owned(5_000)], sync=True)
             taken = [record for piece in journal.inherit(other) for record in piece]
             assert taken[2] == owned(3, attempt=4, strikes=2)
+            assert taken[4] == owned(5, mark=given_to(b"n"))
             assert [record.id for record in taken] == [task_id(n) for n in range(1, count)]
             assert list(journal.inherit(other)) == []
         assert self.content(make_journal, folder) == [owned(5_000), *taken]
@@ -247,6 +309,19 @@ class JournalContract:
                 task_id(number) for number in range(len(first), count)
             ]
             assert list(journal.load()) == rest
+
+    def test_a_task_that_both_hold_stays_as_it_is_here(
+        self, make_journal: MakeJournal, folder: Path, tmp_path: Path
+    ) -> None:
+        theirs = [owned(1, mark=given_to(b"us"), attempt=3), owned(2)]
+        with self.opened(make_journal, tmp_path / "other") as journal:
+            journal.commit(theirs, sync=True)
+        ours = owned(1, mark=incoming_from(b"them"))
+        with self.opened(make_journal, folder) as journal:
+            journal.commit([ours], sync=True)
+            # It is told all the same: the two may differ in whose it is.
+            assert list(journal.inherit(tmp_path / "other")) == [theirs]
+            assert list(journal.load()) == [ours, owned(2)]
 
     def test_taking_over_nothing_is_no_error(
         self, make_journal: MakeJournal, folder: Path, tmp_path: Path

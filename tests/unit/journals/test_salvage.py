@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from zmqtasks.core.owned import OwnedRecord, Progress
+from zmqtasks.core.owned import OwnedRecord, Progress, given_to, incoming_from
 from zmqtasks.errors import JournalCorrupt, JournalError
 from zmqtasks.journals.salvage import count_open, examine, salvage
 from zmqtasks.journals.sqlite import SqliteJournal
@@ -25,8 +25,11 @@ def write(folder: Path) -> None:
     """A journal of 400 tasks, closed, so that all is in the database."""
     journal = SqliteJournal(folder)
     journal.open()
-    journal.commit([owned(number) for number in range(_COUNT)], sync=True)
-    journal.commit((), [Progress(task_id(7), 2, 1)], sync=True)
+    puts = [owned(number) for number in range(_COUNT)]
+    puts[9] = owned(9, mark=incoming_from(b"giver"))
+    journal.commit(puts, sync=True)
+    changes = [Progress(task_id(7), 2, 1), Progress(task_id(8), 1, 0, given_to(b"taker"))]
+    journal.commit((), changes, sync=True)
     journal.close()
 
 
@@ -90,6 +93,9 @@ def test_a_journal_that_is_not_there_is_empty(tmp_path: Path) -> None:
         ("UPDATE tasks SET seq = 5000 WHERE seq = 9", _COUNT - 1, "task in row 5000"),
         ("DELETE FROM progress", _COUNT, "not in the state in which the last commit left"),
         ("UPDATE progress SET attempt = 1", _COUNT, "progress of row 8: its checksum"),
+        ("UPDATE progress SET mark = x'3E'", _COUNT, "progress of row 8: its checksum"),
+        ("UPDATE progress SET mark = NULL WHERE seq = 9", _COUNT, "progress of row 9: its"),
+        ("UPDATE tasks SET mark = x'' WHERE seq = 10", _COUNT - 1, "task in row 10: its checksum"),
         ("UPDATE kinds SET data = x'00'", 0, "kind 1: its checksum"),
         ("DELETE FROM meta", _COUNT, "the table meta is empty"),
         ("UPDATE meta SET tasks = 399", _COUNT, "the table meta: its checksum"),
@@ -122,6 +128,13 @@ def test_a_changed_row_is_reported_and_the_others_are_saved(
     assert examine(folder).damages == ()
 
 
+def test_what_is_saved_is_in_the_hands_it_was_in(folder: Path) -> None:
+    sql(folder, "DELETE FROM tasks WHERE seq = 300")
+    salvage(folder)
+    marks = {record.id: record.mark for record in load(folder) if record.mark}
+    assert marks == {task_id(8): given_to(b"taker"), task_id(9): incoming_from(b"giver")}
+
+
 def _flip(path: Path, offset: int) -> None:
     data = bytearray(path.read_bytes())
     data[offset] ^= 0x10
@@ -140,7 +153,8 @@ def test_a_flipped_bit_is_reported_or_does_no_harm(folder: Path, seed: int) -> N
             salvage(folder)
             saved = load(folder)
             assert {record.id for record in saved} <= {record.id for record in expected}
-            assert all(record in expected or record.id == task_id(7) for record in saved), (
+            changed = (task_id(7), task_id(8))
+            assert all(record in expected or record.id in changed for record in saved), (
                 "saved something that was never put"
             )
     else:

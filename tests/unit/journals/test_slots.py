@@ -11,7 +11,14 @@ from pathlib import Path
 
 import pytest
 
-from zmqtasks.core.owned import OwnedRecord
+from zmqtasks.core.owned import (
+    MARK_OWNED,
+    OwnedRecord,
+    Progress,
+    dead_mark,
+    given_to,
+    incoming_from,
+)
 from zmqtasks.errors import JournalCorrupt, JournalError
 from zmqtasks.ids import EPOCH_MAX
 from zmqtasks.journals import slots as module
@@ -209,6 +216,23 @@ def test_only_free_slots_with_tasks_are_left_behind(slots: JournalSlots) -> None
     # Asked again it says the same, without looking into what did not change.
     assert slots.left_behind() == [LeftBehind(2, 3, "")]
     assert JournalSlots(slots._folder).left_behind() == [LeftBehind(2, 3, "")]
+
+
+@pytest.mark.parametrize(
+    "mark", [MARK_OWNED, incoming_from(b"n"), given_to(b"n"), dead_mark([], "why", 1)]
+)
+def test_a_task_makes_a_slot_worth_adopting_in_whose_hands_ever_it_is(
+    slots: JournalSlots, mark: bytes
+) -> None:
+    slot, mine = slots.claim_free(), slots.claim_free()
+    journal = SqliteJournal(slot.journal_folder)
+    journal.open()
+    journal.commit([owned(1), owned(2, mark=mark)], [Progress(task_id(1), 1, 0, mark)], sync=True)
+    journal.close()
+    slot.release()
+    assert slots.left_behind() == [LeftBehind(0, 2, "")]
+    assert len(slots.take_over(0, mine)) == 1
+    assert merged(mine) == [owned(1, mark=mark), owned(2, mark=mark)]
 
 
 def test_a_slot_is_looked_into_again_when_it_changed(slots: JournalSlots) -> None:
