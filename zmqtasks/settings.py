@@ -23,7 +23,7 @@ from msgspec import Meta
 from zmqtasks import limits, paths
 from zmqtasks.addresses import PORT_MAX
 from zmqtasks.errors import ConfigError
-from zmqtasks.settings_checks import CHECKS, find_conflict
+from zmqtasks.settings_checks import ANY_QUEUE, CHECKS, find_conflict, parse_route
 from zmqtasks.settings_sources import (
     Sourced,
     as_bool,
@@ -85,6 +85,23 @@ class NodeSettings:
     default_queue: Annotated[
         str, Meta(description="Queue of calls that name none (for producers).")
     ] = "default"
+    durability: Annotated[
+        str,
+        Meta(
+            description="What calls survive whose task and options say nothing: `memory` (the "
+            "death of any worker) or `disk` (also power loss at their producer: `delay()` returns "
+            'once they are on disk). Calls with `delivery="at_most_once"` are never on disk.'
+        ),
+    ] = "memory"
+    queue_routes: Annotated[
+        tuple[str, ...],
+        Meta(
+            description="Who gets the tasks of a queue: `QUEUE=direct` (workers), `QUEUE=broker` "
+            "(brokers, whatever workers are in sight), `QUEUE=auto` (workers, and a broker while "
+            "none is in sight that can run them). `*` stands for all other queues, which are "
+            "`auto` when nothing is said."
+        ),
+    ] = ()
     concurrency: Annotated[
         int,
         Meta(
@@ -294,6 +311,11 @@ class NodeSettings:
         conflict = find_conflict(vars(self))
         if conflict:
             raise ConfigError(conflict.reason)
+
+    def route_of(self, queue: str) -> str:
+        """Who gets the tasks of this queue: "direct", "broker" or "auto"."""
+        routes = dict(parse_route(entry) for entry in self.queue_routes)
+        return routes.get(queue) or routes.get(ANY_QUEUE, "auto")
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,12 @@ from zmqtasks.settings_sources import nearest
 
 ROLES = ("worker", "store")
 POOLS = ("process", "solo")
+#: What a task survives; see ``core.owned.Durability``.
+DURABILITIES = ("memory", "disk")
+#: Who gets the tasks of a queue.
+ROUTES = ("direct", "broker", "auto")
+#: Stands for every queue without a route of its own.
+ANY_QUEUE = "*"
 LOG_LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
 
 # --- checks of single values: return the value to use, or raise ConfigError -------------
@@ -53,6 +59,32 @@ def _queue(value: str) -> str:
 
 def _queues(value: tuple[str, ...]) -> tuple[str, ...]:
     return tuple(_queue(queue) for queue in dict.fromkeys(value))
+
+
+def parse_route(entry: str) -> tuple[str, str]:
+    """``(queue, route)`` of ``QUEUE=ROUTE``.
+
+    Raises:
+        ConfigError: not of that form, a bad queue, or an unknown route.
+    """
+    # From the right: the name of a queue may have an "=" in it.
+    queue, equals, route = entry.rpartition("=")
+    if not equals:
+        raise ConfigError(
+            f"{entry!r} is no route; write QUEUE={'|'.join(ROUTES)}, with {ANY_QUEUE} for all "
+            "other queues"
+        )
+    return _queue(queue), _one_of(route, ROUTES, "route")
+
+
+def _queue_routes(value: tuple[str, ...]) -> tuple[str, ...]:
+    routes: dict[str, str] = {}
+    for queue, route in map(parse_route, value):
+        if routes.setdefault(queue, route) != route:
+            raise ConfigError(
+                f"queue {queue!r} has two routes, {routes[queue]!r} and {route!r}; keep one"
+            )
+    return tuple(f"{queue}={route}" for queue, route in routes.items())
 
 
 def _listen(value: tuple[str, ...]) -> tuple[str, ...]:
@@ -105,6 +137,8 @@ CHECKS: dict[str, Callable[[Any], Any]] = {
     "roles": _roles,
     "queues": _queues,
     "default_queue": _queue,
+    "durability": lambda value: _one_of(value, DURABILITIES, "durability"),
+    "queue_routes": _queue_routes,
     "pool": lambda value: _one_of(value, POOLS, "pool"),
     "listen": _listen,
     "advertise": _peers,

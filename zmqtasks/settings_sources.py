@@ -29,6 +29,7 @@ _FLAG_NAMES = {
     "peers": "--peer",
     "key_file": "--key",
     "interfaces": "--interface",
+    "queue_routes": "--queue-route",
 }
 
 _BOOL_WORDS = {

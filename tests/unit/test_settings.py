@@ -198,6 +198,9 @@ def test_unknown_key_that_is_like_none_names_where_to_look(tmp_path: Path) -> No
         ("store", "sqlite:///x.db", "sqlite:///x.db"),
         ("key_file", "none", "none"),
         ("name", "web-1@host.example", "web-1@host.example"),
+        ("durability", "disk", "disk"),
+        ("queue_routes", "mail=broker, *=direct", ("mail=broker", "*=direct")),
+        ("queue_routes", "a=b=auto,a=b=auto", ("a=b=auto",)),
     ],
 )
 def test_text_is_converted(tmp_path: Path, key: str, text: str, value: object) -> None:
@@ -245,6 +248,11 @@ def test_home_folder_and_relative_paths_are_made_absolute(
         ("roles", ",", "must be a list of texts, at least one"),
         ("queues", "a b", "'a b' is not a queue name"),
         ("default_queue", "a,b", "not a queue name"),
+        ("durability", "dsk", "unknown durability 'dsk'; did you mean 'disk'? there are: memory"),
+        ("queue_routes", "mail", "'mail' is no route; write QUEUE=direct|broker|auto, with * for"),
+        ("queue_routes", "mail=brokr", "unknown route 'brokr'; did you mean 'broker'?"),
+        ("queue_routes", "=broker", "'' is not a queue name"),
+        ("queue_routes", "m=auto,m=broker", "queue 'm' has two routes, 'auto' and 'broker'; keep"),
         ("pool", "proces", "unknown pool 'proces'; did you mean 'process'?"),
         ("log_level", "LOUD", "there are: DEBUG, INFO, WARNING"),
         ("port", "http", "must be a whole number, 0 to "),
@@ -369,6 +377,19 @@ def test_folders_can_be_moved(tmp_path: Path) -> None:
     )
 
 
+# --- routes -------------------------------------------------------------------------------
+
+
+def test_route_of_a_queue_is_its_own_then_that_of_all_others_then_auto() -> None:
+    assert NodeSettings().route_of("mail") == "auto"
+    routes = NodeSettings(queue_routes=("mail=broker", "a=b=direct"))
+    assert [routes.route_of(queue) for queue in ("mail", "a=b", "a")] == [
+        "broker", "direct", "auto",
+    ]  # fmt: skip
+    rest = NodeSettings(queue_routes=("*=broker", "mail=auto"))
+    assert [rest.route_of(queue) for queue in ("mail", "other")] == ["auto", "broker"]
+
+
 # --- showing ------------------------------------------------------------------------------
 
 
@@ -417,6 +438,7 @@ def test_every_setting_is_documented() -> None:
     assert docs["port"].type == "a whole number, 0 to 65533"
     assert docs["key_file"].flag == "--key"
     assert docs["lost_ms"].env == "ZMQTASKS_LOST_MS"
+    assert docs["queue_routes"].flag == "--queue-route"
 
 
 def test_nothing_is_read_from_the_environment_by_the_constructor(
