@@ -8,6 +8,7 @@ so lines of different processes never mix and a killed process leaves whole line
 
 from __future__ import annotations
 
+import itertools
 import math
 import statistics
 import time
@@ -15,9 +16,12 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-#: The application: ``work`` sleeps 0 to 20 ms, by its argument alone, so that its value
+#: ``work`` sleeps at most this long, in microseconds.
+_SLEEP_US_MAX = 40_000
+
+#: The application: ``work`` sleeps 0 to 40 ms, by its argument alone, so that its value
 #: and its duration can be told without having run it.
-SOURCE = '''
+SOURCE = f'''
 import os, time
 from pathlib import Path
 from zmqtasks import App
@@ -28,23 +32,32 @@ _node = os.environ.get("CHAOS_NODE", "client")
 
 
 def note(what, number, attempt):
-    line = f"{what} {number} {attempt} {_node} {os.getpid()} {time.monotonic_ns()}\\n"
+    line = f"{{what}} {{number}} {{attempt}} {{_node}} {{os.getpid()}} {{time.monotonic_ns()}}\\n"
     os.write(_file, line.encode())
 
 
 @app.task(bind=True)
 def work(self, number: int) -> int:
     note("start", number, self.request.attempt)
-    time.sleep(number * 7919 % 20_001 / 1e6)
+    time.sleep(number * 7919 % {_SLEEP_US_MAX + 1} / 1e6)
     note("end", number, self.request.attempt)
     return number * 7 + 1
+
+
+@app.task(bind=True)
+def stamp(self, number: int) -> list:
+    """As ``work``; the value tells which attempt it comes from."""
+    note("start", number, self.request.attempt)
+    time.sleep(number * 7919 % {_SLEEP_US_MAX + 1} / 1e6)
+    note("end", number, self.request.attempt)
+    return [number, self.request.attempt]
 
 
 @app.task(bind=True)
 def hold(self, number: int, gate: str) -> int:
     """Wait for the attempt's own file; the value tells which attempt it comes from."""
     note("start", number, self.request.attempt)
-    while not Path(f"{gate}-{self.request.attempt}").exists():
+    while not Path(f"{{gate}}-{{self.request.attempt}}").exists():
         time.sleep(0.005)
     note("end", number, self.request.attempt)
     return self.request.attempt
@@ -70,8 +83,8 @@ class Run:
 
     @property
     def sleep_ns(self) -> int:
-        """How long ``work`` sleeps for this number."""
-        return self.number * 7919 % 20_001 * 1000
+        """How long ``work`` and ``stamp`` sleep for this number."""
+        return self.number * 7919 % (_SLEEP_US_MAX + 1) * 1000
 
 
 @dataclass(frozen=True)
@@ -102,6 +115,8 @@ class Evidence:
         self._rest = b""
         #: Every run, in the order in which they began.
         self.runs: list[Run] = []
+        #: How many of them came to their end.
+        self.ended_count = 0
         self._by_key: dict[tuple[int, int, int], Run] = {}
         #: {pid: what it ran last}.
         self._latest: dict[int, Run] = {}
@@ -118,6 +133,7 @@ class Evidence:
             key = (int(number), int(attempt), int(pid))
             if what == "end":
                 self._by_key[key].end_ns = int(at_ns)
+                self.ended_count += 1
                 continue
             assert key not in self._by_key, f"one process started {key[:2]} twice"
             run = Run(int(number), int(attempt), node, int(pid), int(at_ns))
@@ -144,6 +160,22 @@ class Evidence:
             f"{duplicates} runs too many, but only {redelivered_count} redeliveries"
         )
 
+    @property
+    def duplicates(self) -> int:
+        """Runs beyond one for each task."""
+        return len(self.runs) - len({run.number for run in self.runs})
+
+    def overlaps(self) -> int:
+        """Tasks of which two runs went on at the same time, or may have."""
+        by_number: dict[int, list[Run]] = {}
+        for run in self.runs:
+            by_number.setdefault(run.number, []).append(run)
+        return sum(
+            any(one.end_ns is None or one.end_ns > other.start_ns
+                for one, other in itertools.pairwise(runs))
+            for runs in by_number.values()
+        )  # fmt: skip
+
     def redelivery_ms(self, kills: Iterable[Kill]) -> list[float]:
         """For each task that a kill hit: how long until its next attempt began."""
         self.look()
@@ -163,13 +195,17 @@ def now_ns() -> int:
     return time.monotonic_ns()
 
 
+def p99(latencies: Sequence[float]) -> float:
+    """The 99th percentile (nearest rank); 0 of none."""
+    ordered = sorted(latencies)
+    return ordered[math.ceil(0.99 * len(ordered)) - 1] if ordered else 0.0
+
+
 def summary(latencies: Sequence[float]) -> str:
-    """Median, 99th percentile (nearest rank) and worst of these milliseconds."""
+    """Median, 99th percentile and worst of these milliseconds."""
     if not latencies:
         return "no redelivery"
-    ordered = sorted(latencies)
-    p99 = ordered[math.ceil(0.99 * len(ordered)) - 1]
     return (
-        f"redelivery of {len(ordered)} tasks: p50 {statistics.median(ordered):.0f} ms, "
-        f"p99 {p99:.0f} ms, worst {ordered[-1]:.0f} ms"
+        f"redelivery of {len(latencies)} tasks: p50 {statistics.median(latencies):.0f} ms, "
+        f"p99 {p99(latencies):.0f} ms, worst {max(latencies):.0f} ms"
     )

@@ -4,45 +4,48 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import os
 import signal
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from tests.chaos.evidence import SOURCE, Evidence, Kill, Run, now_ns, value_of
 from tests.e2e.harness import Mesh, NodeProcess, wait_for
 
-#: Submits ``count`` calls, then more as long as the test wants them, never idle between;
-#: at the end it stays until the test has asked the mesh about it.
+#: Submits at a steady pace, at least ``count`` calls and until the test has enough. Then
+#: it waits for the values, writes them down and stays until the test has asked the mesh
+#: about it.
 _CLIENT = """
 import json, time
 from pathlib import Path
-from tasks import work
+from tasks import {task} as task
 
 folder = Path({folder!r})
-done, open_sets, upto = [], [], 0
-
-def submit(count):
-    global upto
-    open_sets.append(work.delay_many((number,) for number in range(upto, upto + count)))
-    upto += count
-
-submit({count})
-while open_sets:
-    if len(open_sets) < 2 and not (folder / "enough").exists():
-        submit(300)
-    done += open_sets.pop(0).get(timeout={limit_s})
-(folder / "values.new").write_text(json.dumps(done))
+open_sets, upto, begun_s = [], 0, time.monotonic()
+while upto < {count} or not (folder / "enough").exists():
+    due = int((time.monotonic() - begun_s) * {rate}) + 1
+    if due > upto:
+        open_sets.append(task.delay_many((number,) for number in range(upto, due)))
+        upto = due
+    time.sleep(0.02)
+values = [value for results in open_sets for value in results.get(timeout={wait_s})]
+ids = [handle.id for results in open_sets for handle in results]
+(folder / "values.new").write_text(json.dumps([values, ids]))
 (folder / "values.new").rename(folder / "values")
 while not (folder / "leave").exists():
     time.sleep(0.01)
 """
+#: The client waits so long for the values of what it has submitted.
+_WAIT_S = 90.0
 #: A victim's task shall have this much left to run, or it ends before the signal comes.
 _LEFT_NS_MIN = 4_000_000
 #: A third death while a task runs would make it dead, which is not what is shown here.
 _ATTEMPT_MAX = 2
+_LOOK_EVERY_S = 0.02
 
 
 @dataclass
@@ -53,6 +56,8 @@ class Worker:
     flags: tuple[str, ...]
     node: NodeProcess
     starts: int = 1
+    #: When it is to be started again (``time.monotonic``), None while it is there.
+    due_s: float | None = None
 
 
 class Fleet:
@@ -62,6 +67,8 @@ class Fleet:
         self.mesh = mesh
         self.evidence = evidence
         self.kills: list[Kill] = []
+        #: Task ids of the client, in the order of its numbers; there with its values.
+        self.ids: list[str] = []
         self.workers: dict[str, Worker] = {}
         for name in names:
             self.workers[name] = Worker(name, flags, self._start(name, flags))
@@ -78,26 +85,29 @@ class Fleet:
 
     # --- the client -----------------------------------------------------------------------
 
-    def feed(self, count: int, limit_s: float) -> NodeProcess:
-        """Start a client that submits so many calls of ``work``, and goes on if need be."""
-        code = _CLIENT.format(folder=str(self.mesh.folder), count=count, limit_s=limit_s)
-        return self.mesh.start(code, name="client", CHAOS_NODE="client")
+    def feed(self, count: int, rate: int, task: str = "work", **env: str) -> NodeProcess:
+        """Start a client that submits so many calls, so many a second, or more if need be."""
+        code = _CLIENT.format(
+            folder=str(self.mesh.folder), count=count, rate=rate, task=task, wait_s=_WAIT_S
+        )
+        return self.mesh.start(code, name="client", CHAOS_NODE="client", **env)
 
-    def values(self, client: NodeProcess, limit_s: float) -> list[int]:
+    def values(self, client: NodeProcess, limit_s: float) -> list[Any]:
         """Let the client come to its end; the values that it got."""
         (self.mesh.folder / "enough").touch()
         path = self.mesh.folder / "values"
 
         def there() -> bool:
             assert client.process.poll() is None, f"the client ended:\n{client.log}"
+            self.restart_due()
             return path.exists()
 
         wait_for(there, "the client has all values", limit_s)
-        values = json.loads(path.read_text())
+        values, self.ids = json.loads(path.read_text())
         assert isinstance(values, list)
         return values
 
-    def owner(self) -> dict[str, int]:
+    def owner(self) -> dict[str, Any]:
         """What `zmqtasks status` says of the client's tasks."""
         reports = json.loads(self.mesh.cli("status", "--json").stdout)["nodes"]
         owners = [report["producer"] for report in reports if "producer" in report]
@@ -108,8 +118,12 @@ class Fleet:
 
     # --- harm -----------------------------------------------------------------------------
 
-    def pick(self) -> Run:
-        """A run that has begun and is far from its end; waits for one."""
+    def pick(self, but_of: frozenset[str] = frozenset()) -> Run:
+        """A run that has begun and is far from its end; waits for one.
+
+        Args:
+            but_of: workers that are spared.
+        """
 
         def left_ns(run: Run) -> int:
             return run.start_ns + run.sleep_ns - now_ns()
@@ -118,25 +132,25 @@ class Fleet:
             hopeful = [
                 run
                 for run in self.evidence.running()
-                if run.attempt <= _ATTEMPT_MAX and run not in killed
+                if run.attempt <= _ATTEMPT_MAX and run.node not in but_of and run not in killed
             ]
             longest = max(hopeful, key=left_ns, default=None)
             return longest if longest is not None and left_ns(longest) > _LEFT_NS_MIN else None
 
-        killed = [kill.run for kill in self.kills]
+        killed = [kill.run for kill in self.kills[-50:]]
         self.evidence.look()
         run = wait_for(found, "a worker runs a task")
         assert run is not None
         return run
 
-    def kill_worker(self) -> None:
-        """SIGKILL a node that runs a task, and start it again."""
-        run = self.pick()
+    def kill_worker(self, away_s: float = 0.0) -> None:
+        """SIGKILL a node that runs a task, and start it again after a while."""
+        run = self.pick(self._away())
         worker = self.workers[run.node]
         self._kill(worker.node.pid, run)
         worker.node.kill()
-        worker.node = self._start(worker.name, worker.flags)
-        worker.starts += 1
+        worker.due_s = time.monotonic() + away_s
+        self.restart_due()
 
     def kill_child(self) -> None:
         """SIGKILL a pool child that runs a task; its node fills the slot again."""
@@ -148,6 +162,20 @@ class Fleet:
         os.kill(pid, signal.SIGKILL)
         self.kills.append(Kill(before_ns, now_ns(), run))
 
+    def _away(self) -> frozenset[str]:
+        return frozenset(name for name, worker in self.workers.items() if worker.due_s is not None)
+
+    def restart_due(self) -> None:
+        """Start the killed workers whose time has come."""
+        self._restart(time.monotonic())
+
+    def _restart(self, now_s: float) -> None:
+        for worker in self.workers.values():
+            if worker.due_s is not None and now_s >= worker.due_s:
+                worker.due_s = None
+                worker.node = self._start(worker.name, worker.flags)
+                worker.starts += 1
+
     def tree(self, worker: str) -> list[int]:
         """The processes of a worker: its node, the fork server, the children."""
         found = [self.workers[worker].node.pid]
@@ -156,14 +184,23 @@ class Fleet:
             found += [pid for pid, its_parent in parents.items() if its_parent == parent]
         return found
 
-    def harm(self, hurt: Callable[[], None], every_s: float, until: Callable[[], bool]) -> None:
-        """Do that at a steady pace until it is enough."""
-        next_s = time.monotonic() + every_s
+    def harm(
+        self, hurt: Callable[[], None], every_count: int, until: Callable[[], bool],
+        limit_s: float,
+    ) -> None:  # fmt: skip
+        """Do that each time so many tasks have come to their end, until it is enough."""
+        give_up_s = time.monotonic() + limit_s
+        next_count = every_count
         while not until():
-            time.sleep(max(0.0, next_s - time.monotonic()))
+            while self.evidence.ended_count < next_count:
+                assert time.monotonic() < give_up_s, (
+                    f"only {self.evidence.ended_count} tasks after {limit_s:g} s"
+                )
+                self.restart_due()
+                time.sleep(_LOOK_EVERY_S)
+                self.evidence.look()
             hurt()
-            next_s = max(next_s, time.monotonic()) + every_s
-            self.evidence.look()
+            next_count += every_count
 
     @property
     def hits(self) -> int:
@@ -172,7 +209,7 @@ class Fleet:
 
     # --- the end --------------------------------------------------------------------------
 
-    def check(self, values: list[int], owner: dict[str, int]) -> None:
+    def check(self, values: list[Any], owner: dict[str, Any]) -> None:
         """Everything arrived, is right, and ran no more often than it had to."""
         wrong = [n for n, value in enumerate(values) if value != value_of(n)]
         assert not wrong, f"wrong values for {wrong[:10]}"
@@ -181,9 +218,13 @@ class Fleet:
 
     def stop(self, client: NodeProcess) -> None:
         """End everything in good order; nothing may be left of anybody."""
+        self._restart(math.inf)
         (self.mesh.folder / "leave").touch()
         assert client.wait() == 0, client.log
+        for worker in self.workers.values():
+            worker.node.wait_log("is up")
         nodes = [worker.node for worker in self.workers.values()]
+        nodes += [node for node in self.mesh.nodes if node.name == "store"]
         for node in nodes:
             node.signal(signal.SIGTERM)
         codes = {node.name: node.wait() for node in nodes}
