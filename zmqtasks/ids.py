@@ -93,3 +93,12 @@ def parse_task_id(text: str) -> bytes:
         return uuid.UUID(text).bytes
     except ValueError:
         return uuid.uuid5(_NAMESPACE, text).bytes
+
+
+def keyed_task_id(app: str, name: str, key: str) -> bytes:
+    """The id of calls of this task with this ``idempotency_key``: always the same."""
+    import hashlib  # most processes never need it
+
+    # Names of apps and tasks have no zero byte, so the parts cannot run into each other.
+    content = "\0".join((app, name, key)).encode()
+    return hashlib.blake2b(content, digest_size=16, person=b"zmqtasks key").digest()

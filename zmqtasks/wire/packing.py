@@ -46,6 +46,8 @@ _TUPLE, _SET, _FROZENSET, _BIG_INT, _DECIMAL, _UUID = 1, 2, 3, 4, 5, 6
 _DATETIME, _DATE, _TIME, _TIMEDELTA, _COMPLEX = 7, 8, 9, 10, 11
 _ENUM, _DATACLASS, _NAMEDTUPLE = 12, 13, 14
 _NDARRAY, _NUMPY_SCALAR, _COUNTER, _ORDERED_DICT, _DEQUE = 15, 16, 17, 18, 19
+#: Codes whose content is a list in no particular order.
+UNORDERED = frozenset((_SET, _FROZENSET))
 
 
 class PackError(Exception):
