@@ -39,6 +39,16 @@ ids = [handle.id for results in open_sets for handle in results]
 while not (folder / "leave").exists():
     time.sleep(0.01)
 """
+#: Reads results by their ids alone.
+_READER = """
+import json
+from pathlib import Path
+from tasks import app
+from zmqtasks import ResultSet
+
+ids = json.loads((Path({folder!r}) / "ids").read_text())
+print(json.dumps(ResultSet([app.AsyncResult(id) for id in ids]).get(timeout=15)))
+"""
 #: The client waits so long for the values of what it has submitted.
 _WAIT_S = 90.0
 #: A victim's task shall have this much left to run, or it ends before the signal comes.
@@ -69,6 +79,8 @@ class Fleet:
         self.kills: list[Kill] = []
         #: Task ids of the client, in the order of its numbers; there with its values.
         self.ids: list[str] = []
+        #: The store node, if there is one.
+        self.store: NodeProcess | None = None
         self.workers: dict[str, Worker] = {}
         for name in names:
             self.workers[name] = Worker(name, flags, self._start(name, flags))
@@ -79,6 +91,10 @@ class Fleet:
         """One more worker."""
         self.workers[name] = Worker(name, flags, self._start(name, flags))
         self.workers[name].node.wait_log("is up")
+
+    def add_store(self) -> None:
+        """A node that keeps results in a file."""
+        self.store = self.mesh.start_node(roles="store", name="store")
 
     def _start(self, name: str, flags: tuple[str, ...]) -> NodeProcess:
         return self.mesh.start_node(*flags, name=name, ready=False, CHAOS_NODE=name)
@@ -176,6 +192,18 @@ class Fleet:
                 worker.node = self._start(worker.name, worker.flags)
                 worker.starts += 1
 
+    def drain_worker(self) -> int:
+        """SIGTERM a node that runs a task and start it again when it has ended.
+
+        Returns:
+            Its exit code.
+        """
+        worker = self.workers[self.pick().node]
+        code = worker.node.stop()
+        worker.due_s = 0.0
+        self.restart_due()
+        return code
+
     def tree(self, worker: str) -> list[int]:
         """The processes of a worker: its node, the fork server, the children."""
         found = [self.workers[worker].node.pid]
@@ -218,20 +246,39 @@ class Fleet:
 
     def stop(self, client: NodeProcess) -> None:
         """End everything in good order; nothing may be left of anybody."""
-        self._restart(math.inf)
+        self.leave(client)
+        self.close()
+
+    def leave(self, client: NodeProcess) -> None:
+        """The client ends."""
         (self.mesh.folder / "leave").touch()
         assert client.wait() == 0, client.log
-        for worker in self.workers.values():
-            worker.node.wait_log("is up")
-        nodes = [worker.node for worker in self.workers.values()]
-        nodes += [node for node in self.mesh.nodes if node.name == "store"]
-        for node in nodes:
-            node.signal(signal.SIGTERM)
-        codes = {node.name: node.wait() for node in nodes}
-        assert set(codes.values()) == {0}, f"{codes}\n{self.mesh.logs()}"
+
+    def stored(self, ids: list[str]) -> list[Any]:
+        """What the store holds of these tasks, when the client and the workers are gone."""
+        self._stop_workers()
+        (self.mesh.folder / "ids").write_text(json.dumps(ids))
+        values = json.loads(self.mesh.run(_READER.format(folder=str(self.mesh.folder))).stdout)
+        assert isinstance(values, list)
+        return values
+
+    def close(self) -> None:
+        """All nodes end in good order; nothing may be left of anybody."""
+        self._stop_workers()
+        if self.store is not None:
+            assert self.store.stop() == 0, self.store.log
         wait_for(lambda: not self.mesh.pids(), f"processes end: {self.mesh.pids()}", 5.0)
         left = [*self.mesh.leftovers(), *(self.mesh.folder / "tmp").iterdir()]
         assert not left, f"files left: {left}"
+
+    def _stop_workers(self) -> None:
+        self._restart(math.inf)
+        for worker in self.workers.values():
+            worker.node.wait_log("is up")
+            worker.node.signal(signal.SIGTERM)
+        codes = {worker.name: worker.node.wait() for worker in self.workers.values()}
+        assert set(codes.values()) <= {0}, f"{codes}\n{self.mesh.logs()}"
+        self.workers.clear()
 
 
 @contextlib.contextmanager
