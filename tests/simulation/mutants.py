@@ -55,8 +55,8 @@ def redelivery_of_the_same_attempt() -> AbstractContextManager[None]:
     """A redelivered task keeps its attempt number."""
     real = Dispatcher._redeliver
 
-    def redeliver(self: Dispatcher, task: OwnedTask, *, strike: bool) -> None:
-        real(self, task, strike=strike)
+    def redeliver(self: Dispatcher, task: OwnedTask, *args: Any, **kwargs: Any) -> None:
+        real(self, task, *args, **kwargs)
         if task.id in self.tasks:
             task.attempt -= 1
 

@@ -58,15 +58,21 @@ class Custody:
 
     def note(self, progress: Sequence[Progress], then: Then | None, *, sync: bool) -> None:
         """Note changes of tasks that are held; never refused."""
-        self._progress += progress
+        if self.has_journal:
+            self._progress += progress
         self._changed(then, sync)
 
     def drop(self, ids: Sequence[bytes], then: Then | None, *, sync: bool) -> None:
         """Hold these tasks no longer; never refused."""
-        self._drops += ids
+        if self.has_journal:
+            self._drops += ids
         self._changed(then, sync)
 
     def _changed(self, then: Then | None, sync: bool) -> None:
+        if not self.has_journal:
+            if then is not None:
+                then("")
+            return
         if then is not None:
             self._change_thens.append(then)
         self._changes_sync |= sync

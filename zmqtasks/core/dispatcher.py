@@ -7,30 +7,37 @@
                 +--REJECT(busy), lost worker (attempt + 1)--+
 
 Only the owner dispatches, redelivers and settles. Tasks of one *kind* (app, name,
-signature, queue) wait in one deque, since they can run on the same workers. A worker
-gets what its credit allows, in batches. When a worker is lost all that it held is
-READY again with the next attempt number; what it finishes later anyway carries the old
-number and is refused. Only attempts that were seen running count as strikes.
+signature, queue) wait in one deque, since they can run on the same workers
+(``dealing.py``). When a worker is lost all that it held is READY again with the next
+attempt number; what it finishes later anyway carries the old number and is refused. Only
+attempts that were seen running count as strikes. What concerns a task that is in the
+journal waits for the journal first (``written.py``).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from typing import Any
 
-from zmqtasks.core.batching import MessageBounds
+from zmqtasks.core import ownerview
 from zmqtasks.core.calls import Call
-from zmqtasks.core.diagnosis import WARN_AFTER_MS, explain_waiting
-from zmqtasks.core.effects import Effect, Note, RoomFreed, Send, TasksSettled
-from zmqtasks.core.kept import KeptOutcomes
-from zmqtasks.core.lanes import Lane, OwnedTask, WorkerLink, load_of
-from zmqtasks.core.links import LinkId
-from zmqtasks.limits import (
-    STRIKES_MAX,
+from zmqtasks.core.custody import Custody
+from zmqtasks.core.deadtasks import DeadTask, DeadTasks
+from zmqtasks.core.dealing import always_auto
+from zmqtasks.core.effects import (
+    RoomFreed,
+    Send,
+    TasksSettled,
 )
+from zmqtasks.core.lanes import OwnedTask
+from zmqtasks.core.links import LinkId
+from zmqtasks.core.owned import Dead, Durability, OwnedRecord, parse_mark
+from zmqtasks.core.ownedtasks import OwnedTasks
+from zmqtasks.core.written import Told
+from zmqtasks.limits import STRIKES_MAX
 from zmqtasks.wire.messages import (
     Credit,
-    Demand,
     Done,
     Hello,
     Kind,
@@ -46,76 +53,47 @@ from zmqtasks.wire.messages import (
     Status,
     Submit,
     Submitted,
-    TaskRecord,
-    Tasks,
     TaskState,
 )
 
 #: While no store is known, so many of a worker's last outcomes are remembered for one.
 _UNSTORED_MAX = 1_000
+_LOST = ("gone", "silent", "replaced")
 
 
-class Dispatcher:
+class Dispatcher(OwnedTasks):
     """Owns tasks. ``effects`` is drained by the owner after each turn.
 
-    Args:
-        tasks_max: open tasks at which ``has_room`` turns False.
-        bytes_max: the same for the bytes of their arguments.
+    Args: see :class:`OwnedTasks`.
     """
 
-    def __init__(self, tasks_max: int, bytes_max: int) -> None:
-        self.tasks_max = tasks_max
-        self.bytes_max = bytes_max
-        self.effects: list[Effect] = []
-        #: {task id: task}. All and only tasks that have not settled.
-        self.tasks: dict[bytes, OwnedTask] = {}
-        self.lanes: dict[Kind, Lane] = {}
-        #: The link that is used for each worker node.
-        self.workers: dict[LinkId, WorkerLink] = {}
-        #: Further links to the same nodes: using both would only split the credit.
-        self.spares: dict[LinkId, WorkerLink] = {}
-        self.kept = KeptOutcomes()
+    def __init__(
+        self, tasks_max: int, bytes_max: int, custody: Custody | None = None,
+        routes: Callable[[str], str] = always_auto,
+    ) -> None:  # fmt: skip
+        super().__init__(tasks_max, bytes_max, custody, routes)
+        self.dead = DeadTasks()
         #: The mesh has a store, so what settles must get there.
         self.has_store = False
-        #: Bytes of the arguments of open tasks.
-        self.open_bytes = 0
         #: Counters for `status` and tests.
         self.redelivered_count = 0
         self.refused_count = 0
         #: Outcomes for the owner itself to publish: those that it decided, and those of
         #: workers that were lost before a store had them.
         self.own_outcomes: list[tuple[Kind, Outcome]] = []
-        self._settled: list[Outcome] = []
         self._verdicts: dict[LinkId, tuple[list[int], list[int]]] = {}
         self._was_full = False
-        self._turn = 0
-        self._touched = False
-        self._warn_at_ms: int | None = None
-
-    # --- submitting ---------------------------------------------------------------------
 
     @property
-    def has_room(self) -> bool:
-        """False while the open tasks are at their limit."""
-        return len(self.tasks) < self.tasks_max and self.open_bytes < self.bytes_max
+    def wall_ms(self) -> int:
+        """Wall clock of the present turn, milliseconds since 1970: for people only."""
+        return self.stories.wall_ms
 
-    def submit(self, calls: Iterable[Call], now_ms: int) -> None:
-        """Own these tasks. A task id seen before means the same task again."""
-        tasks, lanes = self.tasks, self.lanes
-        for call in calls:
-            if call.id in tasks:
-                continue
-            kept = self.kept.get(call.id)
-            if kept is not None:
-                self._settled.append(kept)
-                continue
-            lane = lanes.get(call.kind)
-            if lane is None:
-                lane = self._new_lane(call.kind)
-            tasks[call.id] = task = OwnedTask(call.id, lane, call.body, call.ext)
-            lane.ready.append(task)
-            self.open_bytes += len(call.body)
-        self._touched = True
+    @wall_ms.setter
+    def wall_ms(self, wall_ms: int) -> None:
+        self.stories.wall_ms = self.written.wall_ms = wall_ms
+
+    # --- what tasks submit ----------------------------------------------------------------
 
     def same_content(self, call: Call) -> bool:
         """False if another task of this id, with other content, is open here."""
@@ -129,84 +107,57 @@ class Dispatcher:
             refused = "the submission names a kind that it does not carry"
         elif not self.has_room:
             refused = f"the owner holds {len(self.tasks)} open tasks already"
+        if refused:
+            self.effects.append(Send(link, Submitted(message.request, refused)))
+            return
+        kinds = message.kinds
+        parent = self.tasks.get(message.parent)
+        is_durable = parent is not None and parent.durability is Durability.DISK
+        calls = [
+            Call(record.id, kinds[record.kind], bytes_of(record.body), record.ext)
+            for record in message.tasks
+        ]
+        if is_durable or any((call.ext or {}).get("dur") for call in calls):
+            answer = partial(self._submitted, link, message.request)
+            self._submit_durable(calls, answer)
         else:
-            kinds = message.kinds
-            calls = [
-                Call(record.id, kinds[record.kind], bytes_of(record.body), record.ext)
-                for record in message.tasks
-            ]
             self.submit(calls, now_ms)
-        self.effects.append(Send(link, Submitted(message.request, refused)))
+            self._submitted(link, message.request, "")
 
-    def _new_lane(self, kind: Kind) -> Lane:
-        self.lanes[kind] = lane = Lane(kind)
-        lane.workers = [worker for worker in self.workers.values() if worker.serves(kind)]
-        return lane
+    def _submitted(self, link: LinkId, request: int, refusal: str) -> None:
+        self.effects.append(Send(link, Submitted(request, refusal)))
 
     # --- workers ------------------------------------------------------------------------
 
     def link_up(self, link: LinkId, peer: Hello) -> None:
         """A peer is there; it is a worker if it has slots."""
-        if peer.slots <= 0 or "worker" not in peer.roles:
-            return
-        worker = WorkerLink(link, peer)
-        if any(other.link.peer == link.peer for other in self.workers.values()):
-            self.spares[link] = worker
-        else:
-            self._use(worker)
-
-    def _use(self, worker: WorkerLink) -> None:
-        self.workers[worker.link] = worker
-        for lane in self.lanes.values():
-            if worker.serves(lane.kind):
-                lane.workers.append(worker)
-        self._touched = True
+        self.dealer.link_up(link, peer)
 
     def link_down(self, link: LinkId, reason: str) -> None:
         """A worker is gone: what it held is ready again with the next attempt."""
-        worker = self.workers.pop(link, None)
         self._verdicts.pop(link, None)
-        self.spares.pop(link, None)
+        worker = self.dealer.link_down(link)
         if worker is None:
             return
-        for lane in self.lanes.values():
-            if worker in lane.workers:
-                lane.workers.remove(worker)
-        strike = reason in ("gone", "silent", "replaced")
         for task in reversed(list(worker.held.values())):
-            self._redeliver(task, strike=strike and task.started)
+            lost = f"worker {worker.peer.name} was lost ({reason})"
+            self._redeliver(task, lost, strike=reason in _LOST and task.started)
         worker.held.clear()
         # Whatever no store has yet may be lost with the worker: tell it ourselves.
         for _, kind, task_id in worker.unstored:
             kept = self.kept.get(task_id)
             if kept is not None:
                 self.own_outcomes.append((kind, kept))
-        for spare in self.spares.values():
-            if spare.link.peer == link.peer:
-                del self.spares[spare.link]
-                self._use(spare)
-                break
-        self._touched = True
 
     def link_paused(self, link: LinkId, paused: bool) -> None:
         """Send it no new work, or work again."""
-        worker = self.workers.get(link) or self.spares.get(link)
-        if worker is not None:
-            worker.paused = paused
-            self._touched = True
-
-    def credit(self, link: LinkId, limit: int) -> None:
-        """A worker may be sent ``limit`` tasks in all; lower than before is old news."""
-        worker = self.workers.get(link) or self.spares.get(link)
-        if worker is not None and limit > worker.limit:
-            worker.limit = limit
-            self._touched = True
+        self.dealer.paused(link, paused)
 
     def stored(self, link: LinkId, position: int) -> None:
         """A store has what this worker's log holds up to there; -1: it knows of no store."""
         if position >= 0:
             self.has_store = True
-        worker = self.workers.get(link) or self.spares.get(link)
+        worker = self.dealer.worker_at(link)
         if worker is None or not worker.unstored:
             return
         unstored = worker.unstored
@@ -215,23 +166,45 @@ class Dispatcher:
         while not self.has_store and len(unstored) > _UNSTORED_MAX:
             unstored.popleft()
 
-    def _redeliver(self, task: OwnedTask, *, strike: bool) -> None:
+    def _redeliver(self, task: OwnedTask, reason: str, *, strike: bool, ran: bool = True) -> None:
+        """Its attempt came to nothing; ``ran``: it may have been running."""
         task.worker = None
         task.fetching = None
         task.started = False
+        name = task.lane.kind.name
+        self.stories.tell(task.id, "lost", attempt=task.attempt, reason=reason, strike=strike)
+        if ran and task.lane.is_guarded:
+            task.attempt += 1  # the last one may still report an outcome
+            text = f"{reason} and {name} is not idempotent, so it is not started again"
+            self._settle_here(task, Status.WORKER_LOST, text)
+            return
         if strike:
             task.strikes += 1
             if task.strikes >= STRIKES_MAX:
-                # A number of its own: the last attempt may still report an outcome.
                 task.attempt += 1
                 self._settle_here(task, Status.DEAD, (
-                    f"{task.lane.kind.name} was running when {task.strikes} workers or their "
-                    "children died, so it is not tried again"
+                    f"{name} was running when {task.strikes} workers or their children died, "
+                    "so it is not tried again"
                 ))  # fmt: skip
                 return
+        self._next_attempt(task)
+
+    def _next_attempt(self, task: OwnedTask) -> None:
         task.attempt += 1
+        task.is_guarded = True
         self.redelivered_count += 1
-        task.lane.ready.appendleft(task)
+        if task.is_written:
+            self.written.next_attempt(task)
+        else:
+            self._ready(task)
+
+    def _go_on(self, task: OwnedTask) -> None:
+        """Resumed, and no worker has claimed its attempt."""
+        if task.lane.is_guarded and task.attempt > 0:
+            reason = "its owner was restarted, and no worker has told of it since"
+            self._redeliver(task, reason, strike=False)
+        else:
+            self._next_attempt(task)
 
     # --- what workers say ---------------------------------------------------------------
 
@@ -239,9 +212,9 @@ class Dispatcher:
         """A message from a worker; False if it is none of the dispatcher's."""
         if isinstance(message, Done):
             self._done(link, message.outcomes)
-            self.credit(link, message.limit)
+            self.dealer.credit(link, message.limit)
         elif isinstance(message, Credit):
-            self.credit(link, message.limit)
+            self.dealer.credit(link, message.limit)
         elif isinstance(message, Started):
             self._started(link, message)
         elif isinstance(message, Reject):
@@ -264,38 +237,57 @@ class Dispatcher:
                 or task.attempt != outcome.attempt
                 or task.worker is None
                 or task.worker.link.peer != link.peer
-            ):
-                self._late(outcome, positions, refused)
-            elif outcome.body is None and outcome.size:
+            ) and not self._is_claimed(link, task, outcome.attempt):
+                self._late(link, outcome, positions, refused)
+                continue
+            assert task is not None
+            if outcome.body is None and outcome.size:
                 task.fetching = outcome
                 self.effects.append(Send(link, Replay(outcome.position, outcome.position, True)))
             else:
-                positions.append(outcome.position)
-                self._settle(task, outcome)
+                self._settle(task, outcome, link)
 
-    def _late(self, outcome: Outcome, positions: list[int], refused: list[int]) -> None:
+    def _is_claimed(self, link: LinkId, task: OwnedTask | None, attempt: int) -> bool:
+        """After our restart: this worker has the task's attempt."""
+        if task is None or not task.is_unsure or task.attempt != attempt:
+            return False
+        worker = self.dealer.worker_at(link)
+        if worker is None or not self.written.claimed(task):
+            return False
+        task.worker = worker
+        worker.held[task.id] = task
+        return True
+
+    def _late(
+        self, link: LinkId, outcome: Outcome, positions: list[int], refused: list[int]
+    ) -> None:
         kept = self.kept.get(outcome.id)
+        task = self.tasks.get(outcome.id)
         if kept is not None and kept.attempt == outcome.attempt:
             positions.append(outcome.position)  # the same news again
-        elif kept is not None or outcome.id in self.tasks:
+        elif task is not None and task.outcome is not None and task.attempt == outcome.attempt:
+            self.written.told_again(task, (link, outcome.position))
+        elif kept is not None or task is not None:
             self.refused_count += 1
             refused.append(outcome.position)
+            self.stories.tell(outcome.id, "refused", attempt=outcome.attempt)
 
     def _fetched(self, link: LinkId, message: Results) -> None:
-        positions, _ = self._verdicts.setdefault(link, ([], []))
+        self._verdicts.setdefault(link, ([], []))
         for outcome in message.outcomes:
             task = self.tasks.get(outcome.id)
             if task is not None and task.fetching is not None and (
                 task.fetching.position == outcome.position and task.attempt == outcome.attempt
             ):  # fmt: skip
-                positions.append(outcome.position)
-                self._settle(task, outcome)
+                self._settle(task, outcome, link)
 
     def _started(self, link: LinkId, message: Started) -> None:
         for task_id, attempt in message.tasks:
             task = self.tasks.get(task_id)
             if task is not None and task.attempt == attempt:
-                task.started = True
+                if task.is_unsure:
+                    self._is_claimed(link, task, attempt)
+                task.started = task.worker is not None
 
     def _rejected(self, link: LinkId, message: Reject) -> None:
         worker = self.workers.get(link)
@@ -309,56 +301,138 @@ class Dispatcher:
             del worker.held[task_id]
             task.worker = None
             if code in (RejectCode.CHILD_DIED, RejectCode.CHILD_DIED_RUNNING):
-                self._redeliver(task, strike=code == RejectCode.CHILD_DIED_RUNNING)
+                ran = code == RejectCode.CHILD_DIED_RUNNING
+                self._redeliver(task, message.text, strike=ran, ran=ran)
             elif code in (RejectCode.BAD, RejectCode.UNSUPPORTED):
                 self._settle_here(task, Status.FAILURE, message.text)
             else:
                 if code in (RejectCode.NO_QUEUE, RejectCode.UNKNOWN_TASK):
-                    self._exclude(worker, task.lane, message.text)
+                    self.dealer.exclude(worker, task.lane, message.text)
                 task.started = False
                 again.append(task)
         for task in reversed(again):
-            task.lane.ready.appendleft(task)
-        self.credit(link, message.limit)
-        self._touched = True
-
-    def _exclude(self, worker: WorkerLink, lane: Lane, text: str) -> None:
-        kind = lane.kind
-        worker.refused.add((kind.app, kind.name, kind.queue))
-        if worker in lane.workers:
-            lane.workers.remove(worker)
-        self.effects.append(
-            Note("warning", "task.refused", text, f"task refused {kind.app} {kind.name}")
-        )
+            if not task.offered:
+                task.lane.ready.appendleft(task)
+        self.dealer.credit(link, message.limit)
+        self.dealer.is_touched = True
 
     # --- settling -----------------------------------------------------------------------
 
-    def _settle(self, task: OwnedTask, outcome: Outcome) -> None:
-        del self.tasks[task.id]
-        self.open_bytes -= len(task.body)
+    def _settle(self, task: OwnedTask, outcome: Outcome, link: LinkId | None) -> None:
         worker = task.worker
         if worker is not None:
             worker.held.pop(task.id, None)
+        if task.is_written:
+            self._settle_written(task, outcome, link, b"")
+            return
+        del self.tasks[task.id]
+        self.open_bytes -= len(task.body)
+        if worker is not None:
             worker.unstored.append((outcome.position, task.lane.kind, outcome.id))
+        if link is not None:
+            self._verdicts[link][0].append(outcome.position)
         self.kept.add(outcome)
         self._settled.append(outcome)
 
     def _settle_here(self, task: OwnedTask, status: Status, text: str) -> None:
         """An outcome that no worker has: the owner publishes it itself."""
         outcome = Outcome(task.id, task.attempt, status, 0, 0, 0, 0, 0, b"", {"e": text})
-        self.own_outcomes.append((task.lane.kind, outcome))
-        if task.worker is not None:
-            task.worker.held.pop(task.id, None)
-            task.worker = None
-        self._settle(task, outcome)
+        mark = b""
+        if status is Status.DEAD:
+            mark = self._bury(task, text)
+        if not task.is_written:
+            self.own_outcomes.append((task.lane.kind, outcome))
+            self._settle(task, outcome, None)
+        else:
+            if task.worker is not None:
+                task.worker.held.pop(task.id, None)
+            self._settle_written(task, outcome, None, mark)
+
+    def _settle_written(
+        self, task: OwnedTask, outcome: Outcome, link: LinkId | None, mark: bytes
+    ) -> None:
+        task.outcome = outcome
+        task.worker = None
+        task.fetching = None
+        self.written.settle(task, (link, outcome.position), mark)
+
+    def _left_journal(self, task: OwnedTask, told: list[Told]) -> None:
+        outcome = task.outcome
+        assert outcome is not None
+        del self.tasks[task.id]
+        self.open_bytes -= len(task.body)
+        worker = None
+        for link, position in told:
+            if link is not None:
+                self._verdicts.setdefault(link, ([], []))[0].append(position)
+                worker = self.dealer.worker_at(link) or worker
+        if worker is not None:
+            worker.unstored.append((outcome.position, task.lane.kind, outcome.id))
+        else:
+            self.own_outcomes.append((task.lane.kind, outcome))
+        self.kept.add(outcome)
+        self._settled.append(outcome)
+
+    # --- dead tasks -----------------------------------------------------------------------
+
+    def _bury(self, task: OwnedTask, reason: str) -> bytes:
+        """Keep a dead task for people; returns its mark in the journal."""
+        dead = DeadTask(
+            self.written.record_of(task), self.stories.of(task.id), reason, self.wall_ms
+        )
+        mark = dead.mark()
+        forgotten = self.dead.add(dead)
+        if forgotten:
+            self.custody.drop(forgotten, None, sync=False)
+        if not task.is_written and self.custody.has_journal:
+            record = self.written.record_of(task, mark)
+            self.custody.put([record], lambda refusal: None, sync=False)
+        return mark
+
+    def resume_dead(self, records: Iterable[OwnedRecord]) -> None:
+        """Keep the dead tasks that the journal holds."""
+        for record in records:
+            mark = parse_mark(record.mark)
+            if isinstance(mark, Dead):
+                self.dead.add(DeadTask(record, mark.story, mark.reason, mark.at_ms))
+
+    def retry_dead(self, task_id: bytes, new_id: bytes, now_ms: int) -> bool:
+        """Submit a dead task anew, as another task since this one has settled; False if
+        there is no such dead task."""
+        dead = self.dead.get(task_id)
+        if dead is None:
+            return False
+        record = dead.record
+        call = Call(new_id, record.kind, record.body, record.ext)
+        self.stories.tell(new_id, "retried", of=task_id.hex())
+        if self.custody.has_journal:
+            self._submit_durable([call], partial(self._retried, task_id))
+        else:
+            self.submit([call], now_ms)
+            self._retried(task_id, "")
+        return True
+
+    def _retried(self, task_id: bytes, refusal: str) -> None:
+        if not refusal:
+            self.drop_dead(task_id)
+
+    def drop_dead(self, task_id: bytes) -> bool:
+        """Keep a dead task no longer; False if there is no such one."""
+        if not self.dead.remove(task_id):
+            return False
+        self.custody.drop([task_id], None, sync=False)
+        return True
 
     # --- the end of a turn --------------------------------------------------------------
 
     def flush(self, now_ms: int) -> list[Outcome]:
         """Send what can be sent, tell what was settled: once a turn, so in batches."""
-        if self._touched or self._settled:
-            self._dispatch(now_ms)
-            self._touched = False
+        if self.dealer.is_touched or self._settled:
+            self.dealer.deal(now_ms)
+            self.dealer.is_touched = False
+        self.written.flush()
+        self.effects += self.dealer.effects
+        self.dealer.effects.clear()
         for link, (positions, refused) in self._verdicts.items():
             if positions or refused:
                 self.effects.append(Send(link, Settled(to_ranges(positions), refused)))
@@ -372,115 +446,15 @@ class Dispatcher:
         self._was_full = full
         return settled
 
-    def _dispatch(self, now_ms: int) -> None:
-        lanes = [lane for lane in self.lanes.values() if lane.ready]
-        if not lanes:
-            self._demand(lanes)
-            return
-        batches: dict[LinkId, list[OwnedTask]] = {}
-        if len(lanes) > 1:
-            self._turn += 1
-            first = self._turn % len(lanes)
-            lanes = lanes[first:] + lanes[:first]
-            share = max(1, self._credit_left() // len(lanes))
-            for lane in lanes:
-                self._deal(lane, share, batches)
-        for lane in lanes:
-            if lane.ready:
-                self._deal(lane, len(lane.ready), batches)
-        for link, batch in batches.items():
-            self._send_batch(self.workers[link], batch)
-        for lane in lanes:
-            if not lane.ready or lane.workers:
-                lane.unserved_since_ms = -1
-            elif lane.unserved_since_ms < 0:
-                lane.unserved_since_ms = now_ms
-                self._warn_at_ms = now_ms + WARN_AFTER_MS
-        self._demand(lanes)
-
-    def _credit_left(self) -> int:
-        return sum(w.limit - w.sent for w in self.workers.values() if not w.paused)
-
-    def _deal(self, lane: Lane, count_max: int, batches: dict[LinkId, list[OwnedTask]]) -> None:
-        """Give ready tasks to the least loaded workers that have credit."""
-        open_workers = [w for w in lane.workers if w.limit > w.sent and not w.paused]
-        left = min(count_max, len(lane.ready))
-        ready = lane.ready
-        while left and open_workers:
-            worker = min(open_workers, key=load_of) if len(open_workers) > 1 else open_workers[0]
-            room = worker.limit - worker.sent
-            take = left if len(open_workers) == 1 else max(1, left // (2 * len(open_workers)))
-            take = min(take, room, left)
-            batch = batches.setdefault(worker.link, [])
-            held = worker.held
-            for _ in range(take):
-                task = ready.popleft()
-                task.worker = worker
-                held[task.id] = task
-                batch.append(task)
-            worker.sent += take
-            left -= take
-            if worker.sent >= worker.limit:
-                open_workers.remove(worker)
-
-    def _send_batch(self, worker: WorkerLink, batch: list[OwnedTask]) -> None:
-        kinds: dict[Kind, int] = {}
-        records: list[TaskRecord] = []
-        bounds = MessageBounds()
-        for task in batch:
-            if not bounds.takes(task.body):
-                self.effects.append(Send(worker.link, Tasks(list(kinds), records)))
-                kinds, records = {}, []
-            index = kinds.setdefault(task.lane.kind, len(kinds))
-            records.append(TaskRecord(index, task.id, task.attempt, task.body, task.ext))
-        self.effects.append(Send(worker.link, Tasks(list(kinds), records)))
-
-    def _demand(self, lanes: list[Lane]) -> None:
-        """Tell workers how much waits for their credit, when that changed notably."""
-        backlog: dict[LinkId, int] = {}
-        for lane in lanes:
-            for worker in lane.workers:
-                backlog[worker.link] = backlog.get(worker.link, 0) + len(lane.ready)
-        for link, worker in self.workers.items():
-            waiting = backlog.get(link, 0)
-            told = worker.demanded
-            if waiting > 2 * told or waiting < told // 2 or (told and not waiting):
-                worker.demanded = waiting
-                self.effects.append(Send(link, Demand(waiting)))
-
-    # --- warnings -----------------------------------------------------------------------
-
     def next_deadline_ms(self) -> int | None:
         """When ``tick`` is wanted next."""
-        return self._warn_at_ms
+        deadlines = (self.dealer.next_deadline_ms(), self.written.next_deadline_ms())
+        return min((at_ms for at_ms in deadlines if at_ms is not None), default=None)
 
     def tick(self, now_ms: int) -> None:
-        """Warn of tasks that nobody can run."""
-        if self._warn_at_ms is None or now_ms < self._warn_at_ms:
-            return
-        self._warn_at_ms = None
-        for lane in self.lanes.values():
-            if not lane.ready or lane.workers or lane.unserved_since_ms < 0:
-                continue
-            if now_ms - lane.unserved_since_ms < WARN_AFTER_MS:
-                self._warn_at_ms = lane.unserved_since_ms + WARN_AFTER_MS
-                continue
-            text = self.why_waiting(lane)
-            if text != lane.warned:
-                lane.warned = text
-                self.effects.append(Note("warning", "task.unserved", text, f"unserved {text}"))
-
-    def why_waiting(self, lane: Lane) -> str:
-        """One sentence on why this kind's tasks wait, and what present workers offer."""
-        return explain_waiting(lane.kind, [worker.peer for worker in self.workers.values()])
-
-    def why_unserved(self, kinds: Iterable[Kind]) -> str:
-        """Why no present worker can run tasks of one of these kinds; "" if all can be."""
-        workers = self.workers.values()
-        for kind in kinds:
-            if not any(worker.serves(kind) for worker in workers):
-                return explain_waiting(kind, [worker.peer for worker in workers])
-        return ""
+        """Warn of tasks that nobody can run; write down those that have waited."""
+        self.dealer.tick(now_ms)
+        self.written.tick(now_ms)
 
     # --- questions ----------------------------------------------------------------------
 
@@ -488,46 +462,23 @@ class Dispatcher:
         """What the owner knows; None if it does not know the task."""
         task = self.tasks.get(task_id)
         if task is not None:
-            return self._open_state(task)
+            return ownerview.open_state(self, task)
         kept = self.kept.get(task_id)
         if kept is not None:
             return StateRecord(task_id, TaskState.SETTLED, {}, kept)
         return None
 
-    def _open_state(self, task: OwnedTask) -> StateRecord:
-        kind = task.lane.kind
-        info: dict[str, Any] = {
-            "name": kind.name, "queue": kind.queue, "attempt": task.attempt, "owned": True,
-        }  # fmt: skip
-        if task.worker is not None:
-            info["worker"] = task.worker.peer.name
-        elif not task.lane.workers:
-            info["why"] = self.why_waiting(task.lane)
-        else:
-            info["why"] = "every worker that can run it is busy"
-        state = TaskState.STARTED if task.started else TaskState.PENDING
-        return StateRecord(task.id, state, info, None)
+    def story_of(self, task_id: bytes) -> dict[str, Any] | None:
+        """Everything that the owner knows of a task, see ``ownerview.story_of``."""
+        return ownerview.story_of(self, task_id)
+
+    def why_unserved(self, kinds: Iterable[Kind]) -> str:
+        """Why no present worker can run tasks of one of these kinds; "" if all can be."""
+        return self.dealer.why_unserved(kinds)
 
     def describe(self) -> dict[str, Any]:
         """Plain data for `zmqtasks status`."""
-        waiting = [
-            {
-                "task": lane.kind.name,
-                "app": lane.kind.app,
-                "queue": lane.kind.queue,
-                "count": len(lane.ready),
-                "why": "" if lane.workers else self.why_waiting(lane),
-            }
-            for lane in self.lanes.values()
-            if lane.ready
-        ]
-        return {
-            "open": len(self.tasks),
-            "open_bytes": self.open_bytes,
-            "redelivered": self.redelivered_count,
-            "refused": self.refused_count,
-            "waiting": waiting,
-        }
+        return ownerview.describe(self)
 
 
 def bytes_of(body: bytes | int) -> bytes:

@@ -8,12 +8,18 @@ from typing import Any
 import msgspec
 
 from zmqtasks.core.links import LinkId
+from zmqtasks.core.owned import Durability, OwnedRecord
 from zmqtasks.limits import SETTLED_KEPT_COUNT_MAX
 from zmqtasks.wire.messages import Hello, Kind, Outcome
 
 
 class OwnedTask(msgspec.Struct):
-    """A task that has not settled."""
+    """A task that has not settled.
+
+    It is in its lane's ``ready``, or: ``worker`` holds it, or it waits for the journal
+    (``outcome``, ``is_noting``) or for a worker to claim it (``is_unsure``), or it is
+    ``offered``.
+    """
 
     id: bytes
     lane: Lane
@@ -21,23 +27,49 @@ class OwnedTask(msgspec.Struct):
     ext: dict[str, Any] | None
     attempt: int = 1
     strikes: int = 0
-    #: Where the attempt is, None while READY.
+    #: Where the attempt is.
     worker: WorkerLink | None = None
     #: True once the worker said that it runs.
     started: bool = False
     #: The outcome whose large payload is on its way.
     fetching: Outcome | None = None
+    durability: Durability = Durability.MEMORY
+    #: It is in the journal, or on its way there.
+    is_written: bool = False
+    #: It goes on when the journal has what changed about it.
+    is_noting: bool = False
+    #: Its present attempt may be somewhere: after a restart of its owner.
+    is_unsure: bool = False
+    #: The journal knows that this attempt may have been given (only ``Lane.is_guarded``).
+    is_guarded: bool = False
+    #: It settles with this once the journal has dropped it.
+    outcome: Outcome | None = None
+    #: Node that it is offered to, b"" if none: nobody else gets it meanwhile.
+    offered: bytes = b""
+
+
+class TakenTask(msgspec.Struct, frozen=True):
+    """A task whose ownership has come here."""
+
+    record: OwnedRecord
+    #: Its attempt is in this very node's intake.
+    is_held: bool
 
 
 class Lane:
     """The READY tasks of one kind, and the workers that can run them."""
 
-    __slots__ = ("kind", "ready", "unserved_since_ms", "warned", "workers")
+    __slots__ = ("is_guarded", "kind", "ready", "route", "unserved_since_ms", "warned", "workers")
 
-    def __init__(self, kind: Kind) -> None:
+    def __init__(self, kind: Kind, route: str) -> None:
         self.kind = kind
+        #: "direct", "broker" or "auto": who gets its tasks.
+        self.route = route
+        #: Not idempotent: no task of it is started twice.
+        self.is_guarded = dict(kind.ext).get("idem", 1) == 0 if kind.ext else False
         self.ready: deque[OwnedTask] = deque()
         self.workers: list[WorkerLink] = []
+        #: Since when nobody in sight can run its tasks, -1 while that is not so.
         self.unserved_since_ms = -1
         self.warned = ""
 

@@ -1,0 +1,213 @@
+"""The tasks that an owner has: how they come, where they wait, how they are given away."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from functools import partial
+
+from zmqtasks.core.calls import Call
+from zmqtasks.core.custody import Custody
+from zmqtasks.core.dealing import Dealer, always_auto
+from zmqtasks.core.effects import CallsAccepted, CallsRefused, Effect
+from zmqtasks.core.kept import KeptOutcomes
+from zmqtasks.core.lanes import Lane, OwnedTask, TakenTask, WorkerLink
+from zmqtasks.core.owned import Durability, OwnedRecord
+from zmqtasks.core.stories import Stories
+from zmqtasks.core.written import Told, WrittenTasks
+from zmqtasks.wire.messages import Outcome
+
+
+class OwnedTasks:
+    """The base of the Dispatcher, which adds workers and settling.
+
+    Args:
+        tasks_max: open tasks at which ``has_room`` turns False.
+        bytes_max: the same for the bytes of their arguments.
+        custody: the journal; without one nothing outlives this process.
+        routes: ``"direct"``, ``"broker"`` or ``"auto"`` for a queue.
+    """
+
+    def __init__(
+        self, tasks_max: int, bytes_max: int, custody: Custody | None = None,
+        routes: Callable[[str], str] = always_auto,
+    ) -> None:  # fmt: skip
+        self.tasks_max = tasks_max
+        self.bytes_max = bytes_max
+        self.effects: list[Effect] = []
+        #: {task id: task}. All and only tasks that have not settled.
+        self.tasks: dict[bytes, OwnedTask] = {}
+        self.custody = custody or Custody(has_journal=False)
+        self.written = WrittenTasks(
+            self.custody, self.tasks, ready=self._ready, settled=self._left_journal,
+            doubtful=self._go_on,
+        )  # fmt: skip
+        self.dealer = Dealer(routes, self.written.prepare)
+        self.lanes = self.dealer.lanes
+        self.workers = self.dealer.workers
+        self.kept = KeptOutcomes()
+        self.stories = Stories()
+        #: Bytes of the arguments of open tasks.
+        self.open_bytes = 0
+        self._settled: list[Outcome] = []
+
+    def _left_journal(self, task: OwnedTask, told: list[Told]) -> None:
+        """A task that has ended is in the journal no longer."""
+        raise AssertionError("only a dispatcher settles")
+
+    def _go_on(self, task: OwnedTask) -> None:
+        """No worker has claimed the attempt of a resumed task."""
+        raise AssertionError("only a dispatcher redelivers")
+
+    # --- submitting ---------------------------------------------------------------------
+
+    @property
+    def has_room(self) -> bool:
+        """False while the open tasks are at their limit."""
+        return len(self.tasks) < self.tasks_max and self.open_bytes < self.bytes_max
+
+    def submit(self, calls: Iterable[Call], now_ms: int) -> None:
+        """Own these tasks. A task id seen before means the same task again."""
+        fresh: list[bytes] = []
+        for call in calls:
+            task = self._accept(call)
+            if task is not None:
+                task.lane.ready.append(task)
+                fresh.append(call.id)
+        self.written.submitted(fresh, now_ms)
+        self.dealer.is_touched = True
+
+    def submit_durable(self, calls: Iterable[Call], token: int, now_ms: int) -> None:
+        """Own these tasks when they are on the disk, synced; then ``CallsAccepted`` with
+        this token, or ``CallsRefused`` for all of them."""
+        self._submit_durable(calls, partial(self._answer, token))
+
+    def _answer(self, token: int, refusal: str) -> None:
+        answer = CallsRefused(token, refusal) if refusal else CallsAccepted(token)
+        self.effects.append(answer)
+
+    def _submit_durable(self, calls: Iterable[Call], then: Callable[[str], None]) -> None:
+        tasks: list[OwnedTask] = []
+        for call in calls:
+            task = self._accept(call)
+            if task is not None:
+                task.durability = Durability.DISK
+                task.is_noting = True
+                tasks.append(task)
+        self.written.put(tasks, partial(self._put, tasks, then))
+
+    def _put(self, tasks: list[OwnedTask], then: Callable[[str], None], refusal: str) -> None:
+        for task in tasks:
+            task.is_noting = False
+            if refusal:
+                del self.tasks[task.id]
+                self.open_bytes -= len(task.body)
+            else:
+                self._ready(task)
+        then(refusal)
+
+    def _accept(self, call: Call) -> OwnedTask | None:
+        """A new task; None for one that is known."""
+        if call.id in self.tasks:
+            return None
+        kept = self.kept.get(call.id)
+        if kept is not None:
+            self._settled.append(kept)
+            return None
+        lane = self.lanes.get(call.kind)
+        if lane is None:
+            lane = self.dealer.lane_of(call.kind)
+        self.tasks[call.id] = task = OwnedTask(call.id, lane, call.body, call.ext)
+        self.open_bytes += len(call.body)
+        return task
+
+    def _ready(self, task: OwnedTask) -> None:
+        """It may be sent, before those that came later."""
+        task.worker = None
+        if not task.offered:
+            if task.attempt > 1 or task.strikes:
+                task.lane.ready.appendleft(task)
+            else:
+                task.lane.ready.append(task)
+            self.dealer.is_touched = True
+
+    # --- taking over and giving away ------------------------------------------------------
+
+    def resume(self, records: Iterable[OwnedRecord], now_ms: int) -> None:
+        """Own what the journal holds, of an earlier life of this node or of another one."""
+        tasks = [self._restore(record) for record in records if record.id not in self.tasks]
+        for task in tasks:
+            self.stories.tell(task.id, "resumed", attempt=task.attempt)
+        self.written.resume(tasks, now_ms)
+
+    def own(self, taken: Iterable[TakenTask], now_ms: int) -> None:
+        """Own tasks that another node gave us; they are in the journal. One that is held
+        here waits for our own intake to say so."""
+        held: list[OwnedTask] = []
+        for record, is_held in ((task.record, task.is_held) for task in taken):
+            if record.id in self.tasks:
+                continue
+            task = self._restore(record)
+            if is_held:
+                held.append(task)
+            else:
+                self._ready(task)
+        if held:
+            self.written.resume(held, now_ms)
+
+    def _restore(self, record: OwnedRecord) -> OwnedTask:
+        lane = self.dealer.lane_of(record.kind)
+        self.tasks[record.id] = task = OwnedTask(
+            record.id, lane, record.body, record.ext, record.attempt, record.strikes
+        )
+        task.durability, task.is_written = record.durability, True
+        self.open_bytes += len(record.body)
+        return task
+
+    def take_ready(
+        self, lane: Lane, count_max: int, bytes_max: int, taker: bytes
+    ) -> list[OwnedTask]:
+        """The oldest ready tasks of a lane, at least one if there is any, to be offered to
+        ``taker``: nobody else gets them until ``put_back`` or ``give``."""
+        taken: list[OwnedTask] = []
+        size = 0
+        while lane.ready and len(taken) < count_max:
+            size += len(lane.ready[0].body)
+            if taken and size > bytes_max:
+                break
+            task = lane.ready.popleft()
+            task.offered = taker
+            taken.append(task)
+        return taken
+
+    def offer_held(self, worker: WorkerLink, taker: bytes) -> list[OwnedTask]:
+        """The tasks that a worker holds, to be offered to it. Their outcomes still count."""
+        tasks = [task for task in worker.held.values() if not task.offered]
+        for task in tasks:
+            task.offered = taker
+        return tasks
+
+    def is_offered(self, task_id: bytes) -> bool:
+        """It is open here and offered to somebody."""
+        task = self.tasks.get(task_id)
+        return task is not None and bool(task.offered) and task.outcome is None
+
+    def put_back(self, ids: Iterable[bytes]) -> None:
+        """These offers came to nothing: the tasks go on here."""
+        tasks = [self.tasks[task_id] for task_id in ids if task_id in self.tasks]
+        for task in reversed(tasks):
+            if task.offered:
+                task.offered = b""
+                if task.worker is None and not task.is_noting and task.outcome is None:
+                    self._ready(task)
+
+    def give(self, ids: Iterable[bytes]) -> list[OwnedTask]:
+        """Another node owns these from now on; returns those that were offered."""
+        given: list[OwnedTask] = []
+        for task_id in ids:
+            if self.is_offered(task_id):
+                task = self.tasks.pop(task_id)
+                self.open_bytes -= len(task.body)
+                if task.worker is not None:
+                    task.worker.held.pop(task_id, None)
+                given.append(task)
+        return given

@@ -1,0 +1,116 @@
+"""What an owner can say about its tasks: states, stories, numbers."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from zmqtasks.core.lanes import OwnedTask
+from zmqtasks.core.owned import Durability
+from zmqtasks.ids import format_node
+from zmqtasks.wire.messages import Outcome, StateRecord, Status, TaskState
+
+if TYPE_CHECKING:
+    from zmqtasks.core.dispatcher import Dispatcher
+
+
+def open_state(owner: Dispatcher, task: OwnedTask) -> StateRecord:
+    """The state of a task that has not settled."""
+    kind = task.lane.kind
+    info: dict[str, Any] = {
+        "name": kind.name, "queue": kind.queue, "attempt": task.attempt, "owned": True,
+    }  # fmt: skip
+    if task.worker is not None:
+        info["worker"] = task.worker.peer.name
+    else:
+        info["why"] = why_waiting(owner, task)
+    state = TaskState.STARTED if task.started else TaskState.PENDING
+    return StateRecord(task.id, state, info, None)
+
+
+def why_waiting(owner: Dispatcher, task: OwnedTask) -> str:
+    """Why no worker has it, in one sentence."""
+    lane = task.lane
+    if task.outcome is not None:
+        return "it has ended, and its owner's journal is noting that"
+    if task.is_noting:
+        return "its owner's journal is noting it"
+    if task.is_unsure:
+        return "its owner was restarted and asks the workers whether one of them has it"
+    if task.offered:
+        return f"it is being handed to node {format_node(task.offered)}"
+    if lane.route == "broker":
+        return f"queue '{lane.kind.queue}' goes through a broker, and none has taken it yet"
+    if not lane.workers:
+        return owner.dealer.why_waiting(lane)
+    if all(worker.paused for worker in lane.workers):
+        return "every worker that can run it is out of reach at the moment"
+    return "every worker that can run it is busy"
+
+
+def describe(owner: Dispatcher) -> dict[str, Any]:
+    """Plain data for `zmqtasks status`."""
+    waiting = [
+        {
+            "task": lane.kind.name,
+            "app": lane.kind.app,
+            "queue": lane.kind.queue,
+            "count": len(lane.ready),
+            "why": "" if lane.workers else owner.dealer.why_waiting(lane),
+        }
+        for lane in owner.lanes.values()
+        if lane.ready
+    ]
+    return {
+        "open": len(owner.tasks),
+        "open_bytes": owner.open_bytes,
+        "redelivered": owner.redelivered_count,
+        "refused": owner.refused_count,
+        "dead": len(owner.dead),
+        "waiting": waiting,
+    }
+
+
+def story_of(owner: Dispatcher, task_id: bytes) -> dict[str, Any] | None:
+    """Everything that the owner knows of a task, as plain data; None if it knows nothing.
+
+    Keys: ``state``, ``name``, ``app``, ``queue``, ``attempt``, ``strikes``, ``worker``,
+    ``why`` (it waits), ``durability``, ``written`` (it is in the journal) and ``lines``,
+    each with ``at_ms`` (wall clock), ``event`` and its facts. Those that do not apply are
+    left out.
+    """
+    lines = owner.stories.of(task_id)
+    task = owner.tasks.get(task_id)
+    if task is not None:
+        info = open_state(owner, task).info
+        return {
+            "state": "STARTED" if task.started else "PENDING",
+            "name": task.lane.kind.name,
+            "app": task.lane.kind.app,
+            "queue": task.lane.kind.queue,
+            "attempt": task.attempt,
+            "strikes": task.strikes,
+            "durability": Durability(task.durability).name.lower(),
+            "written": task.is_written,
+            **{key: info[key] for key in ("worker", "why") if key in info},
+            "lines": lines,
+        }
+    dead = owner.dead.get(task_id)
+    if dead is not None:
+        return {"state": "DEAD", "why": dead.reason, **dead.describe(), "lines": dead.story}
+    kept = owner.kept.get(task_id)
+    if kept is not None:
+        return {**_ended(kept), "lines": lines}
+    return {"lines": lines} if lines else None
+
+
+def _ended(outcome: Outcome) -> dict[str, Any]:
+    ext = outcome.ext or {}
+    status = Status(outcome.status)
+    return {
+        "state": status.name,
+        "attempt": outcome.attempt,
+        "started_ms": outcome.started_ms,
+        "run_us": outcome.run_us,
+        **({"worker": ext["w"]} if "w" in ext else {}),
+        **({"error": ext["e"]} if "e" in ext else {}),
+    }

@@ -1,0 +1,225 @@
+"""The tasks of a dispatcher that are in its journal.
+
+What concerns such a task is in the journal before anybody sees it:
+
+* it settles for its caller and its worker when it has left the journal. Else it would run
+  again after a restart, and end a second time;
+* its next attempt is given away when the journal knows of that attempt. Else two attempts
+  could carry one number.
+
+Tasks with durability *disk* are synced each time, others only written: those survive the
+end of the process, not a power loss.
+
+After a restart nobody knows which attempts are somewhere. So for a moment every task is
+*unsure*: a worker that still runs it, or has its outcome, may say so; then it goes on with
+the next attempt.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Sequence
+from functools import partial
+
+from zmqtasks.core.custody import Custody
+from zmqtasks.core.lanes import Lane, OwnedTask
+from zmqtasks.core.links import LinkId
+from zmqtasks.core.owned import Durability, OwnedRecord, Progress
+from zmqtasks.limits import (
+    RESUME_GRACE_MS,
+    WRITE_BEHIND_COUNT,
+    WRITE_BEHIND_EVERY_MS,
+    WRITE_BEHIND_MS,
+)
+
+#: Whom to tell the verdict: the worker's link and the position in its log.
+Told = tuple[LinkId | None, int]
+
+
+class WrittenTasks:
+    """Keeps the journal of a dispatcher in step with its tasks.
+
+    Args:
+        custody: the journal.
+        tasks: the dispatcher's open tasks.
+        ready: a task may be sent (again).
+        settled: a task has left the journal and settles; who is to be told.
+        doubtful: nobody has claimed a task after a restart.
+    """
+
+    def __init__(
+        self, custody: Custody, tasks: dict[bytes, OwnedTask], *,
+        ready: Callable[[OwnedTask], None], settled: Callable[[OwnedTask, list[Told]], None],
+        doubtful: Callable[[OwnedTask], None],
+    ) -> None:  # fmt: skip
+        self.custody = custody
+        self._tasks = tasks
+        self._ready = ready
+        self._settled = settled
+        self._doubtful = doubtful
+        #: Wall clock of the present turn.
+        self.wall_ms = 0
+        #: Ids of tasks that are not written, in the order of their submission, and how many
+        #: came when.
+        self._fresh: deque[bytes] = deque()
+        self._came: deque[tuple[int, int]] = deque()
+        #: When write-behind looks again; while the journal is full this lies further off.
+        self._look_ms = 0
+        #: {task id: whom to tell}, of those that leave the journal.
+        self._leaving: dict[bytes, list[Told]] = {}
+        self._drops: list[OwnedTask] = []
+        self._marks: list[tuple[OwnedTask, bytes]] = []
+        self._notes: list[OwnedTask] = []
+        #: Resumed tasks that nobody has claimed yet, until then.
+        self.unsure: dict[bytes, OwnedTask] = {}
+        self._unsure_until_ms = 0
+
+    # --- new ones -------------------------------------------------------------------------
+
+    def submitted(self, ids: Sequence[bytes], now_ms: int) -> None:
+        """These are not written yet; write them when they wait for long."""
+        if self.custody.has_journal:
+            self._fresh.extend(ids)
+            self._came.append((now_ms, len(ids)))
+
+    def put(self, tasks: Sequence[OwnedTask], then: Callable[[str], None]) -> None:
+        """Write them, synced; ``then`` is told ("" or why not)."""
+        for task in tasks:
+            task.is_written = True
+        self.custody.put([self.record_of(task) for task in tasks], then, sync=True)
+
+    def record_of(self, task: OwnedTask, mark: bytes = b"") -> OwnedRecord:
+        """The task as a journal keeps it."""
+        attempt = task.attempt
+        if task.lane.is_guarded and not task.is_guarded and task.worker is None:
+            attempt -= 1  # not given to anybody; noted before it is
+        return OwnedRecord(
+            task.id, task.lane.kind, task.body, task.ext, attempt, task.strikes,
+            task.durability, self.wall_ms, mark,
+        )  # fmt: skip
+
+    def _write_behind(self, now_ms: int) -> None:
+        fresh, came = self._fresh, self._came
+        due: list[OwnedTask] = []
+        while came and now_ms - came[0][0] >= WRITE_BEHIND_MS and len(due) < WRITE_BEHIND_COUNT:
+            since_ms, count = came.popleft()
+            take = min(count, WRITE_BEHIND_COUNT)
+            if take < count:
+                came.appendleft((since_ms, count - take))
+            for _ in range(take):
+                task = self._tasks.get(fresh.popleft())
+                if task is not None and not task.is_written:
+                    task.is_written = True
+                    due.append(task)
+        if due:
+            records = [self.record_of(task) for task in due]
+            self.custody.put(records, partial(self._written_behind, due, now_ms), sync=False)
+
+    def _written_behind(self, tasks: list[OwnedTask], now_ms: int, refusal: str) -> None:
+        if not refusal:
+            return
+        for task in tasks:
+            task.is_written = False
+        self.submitted([task.id for task in tasks if task.id in self._tasks], now_ms)
+        self._look_ms = now_ms + WRITE_BEHIND_MS
+        # Those that have ended meanwhile waited for a note that has no meaning now; it
+        # comes all the same.
+
+    # --- changes --------------------------------------------------------------------------
+
+    def settle(self, task: OwnedTask, told: Told, mark: bytes = b"") -> None:
+        """Its outcome is known: take it out of the journal first, or mark it there."""
+        self._leaving[task.id] = [told]
+        self.unsure.pop(task.id, None)
+        if mark:
+            self._marks.append((task, mark))
+        else:
+            self._drops.append(task)
+
+    def told_again(self, task: OwnedTask, told: Told) -> None:
+        """The same outcome came once more: its sender wants the verdict as well."""
+        self._leaving[task.id].append(told)
+
+    def next_attempt(self, task: OwnedTask) -> None:
+        """It goes on with a new attempt number, when the journal knows."""
+        task.is_noting = True
+        self._notes.append(task)
+
+    def prepare(self, lane: Lane, count: int) -> None:
+        """Let the journal know before the first ``count`` ready tasks are given away."""
+        noted: list[OwnedTask] = []
+        while lane.ready and count > 0:
+            task = lane.ready.popleft()
+            count -= 1
+            if task.is_written and not task.is_guarded:
+                task.is_guarded = True
+                self.next_attempt(task)
+            else:
+                noted.append(task)
+        lane.ready.extendleft(reversed(noted))
+
+    def flush(self) -> None:
+        """At the end of a turn: one note and one drop for all."""
+        if self._notes:
+            tasks, self._notes = self._notes, []
+            progress = [Progress(task.id, task.attempt, task.strikes) for task in tasks]
+            self.custody.note(progress, partial(self._noted, tasks), sync=_synced(tasks))
+        if self._drops:
+            tasks, self._drops = self._drops, []
+            ids = [task.id for task in tasks]
+            self.custody.drop(ids, partial(self._left, tasks), sync=_synced(tasks))
+        if self._marks:
+            marks, self._marks = self._marks, []
+            tasks = [task for task, _ in marks]
+            progress = [Progress(t.id, t.attempt, t.strikes, mark) for t, mark in marks]
+            self.custody.note(progress, partial(self._left, tasks), sync=True)
+
+    def _noted(self, tasks: list[OwnedTask], _refusal: str) -> None:
+        for task in tasks:
+            task.is_noting = False
+            if task.id in self._tasks and task.outcome is None:
+                self._ready(task)
+
+    def _left(self, tasks: list[OwnedTask], _refusal: str) -> None:
+        for task in tasks:
+            self._settled(task, self._leaving.pop(task.id))
+
+    # --- after a restart ------------------------------------------------------------------
+
+    def resume(self, tasks: Sequence[OwnedTask], now_ms: int) -> None:
+        """These were in the journal: their attempts may be somewhere."""
+        for task in tasks:
+            task.is_unsure = True
+            self.unsure[task.id] = task
+        self._unsure_until_ms = now_ms + RESUME_GRACE_MS
+
+    def claimed(self, task: OwnedTask) -> bool:
+        """A worker has this attempt of it; False when it is too late for that."""
+        if self.unsure.pop(task.id, None) is None:
+            return False
+        task.is_unsure = False
+        return True
+
+    # --- time -----------------------------------------------------------------------------
+
+    def next_deadline_ms(self) -> int | None:
+        """When ``tick`` is wanted next."""
+        deadlines = [self._unsure_until_ms] if self.unsure else []
+        if self._came:
+            deadlines.append(max(self._came[0][0] + WRITE_BEHIND_MS, self._look_ms))
+        return min(deadlines, default=None)
+
+    def tick(self, now_ms: int) -> None:
+        """Write what has waited, and go on with what nobody claimed."""
+        if self._came and now_ms >= self._look_ms:
+            self._look_ms = now_ms + WRITE_BEHIND_EVERY_MS
+            self._write_behind(now_ms)
+        if self.unsure and now_ms >= self._unsure_until_ms:
+            tasks, self.unsure = list(self.unsure.values()), {}
+            for task in tasks:
+                task.is_unsure = False
+                self._doubtful(task)
+
+
+def _synced(tasks: Sequence[OwnedTask]) -> bool:
+    return any(task.durability is Durability.DISK for task in tasks)
