@@ -24,10 +24,14 @@ _LONG_US = 200_000
 class Giver:
     """A dispatcher on the other end of a link, and its credit."""
 
-    __slots__ = ("backlog", "finished", "is_leased", "limit", "node", "received", "told")
+    __slots__ = (
+        "backlog", "finished", "is_leased", "is_regular", "limit", "node", "received", "told",
+    )  # fmt: skip
 
-    def __init__(self, node: bytes) -> None:
+    def __init__(self, node: bytes, *, is_regular: bool) -> None:
         self.node = node
+        #: Giving tasks is its role, so it has some credit before it asks for any.
+        self.is_regular = is_regular
         #: False while it may have given us up.
         self.is_leased = True
         self.backlog = 0
@@ -63,15 +67,15 @@ def deal_credit(givers: dict[LinkId, Giver], slots: int, mean_us: float) -> list
     window = window_of(slots, mean_us)
     asking = sum(1 for g in givers.values() if g.backlog or g.received > g.finished)
     share = ceil(window / max(1, asking))
-    token = ceil(slots / max(1, len(givers)))
-    if len(givers) > 4 * slots:
-        token = 0
+    regular = sum(1 for g in givers.values() if g.is_regular)
+    token = ceil(slots / max(1, regular)) if regular <= 4 * slots else 0
     effects: list[Effect] = []
     for link, giver in givers.items():
         if not giver.is_leased:
             continue  # what it sent now would come back to it
         active = giver.backlog or giver.received > giver.finished
-        limit = giver.finished + (max(share, token) if active else token)
+        first = token if giver.is_regular else 0
+        limit = giver.finished + (max(share, first) if active else first)
         giver.limit = max(giver.limit, limit)
         gain = giver.limit - giver.told
         starved = giver.told <= giver.received

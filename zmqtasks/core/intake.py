@@ -61,7 +61,9 @@ class Intake:
         self.finished: list[Finished] = []
         #: {slot number: state}, the slots that exist now.
         self.slots: dict[int, SlotState] = {}
+        #: Who gives tasks or has asked for credit, of all who might.
         self.givers: dict[LinkId, Giver] = {}
+        self._peers: dict[LinkId, Giver] = {}
         self.queue: deque[HeldTask] = deque()
         self.held_bytes = 0
         self.draining = False
@@ -76,14 +78,24 @@ class Intake:
     # --- links --------------------------------------------------------------------------
 
     def link_up(self, link: LinkId, peer: Hello) -> None:
-        """A peer that may give tasks."""
-        if {"producer", "broker", "beat"}.isdisjoint(peer.roles):
-            return
-        self.givers[link] = Giver(peer.node)
-        self._deal_again = True
+        """A peer is there. Any may give tasks, since any may own some."""
+        is_regular = not {"producer", "broker", "beat"}.isdisjoint(peer.roles)
+        self._peers[link] = Giver(peer.node, is_regular=is_regular)
+        self.givers.pop(link, None)
+        if is_regular:
+            self._giver_at(link)
+
+    def _giver_at(self, link: LinkId) -> Giver | None:
+        """Who is at the other end of this link, now that it gives tasks."""
+        giver = self._peers.get(link)
+        if giver is not None and link not in self.givers:
+            self.givers[link] = giver
+            self._deal_again = True
+        return giver
 
     def link_down(self, link: LinkId) -> None:
         """Its unstarted tasks go; what runs goes on and is reported when it returns."""
+        self._peers.pop(link, None)
         if self.givers.pop(link, None) is None:
             return
         self._drop_unstarted(link)
@@ -97,7 +109,7 @@ class Intake:
 
     def lease_changed(self, link: LinkId, is_leased: bool) -> None:
         """Without a lease the owner may have given its tasks to others: start none."""
-        giver = self.givers.get(link)
+        giver = self._peers.get(link)
         if giver is None:
             return
         giver.is_leased = is_leased
@@ -134,7 +146,7 @@ class Intake:
         if isinstance(message, Tasks):
             self._accept(link, message)
         elif isinstance(message, Demand):
-            giver = self.givers.get(link)
+            giver = self._giver_at(link)
             if giver is not None:
                 giver.backlog = message.backlog
                 self._deal_again = True
@@ -148,7 +160,7 @@ class Intake:
         return True
 
     def _accept(self, link: LinkId, message: Tasks) -> None:
-        giver = self.givers.get(link)
+        giver = self._giver_at(link)
         if giver is None:
             return
         giver.received += len(message.tasks)

@@ -91,6 +91,9 @@ class MeshNode:
         self._effects: list[Effect] = []
         if reader is not None:
             reader.link_up(self.hello.node, self.hello.epoch, SELF)
+        if dispatcher is not None and intake is not None:
+            dispatcher.link_up(SELF, self.hello)
+            intake.link_up(SELF, self.hello)
 
     # --- what others call -----------------------------------------------------------------
 
@@ -146,6 +149,13 @@ class MeshNode:
         self.reader.rows_stored(batch, count)
         self.answers.stored(settled)
 
+    def drain(self) -> None:
+        """Start nothing new here: what waits goes back to its owners, this node included."""
+        if self.intake is not None:
+            self.intake.drain()
+        if self.dispatcher is not None:
+            self.dispatcher.link_paused(SELF, True)
+
     @property
     def is_idle(self) -> bool:
         """Nothing runs here and nobody waits for an outcome of ours (for draining)."""
@@ -157,9 +167,10 @@ class MeshNode:
 
     def tick(self, now_ms: int) -> None:
         """Timers of all machines."""
-        self.membership.stored = self.log.stored_upto()
+        self.membership.stored = stored = self.log.stored_upto()
         self.membership.tick(now_ms)
         if self.dispatcher is not None:
+            self.dispatcher.stored(SELF, stored)
             self.dispatcher.tick(now_ms)
         if self.intake is not None:
             self.intake.tick(now_ms)
@@ -176,6 +187,8 @@ class MeshNode:
 
     def next_deadline_ms(self) -> int:
         """When ``tick`` is wanted next, at the latest."""
+        if self._local or self.membership.events:
+            return self._now_ms  # more than one turn's work came in
         machines = (
             self.membership, self.inquiry, self.dispatcher, self.intake, self.reader, self.lane,
         )  # fmt: skip

@@ -17,7 +17,7 @@ from zmqtasks.core.batching import MessageBounds
 from zmqtasks.core.effects import Effect, Note, Publish, Send
 from zmqtasks.core.held import Finished
 from zmqtasks.core.intake import Intake
-from zmqtasks.core.links import LinkId
+from zmqtasks.core.links import SELF, LinkId
 from zmqtasks.core.resultlog import ResultLog, with_kind
 from zmqtasks.core.resultreader import ResultReader
 from zmqtasks.limits import STORE_GONE_MS
@@ -169,7 +169,7 @@ class Publisher:
         batch: list[Outcome] = []
         bounds = MessageBounds()
         for outcome in outcomes:
-            if outcome.size > self.inline_bytes_max:
+            if outcome.size > self.inline_bytes_max and link != SELF:
                 outcome = _without_body(outcome)
             if not bounds.takes(outcome.body):
                 self.effects.append(Send(link, Done(limit, batch)))

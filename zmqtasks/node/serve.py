@@ -168,8 +168,7 @@ class Node:
             running, self.settings.drain_timeout_s,
         )  # fmt: skip
         self.runtime.finding.withdraw()
-        if intake is not None:
-            intake.drain()
+        self.runtime.mesh.drain()
 
     def _check_drained(self) -> int:
         left_ms = self._drain_until_ms - now_ms()
