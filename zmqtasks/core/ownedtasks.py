@@ -198,7 +198,8 @@ class OwnedTasks:
             if task.offered:
                 task.offered = b""
                 if task.worker is None and not task.is_noting and task.outcome is None:
-                    self._ready(task)
+                    task.lane.ready.appendleft(task)
+                    self.dealer.is_touched = True
 
     def give(self, ids: Iterable[bytes]) -> list[OwnedTask]:
         """Another node owns these from now on; returns those that were offered."""

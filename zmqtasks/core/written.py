@@ -175,7 +175,7 @@ class WrittenTasks:
             self.custody.note(progress, partial(self._left, tasks), sync=True)
 
     def _noted(self, tasks: list[OwnedTask], _refusal: str) -> None:
-        for task in tasks:
+        for task in reversed(tasks):
             task.is_noting = False
             if task.id in self._tasks and task.outcome is None:
                 self._ready(task)
@@ -211,7 +211,8 @@ class WrittenTasks:
 
     def tick(self, now_ms: int) -> None:
         """Write what has waited, and go on with what nobody claimed."""
-        if self._came and now_ms >= self._look_ms:
+        due_ms = self._came[0][0] + WRITE_BEHIND_MS if self._came else now_ms + 1
+        if now_ms >= max(due_ms, self._look_ms):
             self._look_ms = now_ms + WRITE_BEHIND_EVERY_MS
             self._write_behind(now_ms)
         if self.unsure and now_ms >= self._unsure_until_ms:

@@ -1,0 +1,429 @@
+"""What concerns a task in the journal waits until the journal has it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import pytest
+
+from tests.support.machines import ADD, WORKER, link_to, of, outcome, sent, task_id, worker_hello
+from zmqtasks.core.calls import Call
+from zmqtasks.core.custody import Custody
+from zmqtasks.core.dispatcher import Dispatcher
+from zmqtasks.core.effects import CallsAccepted, CallsRefused, Effect, JournalWrite, TasksSettled
+from zmqtasks.core.lanes import TakenTask
+from zmqtasks.core.links import LinkId
+from zmqtasks.core.owned import Dead, Durability, OwnedRecord, parse_mark
+from zmqtasks.limits import RESUME_GRACE_MS, STRIKES_MAX, WRITE_BEHIND_MS
+from zmqtasks.wire.messages import (
+    Credit,
+    Done,
+    Kind,
+    Outcome,
+    Reject,
+    RejectCode,
+    Settled,
+    Started,
+    Status,
+    Submit,
+    Submitted,
+    TaskRecord,
+    Tasks,
+)
+
+LINK = link_to(WORKER, "in")
+SECOND = link_to(b"worker-2", "in")
+ONCE = Kind("shop", "tasks.pay", "d3", "default", (("idem", 0),))
+
+
+def call(number: int, kind: Kind = ADD, body: bytes = b"args") -> Call:
+    return Call(task_id(number), kind, body, None)
+
+
+class Owner:
+    """A dispatcher and its journal, which commits when the test says so."""
+
+    def __init__(self, has_journal: bool = True) -> None:
+        self.custody = Custody(has_journal)
+        self.machine = Dispatcher(1_000, 1 << 30, self.custody)
+        self.machine.wall_ms = 1_700_000_000_000
+        self.writes: list[JournalWrite] = []
+
+    def turn(self, now_ms: int = 0) -> list[Effect]:
+        machine = self.machine
+        machine.tick(now_ms)
+        machine.flush(now_ms)
+        self.custody.flush()
+        self.writes += of(self.custody.effects, JournalWrite)
+        self.custody.effects.clear()
+        effects, machine.effects = machine.effects, []
+        return effects
+
+    def commit(self, now_ms: int = 0) -> list[Effect]:
+        writes, self.writes = self.writes, []
+        self.custody.committed([write.batch for write in writes])
+        return self.turn(now_ms)
+
+    def refuse(self, text: str, now_ms: int = 0) -> list[Effect]:
+        writes, self.writes = self.writes, []
+        self.custody.refused([write.batch for write in writes], text)
+        return self.turn(now_ms)
+
+    def worker(self, link: LinkId = LINK, kinds: Sequence[Kind] = (ADD, ONCE)) -> None:
+        self.machine.link_up(link, worker_hello(link.peer[1:9], kinds=kinds))
+        self.machine.received(link, Credit(10), 0)
+
+    def durable(self, *calls: Call, token: int = 1) -> list[Effect]:
+        self.machine.submit_durable(calls, token, 0)
+        return self.turn()
+
+    def done(self, *outcomes: Outcome, link: LinkId = LINK) -> list[Effect]:
+        self.machine.received(link, Done(0, list(outcomes)), 0)
+        return self.turn()
+
+
+@pytest.fixture
+def owner() -> Owner:
+    return Owner()
+
+
+def numbers(messages: Sequence[Tasks]) -> list[tuple[int, int]]:
+    return [
+        (int.from_bytes(task.id[-8:], "big"), task.attempt)
+        for message in messages
+        for task in message.tasks
+    ]
+
+
+def settled(effects: Sequence[Effect]) -> list[Outcome]:
+    return [one for effect in of(effects, TasksSettled) for one in effect.outcomes]
+
+
+# --- durable calls ------------------------------------------------------------------------
+
+
+def test_a_durable_call_is_accepted_and_sent_when_it_is_synced(owner: Owner) -> None:
+    owner.worker()
+    effects = owner.durable(call(1), call(2))
+    assert not sent(effects, Tasks)
+    assert not of(effects, CallsAccepted)
+    (write,) = owner.writes
+    assert write.sync
+    assert [(put.id, put.durability) for put in write.puts] == [
+        (task_id(1), Durability.DISK), (task_id(2), Durability.DISK),
+    ]  # fmt: skip
+    effects = owner.commit()
+    assert of(effects, CallsAccepted) == [CallsAccepted(1)]
+    assert numbers(sent(effects, Tasks)) == [(1, 1), (2, 1)]
+
+
+def test_a_durable_call_that_the_disk_refuses_is_not_owned(owner: Owner) -> None:
+    owner.worker()
+    owner.durable(call(1))
+    effects = owner.refuse("the disk is full")
+    assert of(effects, CallsRefused) == [CallsRefused(1, "the disk is full")]
+    assert not sent(effects, Tasks)
+    assert not owner.machine.tasks
+    assert owner.machine.open_bytes == 0
+
+
+def test_without_a_journal_durable_calls_are_refused() -> None:
+    owner = Owner(has_journal=False)
+    (refusal,) = of(owner.durable(call(1)), CallsRefused)
+    assert "journal" in refusal.text
+    assert not owner.writes
+
+
+def test_a_durable_task_settles_when_the_journal_has_dropped_it(owner: Owner) -> None:
+    owner.worker()
+    owner.durable(call(1))
+    owner.commit()
+    effects = owner.done(outcome(1))
+    assert not settled(effects)
+    assert not sent(effects, Settled)
+    (write,) = owner.writes
+    assert write.sync
+    assert write.drops == [task_id(1)]
+    effects = owner.commit()
+    assert [one.id for one in settled(effects)] == [task_id(1)]
+    assert [message.ranges for message in sent(effects, Settled)] == [[(1, 1)]]
+    assert not owner.machine.tasks
+    assert owner.machine.open_bytes == 0
+
+
+def test_an_outcome_repeated_while_the_journal_is_busy_gets_its_verdict_too(owner: Owner) -> None:
+    owner.worker()
+    owner.durable(call(1))
+    owner.commit()
+    owner.done(outcome(1))
+    again = link_to(WORKER, "out")
+    owner.machine.link_up(again, worker_hello())
+    owner.done(outcome(1), link=again)
+    assert owner.machine.refused_count == 0
+    verdicts = sent(owner.commit(), Settled)
+    assert [message.ranges for message in verdicts] == [[(1, 1)], [(1, 1)]]
+
+
+def test_the_next_attempt_of_a_durable_task_is_sent_when_the_journal_knows_of_it(
+    owner: Owner,
+) -> None:
+    owner.worker()
+    owner.durable(call(1))
+    owner.commit()
+    owner.worker(SECOND)
+    owner.machine.link_down(LINK, "gone")
+    assert not sent(owner.turn(), Tasks)
+    (write,) = owner.writes
+    assert write.sync
+    assert [(note.id, note.attempt) for note in write.progress] == [(task_id(1), 2)]
+    assert numbers(sent(owner.commit(), Tasks)) == [(1, 2)]
+
+
+def test_children_of_a_durable_task_are_durable_before_their_parent_goes_on(owner: Owner) -> None:
+    owner.worker()
+    owner.durable(call(1))
+    owner.commit()
+    message = Submit(7, task_id(1), [ADD], [TaskRecord(0, task_id(2), 1, b"args")])
+    owner.machine.received(LINK, message, 0)
+    assert not sent(owner.turn(), Submitted)
+    assert [put.id for write in owner.writes for put in write.puts] == [task_id(2)]
+    assert sent(owner.commit(), Submitted) == [Submitted(7, "")]
+
+
+def test_a_child_that_wants_the_disk_is_refused_where_there_is_no_journal() -> None:
+    owner = Owner(has_journal=False)
+    owner.worker()
+    owner.machine.submit([call(1)], 0)
+    owner.turn()
+    record = TaskRecord(0, task_id(2), 1, b"args", {"dur": 1})
+    owner.machine.received(LINK, Submit(7, task_id(1), [ADD], [record]), 0)
+    (answer,) = sent(owner.turn(), Submitted)
+    assert "journal" in answer.refused
+
+
+# --- write-behind -------------------------------------------------------------------------
+
+
+def test_what_has_waited_is_written_behind_and_what_has_ended_is_not(owner: Owner) -> None:
+    owner.worker()
+    owner.machine.submit([call(1), call(2)], 0)
+    owner.turn()
+    owner.done(outcome(1))
+    owner.turn(WRITE_BEHIND_MS - 1)
+    assert not owner.writes
+    owner.turn(WRITE_BEHIND_MS)
+    (write,) = owner.writes
+    assert not write.sync
+    assert [(put.id, put.durability) for put in write.puts] == [(task_id(2), Durability.MEMORY)]
+
+
+def test_a_task_that_settles_while_it_is_written_behind_leaves_the_journal(owner: Owner) -> None:
+    owner.worker()
+    owner.machine.submit([call(1)], 0)
+    owner.turn()
+    owner.turn(WRITE_BEHIND_MS)
+    owner.done(outcome(1))
+    put, drop = owner.writes
+    assert put.batch < drop.batch
+    assert drop.drops == [task_id(1)]
+    assert not drop.sync
+    assert settled(owner.commit())
+
+
+def test_a_full_disk_does_no_harm_to_memory_tasks_and_is_tried_again(owner: Owner) -> None:
+    owner.machine.submit([call(1)], 0)
+    owner.turn()
+    owner.turn(WRITE_BEHIND_MS)
+    owner.refuse("full", WRITE_BEHIND_MS)
+    assert not owner.machine.tasks[task_id(1)].is_written
+    owner.turn(2 * WRITE_BEHIND_MS - 1)
+    assert not owner.writes
+    owner.turn(2 * WRITE_BEHIND_MS)
+    assert [put.id for write in owner.writes for put in write.puts] == [task_id(1)]
+
+
+def test_nothing_is_remembered_for_writing_without_a_journal() -> None:
+    owner = Owner(has_journal=False)
+    owner.machine.submit([call(1)], 0)
+    owner.turn(10 * WRITE_BEHIND_MS)
+    assert not owner.writes
+    assert owner.machine.written.next_deadline_ms() is None
+
+
+# --- resuming -----------------------------------------------------------------------------
+
+
+def resumed(owner: Owner, *records: OwnedRecord) -> None:
+    owner.machine.resume(records, 0)
+    owner.worker()
+    owner.turn()
+
+
+def test_resumed_tasks_go_on_with_the_next_attempt_when_nobody_claims_them(owner: Owner) -> None:
+    resumed(owner, OwnedRecord(task_id(1), ADD, b"args", attempt=2, strikes=1))
+    assert not owner.writes
+    effects = owner.turn(RESUME_GRACE_MS)
+    assert not sent(effects, Tasks)
+    (write,) = owner.writes
+    assert [(n.attempt, n.strikes) for n in write.progress] == [(3, 1)]
+    assert numbers(sent(owner.commit(RESUME_GRACE_MS), Tasks)) == [(1, 3)]
+
+
+def test_a_worker_that_runs_a_resumed_task_keeps_its_attempt(owner: Owner) -> None:
+    resumed(owner, OwnedRecord(task_id(1), ADD, b"args"))
+    owner.machine.received(LINK, Started([(task_id(1), 1)]), 0)
+    owner.turn(10 * RESUME_GRACE_MS)
+    assert not owner.writes
+    owner.done(outcome(1))
+    assert settled(owner.commit())[0].attempt == 1
+
+
+def test_an_outcome_of_before_the_restart_settles_a_resumed_task(owner: Owner) -> None:
+    resumed(owner, OwnedRecord(task_id(1), ADD, b"args"))
+    owner.done(outcome(1))
+    assert [one.id for one in settled(owner.commit())] == [task_id(1)]
+
+
+def test_a_claim_after_the_grace_is_refused(owner: Owner) -> None:
+    resumed(owner, OwnedRecord(task_id(1), ADD, b"args"))
+    owner.turn(RESUME_GRACE_MS)
+    (refusal,) = sent(owner.done(outcome(1)), Settled)
+    assert refusal.refused == [1]
+
+
+# --- not idempotent -----------------------------------------------------------------------
+
+
+def test_what_is_not_idempotent_is_noted_before_it_is_sent(owner: Owner) -> None:
+    owner.worker()
+    owner.durable(call(1, ONCE))
+    assert [put.attempt for write in owner.writes for put in write.puts] == [0]
+    assert not sent(owner.commit(), Tasks)
+    assert [note.attempt for write in owner.writes for note in write.progress] == [1]
+    assert numbers(sent(owner.commit(), Tasks)) == [(1, 1)]
+
+
+def test_what_is_not_idempotent_ends_with_its_worker(owner: Owner) -> None:
+    owner.worker()
+    owner.machine.submit([call(1, ONCE)], 0)
+    owner.turn()
+    owner.machine.link_down(LINK, "silent")
+    (ended,) = settled(owner.turn())
+    assert ended.status == Status.WORKER_LOST
+    assert "not idempotent" in (ended.ext or {})["e"]
+
+
+def test_what_is_not_idempotent_and_never_ran_is_given_to_another_worker(owner: Owner) -> None:
+    owner.worker()
+    owner.machine.submit([call(1, ONCE)], 0)
+    owner.turn()
+    reject = Reject([(task_id(1), 1, RejectCode.CHILD_DIED)], "its child died", 5)
+    owner.machine.received(LINK, reject, 0)
+    assert numbers(sent(owner.turn(), Tasks)) == [(1, 2)]
+
+
+@pytest.mark.parametrize(("attempt", "ends"), [(0, False), (1, True)])
+def test_a_restart_ends_what_is_not_idempotent_only_if_it_was_given_away(
+    owner: Owner, attempt: int, ends: bool
+) -> None:
+    resumed(owner, OwnedRecord(task_id(1), ONCE, b"args", attempt=attempt))
+    owner.turn(RESUME_GRACE_MS)
+    effects = owner.commit(RESUME_GRACE_MS)
+    assert [one.status for one in settled(effects)] == ([Status.WORKER_LOST] if ends else [])
+    assert numbers(sent(effects, Tasks)) == ([] if ends else [(1, 1)])
+
+
+# --- dead ---------------------------------------------------------------------------------
+
+
+def strike_out(owner: Owner) -> list[Effect]:
+    effects: list[Effect] = []
+    for attempt in range(1, STRIKES_MAX + 1):
+        reject = Reject([(task_id(1), attempt, RejectCode.CHILD_DIED_RUNNING)], "child died", 99)
+        owner.machine.received(LINK, reject, 0)
+        effects = owner.turn() + owner.commit()
+    return effects
+
+
+@pytest.mark.parametrize("is_durable", [False, True])
+def test_a_dead_task_stays_in_the_journal_with_its_story(owner: Owner, is_durable: bool) -> None:
+    owner.worker()
+    if is_durable:
+        owner.durable(call(1))
+        owner.commit()
+    else:
+        owner.machine.submit([call(1)], 0)
+        owner.turn()
+    marks: list[bytes] = []
+    for attempt in range(1, STRIKES_MAX + 1):
+        reject = Reject([(task_id(1), attempt, RejectCode.CHILD_DIED_RUNNING)], "child died", 99)
+        owner.machine.received(LINK, reject, 0)
+        effects = owner.turn()
+        for write in owner.writes:
+            marks += [put.mark for put in write.puts] + [n.mark for n in write.progress if n.mark]
+        effects += owner.commit()
+    assert [one.status for one in settled(effects)] == [Status.DEAD]
+    (mark,) = marks
+    parsed = parse_mark(mark)
+    assert isinstance(parsed, Dead)
+    assert [line["event"] for line in parsed.story] == ["lost"] * STRIKES_MAX
+    later = Owner()
+    later.machine.resume_dead([OwnedRecord(task_id(1), ADD, b"args", mark=mark)])
+    assert later.machine.story_of(task_id(1)) is not None
+    (dead,) = later.machine.dead.describe()
+    assert dead["name"] == ADD.name
+
+
+def test_a_dead_task_is_retried_as_another_one(owner: Owner) -> None:
+    owner.worker()
+    owner.machine.submit([call(1)], 0)
+    owner.turn()
+    strike_out(owner)
+    assert owner.machine.retry_dead(task_id(1), task_id(2), 0)
+    owner.turn()
+    assert numbers(sent(owner.commit(), Tasks)) == [(2, 1)]
+    assert not owner.machine.dead.describe()
+    assert not owner.machine.retry_dead(task_id(1), task_id(3), 0)
+    drops = [dropped for write in owner.writes for dropped in write.drops]
+    assert drops == [task_id(1)]
+
+
+# --- giving and taking --------------------------------------------------------------------
+
+
+def test_offered_tasks_are_not_sent_until_they_are_put_back(owner: Owner) -> None:
+    owner.machine.submit([call(1), call(2)], 0)
+    lane = owner.machine.lanes[ADD]
+    taken = owner.machine.take_ready(lane, 10, 1 << 20, b"taker---")
+    assert [task.id for task in taken] == [task_id(1), task_id(2)]
+    owner.worker()
+    assert not sent(owner.turn(), Tasks)
+    owner.machine.put_back([task.id for task in taken])
+    assert numbers(sent(owner.turn(), Tasks)) == [(1, 1), (2, 1)]
+
+
+def test_a_given_task_is_no_longer_owned(owner: Owner) -> None:
+    owner.machine.submit([call(1)], 0)
+    owner.machine.take_ready(owner.machine.lanes[ADD], 10, 1 << 20, b"taker---")
+    assert [task.id for task in owner.machine.give([task_id(1), task_id(9)])] == [task_id(1)]
+    assert owner.machine.state_of(task_id(1)) is None
+    assert owner.machine.open_bytes == 0
+
+
+def test_an_outcome_settles_a_held_task_that_is_being_offered(owner: Owner) -> None:
+    owner.worker()
+    owner.machine.submit([call(1)], 0)
+    owner.turn()
+    worker = owner.machine.workers[LINK]
+    assert len(owner.machine.offer_held(worker, WORKER)) == 1
+    assert settled(owner.done(outcome(1)))
+    assert not owner.machine.is_offered(task_id(1))
+    assert owner.machine.give([task_id(1)]) == []
+
+
+def test_a_taken_task_goes_on_with_the_attempt_that_its_giver_had_not_given_away(
+    owner: Owner,
+) -> None:
+    owner.worker()
+    owner.machine.own([TakenTask(OwnedRecord(task_id(1), ADD, b"args", attempt=3), False)], 0)
+    assert numbers(sent(owner.turn(), Tasks)) == [(1, 3)]
