@@ -154,6 +154,39 @@ class ResultLog:
             if entry is not None:
                 entry.owner = b""
 
+    def undecidable(self, positions: Iterable[int]) -> None:
+        """Their owner does not know these tasks any more: the first outcome stands."""
+        for position in positions:
+            entry = self.entries.get(position)
+            if entry is not None and entry.owner:
+                self.undecided.get(entry.owner, {}).pop(position, None)
+                entry.owner = b""
+
+    def inherited(self, owner: bytes, heir: bytes) -> None:
+        """Another node decides now on all that this owner has not decided on."""
+        moved = self.undecided.pop(owner, {})
+        for position in moved:
+            self.entries[position].owner = heir
+        if moved:
+            self.undecided.setdefault(heir, {}).update(moved)
+
+    def taken_over(self, task_id: bytes, attempt: int, owner: bytes) -> Outcome | None:
+        """Another node decides now on this attempt.
+
+        Returns:
+            Its outcome, to be told to that node; None if there is none to decide on.
+        """
+        entry = self.entries.get(self.positions.get(task_id, 0))
+        if entry is None or entry.outcome is None or not entry.owner:
+            return None
+        outcome = entry.outcome
+        if outcome.attempt != attempt:
+            return None
+        del self.undecided[entry.owner][outcome.position]
+        self.undecided.setdefault(owner, {})[outcome.position] = None
+        entry.owner = owner
+        return outcome
+
     def is_undecided(self, outcome: Outcome) -> bool:
         """An owner still has to decide on it."""
         entry = self.entries.get(outcome.position)

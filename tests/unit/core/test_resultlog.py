@@ -227,3 +227,49 @@ def test_log_is_awaited_until_a_store_has_all_of_it() -> None:
     assert log.is_awaited
     log.stored(b"store-01", 5)
     assert not log.is_awaited
+
+
+# --- owners that change -------------------------------------------------------------------
+
+HEIR = b"the-heir"
+
+
+def test_heir_decides_on_what_the_owner_left_undecided() -> None:
+    log = log_of(1, 2)
+    log.decide([(1, 1)], [], 0)
+    log.inherited(OWNER, HEIR)
+    assert log.undecided_of(OWNER) == []
+    assert [o.id for o in log.undecided_of(HEIR)] == [task_id(2)]
+    (verdict,) = log.decide([(2, 2)], [], 0)
+    assert verdict.verdict == Verdict.SETTLED
+    assert log.undecided_of(HEIR) == []
+
+
+def test_single_outcome_changes_its_owner() -> None:
+    log = log_of(1, 2)
+    taken = log.taken_over(task_id(1), 1, HEIR)
+    assert taken is not None
+    assert taken.position == 1
+    assert [o.id for o in log.undecided_of(HEIR)] == [task_id(1)]
+    assert [o.id for o in log.undecided_of(OWNER)] == [task_id(2)]
+
+
+def test_only_an_undecided_outcome_of_that_attempt_changes_its_owner() -> None:
+    log = log_of(1)
+    assert log.taken_over(task_id(1), 2, HEIR) is None
+    assert log.taken_over(task_id(9), 1, HEIR) is None
+    log.decide([(1, 1)], [], 0)
+    assert log.taken_over(task_id(1), 1, HEIR) is None
+
+
+def test_outcome_that_its_owner_does_not_know_stands_and_goes_when_it_is_stored() -> None:
+    log = log_of(1)
+    log.store_seen(STORE)
+    log.undecidable([1, 77])
+    assert log.undecided_of(OWNER) == []
+    found = log.outcome_of(task_id(1))
+    assert found is not None
+    assert found[1] == Verdict.NONE
+    log.stored(STORE, 1)
+    log.trim(0)
+    assert not log.entries
