@@ -65,7 +65,8 @@ WRITE_BEHIND_COUNT = 5_000
 RESUME_GRACE_MS = 1_000
 #: At-most-once tasks whose result may still come; older ones are given up.
 LANE_UNANSWERED_MAX = 100_000
-#: Outcomes kept by a worker for readers when no store is around.
+#: Outcomes kept in memory by a worker: for readers when no store is around, and for a
+#: store that is away or slow, beyond which they go to the disk.
 RESULT_LOG_BYTES_MAX = 64 * 1024 * 1024
 RESULT_LOG_AGE_MS_MAX = 3_600_000
 #: Settled outcomes an owner keeps for late readers.
@@ -109,6 +110,37 @@ SQLITE_BUSY_MS = 5_000
 #: Checkpoint after so many 4 KiB pages in the write-ahead log (16 MiB).
 SQLITE_CHECKPOINT_PAGES = 4_000
 
+# --- results on their way to a store ---------------------------------------------------
+
+#: Outcomes of one node that wait on its disk for a store.
+RESULT_SPILL_BYTES_MAX = 4 * 1024 * 1024 * 1024
+#: Left free on that disk (or a sixteenth of a small one), for journals and stores.
+SPILL_RESERVE_BYTES = 1024 * 1024 * 1024
+#: Written to the disk at once; what is being written stays in memory until it is there.
+SPILL_BATCH_ROWS_MAX = 1_024
+SPILL_BATCH_BYTES_MAX = 4 * 1024 * 1024
+#: Payloads below this stay in memory while their owner has not decided: so does the rest
+#: of such an outcome, which weighs about as much.
+SPILL_BODY_BYTES_MIN = 4 * 1024
+#: Trying again after the disk failed, and how often a failing disk is tried at once.
+SPILL_RETRY_MS = 1_000
+SPILL_TRIES = 3
+#: Deleted in one transaction; what else is asked for has its turn in between.
+SPILL_TRIM_ROWS_MAX = 2_000
+SPILL_TRIM_BYTES_MAX = 32 * 1024 * 1024
+#: Task ids that wait to be looked up on the disk.
+SPILL_FIND_IDS_MAX = 10_000
+#: Replayed to one peer and not acknowledged by it. More would only wait in sockets.
+REPLAY_WINDOW_BYTES = 8 * 1024 * 1024
+#: Pieces read from the disk at once, for all peers together.
+REPLAY_READS_MAX = 4
+#: Positions that one peer may ask for and has not got.
+REPLAY_POSITIONS_MAX = 100_000
+#: Published and not stored by a store that is linked; what comes then it asks for.
+PUB_AHEAD_BYTES_MAX = 32 * 1024 * 1024
+#: Bare ACK when this much came without anything to send back.
+UNACKED_BYTES_MAX = 1024 * 1024
+
 # --- journals -----------------------------------------------------------------------
 
 #: Checkpoint after so many 4 KiB pages in a journal's write-ahead log (4 MiB). So much is
@@ -136,6 +168,8 @@ JOURNAL_DAMAGES_MAX = 20
 JOURNAL_PROBES_MAX = 100_000
 #: Slots of one mesh on one host: long-lived nodes and outboxes that wait to be adopted.
 JOURNAL_SLOTS_MAX = 1_024
+#: Ended nodes that a journal remembers as those whose tasks came into it; the last ones.
+JOURNAL_FORMER_MAX = 256
 #: Tasks taken over from another journal in one commit.
 JOURNAL_INHERIT_TASKS = 1_000
 JOURNAL_INHERIT_BYTES = 4 * 1024 * 1024

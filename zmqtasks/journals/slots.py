@@ -4,7 +4,8 @@
 
     <state>/<mesh>/journal/<n>/lock           flock held while the process lives
                                identity       node id and epoch, replaced by rename
-                               tasks/         the journal
+                               tasks/         the journal; in it the file ``former``: ids
+                                              of nodes whose journals came into it
                                inherited-*/   journals of dead processes, not merged yet
 
 The kernel frees the lock however the process ends. So a slot whose lock is free, with
@@ -15,7 +16,9 @@ one slot only, so that whoever claims a slot owns exactly what lies in it, also 
 crash in the middle of an adoption.
 
 A node keeps its id as long as it gets the same slot, and each claim has an epoch of its
-own: what others remember of an earlier life is not mistaken for this one.
+own: what others remember of an earlier life is not mistaken for this one. An id ends when
+the journal leaves: whoever asks that node about a task must find the one that has it now
+(``Slot.heir_of``), and not a process that happens to use the same slot.
 
 Slots are never removed, since another process may just be locking one.
 """
@@ -39,9 +42,12 @@ from zmqtasks.journals import salvage
 from zmqtasks.journals.base import Journal
 from zmqtasks.journals.sqlite import SqliteJournal
 from zmqtasks.journals.sqlite_file import os_error, sync_folder
-from zmqtasks.limits import JOURNAL_SLOTS_MAX
+from zmqtasks.limits import JOURNAL_FORMER_MAX, JOURNAL_SLOTS_MAX
 
+_LOCK = "lock"
+_IDENTITY = "identity"
 _JOURNAL = "tasks"
+_FORMER = "former"
 _INHERITED = "inherited-"
 #: In the name of what was made of a journal: ``salvage.py``.
 _DERIVED = "."
@@ -50,7 +56,7 @@ _IDENTITY_BYTES_MAX = 4096
 _FLEETING = frozenset({"tmpfs", "ramfs", "devtmpfs", "rootfs"})
 
 
-class _Identity(msgspec.Struct, rename={"node": "id"}):
+class Identity(msgspec.Struct, rename={"node": "id"}):
     """The content of the file ``identity``."""
 
     node: str
@@ -97,9 +103,24 @@ class Slot:
             for path in self.folder.glob("*"):
                 if salvage.is_gone(path):
                     salvage.discard(path)
+            _gather_former(self.folder)  # they go with what is merged
             return _inherited(self.folder)
         except OSError as exc:
             raise os_error(self.folder, exc) from exc
+
+    def heir_of(self) -> list[bytes]:
+        """Ids of ended nodes whose journals came into this slot, the last one last: whoever
+        asks for one of them has to ask here. Asked for after a claim and after each
+        ``take_over`` into this slot, it is kept for those who claim it later.
+
+        Raises:
+            JournalError: the slot cannot be written.
+        """
+        try:
+            names = _gather_former(self.folder)
+        except OSError as exc:
+            raise os_error(self.folder, exc) from exc
+        return [bytes.fromhex(name) for name in names if name != self.node.hex()]
 
     def is_lasting(self) -> bool:
         """Does it survive a power loss? See ``is_lasting``."""
@@ -149,7 +170,7 @@ class JournalSlots:
         """
         try:
             self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-            numbers = self._numbers()
+            numbers = slot_numbers(self._folder)
             for number in numbers:
                 slot = self._claim_if(number, only_empty=only_empty)
                 if slot is not None:
@@ -177,7 +198,7 @@ class JournalSlots:
         """
         found = []
         try:
-            for number in self._numbers():
+            for number in slot_numbers(self._folder):
                 seen = self._look(number)
                 if seen is not None:
                     found.append(seen)
@@ -203,7 +224,7 @@ class JournalSlots:
         """
         folder = self._folder / str(number)
         try:
-            fd = _lock(folder)
+            fd = lock_slot(folder)
         except OSError as exc:
             raise os_error(folder, exc) from exc
         if fd < 0:
@@ -217,14 +238,6 @@ class JournalSlots:
             os.close(fd)
 
     # --- claiming -------------------------------------------------------------------------
-
-    def _numbers(self) -> list[int]:
-        try:
-            with os.scandir(self._folder) as listing:
-                names = [item.name for item in listing]
-        except FileNotFoundError:
-            return []
-        return sorted(int(name) for name in names if name.isascii() and name.isdecimal())
 
     def _claim_new(self, numbers: list[int]) -> Slot:
         taken = set(numbers)
@@ -245,7 +258,7 @@ class JournalSlots:
     def _claim_if(self, number: int, *, only_empty: bool) -> Slot | None:
         """The slot, or None when it is held, or not empty though it should be."""
         folder = self._folder / str(number)
-        fd = _lock(folder)
+        fd = lock_slot(folder)
         if fd < 0:
             return None
         try:
@@ -268,7 +281,7 @@ class JournalSlots:
         state = _state_of(folder)
         if not state or self._seen.get(number) == (state, None):
             return None
-        fd = _lock(folder)
+        fd = lock_slot(folder)
         if fd < 0:
             return None
         try:
@@ -282,7 +295,7 @@ class JournalSlots:
         if known is not None and known[0] == _state_of(folder):
             return known[1]
         count, damage = 0, ""
-        for path in _journals(folder):
+        for path in journals_in(folder):
             try:
                 count += self._count_open(path)
             except JournalError as exc:
@@ -307,6 +320,7 @@ class JournalSlots:
         if inherited:
             # Its last owner died while it took over others. Only its own journal knows how
             # far that went, so that has to be finished before they can leave this slot.
+            _gather_former(folder)
             journal = self._make_journal(own)
             journal.open()
             try:
@@ -317,10 +331,12 @@ class JournalSlots:
                 journal.close()
         if not own.exists() or not self._read(own):
             return []
+        _end_identity(folder)
         target = into.folder / f"{_INHERITED}{_next_number(into.folder):06d}"
         own.rename(target)
         sync_folder(into.folder)
         sync_folder(folder)
+        _gather_former(into.folder)
         return [target]
 
 
@@ -352,13 +368,27 @@ def _types_of(mounts: Iterator[str], device: str) -> Iterator[str]:
 # --- files --------------------------------------------------------------------------------
 
 
-def _lock(folder: Path) -> int:
+def slot_numbers(folder: Path) -> list[int]:
+    """The slots that were ever made in a folder of slots.
+
+    Raises:
+        OSError: the folder cannot be read.
+    """
+    try:
+        with os.scandir(folder) as listing:
+            names = [item.name for item in listing]
+    except FileNotFoundError:
+        return []
+    return sorted(int(name) for name in names if name.isascii() and name.isdecimal())
+
+
+def lock_slot(folder: Path) -> int:
     """A descriptor that holds the slot's lock; -1 when another process has it.
 
     Raises:
         OSError: the folder cannot be used.
     """
-    fd = os.open(folder / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    fd = os.open(folder / _LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -370,32 +400,80 @@ def _lock(folder: Path) -> int:
     return fd
 
 
+def identity_of(folder: Path) -> Identity | None:
+    """Who claimed this slot last; None when that cannot be told."""
+    with contextlib.suppress(OSError, ValueError, msgspec.MsgspecError):
+        with (folder / _IDENTITY).open("rb") as file:
+            last = msgspec.json.decode(file.read(_IDENTITY_BYTES_MAX), type=Identity)
+        if len(bytes.fromhex(last.node)) == NODE_ID_BYTES:
+            return last
+    return None
+
+
 def _next_life(folder: Path) -> tuple[bytes, int]:
     """Node id and epoch of a new claim, on the disk before anybody hears of them."""
-    path = folder / "identity"
     node, epoch = new_node_id(), 0
-    with contextlib.suppress(OSError, ValueError, msgspec.MsgspecError):
-        # One that cannot be read is given up for a fresh id, which nobody has met.
-        with path.open("rb") as file:
-            last = msgspec.json.decode(file.read(_IDENTITY_BYTES_MAX), type=_Identity)
-        known = bytes.fromhex(last.node)
-        if len(known) == NODE_ID_BYTES and 0 < last.epoch < EPOCH_MAX:
-            node, epoch = known, last.epoch
+    last = identity_of(folder)
+    # One that cannot be read is given up for a fresh id, which nobody has met.
+    if last is not None and 0 < last.epoch < EPOCH_MAX:
+        node, epoch = bytes.fromhex(last.node), last.epoch
+    elif last is not None:
+        _end_identity(folder)
     epoch += 1
-    fresh = folder / "identity.new"
+    _replace(folder / _IDENTITY, msgspec.json.encode(Identity(node.hex(), epoch, os.getpid())))
+    return node, epoch
+
+
+def _end_identity(folder: Path) -> None:
+    """The journal of a slot is about to leave its node: the id goes along. Cut short, the
+    next one that claims the slot, with the journal still in it, is the heir."""
+    last = identity_of(folder)
+    own = folder / _JOURNAL
+    if last is not None:
+        _note_former(own, [*_former(own), last.node])
+    (folder / _IDENTITY).unlink(missing_ok=True)
+    sync_folder(folder)
+
+
+def _gather_former(folder: Path) -> list[str]:
+    """Note with the slot's own journal whose others lie beside it."""
+    own = folder / _JOURNAL
+    names = [name for path in [own, *_inherited(folder)] for name in _former(path)]
+    if names:
+        _note_former(own, names)
+    return _former(own)
+
+
+def _former(journal: Path) -> list[str]:
+    with contextlib.suppress(OSError, ValueError, msgspec.MsgspecError):
+        names = msgspec.json.decode((journal / _FORMER).read_bytes(), type=list[str])
+        return [name for name in names if len(bytes.fromhex(name)) == NODE_ID_BYTES]
+    return []
+
+
+def _note_former(journal: Path, names: list[str]) -> None:
+    # Each one once, where it comes last.
+    kept = list(dict.fromkeys(reversed(names)))[:JOURNAL_FORMER_MAX][::-1]
+    if kept != _former(journal):
+        journal.mkdir(mode=0o700, exist_ok=True)
+        _replace(journal / _FORMER, msgspec.json.encode(kept))
+
+
+def _replace(path: Path, data: bytes) -> None:
+    """Write a file as a whole, on the disk when this returns."""
+    fresh = path.with_name(f"{path.name}.new")
     fd = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
     try:
-        os.write(fd, msgspec.json.encode(_Identity(node.hex(), epoch, os.getpid())))
+        os.write(fd, data)
         os.fsync(fd)
     finally:
         os.close(fd)
     fresh.rename(path)
-    sync_folder(folder)
-    return node, epoch
+    sync_folder(path.parent)
 
 
-def _journals(folder: Path) -> list[Path]:
-    """All journals in a slot."""
+def journals_in(folder: Path) -> list[Path]:
+    """All journals in a slot, also those that were taken over and not merged yet."""
     own = folder / _JOURNAL
     return [*([own] if own.exists() else []), *_inherited(folder)]
 
@@ -417,7 +495,7 @@ def _inherited(folder: Path) -> list[Path]:
 def _state_of(folder: Path) -> tuple[tuple[str, int, int], ...]:
     """Changes with the files of the journals in a slot; empty when there are none."""
     state = []
-    for path in _journals(folder):
+    for path in journals_in(folder):
         # Whoever holds the slot may be moving them away right now.
         with contextlib.suppress(FileNotFoundError), os.scandir(path) as listing:
             for item in listing:

@@ -104,6 +104,7 @@ def test_a_node_whose_epochs_are_used_up_becomes_another(slots: JournalSlots) ->
     fresh = slots.claim_free()
     assert fresh.node != slot.node
     assert fresh.epoch == 1
+    assert fresh.heir_of() == [slot.node]
 
 
 def test_one_that_wants_an_empty_slot_passes_over_tasks(slots: JournalSlots) -> None:
@@ -293,6 +294,93 @@ def test_a_takeover_cut_short_is_finished_by_whoever_gets_the_slot(slots: Journa
     expected = [5_000, *range(2, 1_501)]
     assert merged(third) == [owned(number) for number in expected]
     assert slots.left_behind() == []
+
+
+# --- who owned it ---------------------------------------------------------------------------
+
+
+def test_who_takes_a_journal_over_is_the_heir_of_its_node(slots: JournalSlots) -> None:
+    dead, mine = slots.claim_free(), slots.claim_free()
+    put(dead, 1)
+    dead.release()
+    assert mine.heir_of() == []
+    slots.take_over(0, mine)
+    assert mine.heir_of() == [dead.node]
+    merged(mine)
+    mine.release()
+    # Whoever has the tasks later still is, and nobody else gets that id.
+    again, fresh = slots.claim(1), slots.claim(0)
+    assert again is not None
+    assert fresh is not None
+    assert (again.node, again.epoch, again.heir_of()) == (mine.node, 2, [dead.node])
+    assert fresh.node not in (dead.node, mine.node)
+    assert (fresh.epoch, fresh.heir_of()) == (1, [])
+
+
+def test_an_heir_is_the_heir_of_all_before(slots: JournalSlots) -> None:
+    first, second, third, last = (slots.claim_free() for _ in range(4))
+    put(first, 1)
+    first.release()
+    slots.take_over(0, second)
+    # It dies before it has merged what it took over, and a third one has some of its own.
+    put(second, 2)
+    second.release()
+    put(third, 3)
+    third.release()
+    slots.take_over(2, last)
+    slots.take_over(1, last)
+    assert last.heir_of() == [third.node, first.node, second.node]
+    assert len(merged(last)) == 3
+    assert last.heir_of() == [third.node, first.node, second.node]
+
+
+def test_a_takeover_cut_short_leaves_one_heir(
+    slots: JournalSlots, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dead, mine = slots.claim_free(), slots.claim_free()
+    put(dead, 1)
+    dead.release()
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "rename", _renaming_no_folder)
+        with pytest.raises(JournalError):
+            slots.take_over(0, mine)
+    assert mine.heir_of() == []
+    # The id is used up all the same; whoever gets the slot has the journal.
+    fresh = slots.claim(0)
+    assert fresh is not None
+    assert (fresh.node != dead.node, fresh.heir_of()) == (True, [dead.node])
+
+
+def _renaming_no_folder(path: Path, target: Path) -> Path:
+    if path.is_dir():
+        raise OSError(5, "the disk failed")
+    os.rename(path, target)  # noqa: PTH104 - that is what is replaced here
+    return target
+
+
+def test_one_that_nothing_came_of_keeps_its_id(slots: JournalSlots) -> None:
+    dead, mine = slots.claim_free(), slots.claim_free()
+    put(dead)
+    dead.release()
+    slots.take_over(0, mine)
+    again = slots.claim(0)
+    assert again is not None
+    assert (again.node, mine.heir_of()) == (dead.node, [])
+
+
+def test_the_heirs_that_are_remembered_have_an_end(
+    slots: JournalSlots, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "JOURNAL_FORMER_MAX", 2)
+    mine = slots.claim_free()
+    nodes = []
+    for number in range(4):
+        dead = slots.claim_free()
+        nodes.append(dead.node)
+        put(dead, number)
+        dead.release()
+        slots.take_over(1, mine)
+    assert mine.heir_of() == nodes[-2:]
 
 
 def test_a_damaged_journal_stays_where_it_is(slots: JournalSlots) -> None:
