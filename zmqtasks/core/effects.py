@@ -8,6 +8,7 @@ from zmqtasks.core.calls import Call
 from zmqtasks.core.links import Candidate, LinkId
 from zmqtasks.core.owned import OwnedRecord, Progress
 from zmqtasks.core.rows import OutcomeRow, VerdictRow
+from zmqtasks.core.spillrows import SpillRow
 from zmqtasks.wire.messages import Message, Outcome, StateRecord
 
 Level = Literal["debug", "info", "warning", "error"]
@@ -167,6 +168,44 @@ class ForgetRows(NamedTuple):
     ids: list[bytes]
 
 
+class SpillWrite(NamedTuple):
+    """Put rows of the result log on the disk; answered by ``spilled(batch, …)``.
+
+    All spill effects are carried out in the order given.
+    """
+
+    batch: int
+    rows: list[SpillRow]
+
+
+class SpillRead(NamedTuple):
+    """Read positions ``first`` to ``last`` back, within bounds but at least one row;
+    answered by ``spill_read(token, …)``."""
+
+    token: int
+    first: int
+    last: int
+    count_max: int
+    bytes_max: int
+
+
+class SpillFind(NamedTuple):
+    """Look the outcomes of tasks up on the disk; answered by ``spill_found(token, …)``."""
+
+    token: int
+    ids: list[bytes]
+
+
+class SpillTrim(NamedTuple):
+    """Delete rows: those with ``need`` up to a position, those logged before a time, these
+    positions, and the decided outcomes of these tasks; answered by ``spill_trimmed``."""
+
+    upto: int
+    before_ms: int
+    positions: list[int]
+    ids: list[bytes]
+
+
 class ReportGot(NamedTuple):
     """A peer's answer to `inspect`."""
 
@@ -196,5 +235,6 @@ Effect = (
     Send | Transmit | Dial | Hangup | CheckGone | Subscribe | Unsubscribe | RunInSlot
     | AnswerSlot | Publish | LaneConnect | LaneDisconnect | LanePush | TasksSettled
     | QuestionAnswered | CallsAccepted | CallsRefused | JournalWrite | RoomFreed | StoreRows
-    | AskStore | ForgetRows | ReportGot | InspectionAsked | Note
+    | AskStore | ForgetRows | SpillWrite | SpillRead | SpillFind | SpillTrim | ReportGot
+    | InspectionAsked | Note
 )  # fmt: skip
