@@ -20,6 +20,7 @@ from tests.e2e.harness import Mesh, NodeProcess, wait_for
 #: it waits for the values, writes them down and stays until the test has asked the mesh
 #: about it.
 _CLIENT = """
+{before}
 import json, time
 from pathlib import Path
 from tasks import {task} as task
@@ -101,11 +102,18 @@ class Fleet:
 
     # --- the client -----------------------------------------------------------------------
 
-    def feed(self, count: int, rate: int, task: str = "work", **env: str) -> NodeProcess:
-        """Start a client that submits so many calls, so many a second, or more if need be."""
+    def feed(
+        self, count: int, rate: int, task: str = "work", before: str = "", **env: str
+    ) -> NodeProcess:
+        """Start a client that submits so many calls, so many a second, or more if need be.
+
+        Args:
+            before: what it does first of all.
+        """
         code = _CLIENT.format(
-            folder=str(self.mesh.folder), count=count, rate=rate, task=task, wait_s=_WAIT_S
-        )
+            folder=str(self.mesh.folder), count=count, rate=rate, task=task, before=before,
+            wait_s=_WAIT_S,
+        )  # fmt: skip
         return self.mesh.start(code, name="client", CHAOS_NODE="client", **env)
 
     def values(self, client: NodeProcess, limit_s: float) -> list[Any]:
@@ -123,9 +131,16 @@ class Fleet:
         assert isinstance(values, list)
         return values
 
-    def owner(self) -> dict[str, Any]:
-        """What `zmqtasks status` says of the client's tasks."""
-        reports = json.loads(self.mesh.cli("status", "--json").stdout)["nodes"]
+    def owner(self, runtime_dir: str = "") -> dict[str, Any]:
+        """What `zmqtasks status` says of the client's tasks.
+
+        Args:
+            runtime_dir: of the client, where it is not that of the workers.
+        """
+        seen = self.mesh.cli(
+            "status", "--json", ZMQTASKS_RUNTIME_DIR=runtime_dir or str(self.mesh.runtime)
+        )
+        reports = json.loads(seen.stdout)["nodes"]
         owners = [report["producer"] for report in reports if "producer" in report]
         assert len(owners) == 1, reports
         owner = owners[0]

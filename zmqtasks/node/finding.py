@@ -173,11 +173,16 @@ class Finding:
             return
         peer.delay_ms = _ASK_AGAIN_MS_MIN
         peer.node = hello.node
+        host = hello.host_id
+        if host != runtime.host_id and not reachable([peer.endpoint], host, runtime.host_id):
+            # A tunnel or a container's published port: loopback, and yet the way to another
+            # host. Of an unknown one, or nobody would dial it.
+            host = b""
         # CURVE let us through, so its key is ours.
         runtime.candidate_found(Candidate(
             hello.node, hello.epoch, hello.mesh, runtime.settings.mesh, runtime.fingerprint,
             tuple(dict.fromkeys((
                 peer.endpoint, *reachable(hello.endpoints, hello.host_id, runtime.host_id)
-            ))), hello.host_id,
+            ))), host,
             tuple(hello.roles), "static",
         ))  # fmt: skip
