@@ -15,11 +15,12 @@
     │   ├── KeyRequired
     │   └── KeyUnusable
     ├── SubmitError
-    │   └── SubmitRejected        certain: the task was NOT accepted
-    │       ├── MeshOverloaded
-    │       ├── NoWorkers
-    │       ├── PayloadTooLarge
-    │       └── PayloadTypeError  also a TypeError
+    │   ├── SubmitRejected        certain: the task was NOT accepted
+    │   │   ├── MeshOverloaded
+    │   │   ├── NoWorkers
+    │   │   ├── PayloadTooLarge
+    │   │   └── PayloadTypeError  also a TypeError
+    │   └── SubmitUnknown         uncertain: it may run
     ├── TaskError                 raised by AsyncResult.get()
     │   ├── TaskFailed
     │   ├── MaxRetriesExceededError
@@ -104,6 +105,13 @@ class SubmitError(ZmqTasksError):
 
 class SubmitRejected(SubmitError):
     """Certain: the task was not accepted and will not run."""
+
+
+class SubmitUnknown(SubmitError):
+    """Uncertain: nobody could say in time whether the task was accepted, so it may run.
+
+    Repeating the call is safe with the ``idempotency_key`` or ``task_id`` that it had.
+    """
 
 
 class MeshOverloaded(SubmitRejected):

@@ -15,9 +15,9 @@ from typing import Any
 
 from zmqtasks.app.current import all_apps
 from zmqtasks.app.outcomes import unknown_outcome
-from zmqtasks.errors import MeshOverloaded, NoWorkers
-from zmqtasks.ids import new_node_id, task_id_maker
-from zmqtasks.node.gateway import Call, Ticket
+from zmqtasks.errors import MeshOverloaded, NoWorkers, SubmitRejected, SubmitUnknown
+from zmqtasks.ids import format_task_id, new_node_id, task_id_maker
+from zmqtasks.node.gateway import Call, Durability, Ticket
 from zmqtasks.wire.messages import Outcome, StateRecord, Status, TaskState
 from zmqtasks.wire.payload import decode_arguments, encode_error, encode_value
 
@@ -36,11 +36,16 @@ class InlineGateway:
         #: Room for so many calls; None for no limit.
         self.room: int | None = None
         self.workers = True
+        #: None: the disk works; else how a durable `submit` ends.
+        self.disk_error: SubmitRejected | SubmitUnknown | None = None
+        #: Set by each durable `submit` to the thread that waits for the disk.
+        self.disk_thread: threading.Thread | None = None
         self.forgotten: list[bytes] = []
         self.watched: list[bytes] = []
         self.started: set[bytes] = set()
         self.outcomes: dict[bytes, Outcome] = {}
         self._held: list[tuple[Call, Ticket]] = []
+        self._contents: dict[bytes, bytes] = {}
         self._watchers: list[tuple[bytes, Ticket]] = []
         self._make_id = task_id_maker(new_node_id(), 1)
         self._lock = threading.Lock()
@@ -56,6 +61,7 @@ class InlineGateway:
         wait_s: float | None = None,
         require_worker_s: float | None = None,
         delivery: str = "at_least_once",
+        durability: Durability = Durability.MEMORY,
     ) -> None:
         if require_worker_s is not None and not self.workers:
             raise NoWorkers(f"no worker within {require_worker_s:g} s")
@@ -63,8 +69,18 @@ class InlineGateway:
             raise MeshOverloaded("too many open tasks")
         if self.room is not None:
             self.room -= len(calls)
+        if durability is Durability.DISK:
+            self.disk_thread = threading.current_thread()
+            if self.disk_error is not None:
+                raise self.disk_error
+        calls = self._new_ones(calls, ticket)
         self.submits.append(
-            {"wait_s": wait_s, "require_worker_s": require_worker_s, "delivery": delivery}
+            {
+                "wait_s": wait_s,
+                "require_worker_s": require_worker_s,
+                "delivery": delivery,
+                "durability": durability,
+            }
         )
         self.calls.extend(calls)
         if self.hold:
@@ -72,6 +88,22 @@ class InlineGateway:
             return
         for call in calls:
             self._settle(call, ticket)
+
+    def _new_ones(self, calls: Sequence[Call], ticket: Ticket) -> list[Call]:
+        """Those that are no repetition of an earlier call; the ticket hears of all."""
+        new = []
+        for call in calls:
+            content = (call.ext or {}).get("c", b"")
+            if self._contents.get(call.id, content) != content:
+                raise SubmitRejected(
+                    f"task id {format_task_id(call.id)} belongs to a task with other content"
+                )
+            if call.id in self._contents:
+                self.watch([call.id], ticket)
+            else:
+                self._contents[call.id] = content
+                new.append(call)
+        return new
 
     def release(self, count: int | None = None) -> None:
         """Run held calls, the oldest first."""

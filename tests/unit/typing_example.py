@@ -34,6 +34,11 @@ async def later(x: float) -> float:
     return x
 
 
+@app.task(durability="disk", idempotent=False)
+def pay(amount: int) -> bool:
+    return amount > 0
+
+
 @shared_task
 def shared(x: str) -> bytes:
     return x.encode()
@@ -49,6 +54,9 @@ assert_type(add.delay_many([(1,)])[0].get(), int)
 assert_type(bound.delay("a").get(), list[str])
 assert_type(bound("a"), list[str])
 assert_type(keyword_only.delay(flag=True).get(), str)
+assert_type(pay.delay(3).get(), bool)
+assert_type(pay.apply_async((3,), durability="memory", idempotency_key="k"), AsyncResult[bool])
+assert_type(pay.apply_async((3,), durability=None, idempotency_key=None), AsyncResult[bool])
 assert_type(later.delay(1.5).get(), float)
 made: Coroutine[Any, Any, float] = later(1.5)
 assert_type(shared.delay("x").get(), bytes)
@@ -79,6 +87,11 @@ shared.delay(1)  # type: ignore[arg-type]
 add.apply_async((1,), quee="x")  # type: ignore[call-arg]
 add.apply_async((1,), countdown=3)  # type: ignore[call-arg]
 add.apply_async((1,), delivery="exactly_once")  # type: ignore[arg-type]
+add.apply_async((1,), durability="paper")  # type: ignore[arg-type]
+add.apply_async((1,), idempotency_key=17)  # type: ignore[arg-type]
+app.send_task("x", durability="paper")  # type: ignore[arg-type]
+app.task(idempotent="no")  # type: ignore[call-overload]
+app.task(durability="paper")  # type: ignore[call-overload]
 add.delay_many([1, 2])  # type: ignore[list-item]
 number: str = add.delay(1).get()  # type: ignore[assignment]
 

@@ -28,6 +28,7 @@ from zmqtasks.app.submitting import (
     Prepared,
     check_arguments,
     checked_options,
+    durability_of,
     prepare,
     submit,
     submit_async,
@@ -110,8 +111,8 @@ class App:
 
         Args:
             function: a function or ``async def`` function.
-            options: ``bind``, ``name``, ``queue``, ``base`` and ``attributes``; see
-                :class:`zmqtasks.app.options.TaskOptions`.
+            options: ``bind``, ``name``, ``queue``, ``base``, ``attributes``, ``durability``
+                and ``idempotent``; see :class:`zmqtasks.app.options.TaskOptions`.
 
         Raises:
             ConfigError: an unknown option or a bad value, or the name is taken.
@@ -143,6 +144,8 @@ class App:
             name,
             bind=bool(options.get("bind", False)),
             queue=_queue(queue, f"{where}, queue") if queue is not None else None,
+            durability=options.get("durability"),
+            idempotent=options.get("idempotent", True),
         )
         _set_attributes(task, options.get("attributes"), where)
         self._register(task)
@@ -185,6 +188,8 @@ class App:
         Raises:
             ConfigError: an unknown option or a bad value.
             SubmitRejected: the task was not accepted.
+            SubmitUnknown: with durability "disk", when nobody knows whether it was.
+            RuntimeError: it would block the running asyncio loop.
         """
         there = self.tasks.get(name)
         if there is not None:
@@ -212,11 +217,13 @@ class App:
         options: CallOptions,
     ) -> Prepared:
         check_task_name(name, "send_task()")
-        checked = checked_options(options, f"send_task({name!r})")
-        check_arguments(args, kwargs or {}, f"send_task({name!r})")
+        where = f"send_task({name!r})"
+        checked = checked_options(options, where)
+        check_arguments(args, kwargs or {}, where)
         kind = Kind(self.name, name, "", self.queue_name(checked.get("queue")))
+        durability = durability_of(self, None, checked, where)
         body = self.encode_arguments(args, kwargs or {}, ())
-        return prepare(self, kind, body, checked)
+        return prepare(self, kind, body, checked, durability)
 
     def AsyncResult(self, task_id: str) -> AsyncResult[Any]:  # noqa: N802 - Celery's name
         """The handle of a task that was submitted elsewhere."""

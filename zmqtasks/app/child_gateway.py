@@ -10,7 +10,7 @@ from typing import Any
 from zmqtasks.errors import SubmitRejected, TimeoutError
 from zmqtasks.ids import foreign_task_id_maker, format_task_id
 from zmqtasks.limits import CHILD_SUBMIT_BYTES_MAX, CHILD_SUBMIT_COUNT_MAX
-from zmqtasks.node.gateway import UNKNOWN_STATUS, Call, Ticket
+from zmqtasks.node.gateway import UNKNOWN_STATUS, Call, Durability, Ticket
 from zmqtasks.pools.child import Link
 from zmqtasks.pools.protocol import (
     ForgetRequest,
@@ -77,6 +77,7 @@ class ChildGateway:
         wait_s: float | None = None,
         require_worker_s: float | None = None,
         delivery: str = "at_least_once",
+        durability: Durability = Durability.MEMORY,
     ) -> None:
         """Hand calls to the owner of the running task and wait until it has them.
 
@@ -84,6 +85,7 @@ class ChildGateway:
 
         Args:
             wait_s: the owner decides how long it may take; ignored.
+            durability: with DISK the owner has them on disk before it accepts them.
 
         Raises:
             SubmitRejected: refused by the owner, or not possible inside a task. When
@@ -100,9 +102,10 @@ class ChildGateway:
                 "distributes; leave it out"
             )
         link, task = self._running()
+        facts = {"dur": 1} if durability is Durability.DISK else {}
         done = 0
         for piece in _pieces(calls):
-            answer = link.ask(partial(_request, parent=task, calls=piece))
+            answer = link.ask(partial(_request, parent=task, calls=piece, facts=facts))
             if answer is None or answer.error:
                 reason = answer.error if answer else "no answer"
                 raise SubmitRejected(
@@ -175,12 +178,15 @@ def _pieces(calls: Sequence[Call]) -> Iterator[Sequence[Call]]:
         yield calls[first:]
 
 
-def _request(number: int, parent: RunTask, calls: Sequence[Call]) -> SubmitRequest:
+def _request(
+    number: int, parent: RunTask, calls: Sequence[Call], facts: dict[str, Any]
+) -> SubmitRequest:
+    """``facts``: what goes into the ``ext`` of every call, beside its line of parents."""
     kinds: list[Kind] = []
     # By identity: the calls of one task share their Kind, and an ``ext`` need not hash.
     index_of: dict[int, int] = {}
     root = (parent.ext or {}).get("r", parent.id)
-    line: dict[str, Any] = {"p": parent.id, "r": root}
+    line: dict[str, Any] = {"p": parent.id, "r": root, **facts}
     records: list[tuple[int, bytes, bytes, dict[str, Any] | None]] = []
     for call in calls:
         index = index_of.get(id(call.kind))

@@ -6,14 +6,16 @@ silently not applied is worse than an error.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any, Literal, TypedDict
 
 from zmqtasks.errors import ConfigError
+from zmqtasks.settings_checks import DURABILITIES
 from zmqtasks.settings_sources import nearest
 
 Delivery = Literal["at_least_once", "at_most_once"]
 DELIVERIES: tuple[str, ...] = ("at_least_once", "at_most_once")
+DurabilityName = Literal["memory", "disk"]
 
 
 class TaskOptions(TypedDict, total=False):
@@ -27,6 +29,11 @@ class TaskOptions(TypedDict, total=False):
     base: type[Any]
     #: Attributes of the task object for your own use.
     attributes: Mapping[str, Any]
+    #: "memory" or "disk", for calls that say nothing; by default the setting of that name.
+    durability: DurabilityName | None
+    #: False: running it twice does harm, so it is started at most once and ends as
+    #: WorkerLostError when its worker dies.
+    idempotent: bool
 
 
 class CallOptions(TypedDict, total=False):
@@ -42,6 +49,11 @@ class CallOptions(TypedDict, total=False):
     delivery: Delivery
     #: Raise NoWorkers unless a worker that can run it is in sight within so many seconds.
     require_worker: float | None
+    #: "disk": return once it is on disk; "memory": it need not survive its producer.
+    durability: DurabilityName | None
+    #: Any text: another call of this task with the same key and arguments is the same task,
+    #: one with other arguments is refused.
+    idempotency_key: str | None
 
 
 TASK_OPTIONS = frozenset({"bind", *TaskOptions.__annotations__})
@@ -78,41 +90,92 @@ _INT_MIN, _INT_MAX = -(1 << 63), (1 << 64) - 1
 
 
 def check_task_options(options: Mapping[str, object], where: str) -> None:
-    """Refuse options of a task that do not exist.
+    """Refuse options of a task that do not exist, or can be seen to be wrong.
 
     Args:
         where: names the task, for the message.
 
     Raises:
-        ConfigError: an unknown option, with the nearest name.
+        ConfigError: an unknown option, with the nearest name, or a bad value.
     """
     for key in options:
         if key not in TASK_OPTIONS:
             raise _unknown(where, key, TASK_OPTIONS, _CELERY_TASK_OPTIONS, _OWN_ATTRIBUTES)
+    if options.get("durability") is not None:
+        _check_durability("durability", options["durability"], where)
+    idempotent = options.get("idempotent", True)
+    if not isinstance(idempotent, bool):
+        raise ConfigError(f"{where}: idempotent must be True or False, not {idempotent!r:.75}")
 
 
 def check_call_options(options: Mapping[str, object], where: str) -> None:
     """Refuse options of a call that do not exist or have a wrong value.
 
     Raises:
-        ConfigError: an unknown option with the nearest name, or a bad value.
+        ConfigError: an unknown option with the nearest name, a bad value, or options that
+            contradict each other.
     """
-    for key in options:
+    for key, value in options.items():
         if key not in CALL_OPTIONS:
             raise _unknown(where, key, CALL_OPTIONS, _CELERY_CALL_OPTIONS, "")
-    delivery = options.get("delivery")
-    if delivery is not None and delivery not in DELIVERIES:
-        raise ConfigError(f"{where}: delivery must be {' or '.join(DELIVERIES)}, not {delivery!r}")
-    wait = options.get("require_worker")
-    if wait is not None and (
-        isinstance(wait, bool) or not isinstance(wait, (int, float)) or not 0 <= wait < 1e9
-    ):
-        raise ConfigError(f"{where}: require_worker is seconds, 0 or more, not {wait!r}")
-    task_id = options.get("task_id")
-    if task_id is not None and (not isinstance(task_id, str) or not task_id):
-        raise ConfigError(f"{where}: task_id is a text that is not empty, not {task_id!r}")
-    if options.get("headers") is not None:
-        _check_headers(options["headers"], where)
+        check = _CALL_CHECKS.get(key)
+        if check is not None and value is not None:
+            check(key, value, where)
+    if len(options) > 1:
+        _check_conflicts(options, where)
+
+
+def _check_delivery(key: str, value: object, where: str) -> None:
+    if value not in DELIVERIES:
+        raise ConfigError(f"{where}: {key} must be {' or '.join(DELIVERIES)}, not {value!r}")
+
+
+def _check_wait(key: str, value: object, where: str) -> None:
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value < 1e9:
+        raise ConfigError(f"{where}: {key} is seconds, 0 or more, not {value!r}")
+
+
+def _check_durability(key: str, value: object, where: str) -> None:
+    if value in DURABILITIES:
+        return
+    likely = nearest(value, DURABILITIES) if isinstance(value, str) else None
+    hint = f"; did you mean {likely!r}?" if likely else ""
+    raise ConfigError(
+        f"{where}: {key} must be {' or '.join(DURABILITIES)}, not {value!r:.75}{hint}"
+    )
+
+
+def _check_name(key: str, value: object, where: str) -> None:
+    """What names a task: its id, or the key that its id is made of."""
+    if not isinstance(value, str) or not value:
+        raise ConfigError(f"{where}: {key} is a text that is not empty, not {value!r:.75}")
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        raise ConfigError(
+            f"{where}: {key} = {value!r:.75} has a lone surrogate, which is no character; use "
+            "os.fsencode(...).hex() for the name of a file"
+        ) from None
+
+
+def _check_conflicts(options: Mapping[str, object], where: str) -> None:
+    key = options.get("idempotency_key")
+    if key is not None and options.get("task_id") is not None:
+        raise ConfigError(
+            f"{where}: task_id and idempotency_key both name the task; leave one of them out"
+        )
+    if options.get("delivery") != "at_most_once":
+        return
+    if key is not None:
+        raise ConfigError(
+            f"{where}: delivery='at_most_once' forgets a call once it is sent, so nobody would "
+            "know its idempotency_key the next time; leave one of them out"
+        )
+    if options.get("durability") == "disk":
+        raise ConfigError(
+            f"{where}: delivery='at_most_once' forgets a call once it is sent, so it cannot have "
+            "durability='disk'; leave one of them out"
+        )
 
 
 def check_base(base: type[Any], where: str) -> None:
@@ -133,7 +196,7 @@ def check_base(base: type[Any], where: str) -> None:
 _OWN_ATTRIBUTES = "; attributes of your own go into attributes={...} or a base class"
 
 
-def _check_headers(headers: object, where: str) -> None:
+def _check_headers(_key: str, headers: object, where: str) -> None:
     if not isinstance(headers, Mapping):
         raise ConfigError(f"{where}: headers are a dict, not {type(headers).__name__}")
     for name, value in headers.items():
@@ -146,6 +209,17 @@ def _check_headers(headers: object, where: str) -> None:
                 f"{where}: header {name!r} is of type {type(value).__name__}; headers carry "
                 "None, bool, int (64 bits), float, str and bytes, the rest belongs in arguments"
             )
+
+
+#: {call option: function that refuses a bad value}; the queue is checked where it is used.
+_CALL_CHECKS: Mapping[str, Callable[[str, object, str], None]] = {
+    "task_id": _check_name,
+    "headers": _check_headers,
+    "delivery": _check_delivery,
+    "require_worker": _check_wait,
+    "durability": _check_durability,
+    "idempotency_key": _check_name,
+}
 
 
 def _unknown(

@@ -10,9 +10,10 @@ from zmqtasks.app.current import gateway, in_running_loop
 from zmqtasks.app.options import CallOptions, check_call_options
 from zmqtasks.app.result import AsyncResult, AtMostOnceResult
 from zmqtasks.app.resultset import ResultSet
-from zmqtasks.errors import MeshOverloaded, SubmitRejected
-from zmqtasks.ids import parse_task_id
-from zmqtasks.node.gateway import Call, Gateway
+from zmqtasks.errors import ConfigError, MeshOverloaded, SubmitError, SubmitRejected
+from zmqtasks.ids import keyed_task_id, parse_task_id
+from zmqtasks.node.gateway import Call, Durability, Gateway
+from zmqtasks.wire.content import content_digest
 from zmqtasks.wire.messages import Kind
 
 if TYPE_CHECKING:
@@ -32,12 +33,14 @@ class Prepared(NamedTuple):
     call: Call
     handle: AsyncResult[Any]
     options: CallOptions
+    durability: Durability
 
     def submit(self, wait_s: float | None) -> None:
         """Hand it over.
 
         Raises:
             SubmitRejected: it was not accepted.
+            SubmitUnknown: nobody knows whether it was.
         """
         self.gateway.submit(
             (self.call,),
@@ -45,19 +48,56 @@ class Prepared(NamedTuple):
             wait_s=wait_s,
             require_worker_s=self.options.get("require_worker"),
             delivery=self.options.get("delivery") or "at_least_once",
+            durability=self.durability,
         )
 
+    @property
+    def waits(self) -> str:
+        """The option because of which submitting takes its time, "" if none does."""
+        if self.durability is Durability.DISK:
+            return "durability='disk'"
+        return "require_worker=" if self.options.get("require_worker") else ""
 
-def prepare(app: App, kind: Kind, body: bytes, options: CallOptions) -> Prepared:
+
+def durability_of(
+    app: App, task_durability: str | None, options: CallOptions, where: str
+) -> Durability:
+    """What a call survives: its own option decides, then its task's, then the setting.
+
+    Raises:
+        ConfigError: a task that is to be on disk is called at most once.
+    """
+    chosen = options.get("durability") or task_durability
+    if options.get("delivery") == "at_most_once":
+        if chosen == "disk":
+            raise ConfigError(
+                f"{where}: the task has durability='disk', and delivery='at_most_once' forgets a "
+                "call once it is sent; say durability='memory' too, or leave delivery out"
+            )
+        return Durability.MEMORY
+    return Durability.DISK if (chosen or app.settings.durability) == "disk" else Durability.MEMORY
+
+
+def prepare(
+    app: App, kind: Kind, body: bytes, options: CallOptions, durability: Durability
+) -> Prepared:
     """Give a call its id and handle. ``options`` are checked already."""
     through = gateway(app)
-    text = options.get("task_id")
-    task_id = parse_task_id(text) if text else through.new_ids(1)[0]
+    key, text = options.get("idempotency_key"), options.get("task_id")
+    if key:
+        task_id = keyed_task_id(kind.app, kind.name, key)
+    else:
+        task_id = parse_task_id(text) if text else through.new_ids(1)[0]
+    ext: dict[str, Any] = {}
+    if key or text:
+        # Whoever has a task of this id can tell whether this call asks for the same.
+        ext["c"] = content_digest(kind.app, kind.name, body)
     headers = options.get("headers")
-    ext = {"h": dict(headers)} if headers else None
+    if headers:
+        ext["h"] = dict(headers)
     cls = AtMostOnceResult if options.get("delivery") == "at_most_once" else AsyncResult
     handle = cls.of_submitted(task_id, app, through)
-    return Prepared(through, Call(task_id, kind, body, ext), handle, options)
+    return Prepared(through, Call(task_id, kind, body, ext or None), handle, options, durability)
 
 
 def submit(prepared: Prepared, where: str) -> AsyncResult[Any]:
@@ -65,18 +105,30 @@ def submit(prepared: Prepared, where: str) -> AsyncResult[Any]:
 
     Raises:
         SubmitRejected: it was not accepted.
-        RuntimeError: ``require_worker`` would block the running asyncio loop.
+        SubmitUnknown: nobody knows whether it was.
+        RuntimeError: it would block the running asyncio loop.
     """
     if in_running_loop():
-        if prepared.options.get("require_worker"):
-            raise RuntimeError(
-                f"{where}: require_worker= waits, which would block the running asyncio loop; "
-                "use await task.aapply_async(...)"
-            )
+        if prepared.waits:
+            raise blocking(where, prepared.waits)
         prepared.submit(0)
     else:
         prepared.submit(None)
     return prepared.handle
+
+
+def blocking(where: str, option: str) -> RuntimeError:
+    """The error for a call that must not wait, in a running loop, and would.
+
+    Args:
+        where: the method called, such as ``shop.add.delay()``.
+        option: what makes it wait.
+    """
+    owner, dot, method = where.removesuffix("()").rpartition(".")
+    return RuntimeError(
+        f"{where}: {option} waits, which would block the running asyncio loop; "
+        f"use await {owner}{dot}a{method}(...)"
+    )
 
 
 async def submit_async(app: App, prepared: Prepared) -> AsyncResult[Any]:
@@ -84,8 +136,9 @@ async def submit_async(app: App, prepared: Prepared) -> AsyncResult[Any]:
 
     Raises:
         SubmitRejected: it was not accepted.
+        SubmitUnknown: nobody knows whether it was.
     """
-    if prepared.options.get("require_worker"):
+    if prepared.waits:
         import asyncio
 
         await asyncio.to_thread(prepared.submit, None)
@@ -128,12 +181,14 @@ class Batches:
     """The calls of one ``delay_many``, batch by batch."""
 
     def __init__(
-        self, app: App, kind: Kind, signature: TaskSignature, calls: Iterable[Any]
-    ) -> None:
+        self, app: App, kind: Kind, signature: TaskSignature, calls: Iterable[Any],
+        durability: Durability,
+    ) -> None:  # fmt: skip
         self._app = app
         self._kind = kind
         self._signature = signature
         self._calls = iter(calls)
+        self.durability = durability
         self.gateway = gateway(app)
         self.results: ResultSet[Any] = ResultSet.of_submitted(app, self.gateway)
 
@@ -181,42 +236,50 @@ class Batches:
 
         Raises:
             SubmitRejected: none of the batch was accepted.
+            SubmitUnknown: nobody knows whether the batch was.
         """
         # Known before it is submitted: the first outcome may be faster than we are.
         self.results.extend([call.id for call in batch])
         try:
-            self.gateway.submit(batch, self.results, wait_s=wait_s)
+            self.gateway.submit(batch, self.results, wait_s=wait_s, durability=self.durability)
         except BaseException:
             self.results.retract(len(batch))
             raise
 
-    def rejected(self, exc: SubmitRejected) -> None:
-        """Say which calls were accepted before this one batch was not."""
-        self._note(exc)
+    def failed(self, exc: SubmitError, batch: list[Call]) -> None:
+        """Say which calls were accepted before this batch was not, or may not have been."""
+        self._note(exc, 0 if isinstance(exc, SubmitRejected) else len(batch))
 
-    def _note(self, exc: Exception) -> None:
+    def _note(self, exc: Exception, unsure_count: int = 0) -> None:
         self.results.built()
         if len(self.results):
             exc.add_note(
                 f"delay_many: the first {len(self.results):,} calls were submitted and run; "
                 "their results are the exception's attribute 'accepted'"
             )
+        if unsure_count:
+            exc.add_note(f"delay_many: the {unsure_count:,} calls after them may run too")
         exc.accepted = self.results  # type: ignore[attr-defined]
 
 
-def submit_many(batches: Batches) -> ResultSet[Any]:
+def submit_many(batches: Batches, where: str) -> ResultSet[Any]:
     """Submit all batches from synchronous code.
 
     Raises:
         SubmitRejected: such as MeshOverloaded, when there was no room in time;
             ``accepted`` has the results of earlier batches.
+        SubmitUnknown: nobody knows whether the batch was accepted.
+        RuntimeError: it would block the running asyncio loop.
     """
-    wait_s = 0 if in_running_loop() else None
+    in_loop = in_running_loop()
+    if in_loop and batches.durability is Durability.DISK:
+        raise blocking(where, "durability='disk'")
+    wait_s = 0 if in_loop else None
     for batch in batches:
         try:
             batches.submit(batch, wait_s)
-        except SubmitRejected as exc:
-            batches.rejected(exc)
+        except SubmitError as exc:
+            batches.failed(exc, batch)
             raise
     batches.results.built()
     return batches.results
@@ -226,7 +289,7 @@ async def submit_many_async(app: App, batches: Batches) -> ResultSet[Any]:
     """Submit all batches from a coroutine, giving the loop a turn after each.
 
     Raises:
-        SubmitRejected: see :func:`submit_many`.
+        SubmitRejected, SubmitUnknown: see :func:`submit_many`.
     """
     import asyncio
 
@@ -234,12 +297,15 @@ async def submit_many_async(app: App, batches: Batches) -> ResultSet[Any]:
 
     for batch in batches:
         try:
-            await mailbox().submit(
-                lambda batch=batch: batches.submit(batch, 0),  # type: ignore[misc]
-                app.settings.submit_timeout_s,
-            )
-        except SubmitRejected as exc:
-            batches.rejected(exc)
+            if batches.durability is Durability.DISK:
+                await asyncio.to_thread(batches.submit, batch, None)
+            else:
+                await mailbox().submit(
+                    lambda batch=batch: batches.submit(batch, 0),  # type: ignore[misc]
+                    app.settings.submit_timeout_s,
+                )
+        except SubmitError as exc:
+            batches.failed(exc, batch)
             raise
         await asyncio.sleep(0)
     batches.results.built()

@@ -13,8 +13,10 @@ from zmqtasks.app.resultset import ResultSet
 from zmqtasks.app.signature import TaskSignature, signature_of
 from zmqtasks.app.submitting import (
     Batches,
+    Prepared,
     check_arguments,
     checked_options,
+    durability_of,
     prepare,
     submit,
     submit_async,
@@ -22,7 +24,7 @@ from zmqtasks.app.submitting import (
     submit_many_async,
 )
 from zmqtasks.errors import ConfigError
-from zmqtasks.node.gateway import Call
+from zmqtasks.node.gateway import Call, Durability
 from zmqtasks.wire.messages import CatalogEntry, Kind
 
 if TYPE_CHECKING:
@@ -52,6 +54,10 @@ class Task(Generic[P, R]):
     queue: str | None
     #: Whether the function takes this object as its first argument.
     bind: bool
+    #: What calls that say nothing survive, "memory" or "disk"; None: the setting decides.
+    durability: str | None
+    #: Whether it may run again after a worker that ran it was lost.
+    idempotent: bool
     #: The function itself, with this object bound when ``bind`` is set.
     run: Callable[P, R]
 
@@ -60,6 +66,8 @@ class Task(Generic[P, R]):
     __wrapped__: Callable[..., Any]
     _signature: TaskSignature | None
     _kinds: dict[str | None, Kind]
+    #: For ``delay``, once it is known that it has nothing more to do than to submit.
+    _plain_kind: Kind | None
 
     def __init__(
         self,
@@ -69,14 +77,19 @@ class Task(Generic[P, R]):
         *,
         bind: bool = False,
         queue: str | None = None,
+        durability: str | None = None,
+        idempotent: bool = True,
     ) -> None:
         self.app = app
         self.name = name
         self.queue = queue
         self.bind = bind
+        self.durability = durability
+        self.idempotent = idempotent
         self.run = MethodType(function, self) if bind else function
         self._signature = None
         self._kinds = {}
+        self._plain_kind = None
         self.__wrapped__ = function
         for attribute in ("__name__", "__qualname__", "__doc__", "__module__"):
             if hasattr(function, attribute):
@@ -97,12 +110,15 @@ class Task(Generic[P, R]):
             TypeError: the arguments do not fit the function.
             SubmitRejected: MeshOverloaded, PayloadTooLarge or PayloadTypeError; the task
                 was not accepted.
+            SubmitUnknown: with durability "disk", when nobody knows whether it was.
+            RuntimeError: with durability "disk", in a running asyncio loop.
         """
         signature = self._signature or self._sign()
         signature.match(*args, **kwargs)
         app = self.app
-        # Before anything is encoded: it loads the settings, which limit sizes.
-        kind = self._kinds.get(None) or self._kind(None)
+        kind = self._plain_kind
+        if kind is None:
+            return self._delay_otherwise(*args, **kwargs)
         body = app.encode_arguments(args, kwargs, signature.names)
         through = app.cached_gateway or gateway(app)
         task_id = through.new_ids(1)[0]
@@ -115,8 +131,20 @@ class Task(Generic[P, R]):
         )
         return handle
 
+    def _delay_otherwise(self, /, *args: P.args, **kwargs: P.kwargs) -> AsyncResult[R]:
+        """The first call, or one that has to be on disk."""
+        where = f"{self.name}.delay()"
+        # Before anything is encoded: it loads the settings, which limit sizes.
+        kind = self._kind(None)
+        durability = durability_of(self.app, self.durability, {}, where)
+        if durability is Durability.MEMORY:
+            self._plain_kind = kind
+            return self.delay(*args, **kwargs)
+        body = self.app.encode_arguments(args, kwargs, self._the_signature.names)
+        return submit(prepare(self.app, kind, body, {}, durability), where)
+
     async def adelay(self, /, *args: P.args, **kwargs: P.kwargs) -> AsyncResult[R]:
-        """Same as ``delay``, waiting for room without blocking the running loop."""
+        """Same as ``delay``, waiting for room and disk without blocking the running loop."""
         return await self.aapply_async(args, kwargs)
 
     def apply_async(
@@ -130,19 +158,20 @@ class Task(Generic[P, R]):
         Args:
             args: positional arguments.
             kwargs: keyword arguments.
-            options: ``queue``, ``task_id``, ``headers``, ``delivery`` and
-                ``require_worker``; see :class:`zmqtasks.app.options.CallOptions`.
+            options: ``queue``, ``task_id``, ``headers``, ``delivery``,
+                ``require_worker``, ``durability`` and ``idempotency_key``; see
+                :class:`zmqtasks.app.options.CallOptions`.
 
         Raises:
             ConfigError: an unknown option or a bad value.
             TypeError: the arguments do not fit the function.
             SubmitRejected: the task was not accepted; NoWorkers if ``require_worker``
                 seconds passed without one.
+            SubmitUnknown: with durability "disk", when nobody knows whether it was.
+            RuntimeError: it would block the running asyncio loop.
         """
-        checked = checked_options(options, f"{self.name}.apply_async()")
-        kind = self._kind(checked.get("queue"))
-        prepared = prepare(self.app, kind, self._encode(args, kwargs or {}), checked)
-        return submit(prepared, f"{self.name}.apply_async()")
+        where = f"{self.name}.apply_async()"
+        return submit(self._prepare(args, kwargs, options, where), where)
 
     async def aapply_async(
         self,
@@ -151,10 +180,8 @@ class Task(Generic[P, R]):
         **options: Unpack[CallOptions],
     ) -> AsyncResult[R]:
         """Same as ``apply_async``, waiting without blocking the running loop."""
-        checked = checked_options(options, f"{self.name}.aapply_async()")
-        kind = self._kind(checked.get("queue"))
-        prepared = prepare(self.app, kind, self._encode(args, kwargs or {}), checked)
-        return await submit_async(self.app, prepared)
+        where = f"{self.name}.aapply_async()"
+        return await submit_async(self.app, self._prepare(args, kwargs, options, where))
 
     def delay_many(self, calls: Iterable[CallArguments]) -> ResultSet[R]:
         """Let workers run it many times; far cheaper than as many ``delay``.
@@ -167,32 +194,47 @@ class Task(Generic[P, R]):
             SubmitRejected: as with ``delay``. Calls are submitted in batches of 1,000;
                 the results of batches accepted before are the exception's ``accepted``.
         """
-        return submit_many(self._batches(calls))
+        where = f"{self.name}.delay_many()"
+        return submit_many(self._batches(calls, where), where)
 
     async def adelay_many(self, calls: Iterable[CallArguments]) -> ResultSet[R]:
-        """Same as ``delay_many``, waiting for room without blocking the running loop."""
-        return await submit_many_async(self.app, self._batches(calls))
+        """Same as ``delay_many``, waiting for room and disk without blocking the loop."""
+        batches = self._batches(calls, f"{self.name}.adelay_many()")
+        return await submit_many_async(self.app, batches)
 
-    def _batches(self, calls: Iterable[CallArguments]) -> Batches:
-        return Batches(self.app, self._kind(None), self._signature or self._sign(), calls)
+    def _batches(self, calls: Iterable[CallArguments], where: str) -> Batches:
+        kind = self._kind(None)
+        durability = durability_of(self.app, self.durability, {}, where)
+        return Batches(self.app, kind, self._the_signature, calls, durability)
 
-    def _encode(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> bytes:
+    def _prepare(
+        self,
+        args: Sequence[Any],
+        kwargs: Mapping[str, Any] | None,
+        options: Mapping[str, Any],
+        where: str,
+    ) -> Prepared:
+        checked = checked_options(options, where)
+        kind = self._kind(checked.get("queue"))
+        durability = durability_of(self.app, self.durability, checked, where)
+        kwargs = kwargs or {}
         check_arguments(args, kwargs, self.name)
-        signature = self._signature or self._sign()
+        signature = self._the_signature
         signature.match(*args, **kwargs)
-        return self.app.encode_arguments(args, kwargs, signature.names)
+        body = self.app.encode_arguments(args, kwargs, signature.names)
+        return prepare(self.app, kind, body, checked, durability)
 
     # --- facts --------------------------------------------------------------------------
 
     @property
     def signature_digest(self) -> str:
         """Same parameters, same digest; workers with another one are not asked."""
-        return (self._signature or self._sign()).digest
+        return self._the_signature.digest
 
     @property
     def signature_text(self) -> str:
         """The signature for people."""
-        return (self._signature or self._sign()).text
+        return self._the_signature.text
 
     @property
     def catalog_entry(self) -> CatalogEntry:
@@ -210,6 +252,10 @@ class Task(Generic[P, R]):
         """The handle of a call of this task that was submitted elsewhere."""
         return AsyncResult(task_id, self.app)
 
+    @property
+    def _the_signature(self) -> TaskSignature:
+        return self._signature or self._sign()
+
     def _sign(self) -> TaskSignature:
         # At the first use and not when decorated, which keeps imports fast.
         self._signature = signature_of(self.__wrapped__, bound=self.bind)
@@ -220,10 +266,10 @@ class Task(Generic[P, R]):
         kind = self._kinds.get(queue)
         if kind is None:
             name = self.app.queue_name(queue or self.queue)
-            kind = Kind(
-                self.app.name, self.name, self.signature_digest, name,
-                (("sig", self.signature_text),),
-            )  # fmt: skip
+            facts: tuple[tuple[str, Any], ...] = (("sig", self.signature_text),)
+            if not self.idempotent:
+                facts += (("idem", 0),)
+            kind = Kind(self.app.name, self.name, self.signature_digest, name, facts)
             self._kinds[queue] = kind
         return kind
 

@@ -25,6 +25,7 @@ from zmqtasks.core import effects as fx
 from zmqtasks.core.calls import UNKNOWN_STATUS, Call, Ticket
 from zmqtasks.core.dispatcher import Dispatcher
 from zmqtasks.core.fastlane import FastLane
+from zmqtasks.core.owned import Durability
 from zmqtasks.errors import LocalProtocolError, MeshOverloaded, NoWorkers, SubmitRejected
 from zmqtasks.ids import format_task_id, task_id_maker
 from zmqtasks.node.runtime import Part, Runtime
@@ -102,9 +103,14 @@ class Client:
     def submit(
         self, calls: Sequence[Call], ticket: Ticket, *, wait_s: float | None = None,
         require_worker_s: float | None = None, delivery: str = "at_least_once",
+        durability: Durability = Durability.MEMORY,
     ) -> None:  # fmt: skip
         """See ``Gateway``."""
         self._check_alive()
+        if durability is Durability.DISK:
+            raise SubmitRejected(
+                "this process has no journal, so nothing was submitted: use durability='memory'"
+            )
         if require_worker_s is not None:
             self._require_worker([call.kind for call in calls], require_worker_s)
         if not calls[0].id.startswith(self.runtime.node):

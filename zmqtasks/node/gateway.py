@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from zmqtasks.core.calls import UNKNOWN_STATUS, Call, Ticket
+from zmqtasks.core.owned import Durability
 from zmqtasks.wire.messages import StateRecord
 
 
@@ -31,6 +32,7 @@ class Gateway(Protocol):
         wait_s: float | None = None,
         require_worker_s: float | None = None,
         delivery: str = "at_least_once",
+        durability: Durability = Durability.MEMORY,
     ) -> None:
         """Take these calls over; their outcomes go to ``ticket``.
 
@@ -40,10 +42,15 @@ class Gateway(Protocol):
             require_worker_s: raise NoWorkers unless a worker that can run it is, or
                 comes, in sight within so many seconds.
             delivery: "at_least_once" or "at_most_once" (PUSH/PULL, no redelivery).
+            durability: DISK returns once their owner has all of them on disk, which blocks
+                for as long as that takes; never together with "at_most_once".
 
         Raises:
             MeshOverloaded: no room in time; none of the calls was accepted.
             NoWorkers: see above; none of the calls was accepted.
+            SubmitRejected: the disk refuses them, or an id belongs to a task with other
+                content (``ext["c"]``); none of the calls was accepted.
+            SubmitUnknown: DISK, and it cannot be said whether they are accepted.
         """
 
     def states(self, ids: Sequence[bytes], timeout_s: float) -> dict[bytes, StateRecord]:
@@ -63,4 +70,4 @@ class Gateway(Protocol):
         """One sentence about where the task is, for error messages."""
 
 
-__all__ = ["UNKNOWN_STATUS", "Call", "Gateway", "Ticket"]
+__all__ = ["UNKNOWN_STATUS", "Call", "Durability", "Gateway", "Ticket"]

@@ -10,7 +10,7 @@ from zmqtasks.app.child_gateway import ChildGateway
 from zmqtasks.errors import SubmitRejected
 from zmqtasks.ids import owner_of
 from zmqtasks.limits import CHILD_SUBMIT_BYTES_MAX, CHILD_SUBMIT_COUNT_MAX
-from zmqtasks.node.gateway import UNKNOWN_STATUS, Call
+from zmqtasks.node.gateway import UNKNOWN_STATUS, Call, Durability
 from zmqtasks.pools.protocol import (
     Answer,
     ChildRequest,
@@ -102,6 +102,15 @@ class TestSubmitting:
                 calls=[(0, b"c" * 16, b"body", {"h": {"a": 1}, "p": TASK.id, "r": TASK.id})],
             )
         ]
+
+    def test_durability_travels_with_each_call(self, gateway: ChildGateway, link: FakeLink) -> None:
+        sent = [Call(b"c" * 16, KIND, b"", {"c": b"digest"}), *calls(1)]
+        gateway.submit(sent, RecordingTicket(), durability=Durability.DISK)
+        gateway.submit(sent, RecordingTicket(), durability=Durability.MEMORY)
+        on_disk, in_memory = ([call[3] for call in request.calls] for request in link.asked)
+        line = {"p": TASK.id, "r": TASK.id}
+        assert on_disk == [{**line, "dur": 1, "c": b"digest"}, {**line, "dur": 1}]
+        assert in_memory == [{**line, "c": b"digest"}, line]
 
     def test_many_calls_go_in_bounded_requests(self, gateway: ChildGateway, link: FakeLink) -> None:
         sent = calls(2 * CHILD_SUBMIT_COUNT_MAX + 1)

@@ -17,7 +17,7 @@ from zmqtasks.errors import ConfigError
     ("options", "words"),
     [
         ({"quee": "x"}, "unknown option 'quee'; did you mean 'queue'?; attributes of your own"),
-        ({"zzzzzz": 1}, "there are attributes, base, bind, name, queue"),
+        ({"zzzzzz": 1}, "there are attributes, base, bind, durability, idempotent, name, queue"),
         ({"max_retries": 3}, "option 'max_retries' of Celery is not supported yet"),
         ({"time_limit": 3}, "not supported yet"),
         ({"queue": ""}, "queue"),
@@ -80,11 +80,18 @@ def test_good_options_pass() -> None:
             "headers": {"a": 1, "b": None, "c": b"", "d": 2.5, "e": True},
             "delivery": "at_most_once",
             "require_worker": 0.5,
+            "durability": "memory",
+            "idempotency_key": None,
         },
         "here",
     )
-    assert {"queue", "task_id", "headers", "delivery", "require_worker"} == CALL_OPTIONS
-    assert {"bind", "name", "queue", "base", "attributes"} == TASK_OPTIONS
+    assert {
+        "queue", "task_id", "headers", "delivery", "require_worker", "durability",
+        "idempotency_key",
+    } == CALL_OPTIONS  # fmt: skip
+    assert {
+        "bind", "name", "queue", "base", "attributes", "durability", "idempotent",
+    } == TASK_OPTIONS  # fmt: skip
 
 
 def test_base_classes_with_handlers_that_nobody_would_call_are_refused(app: App) -> None:

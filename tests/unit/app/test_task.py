@@ -14,6 +14,7 @@ from zmqtasks.app.app import App
 from zmqtasks.app.result import AtMostOnceResult
 from zmqtasks.app.resultset import ResultSet
 from zmqtasks.app.task import CoroutineTask, Task
+from zmqtasks.core.owned import Durability
 from zmqtasks.errors import (
     ConfigError,
     MeshOverloaded,
@@ -47,7 +48,12 @@ def test_delay_submits_and_the_handle_gives_the_value(add: Any, gateway: InlineG
     assert call.kind.digest == add.signature_digest
     assert result.id == str(uuid.UUID(bytes=call.id))
     assert gateway.submits == [
-        {"wait_s": None, "require_worker_s": None, "delivery": "at_least_once"}
+        {
+            "wait_s": None,
+            "require_worker_s": None,
+            "delivery": "at_least_once",
+            "durability": Durability.MEMORY,
+        }
     ]
 
 
@@ -92,10 +98,11 @@ def test_apply_async_passes_its_options_on(add: Any, gateway: InlineGateway) -> 
     )
     [call] = gateway.calls
     assert call.kind.queue == "fast"
-    assert call.ext == {"h": {"who": "me"}}
+    assert call.ext is not None
+    assert call.ext["h"] == {"who": "me"}
     assert gateway.submits[0]["require_worker_s"] == 2.0
     assert result.get() == 3
-    assert add.apply_async((1,), task_id="monday").id == result.id
+    assert add.apply_async((1,), {"y": 2}, task_id="monday").id == result.id
     given = str(uuid.uuid4())
     assert add.apply_async((1,), task_id=given).id == given
 
