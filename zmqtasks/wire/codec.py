@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 
 import msgspec
 
@@ -25,6 +25,8 @@ from zmqtasks.wire.messages import (
     MESSAGE_CLASSES,
     Done,
     Message,
+    Offer,
+    OfferRecord,
     Outcome,
     PubResults,
     Results,
@@ -43,6 +45,8 @@ VERSION_MAX = 1
 _HEADER = struct.Struct("!2sBBHHIIQQ")
 HEADER_BYTES = _HEADER.size
 _ENCODE = msgspec.msgpack.Encoder().encode
+#: What carries a payload.
+_Record: TypeAlias = TaskRecord | OfferRecord | Outcome
 _DECODERS = {code: msgspec.msgpack.Decoder(cls) for code, cls in MESSAGE_CLASSES.items()}
 
 
@@ -116,8 +120,8 @@ def decode_header(frames: Sequence[bytes]) -> Header:
     return Header(kind, session, peer_session, seq, ack)
 
 
-def _records(message: Message) -> Sequence[TaskRecord | Outcome]:
-    if isinstance(message, (Tasks, Submit)):
+def _records(message: Message) -> Sequence[_Record]:
+    if isinstance(message, (Tasks, Submit, Offer)):
         return message.tasks
     if isinstance(message, (Done, Results, PubResults)):
         return message.outcomes
@@ -126,9 +130,7 @@ def _records(message: Message) -> Sequence[TaskRecord | Outcome]:
     return ()
 
 
-def _encode_with_blobs(
-    header: bytes, message: Message, large: list[TaskRecord | Outcome]
-) -> list[bytes]:
+def _encode_with_blobs(header: bytes, message: Message, large: list[_Record]) -> list[bytes]:
     """The records belong to others too, so each gets its payload back."""
     if len(large) >= FRAMES_PER_MESSAGE_MAX:
         raise ValueError(f"{len(large)} large payloads in one message")

@@ -34,6 +34,9 @@ class MessageType(IntEnum):
     QUERY = 0x16
     SETTLED = 0x17
     SUBMITTED = 0x18
+    OFFER = 0x19
+    HANDED = 0x1A
+    HEIR = 0x1B
     CREDIT = 0x20
     REJECT = 0x22
     STARTED = 0x23
@@ -43,9 +46,13 @@ class MessageType(IntEnum):
     SUBMIT = 0x28
     STATES = 0x29
     FORGET = 0x2A
+    STORED = 0x2B
+    TAKEN = 0x2C
+    RESOLVE = 0x2D
     PEERS = 0x30
     INSPECT = 0x31
     REPORT = 0x32
+    ORDER = 0x33
     PUB_RESULTS = 0x40
     PUB_HEAD = 0x41
 
@@ -144,6 +151,23 @@ class TaskRecord(_Array):
     kind: int
     id: bytes
     attempt: int
+    body: bytes | int
+    ext: dict[str, Any] | None = None
+
+
+class OfferRecord(_Array):
+    """One task whose ownership is offered.
+
+    ``attempt`` is the next one to give away, or with ``held`` the one that the taker
+    itself works on. ``body`` and ``ext`` as in ``TaskRecord``.
+    """
+
+    kind: int
+    id: bytes
+    attempt: int
+    strikes: int
+    durability: int
+    held: bool
     body: bytes | int
     ext: dict[str, Any] | None = None
 
@@ -317,6 +341,76 @@ class Submitted(Message):
     refused: str
 
 
+# --- owner to owner ---------------------------------------------------------------------
+
+
+class Offer(Message):
+    """Will you own these tasks? Nobody else gets them until it is answered.
+
+    ``request`` grows with each offer of one process. ``lasting``: they are in the giver's
+    journal, so it, or its heir, can always tell whose they are. ``watch``: tell the giver
+    their outcomes, as after a QUERY with request 0.
+    """
+
+    TYPE: ClassVar[MessageType] = MessageType.OFFER
+    request: int
+    kinds: list[Kind]
+    tasks: list[OfferRecord]
+    lasting: bool
+    watch: bool
+
+
+class Stored(Message):
+    """Answer to OFFER: they are on the taker's disk and not active.
+
+    ``refused`` is "" or why none of them is; ``left`` are those that it cannot take now.
+    """
+
+    TYPE: ClassVar[MessageType] = MessageType.STORED
+    request: int
+    refused: str
+    left: list[bytes] = []
+
+
+class Handed(Message):
+    """Whose the tasks of the offers up to number ``upto`` are.
+
+    ``given``: the taker's, from now on. ``kept``: not the taker's, so forget the offer.
+    ``unknown``: the sender has no record of them (only in answer to RESOLVE).
+    """
+
+    TYPE: ClassVar[MessageType] = MessageType.HANDED
+    upto: int
+    given: list[bytes]
+    kept: list[bytes]
+    unknown: list[bytes]
+
+
+class Taken(Message):
+    """These are active at the sender, durably: the giver may forget them."""
+
+    TYPE: ClassVar[MessageType] = MessageType.TAKEN
+    ids: list[bytes]
+
+
+class Resolve(Message):
+    """These were offered by the receiver, or by a node whose heir it is, and never
+    confirmed: whose are they? ``taker`` is whom they were offered to (the sender, or a
+    node whose heir it is).
+    """
+
+    TYPE: ClassVar[MessageType] = MessageType.RESOLVE
+    ids: list[bytes]
+    taker: bytes
+
+
+class Heir(Message):
+    """The sender owns now what these nodes, which have ended, owned."""
+
+    TYPE: ClassVar[MessageType] = MessageType.HEIR
+    nodes: list[bytes]
+
+
 # --- intake to dispatcher ---------------------------------------------------------------
 
 
@@ -464,19 +558,29 @@ class Forget(Message):
 
 
 class Inspect(Message):
-    """Describe yourself; ``what`` is "status" so far."""
+    """Describe yourself: ``what`` is "status", "dead", or "story" (of the tasks ``ids``)."""
 
     TYPE: ClassVar[MessageType] = MessageType.INSPECT
     request: int
     what: str
+    ids: list[bytes] = []
 
 
 class Report(Message):
-    """Answer to INSPECT: plain data."""
+    """Answer to INSPECT and ORDER: plain data."""
 
     TYPE: ClassVar[MessageType] = MessageType.REPORT
     request: int
     data: dict[str, Any]
+
+
+class Order(Message):
+    """Do this with your dead tasks ``ids``: ``what`` is "dead.retry" or "dead.drop"."""
+
+    TYPE: ClassVar[MessageType] = MessageType.ORDER
+    request: int
+    what: str
+    ids: list[bytes]
 
 
 #: {type byte: message class} of everything that may travel.
@@ -485,6 +589,7 @@ MESSAGE_CLASSES: dict[int, type[Message]] = {
     for cls in (
         Hello, Welcome, Heartbeat, Bye, Error, Ack, Nak, Tasks, Demand, Settled, Submitted,
         Credit, Reject, Started, Done, Submit, Rack, Replay, Results, Trimmed, PubResults,
-        PubHead, Query, States, Forget, Inspect, Report,
+        PubHead, Query, States, Forget, Inspect, Report, Order, Offer, Stored, Handed, Taken,
+        Resolve, Heir,
     )
 }  # fmt: skip

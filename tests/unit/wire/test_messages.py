@@ -10,7 +10,7 @@ import pytest
 
 from tests.unit.wire.samples import SAMPLES
 from zmqtasks.wire import codec
-from zmqtasks.wire.messages import Heartbeat, Message, MessageType
+from zmqtasks.wire.messages import Heartbeat, Inspect, Message, MessageType
 
 HEADER = "5a5401%02x000000000000000100000002000000000000000300000000000000%02x"
 GOLDEN: dict[str, str] = {
@@ -70,8 +70,24 @@ GOLDEN: dict[str, str] = {
         "a6776f726b6572c3"
     ),
     "Forget": "9191c410000102030405060708090a0b0c0d0e0f",
-    "Inspect": "9204a6737461747573",
+    "Inspect": "9304a573746f727991c410000102030405060708090a0b0c0d0e0f",
     "Report": "920482a46e6f6465a178a46c6f6164920102",
+    "Order": "9304aa646561642e726574727991c410000102030405060708090a0b0c0d0e0f",
+    "Offer": (
+        "95059195a473686f70a97461736b732e616464a26431a764656661756c749192a3736967a628782c2079"
+        "29919800c410000102030405060708090a0b0c0d0e0f020101c3c4046172677381a170c4100001020304"
+        "05060708090a0b0c0d0e0fc3c3"
+    ),
+    "Stored": (
+        "9305b3746865206a6f75726e616c2069732066756c6c91c410000102030405060708090a0b0c0d0e0f"
+    ),
+    "Handed": (
+        "940591c410000102030405060708090a0b0c0d0e0f91c4100f0e0d0c0b0a0908070605040302010091c4"
+        "100102030405060708090a0b0c0d0e0f78"
+    ),
+    "Taken": "9191c410000102030405060708090a0b0c0d0e0f",
+    "Resolve": "9291c410000102030405060708090a0b0c0d0e0fc4086e6f64652d6f6e65",
+    "Heir": "9191c4086e6f64652d6f6e65",
 }
 
 
@@ -94,3 +110,6 @@ def test_message_of_an_older_minor_version_gets_defaults() -> None:
     body = bytes.fromhex("97cd03e8cd0384320c070302")
     head = bytes.fromhex(HEADER % (Heartbeat.TYPE, 4))
     assert codec.decode([head + body])[1] == Heartbeat(1_000, 900, 50, 12, 7, 3, 2, {})
+    body = bytes.fromhex("9204a6737461747573")
+    head = bytes.fromhex(HEADER % (Inspect.TYPE, 4))
+    assert codec.decode([head + body])[1] == Inspect(4, "status", [])
