@@ -72,6 +72,8 @@ class Contacts:
         self.effects: list[Effect] = []
         #: {node id: candidate}.
         self.known: dict[bytes, Contact] = {}
+        #: Further roles that are wanted for now.
+        self._needed_roles: frozenset[str] = frozenset()
         self._wanted: set[bytes] = set()
         self._now_ms = 0
 
@@ -130,6 +132,17 @@ class Contacts:
         self.dial_roles = _ALL_ROLES
         for contact in list(self.known.values()):
             self._dial_if_due(contact)
+
+    def need_roles(self, roles: frozenset[str], now_ms: int) -> None:
+        """Dial peers with one of these roles too for as long as this is not taken back,
+        unless they are linked already. Links that there are then stay."""
+        self._now_ms = now_ms
+        if roles == self._needed_roles:
+            return
+        self._needed_roles = roles
+        if not roles <= self.dial_roles:
+            for contact in list(self.known.values()):
+                self._dial_if_due(contact)
 
     # --- dialling -----------------------------------------------------------------------
 
@@ -209,7 +222,7 @@ class Contacts:
         return any(
             node not in linked and contact.delay_ms < 4 * REDIAL_MS_MIN
             for node, contact in self.known.items()
-            if self._wants(contact.candidate)
+            if self._wants(contact.candidate) or self._needs(contact.candidate)
         )
 
     def _wants(self, candidate: Candidate) -> bool:
@@ -217,13 +230,28 @@ class Contacts:
             return True
         return not self.dial_roles.isdisjoint(candidate.roles)
 
+    def _needs(self, candidate: Candidate) -> bool:
+        return not self._needed_roles.isdisjoint(candidate.roles)
+
+    def _is_linked(self, node: bytes) -> bool:
+        return any(
+            link.is_open and link.peer is not None and link.peer.node == node
+            for link in self.links.values()
+        )
+
     def _dial_if_due(self, contact: Contact) -> None:
         if contact.state == "dialling" or self._now_ms < contact.next_ms:
             return
-        if not self._wants(contact.candidate) or len(self.links) >= PEERS_COUNT_MAX:
+        if len(self.links) >= PEERS_COUNT_MAX:
             return
         node = contact.candidate.node
         assert node is not None
+        if not self._wants(contact.candidate):
+            if not self._needs(contact.candidate):
+                return
+            if self._is_linked(node):
+                contact.next_ms = self._now_ms + _SILENT_MS
+                return
         if contact.state == "connected":
             if self._is_linked_out(node):
                 contact.next_ms = self._now_ms + _SILENT_MS

@@ -57,6 +57,8 @@ class HeldTask(msgspec.Struct, gc=False):
     #: knows nothing of this attempt.
     giver: Giver | None
     reported: bool = False
+    #: It used up credit of its giver. Not so when it came to this owner by other ways.
+    is_counted: bool = True
 
 
 def hold(

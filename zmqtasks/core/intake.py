@@ -13,15 +13,16 @@ alone, so that the first unanswered task of a dead child is the one that ran.
 
 from __future__ import annotations
 
+import itertools
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Collection, Sequence
 from math import ceil
 from typing import Any
 
 from zmqtasks.core.credit import Giver, deal_credit, limit_for, window_of
 from zmqtasks.core.effects import AnswerSlot, Effect, Note, RunInSlot, Send
 from zmqtasks.core.held import Finished, HeldTask, KindStat, SlotOutcome, SlotState, hold
-from zmqtasks.core.links import LANE, LinkId
+from zmqtasks.core.links import LANE, SELF, LinkId
 from zmqtasks.limits import INTAKE_BYTES_MAX, INTAKE_TASKS_MAX, STARTED_REPORT_MS
 from zmqtasks.wire.messages import (
     CatalogEntry,
@@ -98,7 +99,7 @@ class Intake:
         self._peers.pop(link, None)
         if self.givers.pop(link, None) is None:
             return
-        self._drop_unstarted(link)
+        self._drop_unstarted(lambda task: task.link == link)
         self._rejects.pop(link, None)
         for request, (slot, child_request, via) in list(self._submits.items()):
             if via == link:
@@ -116,15 +117,73 @@ class Intake:
         self._deal_again = True
         if is_leased:
             return
-        for task in self._drop_unstarted(link):
-            self._reject(giver, link, task, RejectCode.LEASE, _NO_LEASE)
+        for task in self._drop_unstarted(lambda task: task.link == link):
+            self._reject(task, RejectCode.LEASE, _NO_LEASE)
 
-    def _drop_unstarted(self, link: LinkId) -> list[HeldTask]:
-        dropped = [task for task in self.queue if task.link == link]
+    def _drop_unstarted(self, is_dropped: Callable[[HeldTask], bool]) -> list[HeldTask]:
+        dropped = [task for task in self.queue if is_dropped(task)]
         if dropped:
-            self.queue = deque(task for task in self.queue if task.link != link)
+            self.queue = deque(task for task in self.queue if not is_dropped(task))
             self.held_bytes -= sum(len(task.body) for task in dropped)
         return dropped
+
+    # --- owners that change -------------------------------------------------------------
+
+    def adopt(self, owners: Collection[bytes], link: LinkId) -> None:
+        """The node behind this link owns now what these (ended) nodes owned.
+
+        It hears of what runs here at once, since it waits a moment for that before it tries
+        again. What has not started goes: its owner gives it anew.
+        """
+        giver = self._peers.get(link)
+        if giver is None:
+            return
+
+        def is_meant(task: HeldTask) -> bool:
+            return task.owner in owners and task.link.peer != link.peer and task.link != LANE
+
+        self._drop_unstarted(is_meant)
+        started: list[tuple[bytes, int]] = []
+        for state in self.slots.values():
+            for position, task in enumerate(state.pending):
+                if is_meant(task):
+                    self._hand_to(task, link, giver)
+                    if position == 0:
+                        task.reported = True
+                        started.append((task.id, task.attempt))
+        if started:
+            self.effects.append(Send(link, Started(started)))
+
+    def take_over(self, attempts: Collection[tuple[bytes, int]]) -> list[tuple[bytes, int]]:
+        """This very node owns these attempts now, if they are here.
+
+        Returns:
+            Those that are here.
+        """
+        giver = self._peers[SELF]
+        held = itertools.chain(self.queue, *(slot.pending for slot in self.slots.values()))
+        found: list[tuple[bytes, int]] = []
+        for task in held:
+            key = task.id, task.attempt
+            if key in attempts and task.link != LANE:
+                self._hand_to(task, SELF, giver)
+                found.append(key)
+        return found
+
+    def _hand_to(self, task: HeldTask, link: LinkId, giver: Giver) -> None:
+        self._count_finished(task)
+        task.link, task.owner, task.giver, task.is_counted = link, giver.node, giver, False
+
+    def _is_current(self, task: HeldTask) -> bool:
+        """Its owner counts on this attempt: it came in the present session."""
+        return task.giver is not None and self._peers.get(task.link) is task.giver
+
+    def _count_finished(self, task: HeldTask) -> None:
+        """Its credit is free again."""
+        giver = task.giver
+        if giver is not None and task.is_counted and self._is_current(task):
+            giver.finished += 1
+            self._deal_again = True
 
     def drain(self) -> None:
         """Take nothing new; give back what has not started."""
@@ -173,14 +232,14 @@ class Intake:
             known = checked.get(record.kind)
             if known is None:
                 text = f"kind {record.kind} of {len(message.kinds)} in one message"
-                self._reject(giver, link, record, RejectCode.BAD, text)
+                self._refuse(giver, link, record, RejectCode.BAD, text)
                 continue
             kind, stat, refusal = known
             refusal = refusal or self._record_refusal(record)
             if not giver.is_leased:
                 refusal = RejectCode.LEASE, _NO_LEASE
             if refusal is not None:
-                self._reject(giver, link, record, *refusal)
+                self._refuse(giver, link, record, *refusal)
                 continue
             task = hold(record, kind, link, giver.node, stat, giver)
             self.held_bytes += len(task.body)
@@ -237,20 +296,26 @@ class Intake:
                 return RejectCode.UNSUPPORTED, f"option '{key[1:]}' is not known to this worker"
         return None
 
-    def _reject(
-        self, giver: Giver, link: LinkId, task: TaskRecord | HeldTask, code: RejectCode, text: str
+    def _refuse(
+        self, giver: Giver, link: LinkId, record: TaskRecord, code: RejectCode, text: str
     ) -> None:
         giver.finished += 1
         self._deal_again = True
+        self._send_back(link, (record.id, record.attempt, code), text)
+
+    def _reject(self, task: HeldTask, code: RejectCode, text: str) -> None:
+        self._count_finished(task)
+        self._send_back(task.link, (task.id, task.attempt, code), text)
+
+    def _send_back(self, link: LinkId, attempt: tuple[bytes, int, int], text: str) -> None:
         tasks, _ = self._rejects.get(link, ([], ""))
-        tasks.append((task.id, task.attempt, code))
+        tasks.append(attempt)
         self._rejects[link] = (tasks, text)
 
     def _give_back(self, task: HeldTask, code: RejectCode, text: str) -> None:
         """Unless its owner has given this attempt up with the session that it came on."""
-        giver = task.giver
-        if giver is not None and self.givers.get(task.link) is giver:
-            self._reject(giver, task.link, task, code, text)
+        if self._is_current(task):
+            self._reject(task, code, text)
 
     # --- slots --------------------------------------------------------------------------
 
@@ -276,7 +341,8 @@ class Intake:
             state.budget_us -= max(task.stat.mean_us, 0.0)
             task.stat.add(outcome.run_us)
             self.overall.add(outcome.run_us)
-            self._left_slot(task)
+            self.held_bytes -= len(task.body)
+            self._count_finished(task)
             self.finished.append(Finished(
                 task, outcome.status, outcome.started_ms, outcome.run_us, outcome.body,
                 outcome.error,
@@ -300,24 +366,13 @@ class Intake:
             self._give_back(task, code, text)
             code = RejectCode.CHILD_DIED
 
-    def _left_slot(self, task: HeldTask) -> None:
-        self.held_bytes -= len(task.body)
-        giver = task.giver
-        if giver is not None and self.givers.get(task.link) is giver:
-            giver.finished += 1
-
     def slot_submits(
         self, slot: int, child_request: int, parent: bytes, attempt: int, message: Submit
     ) -> None:
         """The task running in a slot submits others: its owner shall own them."""
         state = self.slots.get(slot)
         task = next((t for t in state.pending if t.id == parent), None) if state else None
-        if (
-            task is None
-            or task.attempt != attempt
-            or task.giver is None
-            or self.givers.get(task.link) is not task.giver
-        ):
+        if task is None or task.attempt != attempt or not self._is_current(task):
             text = "the owner of the running task is gone, so nobody can own this one"
             self.effects.append(AnswerSlot(slot, child_request, text, []))
             return
@@ -415,7 +470,7 @@ class Intake:
             task = state.pending[0]
             if not task.reported:
                 task.reported = True
-                if task.giver is not None and self.givers.get(task.link) is task.giver:
+                if self._is_current(task):
                     started.setdefault(task.link, []).append((task.id, task.attempt))
         for link, tasks in started.items():
             self.effects.append(Send(link, Started(tasks)))

@@ -121,6 +121,11 @@ class Membership:
         self.contacts.want_all(now_ms)
         self._take_dials()
 
+    def need_roles(self, roles: frozenset[str], now_ms: int) -> None:
+        """Dial peers with one of these roles too, until this is taken back."""
+        self.contacts.need_roles(roles, now_ms)
+        self._take_dials()
+
     def dialled(self, node: bytes, endpoint: str, now_ms: int) -> None:
         """The dialler found an address that answers ("": none does)."""
         self.contacts.dialled(node, endpoint, now_ms)

@@ -52,6 +52,9 @@ from zmqtasks.wire.messages import (
     Trimmed,
 )
 
+#: Nodes with these roles run tasks, or take them over.
+_RUN_ROLES = frozenset(("worker", "broker"))
+
 
 class MeshNode:
     """The machines of one node.
@@ -170,6 +173,9 @@ class MeshNode:
         self.membership.stored = stored = self.log.stored_upto()
         self.membership.tick(now_ms)
         if self.dispatcher is not None:
+            # Whoever owns open tasks looks for nodes that run them, or take them over.
+            needed = _RUN_ROLES if self.dispatcher.tasks else frozenset()
+            self.membership.need_roles(needed, now_ms)
             self.dispatcher.stored(SELF, stored)
             self.dispatcher.tick(now_ms)
         if self.intake is not None:

@@ -54,6 +54,31 @@ def test_others_are_dialled_only_on_demand() -> None:
     assert made.dials() == [OTHER]
 
 
+def test_needed_role_is_dialled_until_it_is_needed_no_more() -> None:
+    made = Fixture()
+    made.contacts.found(candidate(OTHER, "broker"), 0)
+    made.contacts.need_roles(frozenset(("broker",)), 10)
+    assert made.dials() == [OTHER]
+    made.contacts.need_roles(frozenset(), 20)
+    made.contacts.found(candidate(b"broker-3", "broker"), 30)
+    assert made.dials() == [OTHER]
+
+
+def test_needed_peer_that_dialled_us_is_not_dialled() -> None:
+    made = Fixture()
+    link = Link(link_to(OTHER, "in"), 1, 0)
+    link.state = LinkState.UP
+    link.peer = hello(OTHER, "broker")
+    made.links[link.id] = link
+    made.contacts.need_roles(frozenset(("broker",)), 0)
+    made.contacts.found(candidate(OTHER, "broker"), 0)
+    assert made.dials() == []
+    assert not made.contacts.pending()
+    del made.links[link.id]
+    made.contacts.tick(10 * REDIAL_MS_MAX)
+    assert made.dials() == [OTHER], "it hung up"
+
+
 def test_wanted_node_and_static_peers_are_dialled_whatever_their_role() -> None:
     made = Fixture()
     made.contacts.want(OTHER, 0)

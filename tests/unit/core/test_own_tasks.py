@@ -7,6 +7,7 @@ from tests.support.machines import (
     OWNER,
     TIMERS,
     WORKER,
+    candidate,
     hello,
     link_to,
     of,
@@ -157,3 +158,20 @@ def test_stranger_that_was_never_linked_gives_no_tasks() -> None:
     intake = intake_with_peer()
     intake.received(link_to(b"stranger", "in"), Tasks([ADD], [record(1)]), 0)
     assert not intake.queue
+
+
+# --- others that run them -----------------------------------------------------------------
+
+
+def test_node_with_open_tasks_looks_for_workers_until_it_has_none() -> None:
+    node = Alone()
+    node.node.membership.candidate_found(candidate(b"worker-2", "worker"), 0)
+    node.node.tick(0)
+    assert of(node.turn(), fx.Dial) == []
+    node.submit(1)
+    node.node.tick(300)
+    assert [dial.candidate.node for dial in of(node.turn(), fx.Dial)] == [b"worker-2"]
+    node.end(1)
+    node.node.tick(600)
+    node.node.membership.candidate_found(candidate(b"worker-3", "worker"), 600)
+    assert of(node.turn(), fx.Dial) == []
