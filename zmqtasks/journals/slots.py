@@ -158,12 +158,14 @@ class JournalSlots:
         #: {slot: (state of its files, what was found)}, to look into each only once.
         self._seen: dict[int, tuple[object, LeftBehind | None]] = {}
 
-    def claim_free(self, *, only_empty: bool = False) -> Slot:
+    def claim_free(self, *, only_empty: bool = False, node: bytes = b"") -> Slot:
         """Claim the first free slot, else a new one.
 
         Args:
             only_empty: pass over slots with tasks in them, which their claimer would own:
                 for short scripts, that only want a place for their own.
+            node: the id that the process has already; only together with ``only_empty``.
+                The id of the slot, which nobody asks for any more, ends.
 
         Raises:
             JournalError: no slot can be made or claimed.
@@ -172,10 +174,10 @@ class JournalSlots:
             self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             numbers = slot_numbers(self._folder)
             for number in numbers:
-                slot = self._claim_if(number, only_empty=only_empty)
+                slot = self._claim_if(number, only_empty=only_empty, own=node)
                 if slot is not None:
                     return slot
-            return self._claim_new(numbers)
+            return self._claim_new(numbers, node)
         except OSError as exc:
             raise os_error(self._folder, exc) from exc
 
@@ -239,14 +241,14 @@ class JournalSlots:
 
     # --- claiming -------------------------------------------------------------------------
 
-    def _claim_new(self, numbers: list[int]) -> Slot:
+    def _claim_new(self, numbers: list[int], own: bytes) -> Slot:
         taken = set(numbers)
         for number in range(JOURNAL_SLOTS_MAX):
             if number in taken:
                 continue
             # Another process may be making the same one; whoever locks it has it.
             (self._folder / str(number)).mkdir(mode=0o700, exist_ok=True)
-            slot = self._claim_if(number, only_empty=False)
+            slot = self._claim_if(number, only_empty=bool(own), own=own)
             if slot is not None:
                 sync_folder(self._folder)
                 return slot
@@ -255,8 +257,11 @@ class JournalSlots:
             "node on this host, which adopts what ended processes left behind"
         )
 
-    def _claim_if(self, number: int, *, only_empty: bool) -> Slot | None:
-        """The slot, or None when it is held, or not empty though it should be."""
+    def _claim_if(self, number: int, *, only_empty: bool, own: bytes = b"") -> Slot | None:
+        """The slot, or None when it is held, or not empty though it should be.
+
+        ``own``: the id that the claimer has already.
+        """
         folder = self._folder / str(number)
         fd = lock_slot(folder)
         if fd < 0:
@@ -265,7 +270,7 @@ class JournalSlots:
             if only_empty and self._inside(number, folder) is not None:
                 os.close(fd)
                 return None
-            node, epoch = _next_life(folder)
+            node, epoch = _next_life(folder, own)
         except BaseException:
             with contextlib.suppress(OSError):
                 os.close(fd)
@@ -382,6 +387,11 @@ def slot_numbers(folder: Path) -> list[int]:
     return sorted(int(name) for name in names if name.isascii() and name.isdecimal())
 
 
+def is_slot(folder: Path) -> bool:
+    """Was it ever locked as one?"""
+    return (folder / _LOCK).is_file()
+
+
 def lock_slot(folder: Path) -> int:
     """A descriptor that holds the slot's lock; -1 when another process has it.
 
@@ -410,10 +420,10 @@ def identity_of(folder: Path) -> Identity | None:
     return None
 
 
-def _next_life(folder: Path) -> tuple[bytes, int]:
+def _next_life(folder: Path, own: bytes) -> tuple[bytes, int]:
     """Node id and epoch of a new claim, on the disk before anybody hears of them."""
-    node, epoch = new_node_id(), 0
-    last = identity_of(folder)
+    node, epoch = own or new_node_id(), 0
+    last = identity_of(folder) if not own else None
     # One that cannot be read is given up for a fresh id, which nobody has met.
     if last is not None and 0 < last.epoch < EPOCH_MAX:
         node, epoch = bytes.fromhex(last.node), last.epoch

@@ -119,6 +119,19 @@ def test_one_that_wants_an_empty_slot_passes_over_tasks(slots: JournalSlots) -> 
     assert slots.claim_free().number == 0
 
 
+def test_a_script_has_its_own_id_in_an_empty_slot_and_leaves_it_there(slots: JournalSlots) -> None:
+    node = slots.claim_free()
+    node.release()
+    script = slots.claim_free(only_empty=True, node=b"a script")
+    assert (script.number, script.node, script.epoch) == (0, b"a script", 1)
+    put(script, 1)
+    script.release()
+    heir = slots.claim_free()
+    assert (heir.number, heir.node, heir.epoch) == (0, b"a script", 2)
+    assert merged(heir) == [owned(1)]
+    assert heir.heir_of() == [], "it is that node now"
+
+
 def test_there_is_an_end_of_slots(slots: JournalSlots, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "JOURNAL_SLOTS_MAX", 2)
     held = [slots.claim_free(), slots.claim_free()]
