@@ -75,6 +75,11 @@ def state_dir(settings: Directories) -> Path:
     return _private_dir(Path(base), settings.mesh, "state_dir")
 
 
+def journal_dir(settings: Directories) -> Path:
+    """The mesh's folder for the slots of journals, not made yet. Raises as ``runtime_dir``."""
+    return state_dir(settings) / "journal"
+
+
 def cache_dir(settings: Directories) -> Path:
     """The mesh's folder for files that may be lost. Raises as ``runtime_dir``."""
     base = settings.cache_dir or str(default_cache_base(os.environ))

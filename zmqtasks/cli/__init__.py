@@ -19,6 +19,7 @@ COMMANDS = {
     "call": "zmqtasks.cli.call:call",
     "result": "zmqtasks.cli.result:result",
     "status": "zmqtasks.cli.status:status",
+    "journal": "zmqtasks.cli.journal:journal",
     "bench": "zmqtasks.cli.bench:bench",
     "keygen": "zmqtasks.cli.keygen:keygen",
 }

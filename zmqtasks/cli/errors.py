@@ -2,7 +2,8 @@
 
 ====  ===================================================================
 0     done
-1     the task failed, or nobody knows it; a mesh without nodes
+1     the task failed, or nobody knows it; a mesh without nodes; a damaged
+      journal
 2     the command could not do what it was asked
 3     the task has not finished
 130   interrupted from the keyboard

@@ -7,6 +7,7 @@ never changed but by SQLite's own recovery of its log, of which a copy was kept.
 from __future__ import annotations
 
 import contextlib
+import shlex
 import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
@@ -21,6 +22,8 @@ from zmqtasks.wire.messages import Kind
 
 #: Ends the name of a folder whose content is not needed any longer.
 _GONE = ".gone"
+#: In the name of a copy of a damaged journal.
+_KEPT = ".damaged-"
 
 
 class Examination(NamedTuple):
@@ -76,8 +79,6 @@ def salvage(folder: Path) -> Salvaged:
         ConfigError: a newer version wrote it.
         JournalError: it could not be done.
     """
-    import shutil  # slow to import, and rarely wanted
-
     from zmqtasks.journals.sqlite import SqliteJournal  # it imports this module
 
     found = examine(folder)
@@ -90,8 +91,7 @@ def salvage(folder: Path) -> Salvaged:
             journal.commit(found.records, sync=True)
         finally:
             journal.close()
-        kept_at = _free_name(folder)
-        shutil.copytree(folder, kept_at)
+        kept_at = _keep_aside(folder)
         for name in (file.WAL_NAME, f"{file.WAL_NAME}.damaged"):
             (folder / name).unlink(missing_ok=True)
         (fresh / file.DB_NAME).replace(folder / file.DB_NAME)
@@ -122,7 +122,11 @@ def count_open(folder: Path) -> int:
         finally:
             db.close()
     except (Damage, sqlite3.Error) as exc:
-        raise file.translated(folder, exc) from exc
+        error = file.translated(folder, exc)
+        if isinstance(error, JournalCorrupt):
+            # How much can be saved would take a while.
+            error = JournalCorrupt(f"{error} ({remedy(folder)})", damages=error.damages)
+        raise error from exc
     return meta.tasks + later
 
 
@@ -144,10 +148,15 @@ def corrupt_error(
         damages = tuple(dict.fromkeys((*damages, *found.damages)))[:JOURNAL_DAMAGES_MAX]
     saved = "" if count is None else f"; {count} tasks can be saved"
     return JournalCorrupt(
-        f"journal {folder} is damaged: {damages[0]}{saved} (zmqtasks journal salvage)",
+        f"journal {folder} is damaged: {damages[0]}{saved} ({remedy(folder)})",
         damages=damages,
         savable_count=count,
     )
+
+
+def remedy(folder: Path) -> str:
+    """The command that saves what can be saved of a journal in a slot."""
+    return f"zmqtasks journal salvage {shlex.quote(str(folder.absolute().parent))}"
 
 
 # --- folders that are not needed ----------------------------------------------------------
@@ -176,11 +185,25 @@ def discard(folder: Path) -> None:
     shutil.rmtree(gone, ignore_errors=True)
 
 
-def _free_name(folder: Path) -> Path:
+def kept_aside(slot: Path) -> list[Path]:
+    """Damaged journals of a slot, as they were before they were salvaged."""
+    return sorted(slot.glob(f"*{_KEPT}*"))
+
+
+def _keep_aside(folder: Path) -> Path:
+    import shutil
+
     number = 1
-    while (path := folder.with_name(f"{folder.name}.damaged-{number}")).exists():
+    while (kept := folder.with_name(f"{folder.name}{_KEPT}{number}")).exists():
         number += 1
-    return path
+    kept.mkdir(mode=0o700)
+    try:
+        for path in folder.iterdir():
+            shutil.copyfile(path, kept / path.name)
+    except BaseException:
+        shutil.rmtree(kept, ignore_errors=True)
+        raise
+    return kept
 
 
 # --- reading ------------------------------------------------------------------------------
@@ -198,7 +221,7 @@ def _examine(db: sqlite3.Connection, watermark: tuple[bytes, int, int] | None) -
     except (Damage, sqlite3.Error) as exc:
         damages.append(str(exc))
     kinds: dict[int, Kind] = {}
-    progress: dict[int, Changed] = {}
+    progress: dict[int, Changed] | None = None
     try:
         kinds, wrong = file.read_kinds(db)
         damages += wrong
@@ -211,10 +234,10 @@ def _examine(db: sqlite3.Connection, watermark: tuple[bytes, int, int] | None) -
         damages.append(f"the table progress: {exc}")
     records: dict[bytes, OwnedRecord] = {}
     for row in _rows(db, damages):
-        seq = row[0]
         try:
-            marks = file.read_marks(db, seq, seq) if seq in progress else {}
-            record = file.read_task(row, kinds, progress.get(seq), marks.get(seq))
+            later = _progress_of(db, row[0]) if progress is None else progress.get(row[0])
+            marks = {} if later is None else file.read_marks(db, row[0], row[0])
+            record = file.read_task(row, kinds, later, marks.get(row[0]))
         except (Damage, sqlite3.Error) as exc:
             damages.append(str(exc))
         else:
@@ -222,6 +245,14 @@ def _examine(db: sqlite3.Connection, watermark: tuple[bytes, int, int] | None) -
     if expected is not None and expected > len(records):
         damages.append(f"{expected} tasks should be there, and {len(records)} can be read")
     return Examination(list(records.values()), tuple(damages[:JOURNAL_DAMAGES_MAX]), expected)
+
+
+def _progress_of(db: sqlite3.Connection, seq: int) -> Changed | None:
+    """What changed about one task, where the table as a whole cannot be read; None also
+    when that cannot be: an older state of a task is better than none."""
+    with contextlib.suppress(sqlite3.Error):
+        return file.read_progress(db, seq, seq)[0].get(seq)
+    return None
 
 
 def _count_behind(db: sqlite3.Connection, seq: int) -> int:

@@ -36,7 +36,7 @@ from typing import NamedTuple
 
 import msgspec
 
-from zmqtasks.errors import JournalError
+from zmqtasks.errors import ConfigError, JournalError
 from zmqtasks.ids import EPOCH_MAX, NODE_ID_BYTES, new_node_id
 from zmqtasks.journals import salvage
 from zmqtasks.journals.base import Journal
@@ -303,7 +303,7 @@ class JournalSlots:
         for path in journals_in(folder):
             try:
                 count += self._count_open(path)
-            except JournalError as exc:
+            except (ConfigError, JournalError) as exc:
                 damage = str(exc)
         found = LeftBehind(number, count, damage) if count or damage else None
         # Reading may have tidied its files up.

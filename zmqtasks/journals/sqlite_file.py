@@ -105,6 +105,7 @@ _KIND_HEAD = struct.Struct(">I")
 _WATERMARK = struct.Struct(">8s16sQQ")
 _WATERMARK_SUM = struct.Struct(">I")
 _WATERMARK_MAGIC = b"zmqtasks"
+_SEQ_MAX = (1 << 63) - 1
 #: Stands for the length of an ``ext`` that is not there.
 _NO_EXT = 0xFFFFFFFF
 #: The sum of all checksums stays within what SQLite calls an integer.
@@ -281,12 +282,15 @@ def read_kinds(db: sqlite3.Connection) -> tuple[dict[int, Kind], list[str]]:
     return kinds, damages
 
 
-def read_progress(db: sqlite3.Connection) -> tuple[dict[int, Changed], list[str]]:
+def read_progress(
+    db: sqlite3.Connection, first: int = 0, last: int = _SEQ_MAX
+) -> tuple[dict[int, Changed], list[str]]:
     """{seq: what changed} that can be read, and what is wrong with others."""
     found: dict[int, Changed] = {}
     damages: list[str] = []
     for seq, attempt, strikes, checksum, mark in db.execute(
-        f"SELECT {PROGRESS_COLUMNS} FROM progress"  # noqa: S608
+        f"SELECT {PROGRESS_COLUMNS} FROM progress WHERE seq BETWEEN ? AND ?",  # noqa: S608
+        (first, last),
     ):
         with contextlib.suppress(TypeError, struct.error):
             known = mark_sum(mark)
