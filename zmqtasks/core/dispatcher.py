@@ -82,6 +82,8 @@ class Dispatcher(OwnedTasks):
         #: workers that were lost before a store had them.
         self.own_outcomes: list[tuple[Kind, Outcome]] = []
         self._verdicts: dict[LinkId, tuple[list[int], list[int]]] = {}
+        #: {link: positions of outcomes of tasks that are not known here}.
+        self._unknown: dict[LinkId, list[int]] = {}
         self._was_full = False
 
     @property
@@ -136,6 +138,7 @@ class Dispatcher(OwnedTasks):
     def link_down(self, link: LinkId, reason: str) -> None:
         """A worker is gone: what it held is ready again with the next attempt."""
         self._verdicts.pop(link, None)
+        self._unknown.pop(link, None)
         worker = self.dealer.link_down(link)
         if worker is None:
             return
@@ -271,6 +274,8 @@ class Dispatcher(OwnedTasks):
             self.refused_count += 1
             refused.append(outcome.position)
             self.stories.tell(outcome.id, "refused", attempt=outcome.attempt)
+        else:
+            self._unknown.setdefault(link, []).append(outcome.position)
 
     def _fetched(self, link: LinkId, message: Results) -> None:
         self._verdicts.setdefault(link, ([], []))
@@ -434,8 +439,9 @@ class Dispatcher(OwnedTasks):
         self.effects += self.dealer.effects
         self.dealer.effects.clear()
         for link, (positions, refused) in self._verdicts.items():
-            if positions or refused:
-                self.effects.append(Send(link, Settled(to_ranges(positions), refused)))
+            unknown = self._unknown.pop(link, [])
+            if positions or refused or unknown:
+                self.effects.append(Send(link, Settled(to_ranges(positions), refused, unknown)))
         self._verdicts.clear()
         settled, self._settled = self._settled, []
         if settled:

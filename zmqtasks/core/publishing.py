@@ -6,21 +6,26 @@
                                       |   +---DONE---> its owner --verdict--> log, PUB
                                       +--REPLAY--> stores that missed it
 
-The log keeps what others must still get; this machine decides who is told now.
+The log keeps what others must still get; this machine decides who is told now. To stores
+that are far behind it publishes no more, since that would only wait in sockets, without
+bounds: it tells them how far the log has come, and they ask for the rest at their own pace.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
 
 from zmqtasks.core.batching import MessageBounds
 from zmqtasks.core.effects import Effect, Note, Publish, Send
 from zmqtasks.core.held import Finished
 from zmqtasks.core.intake import Intake
 from zmqtasks.core.links import SELF, LinkId
-from zmqtasks.core.resultlog import ResultLog, with_kind
+from zmqtasks.core.replaying import Replays
+from zmqtasks.core.resultlog import ResultLog, with_kind, without_body
 from zmqtasks.core.resultreader import ResultReader
-from zmqtasks.limits import STORE_GONE_MS
+from zmqtasks.core.spillrows import SpillPiece, SpillState
+from zmqtasks.limits import PUB_AHEAD_BYTES_MAX, STORE_GONE_MS
 from zmqtasks.wire.messages import (
     Done,
     Hello,
@@ -37,6 +42,8 @@ from zmqtasks.wire.messages import (
 
 #: Topics are this byte and the origin's node id.
 RESULTS_TOPIC = b"R"
+#: What a record weighs on the wire beside its payload, roughly.
+_RECORD_BYTES = 100
 
 
 class Publisher:
@@ -48,23 +55,35 @@ class Publisher:
         intake: tells the credit that travels with DONE; None without a worker.
         reader: the node's own store, which reads without a socket.
         inline_bytes_max: results up to this size travel inside DONE.
+        log: empty.
+        unacked_bytes: what was sent on a link and not acknowledged.
     """
 
     def __init__(
         self, hello: Hello, links: Mapping[bytes, LinkId], intake: Intake | None,
-        reader: ResultReader | None, inline_bytes_max: int,
+        reader: ResultReader | None, inline_bytes_max: int, log: ResultLog,
+        unacked_bytes: Callable[[LinkId], int],
     ) -> None:  # fmt: skip
         self.hello = hello
         self.links = links
         self.intake = intake
         self.reader = reader
         self.inline_bytes_max = inline_bytes_max
-        self.log = ResultLog(hello.name)
+        self.log = log
+        self.replays = Replays(log, unacked_bytes)
         self.effects: list[Effect] = []
         #: Topics (prefixes) that somebody subscribes to.
         self.topics: set[bytes] = set()
         #: {store node: when it was lost}.
         self._stores_lost_ms: dict[bytes, int] = {}
+        #: ``(position, bytes)`` of what was published and not stored, and the sum of it.
+        self._ahead: deque[tuple[int, int]] = deque()
+        self._ahead_bytes = 0
+        #: Stores are to hear how far the log is, since something was not published.
+        self._owes_head = False
+        #: Results go to the disk at the moment; what was said of a disk that fails.
+        self._is_spilling = False
+        self._disk_trouble = ""
         if reader is not None:
             self.log.store_seen(hello.node)
 
@@ -107,19 +126,80 @@ class Publisher:
 
     def tick(self, now_ms: int) -> None:
         """Trim the log; give up stores that have been away for too long."""
-        dropped = self.log.trim(now_ms)
-        if dropped:
-            text = (
-                f"{dropped} outcomes were dropped before a store had them, since the store has "
-                "been away or slow for too long; `zmqtasks status` counts them all"
-            )
-            self.effects.append(Note("error", "results.dropped", text, "results dropped"))
+        self._note_dropped(self.log.trim(now_ms))
         for node, lost_ms in list(self._stores_lost_ms.items()):
             if now_ms - lost_ms >= STORE_GONE_MS:
                 del self._stores_lost_ms[node]
                 self.log.store_left(node)
                 text = f"a store ({node.hex()}) has been away too long: results wait no more for it"
                 self.effects.append(Note("warning", "store.gone", text))
+
+    def flush(self, now_ms: int) -> None:
+        """Once a turn: keep the log within its memory, send what was asked for again."""
+        log, effects = self.log, self.effects
+        self._note_dropped(log.bound(now_ms))
+        if log.spill.effects:
+            effects += log.spill.effects
+            log.spill.effects = []
+            self._note_spilling()
+        self.replays.flush()
+        if self.replays.effects:
+            effects += self.replays.effects
+            self.replays.effects = []
+        if self._owes_head:
+            self._owes_head = False
+            head = PubHead(self.hello.node, self.hello.epoch, log.head)
+            effects.append(Publish(RESULTS_TOPIC + self.hello.node, head))
+
+    def _note_dropped(self, count: int) -> None:
+        if count:
+            why = self.log.spill.failing
+            text = (
+                f"{count} outcomes were dropped before a store had them, since the store has been "
+                f"away or slow for too long and memory is full{f' and the disk too: {why}' * bool(why)}"
+                "; `zmqtasks status` counts them all"
+            )
+            self.effects.append(Note("error", "results.dropped", text, "results dropped"))
+
+    # --- the disk -------------------------------------------------------------------------
+
+    def _note_spilling(self) -> None:
+        is_spilling = not self.log.spill.is_empty
+        if is_spilling and not self._is_spilling and self.log.stores:
+            text = (
+                f"a store is away or slow: what exceeds {self.log.bytes_max} bytes of results "
+                "waits on the disk for it"
+            )
+            self.effects.append(Note("warning", "results.spilled", text))
+        self._is_spilling = is_spilling
+
+    def spilled(self, error: str, state: SpillState, now_ms: int) -> None:
+        """A ``SpillWrite`` was carried out, or not: why."""
+        self.log.spilled(error, state, now_ms)
+        if error and not self._disk_trouble:
+            text = f"results cannot wait on the disk, so they wait in memory: {error}"
+            self.effects.append(Note("error", "results.disk", text))
+        elif self._disk_trouble and not error:
+            self.effects.append(Note("warning", "results.disk", "results go to the disk again"))
+        self._disk_trouble = error
+
+    def spill_read(self, token: int, piece: SpillPiece) -> None:
+        """A ``SpillRead`` was carried out."""
+        self.replays.read(token, piece)
+        self._note_lost(piece.lost_count, "their checksums do not match")
+
+    def spill_trimmed(self, state: SpillState) -> None:
+        """A ``SpillTrim`` was carried out."""
+        self.log.spill.trimmed(state)
+
+    def spill_broken(self, error: str, now_ms: int) -> None:
+        """What was on the disk is lost."""
+        self._note_lost(self.log.spill_broken(error, now_ms), error)
+
+    def _note_lost(self, count: int, why: str) -> None:
+        if count:
+            text = f"{count} outcomes that waited on the disk for a store are lost: {why}"
+            self.effects.append(Note("error", "results.lost", text))
 
     # --- messages -------------------------------------------------------------------------
 
@@ -129,12 +209,13 @@ class Publisher:
         """A message of ``node`` about our log; False if it is none."""
         if isinstance(message, Settled):
             verdicts = self.log.decide(message.ranges, message.refused, now_ms)
+            self.log.undecidable(message.unknown)
             self.publish_verdicts(node, verdicts, now_ms, wall_ms)
         elif isinstance(message, Rack):
             self.log.stored(node, message.position)
+            self._count_ahead()
         elif isinstance(message, Replay):
-            for part in self.log.replay(message.first, message.last, message.owner):
-                self.effects.append(Send(link, part))
+            self.replays.asked(link, message)
         else:
             return False
         return True
@@ -170,7 +251,7 @@ class Publisher:
         bounds = MessageBounds()
         for outcome in outcomes:
             if outcome.size > self.inline_bytes_max and link != SELF:
-                outcome = _without_body(outcome)
+                outcome = without_body(outcome)
             if not bounds.takes(outcome.body):
                 self.effects.append(Send(link, Done(limit, batch)))
                 batch = []
@@ -200,6 +281,11 @@ class Publisher:
         wanted = any(topic.startswith(prefix) for prefix in self.topics)
         if not wanted and self.reader is None:
             return
+        if wanted and self._is_far_ahead(pairs, verdicts):
+            # What was sent at most once has no other way to its caller.
+            pairs = [pair for pair in pairs if not self.log.is_undecided(pair[1])]
+            verdicts = []
+            wanted = bool(pairs)
         for part in _pub_parts(self.hello.node, self.hello.epoch, pairs, verdicts):
             if self.reader is not None:
                 self.reader.published(part, now_ms, wall_ms)
@@ -210,11 +296,30 @@ class Publisher:
             self.reader.head_announced(own.node, own.epoch, self.log.head, now_ms)
 
 
-def _without_body(outcome: Outcome) -> Outcome:
-    return Outcome(
-        outcome.id, outcome.attempt, outcome.status, outcome.position, -1, outcome.started_ms,
-        outcome.run_us, outcome.size, None, outcome.ext,
-    )  # fmt: skip
+    def _is_far_ahead(
+        self, pairs: Sequence[tuple[Kind, Outcome]], verdicts: Sequence[VerdictRecord]
+    ) -> bool:
+        """Some linked store is too far behind for these to be published too."""
+        if not self._count_ahead():
+            return False
+        if self._ahead_bytes >= PUB_AHEAD_BYTES_MAX:
+            self._owes_head = True
+            return True
+        last = verdicts[-1].position if verdicts else pairs[-1][1].position
+        size = sum(outcome.size + _RECORD_BYTES for _, outcome in pairs)
+        size += _RECORD_BYTES * len(verdicts)
+        self._ahead.append((last, size))
+        self._ahead_bytes += size
+        return False
+
+    def _count_ahead(self) -> bool:
+        """Forget what the linked stores have; False: there are none."""
+        stores = self.log.stores
+        linked = [position for node, position in stores.items() if node in self.links]
+        slowest = min(linked, default=self.log.head)
+        while self._ahead and self._ahead[0][0] <= slowest:
+            self._ahead_bytes -= self._ahead.popleft()[1]
+        return bool(linked)
 
 
 def _pub_parts(

@@ -325,12 +325,14 @@ class Demand(Message):
 class Settled(Message):
     """The owner's verdicts, by log position of the worker it is sent to.
 
-    ``ranges`` are inclusive ``(first, last)`` pairs of settled positions.
+    ``ranges`` are inclusive ``(first, last)`` pairs of settled positions. Of ``unknown``
+    ones the sender knows no task, so it will never decide on them.
     """
 
     TYPE: ClassVar[MessageType] = MessageType.SETTLED
     ranges: list[tuple[int, int]]
     refused: list[int]
+    unknown: list[int] = []
 
 
 class Submitted(Message):

@@ -255,6 +255,13 @@ def test_outcome_of_an_attempt_that_was_given_up_is_refused(owner: Owner) -> Non
     assert sent(effects, Settled) == [Settled([], [7])], "after settling as well"
 
 
+def test_outcome_of_a_task_that_nobody_knows_is_said_to_be_unknown(owner: Owner) -> None:
+    """Its worker would report it for ever, and wait for the verdict before it leaves."""
+    owner.worker()
+    effects = owner.done(outcome(1, position=7))
+    assert sent(effects, Settled) == [Settled([], [], [7])]
+
+
 def test_two_attempts_reported_in_one_message_settle_once(owner: Owner) -> None:
     owner.worker()
     owner.submit(1)

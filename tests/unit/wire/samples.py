@@ -67,7 +67,7 @@ SAMPLES: list[Message] = [
     Nak(11),
     Tasks([KIND], [TaskRecord(0, TASK, 2, b"args", {"o": NODE})], 100),
     Demand(100),
-    Settled([(1, 5), (7, 7)], [6]),
+    Settled([(1, 5), (7, 7)], [6], [8]),
     Submitted(9, ""),
     Credit(64),
     Reject([(TASK, 1, 2)], "the worker is draining", 64),
