@@ -176,6 +176,13 @@ class Evidence:
             for runs in by_number.values()
         )  # fmt: skip
 
+    def last_attempts(self) -> dict[int, int]:
+        """{number: the last attempt that was started}."""
+        last: dict[int, int] = {}
+        for run in self.runs:
+            last[run.number] = max(last.get(run.number, 0), run.attempt)
+        return last
+
     def redelivery_ms(self, kills: Iterable[Kill]) -> list[float]:
         """For each task that a kill hit: how long until its next attempt began."""
         self.look()

@@ -47,7 +47,7 @@ from pathlib import Path
 from tasks import app
 from zmqtasks import ResultSet
 
-ids = json.loads((Path({folder!r}) / "ids").read_text())
+ids = json.loads(Path({path!r}).read_text())
 print(json.dumps(ResultSet([app.AsyncResult(id) for id in ids]).get(timeout=15)))
 """
 #: The client waits so long for the values of what it has submitted.
@@ -110,10 +110,7 @@ class Fleet:
         Args:
             before: what it does first of all.
         """
-        code = _CLIENT.format(
-            folder=str(self.mesh.folder), count=count, rate=rate, task=task, before=before,
-            wait_s=_WAIT_S,
-        )  # fmt: skip
+        code = client_code(self.mesh.folder, count, rate, task, before)
         return self.mesh.start(code, name="client", CHAOS_NODE="client", **env)
 
     def values(self, client: NodeProcess, limit_s: float) -> list[Any]:
@@ -272,10 +269,7 @@ class Fleet:
     def stored(self, ids: list[str]) -> list[Any]:
         """What the store holds of these tasks, when the client and the workers are gone."""
         self._stop_workers()
-        (self.mesh.folder / "ids").write_text(json.dumps(ids))
-        values = json.loads(self.mesh.run(_READER.format(folder=str(self.mesh.folder))).stdout)
-        assert isinstance(values, list)
-        return values
+        return stored_values(self.mesh, ids)
 
     def close(self) -> None:
         """All nodes end in good order; nothing may be left of anybody."""
@@ -312,6 +306,22 @@ def running_fleet(folder: Path, names: list[str], *flags: str) -> Iterator[Fleet
     finally:
         evidence.close()
         mesh.close()
+
+
+def client_code(folder: Path, count: int, rate: int, task: str = "work", before: str = "") -> str:
+    """The program of a client; see ``Fleet.feed``."""
+    return _CLIENT.format(
+        folder=str(folder), count=count, rate=rate, task=task, before=before, wait_s=_WAIT_S
+    )
+
+
+def stored_values(mesh: Mesh, ids: list[str]) -> list[Any]:
+    """What a process that knows nothing but these ids is told of them."""
+    path = mesh.folder / "ids"
+    path.write_text(json.dumps(ids))
+    values = json.loads(mesh.run(_READER.format(path=str(path))).stdout)
+    assert isinstance(values, list)
+    return values
 
 
 def _parent(pid: int) -> int:

@@ -196,9 +196,7 @@ def test_nothing_stale_is_recorded_of_workers_that_stop_and_go_on(
 
         assert owner["open"] == 0
         fleet.evidence.check(range(len(values)), owner["redelivered"])
-        last = {run.number: run.attempt for run in fleet.evidence.runs}
-        for run in fleet.evidence.runs:
-            last[run.number] = max(last[run.number], run.attempt)
+        last = fleet.evidence.last_attempts()
         assert values == [[number, last[number]] for number in range(len(values))]
         overlaps = fleet.evidence.overlaps()
         print(
