@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Literal, NamedTuple
 
 from zmqtasks.core.calls import Call
@@ -215,11 +216,21 @@ class ReportGot(NamedTuple):
 
 
 class InspectionAsked(NamedTuple):
-    """A peer wants this node's description; answered by ``report``."""
+    """A peer wants to know this of this node; answered by ``report``."""
 
     link: LinkId
     request: int
     what: str
+    ids: Sequence[bytes]
+
+
+class OrderGiven(NamedTuple):
+    """A peer wants this done with dead tasks that are here; answered by ``report``."""
+
+    link: LinkId
+    request: int
+    what: str
+    ids: Sequence[bytes]
 
 
 class Note(NamedTuple):
@@ -236,5 +247,5 @@ Effect = (
     | AnswerSlot | Publish | LaneConnect | LaneDisconnect | LanePush | TasksSettled
     | QuestionAnswered | CallsAccepted | CallsRefused | JournalWrite | RoomFreed | StoreRows
     | AskStore | ForgetRows | SpillWrite | SpillRead | SpillFind | SpillTrim | ReportGot
-    | InspectionAsked | Note
+    | InspectionAsked | OrderGiven | Note
 )  # fmt: skip

@@ -19,6 +19,7 @@ from zmqtasks.core.effects import (
     Effect,
     InspectionAsked,
     Note,
+    OrderGiven,
     ReportGot,
     Send,
     TasksSettled,
@@ -41,6 +42,7 @@ from zmqtasks.wire.messages import (
     Hello,
     Inspect,
     Message,
+    Order,
     PubHead,
     PubResults,
     Query,
@@ -112,11 +114,11 @@ class MeshNode:
         links = [link for node, link in self.reach.links.items() if node != self.hello.node]
         return self.inquiry.ask(ids, known, links, watch, now_ms)
 
-    def inspect(self, request: int) -> list[LinkId]:
-        """Ask every linked peer to describe itself; returns who was asked."""
+    def ask_all(self, message: Inspect | Order) -> list[LinkId]:
+        """Send this to every linked peer, which answers; returns who was asked."""
         links = list(self.reach.links.values())
         for link in links:
-            self.membership.send(link, Inspect(request, "status"))
+            self.membership.send(link, message)
         return links
 
     def report(self, link: LinkId, request: int, data: dict[str, Any]) -> None:
@@ -374,7 +376,10 @@ class MeshNode:
         elif isinstance(message, Forget):
             self._forget(message.ids)
         elif isinstance(message, Inspect):
-            self._effects.append(InspectionAsked(link, message.request, message.what))
+            asked = InspectionAsked(link, message.request, message.what, message.ids)
+            self._effects.append(asked)
+        elif isinstance(message, Order):
+            self._effects.append(OrderGiven(link, message.request, message.what, message.ids))
         elif isinstance(message, Report):
             self._effects.append(ReportGot(message.request, link, message.data))
 

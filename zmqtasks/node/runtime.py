@@ -26,6 +26,7 @@ from zmqtasks.net.endpoints import companion, reachable
 from zmqtasks.net.hostid import host_id
 from zmqtasks.net.transport import Transport, TransportConfig
 from zmqtasks.node.clock import now_ms, wall_ms
+from zmqtasks.node.custodian import Custodian
 from zmqtasks.node.finding import Finding
 from zmqtasks.node.loop import Loop
 from zmqtasks.node.slots import node_name
@@ -106,6 +107,8 @@ class Runtime:
         self.transport = Transport(self._transport_config(), self)
         self.dialer = Dialer(self.loop, self.host_id, now_ms, self.transport.dial_refusal)
         self.finding = Finding(self)
+        #: Answers what people ask about tasks.
+        self.custodian = Custodian(self)
         self._performers: dict[type, Callable[[Any], None]] = {
             fx.Transmit: self._transmit,
             fx.Dial: self._dial,
@@ -117,6 +120,7 @@ class Runtime:
             fx.LaneConnect: self._lane_connect,
             fx.LaneDisconnect: self._lane_disconnect,
             fx.InspectionAsked: self._inspected,
+            fx.OrderGiven: self._ordered,
             fx.Note: self._note,
             **part.performers,
         }
@@ -397,7 +401,12 @@ class Runtime:
     # --- describing ---------------------------------------------------------------------
 
     def _inspected(self, effect: fx.InspectionAsked) -> None:
-        self.mesh.report(effect.link, effect.request, self.describe())
+        data = self.custodian.inspected(effect.what, effect.ids)
+        self.mesh.report(effect.link, effect.request, data)
+
+    def _ordered(self, effect: fx.OrderGiven) -> None:
+        data = self.custodian.ordered(effect.what, effect.ids)
+        self.mesh.report(effect.link, effect.request, data)
 
     def describe(self) -> dict[str, Any]:
         """Plain data for `zmqtasks status`."""

@@ -1,4 +1,4 @@
-"""One look at the whole mesh, for `zmqtasks status` and for calls by name.
+"""One look at the whole mesh, for the commands that show it and for calls by name.
 
 The nodes that a fresh process has found say nothing yet of those it has not: on this
 host the directory is complete at once, beyond it multicast answers take their time, so
@@ -18,7 +18,7 @@ from zmqtasks import paths
 from zmqtasks.core import effects as fx
 from zmqtasks.core.link import Link
 from zmqtasks.ids import format_node
-from zmqtasks.wire.messages import Hello
+from zmqtasks.wire.messages import Hello, Inspect, Order
 
 if TYPE_CHECKING:
     from zmqtasks.node.runtime import Runtime
@@ -46,7 +46,7 @@ class SeenNode(NamedTuple):
     transport: str
     #: Where it was dialled, "" if it dialled us.
     address: str
-    #: Its description of itself, None if it did not answer.
+    #: Its answer, None if there was none.
     report: dict[str, Any] | None
     #: Why there is no answer, "" if there is one.
     trouble: str
@@ -96,15 +96,26 @@ class Survey:
         Returns:
             Those, and the ones that are known but did not answer.
         """
+        return self.inspect("status", (), timeout_s)
+
+    def inspect(self, what: str, ids: Sequence[bytes], timeout_s: float) -> list[SeenNode]:
+        """Ask every linked node about something, see ``custodian.py``."""
+        return self._round(lambda number: Inspect(number, what, list(ids)), timeout_s)
+
+    def order(self, what: str, ids: Sequence[bytes], timeout_s: float) -> list[SeenNode]:
+        """Let every linked node do something, see ``custodian.py``."""
+        return self._round(lambda number: Order(number, what, list(ids)), timeout_s)
+
+    def _round(self, make: Callable[[int], Inspect | Order], timeout_s: float) -> list[SeenNode]:
         done: Future[None] = Future()
-        number = self._on_loop(lambda: self._ask(done))
+        number = self._on_loop(lambda: self._ask(make, done))
         # Those without an answer are named.
         with contextlib.suppress(TimeoutError):
             done.result(timeout_s)
         return self._on_loop(lambda: self._seen(number))
 
     def report_got(self, effect: fx.ReportGot) -> None:
-        """A node described itself."""
+        """A node answered."""
         round_ = self._rounds.get(effect.request)
         if round_ is not None:
             round_.got(effect.link.peer[1:9], effect.data)
@@ -151,9 +162,9 @@ class Survey:
                 links[link.peer.node] = link
         return list(links.values())
 
-    def _ask(self, done: Future[None]) -> int:
+    def _ask(self, make: Callable[[int], Inspect | Order], done: Future[None]) -> int:
         self._number = number = self._number + 1
-        asked = {link.peer[1:9] for link in self._runtime.mesh.inspect(number)}
+        asked = {link.peer[1:9] for link in self._runtime.mesh.ask_all(make(number))}
         self._rounds[number] = _Round(done, asked)
         if not asked:
             done.set_result(None)

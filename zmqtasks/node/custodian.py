@@ -1,0 +1,95 @@
+"""What a node tells of the tasks in its custody, and what people may order for dead ones."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+from zmqtasks.ids import foreign_task_id_maker
+from zmqtasks.wire.messages import TaskState
+
+if TYPE_CHECKING:
+    from zmqtasks.node.runtime import Runtime
+
+#: Dead tasks told in one answer, which is one message: half a megabyte or so.
+_TOLD_COUNT_MAX = 1_000
+
+
+class Custodian:
+    """Answers INSPECT and ORDER for one node; on its loop's thread only."""
+
+    def __init__(self, runtime: Runtime) -> None:
+        self._runtime = runtime
+        self._make_id: Callable[[], bytes] | None = None
+
+    def inspected(self, what: str, ids: Sequence[bytes]) -> dict[str, Any]:
+        """The answer to INSPECT: plain data.
+
+        Args:
+            what: "story" of these tasks; "dead" for the dead tasks of these ids, or for all
+                of them without their stories; else the node describes itself.
+        """
+        if what == "story":
+            found = {task_id.hex(): self.story_of(task_id) for task_id in ids}
+            return {"stories": {key: story for key, story in found.items() if story}}
+        if what == "dead":
+            return self._dead(ids)
+        return self._runtime.describe()
+
+    def story_of(self, task_id: bytes) -> dict[str, Any] | None:
+        """What this node knows of the task; None if it does not know it.
+
+        Keys: those of ``core.ownerview.story_of``, and ``role``: "owner", or "holder" for
+        a node that has an attempt or an outcome of it and does not decide about it.
+        """
+        mesh = self._runtime.mesh
+        if mesh.dispatcher is not None:
+            story = mesh.dispatcher.story_of(task_id)
+            if story is not None:
+                return {"role": "owner", **story}
+        record = mesh.answers.local(task_id)
+        if record.state == TaskState.UNKNOWN:
+            return None
+        story = {"role": "holder", "state": TaskState(record.state).name, **record.info}
+        story.pop("owned", None)
+        return {**story, "lines": []}
+
+    def _dead(self, ids: Sequence[bytes]) -> dict[str, Any]:
+        dispatcher = self._runtime.mesh.dispatcher
+        if dispatcher is None:
+            return {"dead": [], "count": 0}
+        dead = dispatcher.dead
+        if ids:
+            told = [task.describe() for task in map(dead.get, ids) if task is not None]
+        else:
+            told = dead.describe()[:_TOLD_COUNT_MAX]
+            for task in told:
+                del task["story"]  # the whole of it must fit into one message
+        return {"dead": told, "count": len(dead)}
+
+    def ordered(self, what: str, ids: Sequence[bytes]) -> dict[str, Any]:
+        """Carry an ORDER out; the answer is plain data.
+
+        ``done`` maps the ids of dead tasks that were here to that of the new task
+        ("dead.retry") or "" ("dead.drop"); ``trouble`` says what is wrong with the order.
+        """
+        dispatcher = self._runtime.mesh.dispatcher
+        done: dict[str, str] = {}
+        if what not in ("dead.retry", "dead.drop"):
+            return {"done": done, "trouble": f"the order {what!r} is unknown to this node"}
+        for task_id in ids if dispatcher is not None else ():
+            assert dispatcher is not None
+            if what == "dead.drop":
+                if dispatcher.drop_dead(task_id):
+                    done[task_id.hex()] = ""
+                continue
+            new_id = self._new_id()
+            if dispatcher.retry_dead(task_id, new_id, self._runtime.now_ms):
+                done[task_id.hex()] = new_id.hex()
+        return {"done": done, "trouble": ""}
+
+    def _new_id(self) -> bytes:
+        """An id in this node's name, from a maker that nothing else here uses."""
+        if self._make_id is None:
+            self._make_id = foreign_task_id_maker(self._runtime.node)
+        return self._make_id()
