@@ -15,7 +15,7 @@ from collections import deque
 from enum import Enum
 
 from zmqtasks.core.links import LinkId
-from zmqtasks.limits import UNACKED_MESSAGES_MAX
+from zmqtasks.limits import UNACKED_BYTES_MAX, UNACKED_MESSAGES_MAX
 from zmqtasks.wire import codec
 from zmqtasks.wire.messages import Hello, Message, Nak
 
@@ -41,7 +41,7 @@ class Link:
         "hello_sent_ms", "id",
         "last_nak_ms", "last_rx_ms", "lease_lost", "lease_until_ms", "peer", "peer_session",
         "queued", "running", "rx_seq", "rx_unacked", "session", "source", "state",
-        "tx_seq", "unacked",
+        "rx_unacked_bytes", "tx_seq", "unacked", "unacked_bytes",
     )  # fmt: skip
 
     def __init__(self, link_id: LinkId, session: int, now_ms: int) -> None:
@@ -56,7 +56,9 @@ class Link:
         self.tx_seq = 0
         self.rx_seq = 0
         self.rx_unacked = 0
+        self.rx_unacked_bytes = 0
         self.unacked: deque[tuple[int, list[bytes]]] = deque()
+        self.unacked_bytes = 0
         self.last_rx_ms = now_ms
         #: The peer said goodbye on another link, so its end is no loss.
         self.has_left = False
@@ -86,43 +88,50 @@ class Link:
 
     def frames_of(self, message: Message) -> list[bytes]:
         """Frames of a message outside the stream."""
-        self.rx_unacked = 0
+        self._acknowledge()
         return codec.encode(message, self.session, self.peer_session, 0, self.rx_seq)
 
     def number(self, message: Message) -> list[bytes]:
         """Frames of the stream's next message, kept until acknowledged."""
         self.tx_seq += 1
-        self.rx_unacked = 0
+        self._acknowledge()
         frames = codec.encode(message, self.session, self.peer_session, self.tx_seq, self.rx_seq)
         self.unacked.append((self.tx_seq, frames))
+        self.unacked_bytes += sum(map(len, frames))
         return frames
+
+    def _acknowledge(self) -> None:
+        """Whatever leaves now tells how far we are."""
+        self.rx_unacked = self.rx_unacked_bytes = 0
 
     def acknowledged(self, seq: int) -> None:
         """The peer has everything up to ``seq``."""
         unacked = self.unacked
         while unacked and unacked[0][0] <= seq:
-            unacked.popleft()
+            self.unacked_bytes -= sum(map(len, unacked.popleft()[1]))
 
     def resend_after(self, seq: int) -> list[list[bytes]]:
         """Frames of everything above ``seq``, with fresh headers."""
         self.acknowledged(seq)
         for number, frames in self.unacked:
             codec.renumber(frames, self.session, self.peer_session, number, self.rx_seq)
-        self.rx_unacked = 0
+        self._acknowledge()
         return [frames for _, frames in self.unacked]
 
-    def accepts(self, seq: int) -> bool:
-        """Take the number of a received message; False if it is not the next one."""
+    def accepts(self, seq: int, size: int) -> bool:
+        """Take the number of a received message of so many bytes; False if it is not the
+        next one."""
         if seq != self.rx_seq + 1:
             return False
         self.rx_seq = seq
         self.rx_unacked += 1
+        self.rx_unacked_bytes += size
         return True
 
     @property
     def wants_ack(self) -> bool:
         """True when the peer should be told now how far we are."""
-        return self.rx_unacked >= UNACKED_MESSAGES_MAX
+        return self.rx_unacked >= UNACKED_MESSAGES_MAX or self.rx_unacked_bytes >= UNACKED_BYTES_MAX
 
     def nak(self) -> Nak:
         """The request to go on after what we have."""

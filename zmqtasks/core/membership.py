@@ -191,9 +191,12 @@ class Membership:
         elif header.session != link.peer_session or header.peer_session != link.session:
             self._greet(link, now_ms)
         else:
-            self._in_session(link, header, message, now_ms)
+            size = sum(map(len, frames))
+            self._in_session(link, header, message, size, now_ms)
 
-    def _in_session(self, link: Link, header: codec.Header, message: Message, now_ms: int) -> None:
+    def _in_session(
+        self, link: Link, header: codec.Header, message: Message, size: int, now_ms: int
+    ) -> None:
         if link.state is not LinkState.UP:
             if link.state is LinkState.GREETING:
                 return
@@ -202,7 +205,7 @@ class Membership:
         if header.seq == 0:
             self._unnumbered(link, message, now_ms)
             return
-        if not link.accepts(header.seq):
+        if not link.accepts(header.seq, size):
             if header.seq > link.rx_seq:
                 self._ask_again(link, now_ms)
             return
@@ -409,6 +412,11 @@ class Membership:
         if link.connected:
             self.effects.append(Transmit(link_id, frames))
         return True
+
+    def unacked_bytes(self, link_id: LinkId) -> int:
+        """What was sent on a link and its peer has not acknowledged."""
+        link = self.links.get(link_id)
+        return link.unacked_bytes if link is not None else 0
 
     def send_failed(self, link_id: LinkId, now_ms: int) -> None:
         """The socket has no connection to that peer."""

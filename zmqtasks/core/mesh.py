@@ -32,6 +32,7 @@ from zmqtasks.core.links import SELF, LinkId
 from zmqtasks.core.membership import Membership
 from zmqtasks.core.publishing import RESULTS_TOPIC, Publisher
 from zmqtasks.core.reach import Reach
+from zmqtasks.core.resultlog import ResultLog
 from zmqtasks.core.resultreader import ResultReader
 from zmqtasks.limits import (
     RESULT_INLINE_BYTES_MAX,
@@ -66,12 +67,14 @@ class MeshNode:
         dispatcher, intake, reader: there if the node has the role.
         inline_bytes_max: results up to this size travel inside DONE.
         grace_ms: see :class:`Inquiry`.
+        log: of results, empty; None: one that never goes to the disk.
     """
 
     def __init__(
         self, membership: Membership, *, dispatcher: Dispatcher | None = None,
         intake: Intake | None = None, reader: ResultReader | None = None,
         inline_bytes_max: int = RESULT_INLINE_BYTES_MAX, grace_ms: int = 0,
+        log: ResultLog | None = None,
     ) -> None:  # fmt: skip
         self.membership = membership
         self.dispatcher = dispatcher
@@ -79,7 +82,10 @@ class MeshNode:
         self.reader = reader
         self.hello = membership.hello
         self.reach = Reach(membership)
-        self.publisher = Publisher(self.hello, self.reach.links, intake, reader, inline_bytes_max)
+        self.publisher = Publisher(
+            self.hello, self.reach.links, intake, reader, inline_bytes_max,
+            log if log is not None else ResultLog(self.hello.name), membership.unacked_bytes,
+        )  # fmt: skip
         self.log = self.publisher.log
         self.inquiry = Inquiry(grace_ms)
         self.lane = (
@@ -201,6 +207,8 @@ class MeshNode:
             self.membership, self.inquiry, self.dispatcher, self.intake, self.reader, self.lane,
         )  # fmt: skip
         deadlines = [machine.next_deadline_ms() for machine in machines if machine is not None]
+        if self._local or self.publisher.replays.is_ready:
+            deadlines.append(self._now_ms)
         return min(deadline for deadline in deadlines if deadline is not None)
 
     def end_turn(self, now_ms: int, wall_ms: int) -> list[Effect]:
@@ -229,7 +237,8 @@ class MeshNode:
         if intake is not None:
             if intake.finished:
                 self._report_finished(intake, now_ms, wall_ms)
-            intake.feed(now_ms)
+            if not self.log.is_choked:
+                intake.feed(now_ms)
             intake.flush_rejects()
             intake.deal_credit()
             self.membership.queued = len(intake.queue)
@@ -245,6 +254,7 @@ class MeshNode:
             self.lane.push(now_ms)
         if reader is not None:
             reader.flush()
+        self.publisher.flush(now_ms)
         self.membership.head = self.log.head
 
     def _report_finished(self, intake: Intake, now_ms: int, wall_ms: int) -> None:
@@ -320,6 +330,7 @@ class MeshNode:
         if self.intake is not None:
             self.intake.link_down(link)
         self.inquiry.link_down(link)
+        self.publisher.replays.link_down(link)
         if self.lane is not None:
             self.lane.link_down(link)
         self.answers.link_down(link)

@@ -153,11 +153,10 @@ class Publisher:
 
     def _note_dropped(self, count: int) -> None:
         if count:
-            why = self.log.spill.failing
             text = (
                 f"{count} outcomes were dropped before a store had them, since the store has been "
-                f"away or slow for too long and memory is full{f' and the disk too: {why}' * bool(why)}"
-                "; `zmqtasks status` counts them all"
+                "away or slow for too long and there is no room for more; `zmqtasks status` "
+                "counts them all"
             )
             self.effects.append(Note("error", "results.dropped", text, "results dropped"))
 
@@ -198,6 +197,7 @@ class Publisher:
 
     def _note_lost(self, count: int, why: str) -> None:
         if count:
+            self.log.spill.lost_count += count
             text = f"{count} outcomes that waited on the disk for a store are lost: {why}"
             self.effects.append(Note("error", "results.lost", text))
 
@@ -281,20 +281,19 @@ class Publisher:
         wanted = any(topic.startswith(prefix) for prefix in self.topics)
         if not wanted and self.reader is None:
             return
-        if wanted and self._is_far_ahead(pairs, verdicts):
+        node, epoch = self.hello.node, self.hello.epoch
+        parts = _pub_parts(node, epoch, pairs, verdicts)
+        if self.reader is not None:
+            for part in parts:
+                self.reader.published(part, now_ms, wall_ms)
+            self.reader.head_announced(node, epoch, self.log.head, now_ms)
+        if not wanted:
+            return
+        if self._is_far_ahead(pairs, verdicts):
             # What was sent at most once has no other way to its caller.
             pairs = [pair for pair in pairs if not self.log.is_undecided(pair[1])]
-            verdicts = []
-            wanted = bool(pairs)
-        for part in _pub_parts(self.hello.node, self.hello.epoch, pairs, verdicts):
-            if self.reader is not None:
-                self.reader.published(part, now_ms, wall_ms)
-            if wanted:
-                self.effects.append(Publish(topic, part))
-        if self.reader is not None:
-            own = self.hello
-            self.reader.head_announced(own.node, own.epoch, self.log.head, now_ms)
-
+            parts = _pub_parts(node, epoch, pairs, []) if pairs else []
+        self.effects += [Publish(topic, part) for part in parts]
 
     def _is_far_ahead(
         self, pairs: Sequence[tuple[Kind, Outcome]], verdicts: Sequence[VerdictRecord]

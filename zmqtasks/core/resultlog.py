@@ -4,6 +4,11 @@ Each outcome, and later its owner's verdict, gets the next *position*. Entries a
 published at once and kept until everybody who must have them has them: the owner, who
 answers with its verdict, and a store, which acknowledges what it has committed. With no
 store around, settled outcomes stay for readers within bounds of bytes and age.
+
+What waits for a store beyond the memory bound goes to the disk, the oldest first
+(``core/spill.py``). An outcome that its owner has not decided on may go there too; its
+entry stays, without the payload. Only when memory and disk are exhausted is an outcome
+dropped before a store has it, and that is said.
 """
 
 from __future__ import annotations
@@ -14,17 +19,23 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from zmqtasks.core.batching import MessageBounds
 from zmqtasks.core.held import Finished
 from zmqtasks.core.links import LANE
+from zmqtasks.core.spill import Spill
+from zmqtasks.core.spillrows import EMPTY, UNDECIDED, SpillRow, SpillState
 from zmqtasks.limits import (
     RESULT_LOG_AGE_MS_MAX,
     RESULT_LOG_BYTES_MAX,
+    SPILL_BATCH_BYTES_MAX,
+    SPILL_BATCH_ROWS_MAX,
+    SPILL_BODY_BYTES_MIN,
 )
-from zmqtasks.wire.messages import Kind, Outcome, Results, Trimmed, Verdict, VerdictRecord
+from zmqtasks.wire.messages import Kind, Outcome, Verdict, VerdictRecord
 
 #: What an entry weighs beside its payload (measured: about 400 bytes in CPython 3.11).
 _ENTRY_BYTES = 400
+#: What is old is looked for this often.
+_AGE_STEP_MS = 60_000
 
 
 class LogEntry(msgspec.Struct, gc=False):
@@ -40,6 +51,8 @@ class LogEntry(msgspec.Struct, gc=False):
     decision: Verdict = Verdict.NONE
     #: Position of that verdict; an outcome goes no earlier than its verdict can.
     verdict_at: int = 0
+    #: The payload is on the disk, not here.
+    is_stub: bool = False
 
 
 class Appended(NamedTuple):
@@ -50,25 +63,37 @@ class Appended(NamedTuple):
 
 
 class ResultLog:
-    """The log of one publisher epoch. Positions start at 1."""
+    """The log of one publisher epoch. Positions start at 1.
 
-    def __init__(self, worker_name: str, bytes_max: int = RESULT_LOG_BYTES_MAX) -> None:
+    Args:
+        worker_name: goes into each outcome.
+        bytes_max: of the entries in memory.
+        has_disk: what a store has not got may go to the disk.
+    """
+
+    def __init__(
+        self, worker_name: str, bytes_max: int = RESULT_LOG_BYTES_MAX, *, has_disk: bool = False
+    ) -> None:
         self.worker_name = worker_name
         self.bytes_max = bytes_max
+        self.has_disk = has_disk
+        self.spill = Spill()
         #: Last position given out.
         self.head = 0
-        #: {position: entry}, oldest first.
+        #: {position: entry}, oldest first: all that is in memory.
         # A plain dict would look past every entry trimmed before to find its first.
         self.entries: OrderedDict[int, LogEntry] = OrderedDict()
+        #: What they weigh.
         self.bytes = 0
         self.dropped_count = 0
         #: {owner node: {position}} outcomes without a verdict.
         self.undecided: dict[bytes, dict[int, None]] = {}
-        #: {task id: position of its latest outcome here}.
+        #: {task id: position of its latest outcome here}, of those in ``entries``.
         self.positions: dict[bytes, int] = {}
         #: {store node: position up to which it has committed}.
         self.stores: dict[bytes, int] = {}
-        self._trimmed = 0
+        #: When owners of old outcomes are given up next.
+        self._aging_ms = 0
 
     # --- appending ----------------------------------------------------------------------
 
@@ -111,6 +136,8 @@ class ResultLog:
         self.bytes += outcome.size + _ENTRY_BYTES
         verdict = self._verdict(entry, Verdict.SETTLED, now_ms)
         return Appended([(kind, outcome)], [verdict])
+
+    # --- owners -------------------------------------------------------------------------
 
     def decide(
         self, ranges: Iterable[tuple[int, int]], refused: Iterable[int], now_ms: int
@@ -162,13 +189,18 @@ class ResultLog:
                 self.undecided.get(entry.owner, {}).pop(position, None)
                 entry.owner = b""
 
-    def inherited(self, owner: bytes, heir: bytes) -> None:
-        """Another node decides now on all that this owner has not decided on."""
+    def inherited(self, owner: bytes, heir: bytes) -> bool:
+        """Another node decides now on all that this owner has not decided on.
+
+        Returns:
+            False if there is nothing to decide on.
+        """
         moved = self.undecided.pop(owner, {})
         for position in moved:
             self.entries[position].owner = heir
         if moved:
             self.undecided.setdefault(heir, {}).update(moved)
+        return bool(moved)
 
     def taken_over(self, task_id: bytes, attempt: int, owner: bytes) -> Outcome | None:
         """Another node decides now on this attempt.
@@ -193,7 +225,7 @@ class ResultLog:
         return entry is not None and bool(entry.owner)
 
     def undecided_of(self, owner: bytes) -> list[Outcome]:
-        """Outcomes to report again to an owner that is back."""
+        """Outcomes to report again to an owner that is back; some without their payload."""
         found = (self.entries.get(position) for position in self.undecided.get(owner, {}))
         return [entry.outcome for entry in found if entry is not None and entry.outcome]
 
@@ -209,29 +241,64 @@ class ResultLog:
 
     def stored(self, node: bytes, position: int) -> None:
         """A store has committed everything up to there."""
-        if position > self.stores.get(node, 0):
-            self.stores[node] = position
+        if node in self.stores and position > self.stores[node]:
+            self.stores[node] = min(position, self.head)
+
+    @property
+    def is_awaited(self) -> bool:
+        """There is a store, and none has all of the log yet."""
+        return bool(self.stores) and max(self.stores.values()) < self.head
+
+    @property
+    def awaited_count(self) -> int:
+        """Positions, verdicts included, that a store should have and none has."""
+        if not self.stores:
+            return 0
+        safe = max(self.stores.values())
+        here = sum(not entry.is_stub for position, entry in self.entries.items() if position > safe)
+        return here + self.spill.state.row_count
+
+    def stored_upto(self) -> int:
+        """Outcomes up to this position are stored with their verdicts; -1: no store."""
+        return self.first - 1 if self.stores else -1
+
+    @property
+    def first(self) -> int:
+        """The first position that is still here."""
+        first = next(iter(self.entries), self.head + 1)
+        low = self.spill.state.low
+        return min(first, low) if low else first
+
+    # --- bounds -------------------------------------------------------------------------
 
     def trim(self, now_ms: int) -> int:
-        """Drop entries that nobody needs, and the oldest when there are too many.
+        """Let go of what nobody needs; call this now and then.
 
         Returns:
             How many were dropped that a store should have had.
         """
-        if self.stores:
-            safe = max(self.stores.values())
-            for position in list(self._until(safe)):
+        old_ms = now_ms - RESULT_LOG_AGE_MS_MAX
+        safe = self._trim_stored()
+        before_ms = -1
+        if not self.stores:
+            before_ms = old_ms - old_ms % _AGE_STEP_MS
+            for position, _ in list(self._older_than(old_ms)):
                 self._drop(position)
-        dropped = 0
-        for position, entry in list(self._oldest(now_ms)):
-            if entry.owner:
-                if now_ms - entry.at_ms < RESULT_LOG_AGE_MS_MAX:
-                    continue
-                self.undecided.get(entry.owner, {}).pop(position, None)
+                self.dropped_count += 1
+        elif now_ms >= self._aging_ms:
+            self._aging_ms = now_ms + _AGE_STEP_MS
+            for position, entry in self._older_than(old_ms):
+                if entry.owner:
+                    self.undecided.get(entry.owner, {}).pop(position, None)
+                    entry.owner = b""
+        self.spill.trim(safe, before_ms)
+        return self.bound(now_ms)
+
+    def _trim_stored(self) -> int:
+        safe = max(self.stores.values(), default=0)
+        for position in list(self._until(safe)):
             self._drop(position)
-            dropped += 1
-        self.dropped_count += dropped
-        return dropped if self.stores else 0
+        return safe
 
     def _until(self, safe: int) -> Iterable[int]:
         for position, entry in self.entries.items():
@@ -240,58 +307,123 @@ class ResultLog:
             if not entry.owner and entry.verdict_at <= safe:
                 yield position
 
-    @property
-    def is_awaited(self) -> bool:
-        """There is a store, and none has all of the log yet."""
-        return bool(self.stores) and max(self.stores.values()) < self.head
-
-    def stored_upto(self) -> int:
-        """Outcomes up to this position are stored with their verdicts; -1: no store."""
-        if not self.stores:
-            return -1
-        return next(iter(self.entries), self.head + 1) - 1
-
-    def _oldest(self, now_ms: int) -> Iterable[tuple[int, LogEntry]]:
-        excess = self.bytes - self.bytes_max
+    def _older_than(self, old_ms: int) -> Iterable[tuple[int, LogEntry]]:
         for position, entry in self.entries.items():
-            if excess <= 0 and now_ms - entry.at_ms < RESULT_LOG_AGE_MS_MAX:
+            if entry.at_ms > old_ms:
                 return
-            if not entry.owner:
-                excess -= _weight(entry)
             yield position, entry
 
+    def bound(self, now_ms: int) -> int:
+        """Keep to the memory bound: to the disk with what a store must have.
+
+        Cheap while there is room; call this each turn.
+
+        Returns:
+            How many were dropped that a store should have had.
+        """
+        if self.bytes <= self.bytes_max * 3 // 4:
+            return 0
+        if self.has_disk and self.spill.can_write(now_ms):
+            self._trim_stored()
+            rows = self._to_spill()
+            if rows:
+                self.spill.write(rows)
+        if self.spill.writing or self.bytes <= self.bytes_max:
+            return 0
+        return self._drop_oldest()
+
+    def _to_spill(self) -> list[SpillRow]:
+        """The oldest that have a verdict, for a store; else large ones without, for their
+        owners."""
+        wanted = min(self.bytes - self.bytes_max // 2, SPILL_BATCH_BYTES_MAX)
+        rows: list[SpillRow] = []
+        size = 0
+        for position, entry in self._unspilled():
+            rows.append(_row(position, entry))
+            size += _weight(entry)
+            if size >= wanted or len(rows) >= SPILL_BATCH_ROWS_MAX:
+                break
+        return rows
+
+    def _unspilled(self) -> Iterable[tuple[int, LogEntry]]:
+        found = False
+        for position, entry in self.entries.items() if self.stores else ():
+            if not entry.owner and not entry.is_stub:
+                found = True
+                yield position, entry
+        if found:
+            return
+        for position in sorted(p for waiting in self.undecided.values() for p in waiting):
+            entry = self.entries[position]
+            assert entry.outcome is not None
+            if not entry.is_stub and entry.outcome.size >= SPILL_BODY_BYTES_MIN:
+                yield position, entry
+
+    @property
+    def is_choked(self) -> bool:
+        """Over its bound, and the disk is busy taking more: no time to add to it."""
+        return self.bytes > self.bytes_max and bool(self.spill.writing)
+
+    def _drop_oldest(self) -> int:
+        """The disk takes nothing, or nobody must have them: what is decided, till it fits."""
+        excess = self.bytes - self.bytes_max
+        positions: list[int] = []
+        for position, entry in self.entries.items():
+            if excess <= 0:
+                break
+            if not entry.owner:
+                positions.append(position)
+                excess -= _weight(entry)
+        for position in positions:
+            self._drop(position)
+        self.dropped_count += len(positions)
+        return len(positions) if self.stores else 0
+
     def _drop(self, position: int) -> None:
+        entry = self._leave_memory(position)
+        if entry.owner:
+            self.undecided.get(entry.owner, {}).pop(position, None)
+        if entry.is_stub:
+            self.spill.drop(position)
+
+    def _leave_memory(self, position: int) -> LogEntry:
         entry = self.entries.pop(position)
         self.bytes -= _weight(entry)
-        self._trimmed = max(self._trimmed, position)
         outcome = entry.outcome
         if outcome is not None and self.positions.get(outcome.id) == position:
             del self.positions[outcome.id]
+        return entry
+
+    # --- the disk -----------------------------------------------------------------------
+
+    def spilled(self, error: str, state: SpillState, now_ms: int) -> None:
+        """The write has ended: what is on the disk need not be in memory."""
+        for position, was_decided in self.spill.written(error, state, now_ms).items():
+            entry = self.entries.get(position)
+            if entry is None:
+                self.spill.drop(position)
+            elif was_decided:
+                self._leave_memory(position)
+            elif entry.outcome is not None:
+                self.bytes -= _weight(entry)
+                entry.outcome = without_body(entry.outcome)
+                entry.is_stub = True
+                self.bytes += _weight(entry)
+
+    def spill_broken(self, error: str, now_ms: int) -> int:
+        """The disk has lost what was there; returns how many rows."""
+        lost = self.spill.state.row_count
+        self.spill.written(error, EMPTY, now_ms)
+        self.spill.trimmed(EMPTY)
+        for position, entry in list(self.entries.items()):
+            if entry.is_stub:
+                self._drop(position)
+        return lost
 
     # --- reading ------------------------------------------------------------------------
 
-    def replay(self, first: int, last: int, owner: bool) -> list[Results | Trimmed]:
-        """What there still is of these positions, in messages of bounded size."""
-        messages: list[Results | Trimmed] = []
-        kinds: dict[Kind, int] = {}
-        part = Results([], [], [], first, first - 1, owner)
-        bounds = MessageBounds()
-        for position in range(max(first, 1), min(last, self.head) + 1):
-            entry = self.entries.get(position)
-            if entry is not None:
-                if not bounds.takes(entry.outcome.body if entry.outcome is not None else b""):
-                    part.kinds = list(kinds)
-                    messages.append(part)
-                    part = Results([], [], [], position, position - 1, owner)
-                    kinds = {}
-                _put(part, entry, kinds)
-            part.upto = position
-        part.kinds = list(kinds)
-        messages.append(part)
-        return messages
-
     def outcome_of(self, task_id: bytes) -> tuple[Outcome, Verdict] | None:
-        """The latest outcome of a task that is kept here, and what its owner said of it.
+        """The latest outcome of a task that is kept in memory, and what its owner said.
 
         Refused ones are not told: another attempt counts.
         """
@@ -299,15 +431,21 @@ class ResultLog:
         if position is None:
             return None
         entry = self.entries[position]
-        if entry.outcome is None or entry.decision == Verdict.REFUSED:
+        if entry.outcome is None or entry.is_stub or entry.decision == Verdict.REFUSED:
             return None
         return entry.outcome, entry.decision
 
+    def decision_on(self, row: SpillRow) -> Verdict:
+        """The verdict on an outcome that was found on the disk."""
+        entry = self.entries.get(row.position)
+        return entry.decision if entry is not None else row.decision
+
     def forget(self, task_id: bytes) -> None:
-        """Drop the outcome of a task if its owner has decided on it."""
+        """Drop the outcomes of a task if its owner has decided on them."""
         position = self.positions.get(task_id)
         if position is not None and not self.entries[position].owner:
             self._drop(position)
+        self.spill.forget(task_id)
 
     def describe(self) -> dict[str, Any]:
         """Plain data for `zmqtasks status`."""
@@ -317,19 +455,21 @@ class ResultLog:
             "bytes": self.bytes,
             "dropped": self.dropped_count,
             "stores": {node.hex(): position for node, position in self.stores.items()},
+            **self.spill.describe(),
         }
 
 
 def _weight(entry: LogEntry) -> int:
-    return entry.outcome.size + _ENTRY_BYTES if entry.outcome else _ENTRY_BYTES // 2
+    if entry.outcome is None:
+        return _ENTRY_BYTES // 2
+    return _ENTRY_BYTES if entry.is_stub else entry.outcome.size + _ENTRY_BYTES
 
 
-def _put(part: Results, entry: LogEntry, kinds: dict[Kind, int]) -> None:
-    if entry.outcome is not None:
-        assert entry.kind is not None
-        part.outcomes.append(with_kind(entry.outcome, kinds.setdefault(entry.kind, len(kinds))))
-    elif entry.verdict is not None:
-        part.verdicts.append(entry.verdict)
+def _row(position: int, entry: LogEntry) -> SpillRow:
+    need = UNDECIDED if entry.owner else max(position, entry.verdict_at)
+    return SpillRow(
+        position, need, entry.at_ms, entry.kind, entry.outcome, entry.verdict, entry.decision
+    )
 
 
 def with_kind(outcome: Outcome, kind: int) -> Outcome:
@@ -337,4 +477,12 @@ def with_kind(outcome: Outcome, kind: int) -> Outcome:
     return Outcome(
         outcome.id, outcome.attempt, outcome.status, outcome.position, kind, outcome.started_ms,
         outcome.run_us, outcome.size, outcome.body, outcome.ext,
+    )  # fmt: skip
+
+
+def without_body(outcome: Outcome) -> Outcome:
+    """The record with the size of its payload only."""
+    return Outcome(
+        outcome.id, outcome.attempt, outcome.status, outcome.position, -1, outcome.started_ms,
+        outcome.run_us, outcome.size, None, outcome.ext,
     )  # fmt: skip

@@ -49,7 +49,7 @@ class Spill:
     @property
     def is_empty(self) -> bool:
         """Nothing is there, nor on its way."""
-        return not self.state.count and not self.writing
+        return not self.state.row_count and not self.writing
 
     # --- writing --------------------------------------------------------------------------
 
@@ -114,7 +114,7 @@ class Spill:
     def describe(self) -> dict[str, Any]:
         """Plain data for `zmqtasks status`."""
         return {
-            "spilled": self.state.count,
+            "spilled": self.state.row_count,
             "spilled_bytes": self.state.bytes,
             "spill_failing": self.failing,
             "spill_lost": self.lost_count,

@@ -28,7 +28,7 @@ class SpillRow(NamedTuple):
 class SpillState(NamedTuple):
     """How much is on the disk."""
 
-    count: int
+    row_count: int
     #: Of the payloads, and of what goes with them.
     bytes: int
     #: The first position that is there, 0 when nothing is.

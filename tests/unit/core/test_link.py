@@ -59,10 +59,10 @@ def test_what_is_sent_again_keeps_its_number_and_tells_the_newest_acknowledgemen
 
 def test_only_the_next_number_is_accepted() -> None:
     receiver = link()
-    assert receiver.accepts(1)
-    assert not receiver.accepts(1), "again"
-    assert not receiver.accepts(3), "a gap"
-    assert receiver.accepts(2)
+    assert receiver.accepts(1, 0)
+    assert not receiver.accepts(1, 0), "again"
+    assert not receiver.accepts(3, 0), "a gap"
+    assert receiver.accepts(2, 0)
     assert receiver.nak() == Nak(2)
 
 
@@ -70,7 +70,7 @@ def test_acknowledgement_is_due_after_many_messages_without_an_answer() -> None:
     receiver = link()
     for seq in range(1, UNACKED_MESSAGES_MAX + 1):
         assert not receiver.wants_ack
-        receiver.accepts(seq)
+        receiver.accepts(seq, 0)
     assert receiver.wants_ack
     receiver.number(Credit(1))
     assert not receiver.wants_ack, "every message carries it"

@@ -6,8 +6,8 @@ from tests.support.machines import ADD, OWNER, link_to, outcome, record, task_id
 from zmqtasks.core.held import Finished, KindStat, hold
 from zmqtasks.core.links import LANE, LinkId
 from zmqtasks.core.resultlog import ResultLog
-from zmqtasks.limits import BATCH_COUNT_MAX, RESULT_LOG_AGE_MS_MAX
-from zmqtasks.wire.messages import Outcome, Results, Status, Verdict
+from zmqtasks.limits import RESULT_LOG_AGE_MS_MAX
+from zmqtasks.wire.messages import Outcome, Status, Verdict
 
 LINK = link_to(OWNER, "in")
 STORE = b"the-store"
@@ -23,11 +23,6 @@ def log_of(*numbers: int, body: bytes = b"value") -> ResultLog:
     log = ResultLog("worker")
     log.append([finished(number, body) for number in numbers], 0)
     return log
-
-
-def replayed(log: ResultLog, first: int, last: int) -> list[Results]:
-    parts = log.replay(first, last, owner=False)
-    return [part for part in parts if isinstance(part, Results)]
 
 
 def test_outcomes_are_numbered_from_one() -> None:
@@ -131,37 +126,6 @@ def test_outcomes_that_their_owner_wants_are_not_dropped_for_bytes() -> None:
     log.append([finished(n, b"x" * 1_000) for n in range(1, 6)], 0)
     log.trim(1_000)
     assert len(log.entries) == 5
-
-
-def test_replay_gives_what_there_is_and_says_how_far_it_went() -> None:
-    log = log_of(1, 2, 3)
-    log.decide([(2, 2)], [], 0)
-    (part,) = replayed(log, 2, 99)
-    assert [o.position for o in part.outcomes] == [2, 3]
-    assert [v.position for v in part.verdicts] == [4]
-    assert (part.first, part.upto) == (2, 4)
-    assert part.kinds == [ADD]
-    assert part.outcomes[0].kind == 0
-
-
-def test_replay_of_what_is_gone_says_so_too() -> None:
-    log = log_of(1, 2)
-    log.owner_gone(OWNER)
-    log.store_seen(STORE)
-    log.stored(STORE, 2)
-    log.trim(0)
-    (part,) = replayed(log, 1, 2)
-    assert part.outcomes == []
-    assert (part.first, part.upto) == (1, 2)
-
-
-def test_replays_come_in_parts_that_follow_each_other() -> None:
-    log = log_of(*range(1, 2 * BATCH_COUNT_MAX + 10))
-    parts = replayed(log, 1, log.head)
-    assert len(parts) == 3
-    assert [part.first for part in parts] == [1, parts[0].upto + 1, parts[1].upto + 1]
-    assert parts[-1].upto == log.head
-    assert all(len(part.outcomes) <= BATCH_COUNT_MAX for part in parts)
 
 
 def test_refused_outcome_is_not_told_to_readers() -> None:
