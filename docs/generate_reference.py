@@ -37,7 +37,8 @@ under the runtime, state and cache directories, closed to other users.
 
 Values that must fit together: `heartbeat_ms` × 3 ≤ `lost_ms`; `heartbeat_ms` × 2 ≤ `lease_ms` and
 ≤ `stalled_ms`; `lease_ms` < `lost_ms`; `stalled_ms` < `stalled_lost_ms`;
-`result_inline_bytes_max` ≤ `payload_bytes_max`.
+`result_inline_bytes_max` ≤ `payload_bytes_max`. `dial` goes neither with the role `broker` nor with
+`listen` (but for `ipc`), `port` and `advertise`.
 
 | setting | flag, environment | values | default | meaning |
 |---|---|---|---|---|

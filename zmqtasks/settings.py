@@ -74,7 +74,11 @@ class NodeSettings:
     ] = ""
     roles: Annotated[
         tuple[str, ...],
-        Meta(min_length=1, description="What this node does: `worker`, `store` or both."),
+        Meta(
+            min_length=1,
+            description="What this node does: `worker` (runs tasks), `store` (keeps results), "
+            "`broker` (keeps tasks until a worker takes them), or several of these.",
+        ),
     ] = ("worker",)
 
     # --- work ---
@@ -143,6 +147,15 @@ class NodeSettings:
             "addresses (port forwarding, containers). Nodes only."
         ),
     ] = ()
+
+    dial: Annotated[
+        bool,
+        Meta(
+            description="Listen only for processes of this host, and dial brokers and stores of "
+            "others: for workers that cannot be dialled (behind a firewall or NAT). Producers of "
+            "other hosts then reach them through a broker."
+        ),
+    ] = False
 
     # --- finding each other ---
     peers: Annotated[

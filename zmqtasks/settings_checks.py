@@ -12,7 +12,7 @@ from zmqtasks.errors import ConfigError
 from zmqtasks.keys import NO_KEY
 from zmqtasks.settings_sources import nearest
 
-ROLES = ("worker", "store")
+ROLES = ("worker", "store", "broker")
 POOLS = ("process", "solo")
 #: What a task survives; see ``core.owned.Durability``.
 DURABILITIES = ("memory", "disk")
@@ -164,6 +164,30 @@ class Conflict(NamedTuple):
 
 def find_conflict(values: Mapping[str, Any]) -> Conflict | None:
     """The first pair of values that contradict each other."""
+    return _dial_conflict(values) or _order_conflict(values)
+
+
+def _dial_conflict(values: Mapping[str, Any]) -> Conflict | None:
+    if not values["dial"]:
+        return None
+    if "broker" in values["roles"]:
+        reason = "a broker has to be dialled by others, which dial = true forbids"
+        return Conflict(("dial", "roles"), f"{reason}; leave one of them away")
+    listens = {
+        "listen": [entry for entry in values["listen"] if entry != "ipc"],
+        "port": values["port"],
+        "advertise": values["advertise"],
+    }
+    for key, value in listens.items():
+        if value:
+            reason = (
+                f"{key} says where other hosts reach this one, and dial = true that they do not"
+            )
+            return Conflict(("dial", key), f"{reason}; leave one of them away")
+    return None
+
+
+def _order_conflict(values: Mapping[str, Any]) -> Conflict | None:
     # (key, factor, other key, whether equality is allowed)
     rules = (
         ("heartbeat_ms", 3, "lost_ms", True),

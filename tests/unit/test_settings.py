@@ -4,6 +4,7 @@ import math
 import os
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -244,7 +245,7 @@ def test_home_folder_and_relative_paths_are_made_absolute(
         ("mesh", "x" * 64, "1 to 63"),
         ("name", "two words", "not a node name"),
         ("roles", "wroker", "unknown role 'wroker'; did you mean 'worker'? there are: worker"),
-        ("roles", "worker,beat", "unknown role 'beat'; there are: worker, store"),
+        ("roles", "worker,beat", "unknown role 'beat'; there are: worker, store, broker"),
         ("roles", ",", "must be a list of texts, at least one"),
         ("queues", "a b", "'a b' is not a queue name"),
         ("default_queue", "a,b", "not a queue name"),
@@ -321,14 +322,23 @@ def test_any_text_is_a_value_or_a_config_error(key: str, text: str) -> None:
             {"payload_bytes_max": 1024, "result_inline_bytes_max": 8192},
             "payload_bytes_max = 1024 must be at least result_inline_bytes_max = 8192",
         ),
+        ({"dial": True, "port": 5000}, "port says where other hosts reach this one, and dial"),
+        ({"dial": True, "listen": ["host"]}, "listen says where other hosts reach this one"),
+        ({"dial": True, "advertise": ["host:1"]}, "advertise says where other hosts reach"),
     ],
 )
-def test_values_must_fit_together(tmp_path: Path, values: dict[str, int], reason: str) -> None:
+def test_values_must_fit_together(tmp_path: Path, values: dict[str, Any], reason: str) -> None:
     with pytest.raises(ConfigError, match=reason) as caught:
         _load(tmp_path, app_conf=values)
     assert "from app.conf" in str(caught.value)
     with pytest.raises(ConfigError, match=reason):
-        NodeSettings(**values)  # type: ignore[arg-type]
+        NodeSettings(**values)
+
+
+def test_a_broker_must_be_dialled() -> None:
+    with pytest.raises(ConfigError, match="a broker has to be dialled by others"):
+        NodeSettings(roles=("worker", "broker"), dial=True)
+    assert NodeSettings(dial=True, listen=("ipc",)).dial
 
 
 def test_small_payloads_alone_are_no_contradiction(tmp_path: Path) -> None:
