@@ -61,8 +61,23 @@ STORY_LINES_MAX = 40
 WRITE_BEHIND_MS = 1_000
 WRITE_BEHIND_EVERY_MS = 100
 WRITE_BEHIND_COUNT = 5_000
+#: Offers to one taker that are under way; each has as much as a message takes.
+HANDOFF_OFFERS_MAX = 4
+#: A taker that refused is asked again after this, in milliseconds.
+HANDOFF_RETRY_MS = 1_000
+#: Tasks that no worker in sight can run go to a broker after this, in milliseconds.
+HANDOFF_UNSERVED_MS = 1_000
+#: Task ids in one question about the offers of a node that came back.
+HANDOFF_IDS_MAX = 4_096
+#: While a giver stays away everybody is asked about its tasks ever more seldom: the last
+#: delay in milliseconds (the first is OWNER_GONE_MS).
+HANDOFF_ASK_MS_MAX = 3_600_000
+#: Tasks given away of which a former owner remembers who has them.
+GIVEN_REMEMBERED_MAX = 100_000
 #: After a restart of an owner the workers that still run its tasks have so long to say so.
 RESUME_GRACE_MS = 1_000
+#: Calls with chosen ids whose content a producer remembers after they have settled.
+CHOSEN_IDS_MAX = 100_000
 #: At-most-once tasks whose result may still come; older ones are given up.
 LANE_UNANSWERED_MAX = 100_000
 #: Outcomes kept in memory by a worker: for readers when no store is around, and for a
@@ -168,8 +183,14 @@ JOURNAL_DAMAGES_MAX = 20
 JOURNAL_PROBES_MAX = 100_000
 #: Slots of one mesh on one host: long-lived nodes and outboxes that wait to be adopted.
 JOURNAL_SLOTS_MAX = 1_024
+#: Nodes look for journals that ended processes left on their host every so often, and
+#: when one ends, with more looks after it: the kernel frees its locks one after another.
+ADOPT_EVERY_S = 10.0
+ADOPT_SOON_S = (0.05, 0.25, 1.0)
 #: Ended nodes that a journal remembers as those whose tasks came into it; the last ones.
 JOURNAL_FORMER_MAX = 256
+#: Ended nodes whose tasks a node tells everybody that it owns now; the last ones.
+HEIR_OF_COUNT_MAX = 1_024
 #: Tasks taken over from another journal in one commit.
 JOURNAL_INHERIT_TASKS = 1_000
 JOURNAL_INHERIT_BYTES = 4 * 1024 * 1024

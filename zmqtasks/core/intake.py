@@ -94,6 +94,10 @@ class Intake:
             self._deal_again = True
         return giver
 
+    def is_linked(self, link: LinkId) -> bool:
+        """The link is up."""
+        return link in self._peers
+
     def link_down(self, link: LinkId) -> None:
         """Its unstarted tasks go; what runs goes on and is reported when it returns."""
         self._peers.pop(link, None)

@@ -14,6 +14,7 @@ from typing import Any
 
 from zmqtasks.core.answers import Answers
 from zmqtasks.core.calls import Call
+from zmqtasks.core.custody import Custody
 from zmqtasks.core.dispatcher import Dispatcher
 from zmqtasks.core.effects import (
     Effect,
@@ -30,16 +31,19 @@ from zmqtasks.core.intake import Intake
 from zmqtasks.core.linkevents import Delivered, LeaseBack, LinkDown, LinkPaused, LinkUp, MemberEvent
 from zmqtasks.core.links import SELF, LinkId
 from zmqtasks.core.membership import Membership
+from zmqtasks.core.owned import OwnedRecord, parse_mark
 from zmqtasks.core.publishing import RESULTS_TOPIC, Publisher
 from zmqtasks.core.reach import Reach
 from zmqtasks.core.resultlog import ResultLog
 from zmqtasks.core.resultreader import ResultReader
+from zmqtasks.core.succession import Succession, has_journal
 from zmqtasks.limits import (
     RESULT_INLINE_BYTES_MAX,
 )
 from zmqtasks.wire.messages import (
     Forget,
     Heartbeat,
+    Heir,
     Hello,
     Inspect,
     Message,
@@ -78,6 +82,7 @@ class MeshNode:
     ) -> None:  # fmt: skip
         self.membership = membership
         self.dispatcher = dispatcher
+        self.custody = dispatcher.custody if dispatcher is not None else Custody(False)
         self.intake = intake
         self.reader = reader
         self.hello = membership.hello
@@ -87,6 +92,7 @@ class MeshNode:
             log if log is not None else ResultLog(self.hello.name), membership.unacked_bytes,
         )  # fmt: skip
         self.log = self.publisher.log
+        self.succession = Succession(self.hello.node, self.reach.links, self.publisher, intake)
         self.inquiry = Inquiry(grace_ms)
         self.lane = (
             FastLane(self.hello.node, RESULTS_TOPIC + self.hello.node)
@@ -112,6 +118,39 @@ class MeshNode:
         """Own these tasks."""
         assert self.dispatcher is not None
         self.dispatcher.submit(calls, now_ms)
+
+    def submit_durable(self, calls: Iterable[Call], token: int, now_ms: int) -> None:
+        """Own these tasks when they are on the disk; see ``OwnedTasks.submit_durable``."""
+        assert self.dispatcher is not None
+        self.dispatcher.submit_durable(calls, token, now_ms)
+
+    def resume(self, records: Sequence[OwnedRecord], now_ms: int) -> None:
+        """Go on with what the journal holds, of an earlier life of this node or of another.
+
+        To be called before there are links, and before ``inherit``: whoever reports an
+        outcome of a task that is not known here is told so, and reports it no more.
+        """
+        dispatcher = self.dispatcher
+        assert dispatcher is not None
+        owned: list[OwnedRecord] = []
+        dead: list[OwnedRecord] = []
+        for record in records:
+            mark = parse_mark(record.mark)
+            (owned if mark is None else dead).append(record)
+        dispatcher.resume(owned, now_ms)
+        dispatcher.resume_dead(dead)
+
+    def inherit(self, nodes: Iterable[bytes]) -> None:
+        """This node owns now what these (ended) nodes owned; after ``resume``."""
+        self.succession.inherit(nodes)
+
+    def journaled(self, batches: Sequence[int]) -> None:
+        """These ``JournalWrite`` effects have been carried out."""
+        self.custody.committed(batches)
+
+    def journal_refused(self, batches: Sequence[int], text: str) -> None:
+        """The new tasks of these ``JournalWrite`` effects are not in the journal."""
+        self.custody.refused(batches, text)
 
     def ask(self, ids: Sequence[bytes], watch: bool, now_ms: int) -> int:
         """Ask everybody about tasks; returns the token of the answers."""
@@ -169,8 +208,11 @@ class MeshNode:
 
     @property
     def is_idle(self) -> bool:
-        """Nothing runs here and nobody waits for an outcome of ours (for draining)."""
+        """Nothing runs here, nobody waits for an outcome of ours, and the journal has what
+        it was asked to hold (for draining)."""
         if self.intake is not None and self.intake.running_count:
+            return False
+        if self.custody.is_writing:
             return False
         return self.publisher.is_idle
 
@@ -197,6 +239,7 @@ class MeshNode:
             may_live=lambda node: self.reach.may_live(node, now_ms),
         )
         self.publisher.tick(now_ms)
+        self.succession.tick(now_ms)
         self.reach.tick(now_ms)
 
     def next_deadline_ms(self) -> int:
@@ -214,6 +257,8 @@ class MeshNode:
     def end_turn(self, now_ms: int, wall_ms: int) -> list[Effect]:
         """Let the machines work on what came in; returns what is to be done."""
         self._now_ms = now_ms
+        if self.dispatcher is not None:
+            self.dispatcher.wall_ms = wall_ms
         for _ in range(8):
             self._route(now_ms, wall_ms)
             self._work(now_ms, wall_ms)
@@ -255,6 +300,7 @@ class MeshNode:
         if reader is not None:
             reader.flush()
         self.publisher.flush(now_ms)
+        self.custody.flush()
         self.membership.head = self.log.head
 
     def _report_finished(self, intake: Intake, now_ms: int, wall_ms: int) -> None:
@@ -264,8 +310,8 @@ class MeshNode:
 
     def _collect(self) -> None:
         sources = (
-            self.publisher, self.dispatcher, self.intake, self.reader, self.lane, self.inquiry,
-            self.answers,
+            self.succession, self.publisher, self.dispatcher, self.intake, self.reader, self.lane,
+            self.inquiry, self.answers, self.custody,
         )  # fmt: skip
         for machine in sources:
             if machine is None or not machine.effects:
@@ -315,7 +361,7 @@ class MeshNode:
         if self.reader is not None:
             self.reader.link_up(peer.node, peer.epoch, link)
             self._effects.append(self.answers.subscribe_to(peer, (RESULTS_TOPIC,)))
-        self.publisher.report_again(link, peer.node)
+        self.succession.link_up(link, peer)
         self.inquiry.link_up(link)
         if self.lane is not None:
             self.lane.link_up(link, peer)
@@ -339,8 +385,8 @@ class MeshNode:
         if "store" in peer.roles:
             self.publisher.store_down(peer.node, reason, now_ms)
         if reason in ("left", "gone", "replaced"):
-            self.log.owner_gone(peer.node)
-        else:
+            self.succession.ended(peer, now_ms)
+        if reason not in ("left", "gone", "replaced") or has_journal(peer):
             self.reach.fell_silent(peer.node, now_ms)
         if self.reader is not None:
             self.reader.link_down(peer.node, peer.epoch)
@@ -370,6 +416,9 @@ class MeshNode:
 
     def _is_work(self, link: LinkId, message: Message, now_ms: int) -> bool:
         """Let the intake or the dispatcher take it."""
+        if isinstance(message, Heir):
+            self.succession.announced(link, self._node_of(link), message)
+            return True
         if self.intake is not None and self.intake.received(link, message, now_ms):
             return True
         return self.dispatcher is not None and self.dispatcher.received(link, message, now_ms)

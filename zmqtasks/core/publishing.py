@@ -235,7 +235,7 @@ class Publisher:
             links[task.owner] = task.link
         for owner, pairs in by_owner.items():
             self._publish(owner, pairs, [], now_ms, wall_ms)
-            link = links[owner] if links[owner] in intake.givers else self.links.get(owner)
+            link = links[owner] if intake.is_linked(links[owner]) else self.links.get(owner)
             if link is not None:
                 self._send_done(link, [o for _, o in pairs if self.log.is_undecided(o)])
 

@@ -1,0 +1,163 @@
+"""Owners that end: they come back with their journal, or another node is their heir."""
+
+from __future__ import annotations
+
+from tests.support.machines import ADD, OWNER, WORKER, task_id
+from tests.support.nodes import Net, Node
+from zmqtasks.core.calls import Call
+from zmqtasks.core.owned import OwnedRecord
+from zmqtasks.limits import OWNER_GONE_MS, RESUME_GRACE_MS
+from zmqtasks.wire.messages import Verdict
+
+HEIR = b"the-heir"
+ONE = task_id(1)
+
+
+def world(*, journal: bool = True) -> tuple[Net, Node, Node, dict[bytes, OwnedRecord]]:
+    """An owner whose only task runs at a worker, and what is in its journal."""
+    net = Net()
+    records: dict[bytes, OwnedRecord] = {}
+    owner = net.add(OWNER, "broker", journal=records if journal else None)
+    worker = net.add(WORKER, "worker")
+    net.link(owner, worker)
+    if journal:
+        owner.mesh.submit_durable([Call(ONE, ADD, b"args", None)], 1, 0)
+        net.pump()
+    else:
+        owner.submit(ONE)
+    assert worker.running == [(ONE, 1)]
+    return net, owner, worker, records
+
+
+def again(net: Net, worker: Node, records: dict[bytes, OwnedRecord]) -> Node:
+    """The owner's next process."""
+    owner = net.add(OWNER, "broker", epoch=2, journal=records)
+    owner.mesh.resume(list(records.values()), net.now_ms)
+    net.link(owner, worker)
+    return owner
+
+
+def verdicts(worker: Node) -> list[tuple[bytes, int, int]]:
+    entries = worker.mesh.log.entries.values()
+    records = [entry.verdict for entry in entries if entry.verdict is not None]
+    return [(record.id, record.attempt, record.verdict) for record in records]
+
+
+# --- the owner is back --------------------------------------------------------------------
+
+
+def test_attempt_that_runs_while_its_owner_restarts_counts() -> None:
+    net, owner, worker, records = world()
+    net.kill(owner)
+    owner = again(net, worker, records)
+    net.pass_time(3 * RESUME_GRACE_MS)
+    task = owner.dispatcher.tasks[ONE]
+    assert (task.attempt, task.started) == (1, True)
+    worker.end()
+    assert owner.settled()[ONE].body == b"value"
+    assert worker.running == []
+    assert verdicts(worker) == [(ONE, 1, Verdict.SETTLED)]
+    assert records == {}
+
+
+def test_outcome_that_came_while_its_owner_was_away_settles_the_task() -> None:
+    net, owner, worker, records = world()
+    net.kill(owner)
+    worker.end()
+    owner = again(net, worker, records)
+    assert owner.settled()[ONE].body == b"value"
+    assert verdicts(worker) == [(ONE, 1, Verdict.SETTLED)]
+    net.pass_time(3 * RESUME_GRACE_MS)
+    assert worker.running == [], "it does not run again"
+
+
+def test_outcome_waits_for_an_owner_with_a_journal_for_longer_than_for_others() -> None:
+    net, owner, worker, records = world()
+    net.kill(owner)
+    worker.end()
+    net.pass_time(OWNER_GONE_MS + 1_000, step_ms=500)
+    owner = again(net, worker, records)
+    assert owner.settled()[ONE].body == b"value"
+
+
+def test_outcome_of_an_owner_without_a_journal_stands_after_a_while() -> None:
+    net, owner, worker, _ = world(journal=False)
+    net.kill(owner)
+    worker.end()
+    assert worker.mesh.log.undecided_of(OWNER)
+    net.pass_time(OWNER_GONE_MS + 1_000, step_ms=500)
+    assert not worker.mesh.log.undecided_of(OWNER)
+
+
+def test_outcome_that_its_restarted_owner_does_not_know_stands() -> None:
+    net, owner, worker, records = world()
+    net.kill(owner)
+    worker.end()
+    records.clear()
+    again(net, worker, records)
+    assert not worker.mesh.log.undecided_of(OWNER)
+    assert worker.mesh.is_idle
+    assert verdicts(worker) == []
+
+
+# --- an heir ------------------------------------------------------------------------------
+
+
+def test_heir_goes_on_with_what_runs_and_settles_what_has_ended() -> None:
+    net, owner, worker, records = world()
+    heir = net.add(HEIR, "broker", journal={})
+    net.link(heir, worker)
+    net.kill(owner)
+    heir.mesh.resume(list(records.values()), net.now_ms)
+    heir.mesh.inherit([OWNER])
+    net.pump()
+    assert heir.dispatcher.tasks[ONE].started
+    worker.end()
+    assert heir.settled()[ONE].body == b"value"
+    assert verdicts(worker) == [(ONE, 1, Verdict.SETTLED)]
+
+
+def test_worker_that_is_linked_later_hears_of_the_heir_too() -> None:
+    net, owner, worker, records = world()
+    net.kill(owner)
+    worker.end()
+    heir = net.add(HEIR, "broker", journal={})
+    heir.mesh.resume(list(records.values()), net.now_ms)
+    heir.mesh.inherit([OWNER])
+    net.link(heir, worker)
+    assert heir.settled()[ONE].body == b"value"
+    assert list(heir.mesh.succession.heir_of) == [OWNER]
+
+
+def test_worker_that_is_the_heir_itself_goes_on_with_what_it_runs() -> None:
+    net, owner, worker, records = world()
+    net.kill(owner)
+    worker.mesh.resume(list(records.values()), net.now_ms)
+    worker.mesh.inherit([OWNER])
+    net.pass_time(3 * RESUME_GRACE_MS)
+    assert worker.dispatcher.tasks[ONE].attempt == 1
+    assert worker.running == [(ONE, 1)]
+    worker.end()
+    assert worker.settled()[ONE].body == b"value"
+    assert verdicts(worker) == [(ONE, 1, Verdict.SETTLED)]
+
+
+def test_worker_that_is_the_heir_itself_settles_what_has_ended() -> None:
+    net, owner, worker, records = world()
+    net.kill(owner)
+    worker.end()
+    worker.mesh.resume(list(records.values()), net.now_ms)
+    worker.mesh.inherit([OWNER])
+    net.pump()
+    assert worker.settled()[ONE].body == b"value"
+
+
+def test_task_that_no_worker_tells_of_goes_on_with_the_next_attempt() -> None:
+    net, owner, worker, records = world()
+    net.kill(owner)
+    net.kill(worker)
+    other = net.add(b"worker-2", "worker")
+    owner = again(net, other, records)
+    assert other.running == []
+    net.pass_time(2 * RESUME_GRACE_MS)
+    assert other.running == [(ONE, 2)]
