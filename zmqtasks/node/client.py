@@ -10,11 +10,9 @@ from __future__ import annotations
 import atexit
 import logging
 import os
-import sys
 import threading
-import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import replace
 from typing import TypeVar
@@ -22,17 +20,23 @@ from typing import TypeVar
 from zmqtasks import keys
 from zmqtasks.addresses import parse_address
 from zmqtasks.core import effects as fx
-from zmqtasks.core.calls import UNKNOWN_STATUS, Call, Ticket
+from zmqtasks.core.calls import Call, Ticket
 from zmqtasks.core.dispatcher import Dispatcher
 from zmqtasks.core.fastlane import FastLane
 from zmqtasks.core.owned import Durability
-from zmqtasks.errors import LocalProtocolError, MeshOverloaded, NoWorkers, SubmitRejected
-from zmqtasks.ids import format_task_id, task_id_maker
+from zmqtasks.errors import LocalProtocolError, NoWorkers, SubmitRejected
+from zmqtasks.ids import task_id_maker
+from zmqtasks.node.accepting import Acceptance, Acceptances
+from zmqtasks.node.chosen import ChosenIds, Fate, is_chosen, refusal
+from zmqtasks.node.leaving import Leaving
+from zmqtasks.node.questions import Questions
+from zmqtasks.node.room import Room, size_of
 from zmqtasks.node.runtime import Part, Runtime
 from zmqtasks.node.survey import Survey
+from zmqtasks.node.tickets import Tickets, describe_state
 from zmqtasks.settings import NodeSettings
 from zmqtasks.wire import codec
-from zmqtasks.wire.messages import Kind, Outcome, StateRecord, TaskState
+from zmqtasks.wire.messages import Kind, StateRecord
 
 _LOG = logging.getLogger("zmqtasks.client")
 _T = TypeVar("_T")
@@ -58,14 +62,19 @@ class Client:
         self.settings = settings
         self._pid = os.getpid()
         mesh_key = keys.mesh_key(settings.key_file)
+        #: Who waits for the outcomes of tasks of this process.
+        self.tickets = Tickets()
+        self._acceptances = Acceptances(self.tickets)
         part = Part(
             roles=("producer",),
             dial_roles=DIAL_ROLES,
             owns_tasks=True,
             performers={
                 fx.TasksSettled: self._tasks_settled,
-                fx.QuestionAnswered: self._question_answered,
-                fx.RoomFreed: self._room_freed,
+                fx.CallsAccepted: self._acceptances.accepted,
+                fx.CallsRefused: self._calls_refused,
+                fx.QuestionAnswered: lambda effect: self.questions.answered(effect),
+                fx.RoomFreed: lambda effect: self._count_open(),
                 fx.ReportGot: lambda effect: self.survey.report_got(effect),
                 fx.LanePush: self._push_lane,
             },
@@ -73,22 +82,18 @@ class Client:
         self.runtime = Runtime(_without_ports(settings), part, mesh_key)
         self._make_id = task_id_maker(self.runtime.node, self.runtime.epoch)
         self._inbox: deque[Sequence[Call]] = deque()
+        self._durable_inbox: deque[Acceptance] = deque()
         self._drain_queued = False
-        #: {task id: who waits for its outcome}; the first waiter stands alone, as nearly
-        #: every task has just one.
-        self._tickets: dict[bytes, Ticket] = {}
-        self._more_tickets: dict[bytes, list[Ticket]] = {}
-        #: {token of a question: what to do with news}.
-        self._questions: dict[int, Callable[[fx.QuestionAnswered], None]] = {}
         #: Looks at the whole mesh.
-        self.survey = Survey(self.runtime, self._on_loop)
-        self._room = threading.Condition()
-        self._open_count = 0
-        self._open_bytes = 0
+        self.survey = Survey(self.runtime, self.on_loop)
+        #: What is open, and who waits for less.
+        self.room = Room(settings.open_tasks_max, settings.open_bytes_max)
         self._worker_waits: list[_WorkerWait] = []
         self._failure: BaseException | None = None
         self._closed = False
         self.runtime.open()
+        self.questions = Questions(self.runtime, self.tickets, self.on_loop)
+        self._chosen = ChosenIds(self.runtime, self.tickets, self.questions)
         self._thread = threading.Thread(target=self._run, name="zmqtasks-io", daemon=True)
         self._thread.start()
         atexit.register(self._at_exit)
@@ -107,96 +112,112 @@ class Client:
     ) -> None:  # fmt: skip
         """See ``Gateway``."""
         self._check_alive()
-        if durability is Durability.DISK:
-            raise SubmitRejected(
-                "this process has no journal, so nothing was submitted: use durability='memory'"
-            )
         if require_worker_s is not None:
             self._require_worker([call.kind for call in calls], require_worker_s)
-        if not calls[0].id.startswith(self.runtime.node):
-            self._check_chosen_ids(calls)
-        size = sum(len(call.body) for call in calls)
-        self._take_room(len(calls), size, wait_s)
+        if wait_s is None:
+            wait_s = self.settings.submit_timeout_s
+        if is_chosen(calls[0], self.runtime.node):
+            self._submit_chosen(calls, ticket, wait_s, delivery, durability)
+            return
+        self.room.take(len(calls), size_of(calls), wait_s)
         if delivery == "at_most_once":
             self.runtime.loop.call_soon(self._push, calls, ticket)
             return
+        add = self.tickets.add
         for call in calls:
-            self._add_ticket(call.id, ticket)
-        self._inbox.append(calls)
-        if not self._drain_queued:
-            self._drain_queued = True
-            self.runtime.loop.call_soon(self._drain)
+            add(call.id, ticket)
+        if durability is Durability.DISK:
+            acceptance = Acceptance(calls, ticket)
+            self._durable_inbox.append(acceptance)
+            self._drain_soon()
+            acceptance.wait(self.settings.submit_timeout_s)
+        else:
+            self._inbox.append(calls)
+            self._drain_soon()
 
     def states(self, ids: Sequence[bytes], timeout_s: float) -> dict[bytes, StateRecord]:
         """See ``Gateway``."""
-        own = self._on_loop(lambda: self.runtime.mesh.states_of(ids))
-        known = {state.id: state for state in own}
-        asked = [
-            task_id for task_id, state in known.items()
-            if state.state in (TaskState.UNKNOWN, TaskState.UNSETTLED)
-        ]  # fmt: skip
-        if not asked:
-            return known
-        answer: Future[list[StateRecord]] = Future()
-        token = self._on_loop(lambda: self._ask(asked, watch=False, answer=answer))
-        try:
-            found = answer.result(timeout_s)
-        except TimeoutError:
-            found = self._on_loop(lambda: self._best_so_far(token))
-        known.update((state.id, state) for state in found)
-        return known
+        return self.questions.states(ids, timeout_s)
 
     def watch(self, ids: Sequence[bytes], ticket: Ticket) -> None:
         """See ``Gateway``."""
         self._check_alive()
-        self.runtime.loop.call_soon(self._watch, list(ids), ticket)
+        self.runtime.loop.call_soon(self.questions.watch, list(ids), ticket)
 
     def forget(self, ids: Sequence[bytes]) -> None:
         """See ``Gateway``."""
-        self._on_loop(lambda: self.runtime.mesh.forget(list(ids)))
+        self.on_loop(lambda: self.runtime.mesh.forget(list(ids)))
 
     def describe(self, task_id: bytes) -> str:
         """See ``Gateway``."""
         record = self.states([task_id], 1.0)[task_id]
         return describe_state(record)
 
-    def _check_chosen_ids(self, calls: Sequence[Call]) -> None:
-        """Ids that the caller chose may be taken by another task."""
-        same = self._on_loop(lambda: [self._dispatcher.same_content(call) for call in calls])
-        for call, is_same in zip(calls, same, strict=True):
-            if not is_same:
-                raise SubmitRejected(
-                    f"task id {format_task_id(call.id)} belongs to an open task with other "
-                    "content: repeat a call with the same arguments, or choose another task_id"
-                )
+    # --- calls with chosen ids ------------------------------------------------------------
 
-    # --- room ---------------------------------------------------------------------------
-
-    def _take_room(self, count: int, size: int, wait_s: float | None) -> None:
-        settings = self.settings
-        limit_count, limit_bytes = settings.open_tasks_max, settings.open_bytes_max
-        with self._room:
-            if self._open_count < limit_count and self._open_bytes < limit_bytes:
-                self._open_count += count
-                self._open_bytes += size
-                return
-            wait_s = settings.submit_timeout_s if wait_s is None else wait_s
-            fits = self._room.wait_for(
-                lambda: self._open_count < limit_count and self._open_bytes < limit_bytes, wait_s
+    def _submit_chosen(
+        self, calls: Sequence[Call], ticket: Ticket, wait_s: float, delivery: str,
+        durability: Durability,
+    ) -> None:  # fmt: skip
+        """Some of them may be known already, see ``chosen.py``."""
+        fates = self.on_loop(lambda: [self._chosen.fate_of(call) for call in calls])
+        new = [call for call, fate in zip(calls, fates, strict=True) if fate is Fate.NEW]
+        elsewhere = {}
+        if new and wait_s and delivery == "at_least_once":
+            elsewhere = self._chosen.elsewhere(new)
+        self.room.take(len(calls), size_of(calls), wait_s)
+        try:
+            waits = self.on_loop(
+                lambda: self._place(calls, ticket, elsewhere, (delivery, durability))
             )
-            if fits:
-                self._open_count += count
-                self._open_bytes += size
-                return
-        raise MeshOverloaded(
-            f"{self._open_count} tasks with {self._open_bytes} bytes of arguments are open and "
-            f"the limits are {limit_count} and {limit_bytes}: nothing was submitted. Wait for "
-            "results, add workers, or raise open_tasks_max / open_bytes_max"
-        )
+        finally:
+            self.room.give_back(len(calls), size_of(calls))
+        for acceptance in waits:
+            acceptance.wait(self.settings.submit_timeout_s)
 
-    def _room_freed(self, _effect: fx.RoomFreed) -> None:
-        with self._room:
-            self._room.notify_all()
+    def _place(
+        self, calls: Sequence[Call], ticket: Ticket, elsewhere: Mapping[bytes, StateRecord],
+        how: tuple[str, Durability],
+    ) -> list[Acceptance]:  # fmt: skip
+        """Submit those that are new; returns what the caller has to wait for."""
+        delivery, durability = how
+        chosen, waits = self._chosen, []
+        fates = [chosen.fate_of(call) for call in calls]
+        for call, fate in zip(calls, fates, strict=True):
+            if fate is Fate.OTHER:
+                raise refusal(call)
+        fresh: list[Call] = []
+        for call, fate in zip(calls, fates, strict=True):
+            under_way = self._acceptances.of(call.id)
+            if under_way is not None:
+                waits.append(under_way)
+            chosen.remember(call)
+            record = elsewhere.get(call.id)
+            if fate is Fate.NEW and record is not None:
+                self.questions.follow(record, ticket)
+            elif fate is Fate.NEW or (fate is Fate.OPEN and durability is Durability.DISK):
+                fresh.append(call)  # an open one may have to be on disk from now on
+            else:
+                chosen.attach(call, ticket)
+        if fresh and delivery == "at_most_once":
+            self._to_lane(fresh, ticket)
+        elif fresh:
+            waits += self._to_dispatcher(fresh, ticket, durability)
+        self._count_open()
+        return waits
+
+    def _to_dispatcher(
+        self, calls: Sequence[Call], ticket: Ticket, durability: Durability
+    ) -> list[Acceptance]:
+        for call in calls:
+            self.tickets.add(call.id, ticket)
+        mesh, now_ms = self.runtime.mesh, self.runtime.now_ms
+        if durability is Durability.MEMORY:
+            mesh.submit(calls, now_ms)
+            return []
+        acceptance = Acceptance(calls, ticket)
+        mesh.submit_durable(calls, self._acceptances.begin(acceptance), now_ms)
+        return [acceptance]
 
     # --- workers ------------------------------------------------------------------------
 
@@ -207,7 +228,7 @@ class Client:
             wait.done.result(wait_s)
         except TimeoutError:
             self.runtime.loop.call_soon(self._end_worker_wait, wait)
-            reason = self._on_loop(lambda: self._dispatcher.why_unserved(wait.kinds))
+            reason = self.on_loop(lambda: self.dispatcher.why_unserved(wait.kinds))
             if reason:
                 raise NoWorkers(f"{reason}; nothing was submitted") from None
 
@@ -218,7 +239,7 @@ class Client:
 
     def _check_worker_waits(self) -> None:
         for wait in self._worker_waits[:]:
-            if not self._dispatcher.why_unserved(wait.kinds):
+            if not self.dispatcher.why_unserved(wait.kinds):
                 self._worker_waits.remove(wait)
                 wait.done.set_result(None)
 
@@ -232,122 +253,87 @@ class Client:
             _LOG.exception("the zmqtasks I/O thread of this process failed")
         finally:
             self._closed = True
+            self._acceptances.abandon()
             self.runtime.close()
 
     def _turn(self) -> int:
         timeout_ms = self.runtime.turn()
         if self._worker_waits:
             self._check_worker_waits()
+        if self.room.is_awaited:
+            self._count_open()
+        self.questions.turn()
         return timeout_ms
 
     @property
-    def _dispatcher(self) -> Dispatcher:
+    def dispatcher(self) -> Dispatcher:
+        """Owns what this process submits."""
         dispatcher = self.runtime.mesh.dispatcher
         assert dispatcher is not None
         return dispatcher
 
-    def _drain(self) -> None:
-        self._drain_queued = False
-        inbox, mesh = self._inbox, self.runtime.mesh
-        now_ms = self.runtime.now_ms
-        while inbox:
-            mesh.submit(inbox.popleft(), now_ms)
-
-    def _tasks_settled(self, effect: fx.TasksSettled) -> None:
-        tickets, more = self._tickets, self._more_tickets
-        for outcome in effect.outcomes:
-            task_id = outcome.id
-            ticket = tickets.pop(task_id, None)
-            if ticket is not None:
-                ticket.settled(task_id, outcome)
-            if more:
-                for other in more.pop(task_id, ()):
-                    other.settled(task_id, outcome)
-        self._count_open()
-
-    def _count_open(self) -> None:
-        with self._room:
-            waiting = sum(map(len, self._inbox)) + self._lane.open_count
-            self._open_count = len(self._dispatcher.tasks) + waiting
-            self._open_bytes = self._dispatcher.open_bytes + self._lane.open_bytes
-            self._room.notify_all()
-
-    def _add_ticket(self, task_id: bytes, ticket: Ticket) -> None:
-        if self._tickets.setdefault(task_id, ticket) is not ticket:
-            self._more_tickets.setdefault(task_id, []).append(ticket)
-
-    def _push(self, calls: Sequence[Call], ticket: Ticket) -> None:
-        for call in calls:
-            self._add_ticket(call.id, ticket)
-        self._lane.submit(calls, self.runtime.now_ms)
-        for task_id in self._lane.forget_oldest():
-            self._tickets.pop(task_id, None)
-
-    def _push_lane(self, effect: fx.LanePush) -> None:
-        if not self.runtime.transport.push(effect.lane, codec.encode(effect.message)):
-            self._lane.not_pushed(effect.lane, effect.calls, self.runtime.now_ms)
-        else:
-            self._count_open()
-
     @property
-    def _lane(self) -> FastLane:
+    def lane(self) -> FastLane:
+        """The at-most-once calls of this process."""
         lane = self.runtime.mesh.lane
         assert lane is not None
         return lane
 
-    # --- questions ----------------------------------------------------------------------
+    def _drain_soon(self) -> None:
+        if not self._drain_queued:
+            self._drain_queued = True
+            self.runtime.loop.call_soon(self._drain)
 
-    def _ask(self, ids: Sequence[bytes], *, watch: bool, answer: Future[list[StateRecord]]) -> int:
-        token = self.runtime.mesh.ask(ids, watch, self.runtime.now_ms)
+    def _drain(self) -> None:
+        self._drain_queued = False
+        mesh, now_ms = self.runtime.mesh, self.runtime.now_ms
+        inbox, durable = self._inbox, self._durable_inbox
+        count = size = 0
+        while inbox:
+            calls = inbox.popleft()
+            count += len(calls)
+            size += size_of(calls)
+            mesh.submit(calls, now_ms)
+        while durable:
+            acceptance = durable.popleft()
+            count += len(acceptance.calls)
+            size += size_of(acceptance.calls)
+            mesh.submit_durable(acceptance.calls, self._acceptances.begin(acceptance), now_ms)
+        self.room.came(count, size)
 
-        def news(effect: fx.QuestionAnswered) -> None:
-            if effect.final and not answer.done():
-                answer.set_result(effect.states)
+    def _tasks_settled(self, effect: fx.TasksSettled) -> None:
+        self.tickets.settled(effect.outcomes)
+        self._count_open()
 
-        self._questions[token] = news
-        return token
+    def _calls_refused(self, effect: fx.CallsRefused) -> None:
+        self._acceptances.refused(effect)
+        self._count_open()
 
-    def _best_so_far(self, token: int) -> list[StateRecord]:
-        question = self.runtime.mesh.inquiry.questions.get(token)
-        self._questions.pop(token, None)
-        if question is None:
-            return []
-        self.runtime.mesh.inquiry.drop(token)
-        return [pending_if_unknown(record) for record in question.best.values()]
+    def _count_open(self) -> None:
+        dispatcher, lane = self.dispatcher, self.lane
+        self.room.held(
+            len(dispatcher.tasks) + lane.open_count, dispatcher.open_bytes + lane.open_bytes
+        )
 
-    def _watch(self, ids: list[bytes], ticket: Ticket) -> None:
-        mesh = self.runtime.mesh
-        elsewhere: list[bytes] = []
-        for task_id in ids:
-            record = self._dispatcher.state_of(task_id)
-            if record is None:
-                elsewhere.append(task_id)
-            elif record.outcome is not None:
-                ticket.settled(task_id, record.outcome)
-            else:
-                self._add_ticket(task_id, ticket)
-        if not elsewhere:
-            return
+    def _push(self, calls: Sequence[Call], ticket: Ticket) -> None:
+        self.room.came(len(calls), size_of(calls))
+        self._to_lane(calls, ticket)
 
-        def news(effect: fx.QuestionAnswered) -> None:
-            for record in effect.states:
-                if record.state == TaskState.SETTLED and record.outcome is not None:
-                    ticket.settled(record.id, record.outcome)
-                elif record.state == TaskState.UNKNOWN:
-                    ticket.settled(record.id, unknown_outcome(record.id))
+    def _to_lane(self, calls: Sequence[Call], ticket: Ticket) -> None:
+        for call in calls:
+            self.tickets.add(call.id, ticket)
+        self.lane.submit(calls, self.runtime.now_ms)
+        self.tickets.drop(self.lane.forget_oldest())
 
-        self._questions[mesh.ask(elsewhere, True, self.runtime.now_ms)] = news
-
-    def _question_answered(self, effect: fx.QuestionAnswered) -> None:
-        news = self._questions.get(effect.token)
-        if effect.final:
-            self._questions.pop(effect.token, None)
-        if news is not None:
-            news(effect)
+    def _push_lane(self, effect: fx.LanePush) -> None:
+        if not self.runtime.transport.push(effect.lane, codec.encode(effect.message)):
+            self.lane.not_pushed(effect.lane, effect.calls, self.runtime.now_ms)
+        else:
+            self._count_open()
 
     # --- between threads ----------------------------------------------------------------
 
-    def _on_loop(self, function: Callable[[], _T]) -> _T:
+    def on_loop(self, function: Callable[[], _T], /) -> _T:
         """Run on the I/O thread and wait for what it returns."""
         self._check_alive()
         future: Future[_T] = Future()
@@ -389,33 +375,8 @@ class Client:
     def _at_exit(self) -> None:
         if os.getpid() != self._pid or self._closed:
             return
-        wait_s = self.settings.exit_wait_s
-        deadline = time.monotonic() + wait_s
-        when, remedy = f"{wait_s:g} s after its end", ", or raise exit_wait_s"
-        try:
-            with self._room:
-                self._room.wait_for(
-                    lambda: not self._open_count, max(0, deadline - time.monotonic())
-                )
-        except KeyboardInterrupt:
-            when, remedy = "when the wait at its end was interrupted", ""
-        left = self._open_count
-        if left:
-            names = self._on_loop(self._open_names)
-            sys.stderr.write(
-                f"zmqtasks: {left} of this process's tasks had not finished {when} and are given "
-                f"up ({names}); wait for their results{remedy}\n"
-            )
+        Leaving(self).run()
         self.close("the process ended")
-
-    def _open_names(self) -> str:
-        counts: dict[str, int] = {}
-        for task in self._dispatcher.tasks.values():
-            name = task.lane.kind.name
-            counts[name] = counts.get(name, 0) + 1
-        for waiting in self._lane.describe():
-            counts[waiting["task"]] = counts.get(waiting["task"], 0) + waiting["count"]
-        return ", ".join(f"{name}: {count}" for name, count in list(counts.items())[:5])
 
 
 def _without_ports(settings: NodeSettings) -> NodeSettings:
@@ -433,30 +394,3 @@ class _WorkerWait:
     def __init__(self, kinds: list[Kind]) -> None:
         self.kinds = kinds
         self.done: Future[None] = Future()
-
-
-def unknown_outcome(task_id: bytes) -> Outcome:
-    """What a ticket is told of a task that nobody knows."""
-    return Outcome(task_id, 0, UNKNOWN_STATUS, 0, -1, 0, 0, 0, b"", None)
-
-
-def pending_if_unknown(record: StateRecord) -> StateRecord:
-    """Not everybody has answered, so nobody may say that it is unknown."""
-    if record.state != TaskState.UNKNOWN:
-        return record
-    return StateRecord(record.id, TaskState.PENDING, {"why": "not all nodes answered"}, None)
-
-
-def describe_state(record: StateRecord) -> str:
-    """What is known of a task, as a clause for messages that name its id."""
-    info = record.info
-    name, worker = info.get("name", "it"), info.get("worker")
-    if record.state == TaskState.UNKNOWN:
-        return "every node that answered does not know it"
-    if record.state == TaskState.STARTED:
-        return f"{name} is running on {worker} (attempt {info.get('attempt')})"
-    if record.state in (TaskState.SETTLED, TaskState.UNSETTLED):
-        return f"{name} has ended, its outcome is on its way"
-    if worker:
-        return f"{name} was handed to {worker} (attempt {info.get('attempt')})"
-    return str(info.get("why") or f"{name} waits, no more is known")

@@ -39,7 +39,7 @@ def test_worker_that_comes_as_the_wait_for_it_ends_is_no_error(
         time.sleep(0.02)
         return ""
 
-    monkeypatch.setattr(client._dispatcher, "why_unserved", served_too_late)
+    monkeypatch.setattr(client.dispatcher, "why_unserved", served_too_late)
     client._require_worker([_KIND], 0.001)
     assert client.states([], 1.0) == {}, "the I/O thread goes on"
     assert client._worker_waits == []
