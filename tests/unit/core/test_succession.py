@@ -6,7 +6,7 @@ from tests.support.machines import ADD, OWNER, WORKER, task_id
 from tests.support.nodes import Net, Node
 from zmqtasks.core.calls import Call
 from zmqtasks.core.owned import OwnedRecord
-from zmqtasks.limits import OWNER_GONE_MS, RESUME_GRACE_MS
+from zmqtasks.limits import HEIR_OF_COUNT_MAX, OWNER_GONE_MS, RESUME_GRACE_MS
 from zmqtasks.wire.messages import Verdict
 
 HEIR = b"the-heir"
@@ -161,3 +161,36 @@ def test_task_that_no_worker_tells_of_goes_on_with_the_next_attempt() -> None:
     assert other.running == []
     net.pass_time(2 * RESUME_GRACE_MS)
     assert other.running == [(ONE, 2)]
+
+
+# --- what others are told meanwhile -------------------------------------------------------
+
+
+def test_ended_owner_may_come_back_only_where_it_has_a_journal() -> None:
+    """Until then nobody says of its tasks that nobody knows them."""
+    for journal in (True, False):
+        net, owner, worker, _ = world(journal=journal)
+        assert not worker.mesh.reach.may_live(OWNER, net.now_ms), "it is here"
+        net.kill(owner)
+        assert worker.mesh.reach.may_live(OWNER, net.now_ms) is journal
+        net.pass_time(OWNER_GONE_MS + 1_000, step_ms=500)
+        assert not worker.mesh.reach.may_live(OWNER, net.now_ms)
+
+
+def test_node_is_not_idle_while_its_journal_writes() -> None:
+    net = Net()
+    owner = net.add(OWNER, "broker", journal={})
+    owner.holds_writes = True
+    owner.mesh.submit_durable([Call(ONE, ADD, b"args", None)], 1, 0)
+    net.pump()
+    assert not owner.mesh.is_idle
+    owner.commit()
+    assert owner.mesh.is_idle
+
+
+def test_heir_of_very_many_nodes_names_the_last_ones() -> None:
+    net = Net()
+    heir = net.add(HEIR, "broker", journal={})
+    nodes = [number.to_bytes(8, "big") for number in range(HEIR_OF_COUNT_MAX + 5)]
+    heir.mesh.inherit(nodes)
+    assert list(heir.mesh.succession.heir_of) == nodes[5:]
