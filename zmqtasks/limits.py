@@ -142,7 +142,7 @@ SPILL_RETRY_MS = 1_000
 SPILL_TRIES = 3
 #: Deleted in one transaction; what else is asked for has its turn in between.
 SPILL_TRIM_ROWS_MAX = 2_000
-SPILL_TRIM_BYTES_MAX = 32 * 1024 * 1024
+SPILL_TRIM_BYTES_MAX = 8 * 1024 * 1024
 #: Task ids that wait to be looked up on the disk.
 SPILL_FIND_IDS_MAX = 10_000
 #: Replayed to one peer and not acknowledged by it. More would only wait in sockets.

@@ -296,6 +296,24 @@ class NodeSettings:
             description="Same, counting the bytes of their arguments.",
         ),
     ] = limits.OPEN_BYTES_MAX
+    result_log_bytes_max: Annotated[
+        int,
+        Meta(
+            ge=64 * 1024,
+            le=1 << 40,
+            description="Bytes of results that a node keeps in memory until a store has them, or "
+            "for readers where there is no store.",
+        ),
+    ] = limits.RESULT_LOG_BYTES_MAX
+    result_spill_bytes_max: Annotated[
+        int,
+        Meta(
+            ge=0,
+            le=1 << 50,
+            description="Bytes of results that wait on the disk, in `state_dir`, for a store that "
+            "is away or slow. 0: none; then what is too much for the memory is lost.",
+        ),
+    ] = limits.RESULT_SPILL_BYTES_MAX
 
     # --- waiting ---
     submit_timeout_s: Annotated[
