@@ -236,7 +236,7 @@ class MeshNode:
             now_ms,
             # A link that has come up this turn counts once it has been asked.
             all_found=not self.membership.pending_dials() and not self.membership.events,
-            may_live=lambda node: self.reach.may_live(node, now_ms),
+            may_live=lambda node: self.reach.owner_may_live(node, now_ms),
         )
         self.publisher.tick(now_ms)
         self.succession.tick(now_ms)
@@ -387,7 +387,7 @@ class MeshNode:
         if reason in ("left", "gone", "replaced"):
             self.succession.ended(peer, now_ms)
         if reason not in ("left", "gone", "replaced") or has_journal(peer):
-            self.reach.fell_silent(peer.node, now_ms)
+            self.reach.away(peer, now_ms)
         if self.reader is not None:
             self.reader.link_down(peer.node, peer.epoch)
             self._effects.append(self.answers.unsubscribe_from(peer))

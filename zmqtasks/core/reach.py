@@ -5,6 +5,7 @@ from __future__ import annotations
 from zmqtasks.core.links import LinkId
 from zmqtasks.core.membership import Membership
 from zmqtasks.limits import OWNER_GONE_MS
+from zmqtasks.wire.messages import Hello
 
 
 class Reach:
@@ -18,13 +19,16 @@ class Reach:
         self.membership = membership
         #: {node: link}, the open link to use for it.
         self.links: dict[bytes, LinkId] = {}
-        #: {node that fell silent: when}; it may come back.
-        self._silent_ms: dict[bytes, int] = {}
+        #: {node that is away: since when}; it may come back.
+        self._away_ms: dict[bytes, int] = {}
+        #: Those of them that own tasks of others.
+        self._brokers_away: set[bytes] = set()
 
     def link_up(self, link: LinkId, node: bytes) -> None:
         """A link is open; the first of a node is the one that is used."""
         self.links.setdefault(node, link)
-        self._silent_ms.pop(node, None)
+        self._away_ms.pop(node, None)
+        self._brokers_away.discard(node)
 
     def link_down(self, link: LinkId, node: bytes) -> LinkId | None:
         """A link is closed.
@@ -44,15 +48,21 @@ class Reach:
             self.links[node] = other_link
         return other_link
 
-    def fell_silent(self, node: bytes, now_ms: int) -> None:
-        """The last link to it closed, and nothing proves that the node is gone."""
-        self._silent_ms[node] = now_ms
+    def away(self, peer: Hello, now_ms: int) -> None:
+        """The last link to it closed, and it may come back."""
+        self._away_ms[peer.node] = now_ms
+        if "broker" in peer.roles:
+            self._brokers_away.add(peer.node)
+
+    def owner_may_live(self, node: bytes, now_ms: int) -> bool:
+        """Whoever owns the tasks that this node made is not linked, and may be there."""
+        return bool(self._brokers_away) or self.may_live(node, now_ms)
 
     def may_live(self, node: bytes, now_ms: int) -> bool:
         """The node is not linked, and nothing proves that it is gone."""
         if node in self.links or node == self.membership.hello.node:
             return False
-        lost_ms = self._silent_ms.get(node, -OWNER_GONE_MS)
+        lost_ms = self._away_ms.get(node, -OWNER_GONE_MS)
         if now_ms - lost_ms < OWNER_GONE_MS:
             return True
         contact = self.membership.candidates.get(node)
@@ -63,6 +73,7 @@ class Reach:
 
     def tick(self, now_ms: int) -> None:
         """Wait no longer for nodes that have been silent for too long."""
-        for node, lost_ms in list(self._silent_ms.items()):
+        for node, lost_ms in list(self._away_ms.items()):
             if now_ms - lost_ms >= OWNER_GONE_MS:
-                del self._silent_ms[node]
+                del self._away_ms[node]
+                self._brokers_away.discard(node)

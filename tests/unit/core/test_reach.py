@@ -50,10 +50,25 @@ def test_end_of_a_link_that_is_not_in_use_changes_nothing() -> None:
 
 def test_silent_node_may_come_back_for_a_while() -> None:
     made = Fixture()
-    made.reach.fell_silent(WORKER, 1_000)
+    made.reach.away(hello(WORKER, "worker"), 1_000)
     assert made.reach.may_live(WORKER, 1_000 + OWNER_GONE_MS - 1)
     made.reach.tick(1_000 + OWNER_GONE_MS)
     assert not made.reach.may_live(WORKER, 1_000 + OWNER_GONE_MS)
+
+
+def test_broker_that_is_away_may_own_whatever_nobody_else_knows() -> None:
+    made = Fixture()
+    assert not made.reach.owner_may_live(b"stranger", 0)
+    made.reach.away(hello(WORKER, "worker"), 0)
+    assert not made.reach.owner_may_live(b"stranger", 0)
+    broker = b"broker-1"
+    made.reach.away(hello(broker, "broker"), 0)
+    assert made.reach.owner_may_live(b"stranger", 0)
+    made.reach.link_up(link_to(broker), broker)
+    assert not made.reach.owner_may_live(b"stranger", 0), "it can be asked"
+    made.reach.away(hello(broker, "broker"), 0)
+    made.reach.tick(OWNER_GONE_MS)
+    assert not made.reach.owner_may_live(b"stranger", OWNER_GONE_MS)
 
 
 def test_node_that_is_here_or_was_never_heard_of_is_not_waited_for() -> None:
