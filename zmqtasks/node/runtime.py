@@ -5,12 +5,13 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from zmqtasks import keys, paths
 from zmqtasks.addresses import plan_listen
 from zmqtasks.core import effects as fx
+from zmqtasks.core.custody import Custody
 from zmqtasks.core.dispatcher import Dispatcher
 from zmqtasks.core.intake import Intake
 from zmqtasks.core.linkevents import Timers
@@ -18,6 +19,7 @@ from zmqtasks.core.links import Candidate, LinkId
 from zmqtasks.core.membership import Membership
 from zmqtasks.core.mesh import MeshNode
 from zmqtasks.core.resultreader import ResultReader
+from zmqtasks.core.succession import JOURNAL_KEY
 from zmqtasks.errors import RemoteProtocolError
 from zmqtasks.ids import new_node_id
 from zmqtasks.limits import NOTED_COUNT_MAX
@@ -51,6 +53,9 @@ class Part:
         dial_roles: peers with one of these are dialled when found.
         catalog, slots: of a worker.
         owns_tasks, keeps_results: has a Dispatcher; is a store.
+        has_journal, is_journal_lasting: what it owns can be written down; also for when the
+            power fails, so that peers may hand over tasks. Both are set before ``open``.
+        routes: for a queue, who gets the tasks of it that this process owns; None: as set.
     """
 
     roles: tuple[str, ...]
@@ -59,10 +64,17 @@ class Part:
     slots: int = 0
     owns_tasks: bool = False
     keeps_results: bool = False
+    has_journal: bool = False
+    is_journal_lasting: bool = False
+    routes: Callable[[str], str] | None = None
     #: Handlers of effects that this runtime itself has no business with.
     performers: dict[type, Callable[[Any], None]] = field(default_factory=dict)
     #: What `zmqtasks status` says of the store, beside how much it stored.
     describe_store: Callable[[], dict[str, Any]] = dict
+    #: What it says of the journal, None for nothing.
+    describe_journal: Callable[[], dict[str, Any] | None] = lambda: None
+    #: Told that a process of this mesh has ended on this host.
+    process_ended: Callable[[], None] = lambda: None
 
 
 class Runtime:
@@ -127,6 +139,11 @@ class Runtime:
 
     # --- life ---------------------------------------------------------------------------
 
+    def take_identity(self, node: bytes, epoch: int) -> None:
+        """Be this life of this node; before ``open``."""
+        self.node, self.epoch = node, epoch
+        self.transport.config = replace(self.transport.config, node=node, epoch=epoch)
+
     def open(self) -> None:
         """Bind the sockets, make the machines, start to look for peers."""
         self.endpoints = self.transport.open()
@@ -145,7 +162,7 @@ class Runtime:
             epoch=self.epoch,
             mesh_key=self.mesh_key,
             ipc_dir=paths.runtime_dir(settings),
-            tcp_listen=plan.tcp,
+            tcp_listen=() if settings.dial else plan.tcp,
             insecure=settings.insecure,
         )
 
@@ -156,7 +173,7 @@ class Runtime:
             codec.VERSION_MAX, [], self.name, list(part.roles), self.host_id, os.getpid(),
             list(self.endpoints.router), list(self.endpoints.pub), list(self.endpoints.pull),
             part.slots, list(settings.queues) if part.slots else [], list(part.catalog),
-            {"v": __version__},
+            {"v": __version__, **({JOURNAL_KEY: 1} if part.is_journal_lasting else {})},
         )  # fmt: skip
         timers = Timers(
             settings.heartbeat_ms, settings.lease_ms, settings.stalled_ms, settings.lost_ms,
@@ -166,10 +183,13 @@ class Runtime:
             hello, settings.mesh, self.fingerprint, part.dial_roles, timers, now_ms()
         )
         dispatcher = (
-            Dispatcher(settings.open_tasks_max, settings.open_bytes_max)
+            Dispatcher(
+                settings.open_tasks_max, settings.open_bytes_max, Custody(part.has_journal),
+                part.routes or settings.route_of,
+            )
             if part.owns_tasks
             else None
-        )
+        )  # fmt: skip
         intake = Intake(settings.queues, part.catalog, part.slots) if part.slots else None
         reader = ResultReader() if part.keeps_results else None
         return MeshNode(
@@ -281,6 +301,7 @@ class Runtime:
     def candidate_gone(self, node: bytes, epoch: int) -> None:
         """The same-host directory says that a process has ended."""
         self.mesh.membership.candidate_gone(node, epoch, self.now_ms)
+        self.part.process_ended()
 
     def note_trouble(self, endpoint: str, trouble: str) -> None:
         """A static peer did not say who it is."""
@@ -452,6 +473,9 @@ class Runtime:
             if mesh.lane is not None:
                 producer["open"] += mesh.lane.open_count
                 producer["waiting"] += mesh.lane.describe()
+        journal = self.part.describe_journal()
+        if journal is not None:
+            data["journal"] = journal
         if mesh.reader is not None:
             data["store"] = {"stored": mesh.reader.stored_count, **self.part.describe_store()}
         return data

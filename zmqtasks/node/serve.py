@@ -1,4 +1,4 @@
-"""A node process: pool, store and mesh behind `zmqtasks node`.
+"""A node process: pool, store, journal and mesh behind `zmqtasks node`.
 
 The main thread waits for signals (and runs the tasks of a solo pool); the loop runs in a
 thread of its own, so neither starves the other.
@@ -14,11 +14,12 @@ from typing import TYPE_CHECKING, Any
 
 from zmqtasks import keys, paths
 from zmqtasks.core import effects as fx
-from zmqtasks.errors import LocalProtocolError
+from zmqtasks.errors import JournalError, LocalProtocolError
 from zmqtasks.ids import format_task_id
 from zmqtasks.net.transport import raise_open_files_limit
 from zmqtasks.node.children import ChildRequests
 from zmqtasks.node.clock import now_ms
+from zmqtasks.node.journalkeeper import JournalKeeper
 from zmqtasks.node.runtime import Part, Runtime
 from zmqtasks.pools.base import Pool
 from zmqtasks.pools.protocol import ChildOutcome, ChildRequest, RunTask
@@ -30,8 +31,14 @@ if TYPE_CHECKING:
 
 _LOG = logging.getLogger("zmqtasks.node")
 
-#: Whom a store dials: everybody who publishes outcomes.
-_STORE_DIALS = frozenset(("worker", "producer", "broker", "beat"))
+#: {role: whom a node with it dials}. A store: everybody who publishes outcomes. A broker:
+#: who runs its tasks, and who takes them when it leaves.
+_DIALS = {
+    "store": frozenset(("worker", "producer", "broker", "beat")),
+    "broker": frozenset(("worker", "broker")),
+}
+#: Whom a node dials that cannot be dialled: who gives it tasks, and who keeps its outcomes.
+_DIALLED_OUT = frozenset(("broker", "store"))
 #: A node that was asked to stop twice ends after this many milliseconds.
 _LAST_WORDS_MS = 200
 
@@ -55,14 +62,22 @@ class Node:
         is_store = "store" in settings.roles
         self.part = Part(
             roles=settings.roles,
-            dial_roles=_STORE_DIALS if is_store else frozenset(),
+            dial_roles=_dial_roles(settings),
             slots=pool.slots if pool is not None else 0,
+            owns_tasks=True,
             keeps_results=is_store,
+            # A broker hands nothing to another one, or tasks would wander.
+            routes=(lambda queue: "direct") if "broker" in settings.roles else None,
             describe_store=lambda: self._keeper.describe(),
+            describe_journal=lambda: self.journal.describe(),
+            process_ended=lambda: self.journal.look(),
             performers={
                 fx.RunInSlot: self._run_in_slot,
                 fx.AnswerSlot: self._answer_slot,
                 fx.QuestionAnswered: self._question_answered,
+                fx.JournalWrite: lambda effect: self.journal.write(effect),
+                fx.TasksSettled: lambda effect: None,
+                fx.RoomFreed: lambda effect: None,
                 fx.ReportGot: lambda effect: None,
                 fx.StoreRows: lambda effect: self._keeper.write(effect),
                 fx.AskStore: lambda effect: self._keeper.ask(effect),
@@ -70,6 +85,7 @@ class Node:
             },
         )
         self.runtime = Runtime(settings, self.part, mesh_key)
+        self.journal = JournalKeeper(self.runtime, self._journal_broke)
         self._requests = ChildRequests(self.runtime, pool)
         self._keeper_or_none = self._make_keeper() if is_store else None
         self._thread: threading.Thread | None = None
@@ -94,18 +110,21 @@ class Node:
     # --- life ---------------------------------------------------------------------------
 
     def start(self) -> None:
-        """Open the store, start the pool, join the mesh; then the loop runs.
+        """Open journal and store, start the pool, join the mesh; then the loop runs.
 
         Raises:
+            JournalError: the journal is damaged, or a broker has none.
             KeyboardInterrupt: a signal came before the mesh was joined.
         """
         raise_open_files_limit()
+        self.journal.start_node(is_required="broker" in self.settings.roles)
         if self._keeper_or_none is not None:
             self._keeper_or_none.start()
         if self.pool is not None:
             self.part.catalog = self.pool.start(self)
         self._is_joining = True
         self.runtime.open()
+        self.journal.joined()
         if self._keeper_or_none is not None:
             self._keeper_or_none.joined()
         self._thread = threading.Thread(target=self._loop, name="zmqtasks-io", daemon=True)
@@ -124,7 +143,10 @@ class Node:
             pass
         self._release()
         if self._failure is not None:
-            _LOG.error("the node failed: %r", self._failure)
+            what = self._failure
+            _LOG.error(
+                "the node failed: %s", what if isinstance(what, JournalError) else repr(what)
+            )
             return 1
         return 0
 
@@ -168,6 +190,7 @@ class Node:
             running, self.settings.drain_timeout_s,
         )  # fmt: skip
         self.runtime.finding.withdraw()
+        self.journal.stop_adopting()
         self.runtime.mesh.drain()
 
     def _check_drained(self) -> int:
@@ -185,8 +208,19 @@ class Node:
             left = self._keeper_or_none.close()
             if left:
                 _LOG.error("%d outcomes could not be stored; their workers keep them", left)
+        left = self.journal.close()
+        if left:
+            _LOG.error(
+                "%d changes could not be written to journal %s: tasks that have ended may run "
+                "again", left, self.journal.folder,
+            )  # fmt: skip
         self.runtime.close()
         _LOG.info("stopped")
+
+    def _journal_broke(self, error: JournalError) -> None:
+        """Nothing can be accepted or settled any more."""
+        self._failure = error
+        self.runtime.leave("its journal is damaged")
 
     # --- the pool's host ----------------------------------------------------------------
 
@@ -249,3 +283,8 @@ class Node:
 
     def _question_answered(self, effect: fx.QuestionAnswered) -> None:
         self._requests.answered(effect)
+
+
+def _dial_roles(settings: NodeSettings) -> frozenset[str]:
+    wanted = _DIALLED_OUT if settings.dial else frozenset()
+    return wanted.union(*(_DIALS.get(role, frozenset()) for role in settings.roles))

@@ -1,0 +1,338 @@
+"""The journal of a process: what its machines want written goes to a disk, and they are told
+what became of it.
+
+There are two ways to begin:
+
+* A *node* claims a slot before it joins the mesh (``start_node``): it is the node of that
+  slot, with its id and the tasks in it, and takes over what ended processes left in others.
+* A *client* claims a slot when it first has something to write (``start_lazily``): most
+  scripts never do. It keeps its own id, takes over nothing, and only wants an empty slot.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future
+from contextlib import suppress
+from typing import Any, NamedTuple
+
+from zmqtasks import paths
+from zmqtasks.core import effects as fx
+from zmqtasks.core.owned import Durability, OwnedRecord
+from zmqtasks.errors import ConfigError, JournalCorrupt, JournalError
+from zmqtasks.ids import format_node
+from zmqtasks.journals.slots import JournalSlots, Slot
+from zmqtasks.journals.sqlite import SqliteJournal
+from zmqtasks.node.adopting import Adopter
+from zmqtasks.node.journaling import JournalListener, JournalOptions, JournalWriter
+from zmqtasks.node.runtime import Runtime
+
+_LOG = logging.getLogger("zmqtasks.node.journaling")
+_CLOSE_S = 10.0
+
+
+class _Opened(NamedTuple):
+    """A claimed slot and the writer of the journal in it."""
+
+    slot: Slot
+    writer: JournalWriter
+    records: list[OwnedRecord]
+
+
+class JournalKeeper:
+    """The journal of one process.
+
+    All but ``start_node`` and ``close`` is called on the loop's thread.
+
+    Args:
+        runtime: of the process.
+        broken: told on the loop's thread that the journal turned out to be damaged; a
+            node must stop then, a client goes on and what needs a journal is refused.
+    """
+
+    def __init__(self, runtime: Runtime, broken: Callable[[JournalError], None]) -> None:
+        self._runtime = runtime
+        self._broken = broken
+        self._slots: JournalSlots | None = None
+        self._opened: _Opened | None = None
+        self._adopter: Adopter | None = None
+        #: A lazy start under way, and what waits for it.
+        self._opening: Future[_Opened] | None = None
+        self._waiting: list[fx.JournalWrite] = []
+        #: Why there is no journal, "" where there is one or nothing was written yet.
+        self._why_not = ""
+        #: {batch: it has new tasks}, of all that the writer has not answered yet.
+        self._under_way: dict[int, bool] = {}
+        self._is_leaving = False
+        self._has_warned = False
+        #: Tasks that were in the journal at the start, and that came from others' since.
+        self.resumed_count = 0
+        self.adopted_count = 0
+
+    # --- beginning ------------------------------------------------------------------------
+
+    def start_node(self, *, is_required: bool) -> None:
+        """Claim a slot, become its node and read its journal; before the mesh is joined.
+
+        Without ``is_required`` a node goes on without a journal, with a warning, where none
+        can be had.
+
+        Raises:
+            JournalCorrupt: the journal in the slot is damaged.
+            ConfigError, JournalError: there is none, and it is required; or a newer
+                version wrote it.
+        """
+        try:
+            slots = JournalSlots(paths.journal_dir(self._runtime.settings))
+            slot = slots.claim_free()
+        except (ConfigError, JournalError) as exc:
+            self._go_without(exc, is_required)
+            return
+        try:
+            opened = self._open(slot, slot.inherited())
+        except (ConfigError, JournalCorrupt):
+            slot.release()
+            raise
+        except JournalError as exc:
+            slot.release()
+            self._go_without(exc, is_required)
+            return
+        self._slots, self._opened = slots, opened
+        self.resumed_count = len(opened.records)
+        part = self._runtime.part
+        part.has_journal, part.is_journal_lasting = True, slot.is_lasting()
+        self._runtime.take_identity(slot.node, slot.epoch)
+
+    def _go_without(self, exc: ConfigError | JournalError, is_required: bool) -> None:
+        if is_required:
+            text = f"a broker cannot do without a journal: {exc}"
+            raise ConfigError(text) if isinstance(exc, ConfigError) else JournalError(text)
+        self._why_not = str(exc)
+        _LOG.warning(
+            "journal.none: %s; until it is started anew this node takes over no tasks of others, "
+            "and those that it owns end with it", exc,
+        )  # fmt: skip
+
+    def start_lazily(self) -> None:
+        """Claim an empty slot when there is something to write."""
+        self._runtime.part.has_journal = True
+
+    def joined(self) -> None:
+        """The machines are there: a node owns what was in its journal, and adopts."""
+        opened, slots = self._opened, self._slots
+        if opened is None or slots is None:
+            return
+        slot = opened.slot
+        heir_of: Sequence[bytes] = ()
+        try:
+            heir_of = slot.heir_of()
+        except JournalError as exc:
+            _LOG.warning("journal.former slot=%d: %s", slot.number, exc)
+        self._own(opened.records, heir_of)
+        opened.records.clear()
+        self._adopter = Adopter(
+            slots, slot, opened.writer, self._runtime.loop.call_soon, self._adopted
+        )
+        self._adopter.start()
+
+    def look(self) -> None:
+        """A process of this host has ended."""
+        if self._adopter is not None:
+            self._adopter.look()
+
+    def stop_adopting(self) -> None:
+        """This node is about to leave."""
+        self._is_leaving = True
+        if self._adopter is not None:
+            self._adopter.stop()
+
+    def _own(self, records: Sequence[OwnedRecord], heir_of: Sequence[bytes]) -> None:
+        mesh = self._runtime.mesh
+        mesh.resume(records, self._runtime.now_ms)
+        mesh.inherit(heir_of)
+
+    def _adopted(self, records: Sequence[OwnedRecord], heir_of: Sequence[bytes]) -> None:
+        if self._is_leaving:
+            return  # they lie in this node's slot, for whoever has it next
+        self.adopted_count += len(records)
+        _LOG.info(
+            "took over %d tasks that ended processes left on this host%s", len(records),
+            f" (the last one was node {format_node(heir_of[-1])})" if heir_of else "",
+        )  # fmt: skip
+        self._own(records, heir_of)
+
+    def _open(self, slot: Slot, inherited: Sequence[Any] = ()) -> _Opened:
+        listener = JournalListener(self._committed, self._refused, _nothing, self._broke)
+        writer = JournalWriter(
+            SqliteJournal(slot.journal_folder), self._runtime.loop.call_soon, listener,
+            JournalOptions(name=str(slot.folder)),
+        )  # fmt: skip
+        return _Opened(slot, writer, writer.start(inherited))
+
+    # --- writing --------------------------------------------------------------------------
+
+    def write(self, effect: fx.JournalWrite) -> None:
+        """Commit a batch; the mesh is told what became of it."""
+        opened = self._opened
+        if opened is None:
+            self._waiting.append(effect)
+            self._open_later()
+            return
+        self._warn_if_fleeting(opened.slot, effect.puts)
+        if opened.writer.write(
+            effect.batch, effect.puts, effect.progress, effect.drops, sync=effect.sync
+        ):
+            self._under_way[effect.batch] = bool(effect.puts)
+        else:
+            self._answer(
+                {effect.batch: bool(effect.puts)}, self._why_not or self._why_not_taken(opened)
+            )
+
+    def _why_not_taken(self, opened: _Opened) -> str:
+        backlog = opened.writer.backlog()
+        return backlog.failing or (
+            f"{backlog.changes} changes with {backlog.bytes} bytes wait for the disk of journal "
+            f"{opened.slot.folder}: submit more slowly, or put the journals on a faster disk "
+            "(ZMQTASKS_STATE_DIR)"
+        )
+
+    def _answer(self, batches: Mapping[int, bool], refusal: str) -> None:
+        """Nothing can be written: new tasks are refused, what became of others goes on."""
+        mesh = self._runtime.mesh
+        with_puts = [batch for batch, has_puts in batches.items() if has_puts]
+        others = [batch for batch, has_puts in batches.items() if not has_puts]
+        if with_puts:
+            mesh.journal_refused(with_puts, refusal)
+        if others:
+            mesh.journaled(others)
+
+    def _warn_if_fleeting(self, slot: Slot, puts: Sequence[OwnedRecord]) -> None:
+        if self._has_warned or not any(put.durability is Durability.DISK for put in puts):
+            return
+        self._has_warned = True
+        if not slot.is_lasting():
+            _LOG.warning(
+                "journal.fleeting: journal %s is on a file system in memory, so tasks with "
+                "durability='disk' survive this process but no power loss; put the journals on a "
+                "disk (ZMQTASKS_STATE_DIR)", slot.folder,
+            )  # fmt: skip
+
+    # --- a client's journal, when there is something to write -----------------------------
+
+    def _open_later(self) -> None:
+        if self._opening is not None:
+            return
+        opening: Future[_Opened] = Future()
+        self._opening = opening
+        node = self._runtime.node
+
+        def claim_and_open() -> None:
+            try:
+                slots = JournalSlots(paths.journal_dir(self._runtime.settings))
+                slot = slots.claim_free(only_empty=True, node=node)
+                try:
+                    opened = self._open(slot)
+                except BaseException:
+                    slot.release()
+                    raise
+                opening.set_result(opened)
+            except BaseException as exc:  # noqa: BLE001 - told to whoever waits
+                opening.set_exception(exc)
+            self._runtime.loop.call_soon(self._opening_ended)
+
+        threading.Thread(target=claim_and_open, name="zmqtasks-claim", daemon=True).start()
+
+    def _opening_ended(self) -> None:
+        opening, self._opening = self._opening, None
+        if opening is None:
+            return
+        waiting, self._waiting = self._waiting, []
+        exc = opening.exception()
+        if exc is not None:
+            # The next write tries again.
+            self._why_not = str(exc) or repr(exc)
+            _LOG.warning("journal.none: %s; durable calls are refused until there is one", exc)
+            self._answer({effect.batch: bool(effect.puts) for effect in waiting}, self._why_not)
+            return
+        self._why_not = ""
+        self._opened = opening.result()
+        for effect in waiting:
+            self.write(effect)
+
+    # --- what the writer says -------------------------------------------------------------
+
+    def _committed(self, batches: list[int]) -> None:
+        for batch in batches:
+            self._under_way.pop(batch, None)
+        self._runtime.mesh.journaled(batches)
+
+    def _refused(self, batches: list[int], error: JournalError) -> None:
+        for batch in batches:
+            self._under_way.pop(batch, None)
+        self._runtime.mesh.journal_refused(batches, str(error))
+
+    def _broke(self, error: JournalError) -> None:
+        self._why_not = str(error)
+        under_way, self._under_way = self._under_way, {}
+        self._answer(under_way, self._why_not)
+        self._broken(error)
+
+    # --- describing -----------------------------------------------------------------------
+
+    def describe(self) -> dict[str, Any] | None:
+        """Plain data for `zmqtasks status`; None while nothing needs a journal.
+
+        Keys: ``slot`` (None: there is no journal), ``folder``, ``lasting``, ``waiting``
+        (changes on their way to the disk), ``failing`` ("" or why it takes nothing),
+        ``resumed`` and ``adopted`` (tasks).
+        """
+        opened = self._opened
+        if opened is None:
+            return {"slot": None, "failing": self._why_not} if self._why_not else None
+        backlog = opened.writer.backlog()
+        return {
+            "slot": opened.slot.number,
+            "folder": str(opened.slot.folder),
+            "lasting": opened.slot.is_lasting(),
+            "waiting": backlog.changes,
+            "failing": self._why_not or backlog.failing,
+            "resumed": self.resumed_count,
+            "adopted": self.adopted_count,
+        }
+
+    @property
+    def folder(self) -> str:
+        """Where its tasks lie, "" without a journal."""
+        return str(self._opened.slot.folder) if self._opened is not None else ""
+
+    # --- the end --------------------------------------------------------------------------
+
+    def close(self) -> int:
+        """Write what waits, close the journal and let others have the slot. Blocks; after
+        the loop has ended.
+
+        Returns:
+            How many changes could not be written.
+        """
+        self._is_leaving = True
+        may_release = self._adopter is None or self._adopter.close()
+        opened = self._opened
+        if opened is None and self._opening is not None:
+            with suppress(Exception):  # then nothing was written, nor claimed
+                opened = self._opening.result(_CLOSE_S)
+        if opened is None:
+            return sum(len(effect.puts) for effect in self._waiting)
+        for effect in self._waiting:
+            opened.writer.write(
+                effect.batch, effect.puts, effect.progress, effect.drops, sync=effect.sync
+            )
+        left = opened.writer.close(_CLOSE_S)
+        if may_release:
+            opened.slot.release()
+        return left
+
+
+def _nothing() -> None:
+    """That there is room again is seen by the next batch."""
