@@ -116,9 +116,10 @@ def command_line_flags() -> Mapping[str, object]:
 
 def in_running_loop() -> bool:
     """Whether the caller runs on an asyncio loop, which it must not block."""
-    # Who has not imported asyncio has no loop; importing it takes long.
-    events = sys.modules.get("asyncio.events")
-    return events is not None and events._get_running_loop() is not None
+    # Who has not imported asyncio has no loop; importing it takes long. Another thread may
+    # be in the midst of that (the one that starts zeroconf), so the function may be missing.
+    running_loop = getattr(sys.modules.get("asyncio.events"), "_get_running_loop", None)
+    return running_loop is not None and running_loop() is not None
 
 
 def working_directory() -> Path:

@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
@@ -82,3 +83,12 @@ def test_importing_and_defining_tasks_needs_no_sockets() -> None:
         capture_output=True, text=True, check=True, env={"PYTHONPATH": str(ROOT)},
     )  # fmt: skip
     assert done.stdout == "set()\n"
+
+
+def test_asyncio_that_another_thread_is_importing_is_no_running_loop(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The I/O thread imports it with zeroconf, some time after the first call."""
+    half_way = ModuleType("asyncio.events")
+    monkeypatch.setitem(sys.modules, "asyncio.events", half_way)
+    assert not current.in_running_loop()
