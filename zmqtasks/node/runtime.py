@@ -18,6 +18,7 @@ from zmqtasks.core.linkevents import Timers
 from zmqtasks.core.links import Candidate, LinkId
 from zmqtasks.core.membership import Membership
 from zmqtasks.core.mesh import MeshNode
+from zmqtasks.core.resultlog import ResultLog
 from zmqtasks.core.resultreader import ResultReader
 from zmqtasks.core.succession import JOURNAL_KEY
 from zmqtasks.errors import RemoteProtocolError
@@ -32,6 +33,7 @@ from zmqtasks.node.custodian import Custodian
 from zmqtasks.node.finding import Finding
 from zmqtasks.node.loop import Loop
 from zmqtasks.node.slots import node_name
+from zmqtasks.node.spilling import make_spiller
 from zmqtasks.node.upkeep import Upkeep
 from zmqtasks.settings import NodeSettings
 from zmqtasks.version import __version__
@@ -121,6 +123,7 @@ class Runtime:
         self.finding = Finding(self)
         #: Answers what people ask about tasks.
         self.custodian = Custodian(self)
+        self._spiller = make_spiller(self)
         self._performers: dict[type, Callable[[Any], None]] = {
             fx.Transmit: self._transmit,
             fx.Dial: self._dial,
@@ -134,6 +137,7 @@ class Runtime:
             fx.InspectionAsked: self._inspected,
             fx.OrderGiven: self._ordered,
             fx.Note: self._note,
+            **self._spiller.performers,
             **part.performers,
         }
 
@@ -199,6 +203,11 @@ class Runtime:
             reader=reader,
             inline_bytes_max=settings.result_inline_bytes_max,
             grace_ms=self.finding.grace_ms,
+            log=ResultLog(
+                self.name,
+                settings.result_log_bytes_max,
+                has_disk=settings.result_spill_bytes_max > 0,
+            ),
         )
 
     def awake(self) -> None:
@@ -240,6 +249,7 @@ class Runtime:
         # The goodbyes leave first: a lock that is free looks like a crash to the others.
         self.transport.close(linger_ms)
         self.finding.stop()
+        self._spiller.close()
 
     # --- events from the sockets --------------------------------------------------------
 

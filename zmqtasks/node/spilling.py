@@ -23,11 +23,11 @@ from zmqtasks import paths
 from zmqtasks.core.effects import SpillFind, SpillRead, SpillTrim, SpillWrite
 from zmqtasks.core.spillrows import SpillPiece, SpillRow, SpillState
 from zmqtasks.errors import JournalError, JournalFull
-from zmqtasks.journals.spill import SpillFile
 from zmqtasks.limits import SPILL_FIND_IDS_MAX, SPILL_TRIES
 
 if TYPE_CHECKING:
     from zmqtasks.core.publishing import Publisher
+    from zmqtasks.journals.spill import SpillFile
     from zmqtasks.node.runtime import Runtime
 
 logger = logging.getLogger("zmqtasks.node.spilling")
@@ -63,8 +63,15 @@ def make_spiller(runtime: Runtime) -> Spiller:
     def publisher() -> Publisher:
         return runtime.mesh.publisher
 
+    def file() -> SpillFile:
+        from zmqtasks.journals.spill import SpillFile  # slow: it brings SQLite along
+
+        return SpillFile(
+            lambda: paths.state_dir(settings) / "spill", settings.result_spill_bytes_max
+        )
+
     return Spiller(
-        SpillFile(lambda: paths.state_dir(settings) / "spill", settings.result_spill_bytes_max),
+        file,
         runtime.loop.call_soon,
         SpillListener(
             spilled=lambda error, state: publisher().spilled(error, state, runtime.now_ms),
@@ -81,15 +88,17 @@ class Spiller:
     blocks.
 
     Args:
-        file: nobody else may use it.
+        file: makes the file, in the thread; nobody else may use it.
         call_soon: runs a function on the loop's thread; callable from any thread.
         listener: told what became of each effect.
     """
 
     def __init__(
-        self, file: SpillFile, call_soon: Callable[..., None], listener: SpillListener
-    ) -> None:
-        self._file = file
+        self, file: Callable[[], SpillFile], call_soon: Callable[..., None],
+        listener: SpillListener,
+    ) -> None:  # fmt: skip
+        self._make_file = file
+        self._file: SpillFile
         self._call_soon = call_soon
         self._listener = listener
         self._thread: threading.Thread | None = None
@@ -134,6 +143,7 @@ class Spiller:
     # --- the thread -----------------------------------------------------------------------
 
     def _run(self) -> None:
+        self._file = self._make_file()
         try:
             while (effect := self._next()) is not None:
                 try:
