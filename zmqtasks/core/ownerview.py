@@ -19,6 +19,8 @@ def open_state(owner: Dispatcher, task: OwnedTask) -> StateRecord:
     info: dict[str, Any] = {
         "name": kind.name, "queue": kind.queue, "attempt": task.attempt, "owned": True,
     }  # fmt: skip
+    if task.ext is not None and "c" in task.ext:
+        info["c"] = task.ext["c"]
     if task.worker is not None:
         info["worker"] = task.worker.peer.name
     else:

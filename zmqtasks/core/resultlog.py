@@ -110,6 +110,8 @@ class ResultLog:
                 task.id, task.attempt, status, position, -1, started_ms, run_us, size, body,
                 {**ext, "e": error} if error else ext,
             )  # fmt: skip
+            if task.ext is not None and "c" in task.ext:
+                outcome.ext = {**(outcome.ext or {}), "c": task.ext["c"]}
             owner = b"" if task.link is LANE else task.owner
             entries[position] = entry = LogEntry(task.kind, outcome, None, owner, now_ms)
             positions[task.id] = position

@@ -145,7 +145,8 @@ class TaskRecord(_Array):
 
     ``ext`` keys: ``h`` headers (dict), ``p`` parent task id (bytes), ``r`` id of the
     first task in the line of parents (bytes), ``o`` node id of the producer that
-    called, ``d`` times delivered before, when not attempt - 1.
+    called, ``d`` times delivered before, when not attempt - 1, ``c`` digest of the
+    content (8 bytes) where the caller chose the id, ``dur`` 1 where it is to be on disk.
     """
 
     kind: int
@@ -178,7 +179,7 @@ class Outcome(_Array):
     ``position`` is its number in the publisher's log, ``started_ms`` wall clock (for
     people only), ``size`` the payload's bytes, ``body`` the payload, the index of its
     frame, or None where only size and position are reported. ``ext`` keys: ``w`` name
-    of the worker node, ``e`` short text of the error.
+    of the worker node, ``e`` short text of the error, ``c`` as in ``TaskRecord``.
     """
 
     id: bytes
@@ -531,7 +532,7 @@ class StateRecord(_Array):
     """One answer. ``outcome`` is set for SETTLED and UNSETTLED.
 
     ``info`` keys: ``name``, ``queue``, ``worker``, ``attempt``, ``why`` (it waits),
-    ``owned`` (the owner itself says so).
+    ``owned`` (the owner itself says so), ``c`` as in ``TaskRecord``.
     """
 
     id: bytes
