@@ -80,6 +80,7 @@ class Fleet:
         self.kills: list[Kill] = []
         #: Task ids of the client, in the order of its numbers; there with its values.
         self.ids: list[str] = []
+        self.client: NodeProcess | None = None
         #: The store node, if there is one.
         self.store: NodeProcess | None = None
         self.workers: dict[str, Worker] = {}
@@ -111,15 +112,20 @@ class Fleet:
             before: what it does first of all.
         """
         code = client_code(self.mesh.folder, count, rate, task, before)
-        return self.mesh.start(code, name="client", CHAOS_NODE="client", **env)
+        self.client = self.mesh.start(code, name="client", CHAOS_NODE="client", **env)
+        return self.client
 
-    def values(self, client: NodeProcess, limit_s: float) -> list[Any]:
+    def _check_client(self) -> None:
+        client = self.client
+        assert client is None or client.process.poll() is None, f"it ended:\n{client.log}"
+
+    def values(self, limit_s: float) -> list[Any]:
         """Let the client come to its end; the values that it got."""
         (self.mesh.folder / "enough").touch()
         path = self.mesh.folder / "values"
 
         def there() -> bool:
-            assert client.process.poll() is None, f"the client ended:\n{client.log}"
+            self._check_client()
             self.restart_due()
             return path.exists()
 
@@ -236,6 +242,7 @@ class Fleet:
                 assert time.monotonic() < give_up_s, (
                     f"only {self.evidence.ended_count} tasks after {limit_s:g} s"
                 )
+                self._check_client()
                 self.restart_due()
                 time.sleep(_LOOK_EVERY_S)
                 self.evidence.look()

@@ -44,7 +44,7 @@ def test_a_killed_child_costs_an_attempt_and_nothing_else(tmp_path: Path, size: 
         fleet.harm(
             fleet.kill_child, size.every_count, lambda: fleet.hits >= size.kills, size.limit_s
         )
-        values = fleet.values(client, size.limit_s)
+        values = fleet.values(size.limit_s)
         owner = fleet.owner()
 
         fleet.check(values, owner)

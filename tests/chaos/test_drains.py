@@ -30,7 +30,7 @@ def test_a_node_that_drains_costs_no_attempt(tmp_path: Path, drains: int) -> Non
             lambda: codes.append(fleet.drain_worker()), _EVERY_COUNT,
             lambda: len(codes) == drains, 90.0,
         )  # fmt: skip
-        values = fleet.values(client, 60.0)
+        values = fleet.values(60.0)
         owner = fleet.owner()
 
         assert codes == [0] * drains

@@ -191,7 +191,7 @@ def test_nothing_stale_is_recorded_of_workers_that_stop_and_go_on(
         client = fleet.feed(1, _RATE, task="stamp")
         stopper = Stopper(fleet, list(lengths_s))
         stopper.run()
-        values = fleet.values(client, 60.0)
+        values = fleet.values(60.0)
         owner = fleet.owner()
 
         assert owner["open"] == 0

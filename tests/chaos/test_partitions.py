@@ -107,7 +107,7 @@ def test_no_task_is_lost_while_the_network_falls_apart(
         )
         client = near.start(client_code(tmp_path, 1, _RATE, "stamp"), CHAOS_NODE="client")
         for number, length_s in enumerate(lengths_s):
-            _wait_ended(hosts.evidence, 100)
+            _wait_ended(hosts.evidence, 100, client)
             if number == len(lengths_s) - 1:
                 (tmp_path / "enough").touch()
             _HARM[number % len(_HARM)](hosts.bridge)
@@ -137,13 +137,14 @@ def test_no_task_is_lost_while_the_network_falls_apart(
         assert stored_values(near, ids) == values, "the store holds what the caller saw"
 
 
-def _wait_ended(evidence: Evidence, more: int) -> None:
+def _wait_ended(evidence: Evidence, more: int, client: NodeProcess) -> None:
     """Wait until so many more tasks have come to their end."""
     evidence.look()
     goal = evidence.ended_count + more
 
     def ended() -> bool:
         evidence.look()
+        assert client.process.poll() is None, f"the client ended:\n{client.log}"
         return evidence.ended_count >= goal
 
     wait_for(ended, f"{more} more tasks end", 40.0)

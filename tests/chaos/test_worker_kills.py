@@ -51,7 +51,7 @@ def test_no_task_is_lost_while_workers_are_killed(tmp_path: Path, size: Size) ->
             lambda: fleet.kill_worker(next(away_s)), _EVERY_COUNT,
             lambda: fleet.hits >= size.kills, size.limit_s,
         )  # fmt: skip
-        values = fleet.values(client, size.limit_s)
+        values = fleet.values(size.limit_s)
         took_s = time.monotonic() - begun_s
         owner = fleet.owner()
 
