@@ -126,8 +126,8 @@ class _Takeover(NamedTuple):
 
 
 class JournalWriter:
-    """One journal, one thread. ``start`` first; all other methods may be called from any
-    thread, never block but ``close``, and answer through ``call_soon``."""
+    """One journal, one thread. ``start`` first, or ``open``; all other methods may be called
+    from any thread, never block but ``close``, and answer through ``call_soon``."""
 
     def __init__(
         self,
@@ -168,7 +168,15 @@ class JournalWriter:
         self._close_at_s = 0.0
 
     def start(self, inherited: Sequence[Path] = ()) -> list[OwnedRecord]:
-        """Open the journal and read it; blocks until that is done.
+        """Open the journal and start the thread. Arguments and results as of ``open``."""
+        records = self.open(inherited)
+        self._thread = threading.Thread(target=self._run, name="zmqtasks-journal", daemon=True)
+        self._thread.start()
+        return records
+
+    def open(self, inherited: Sequence[Path] = ()) -> list[OwnedRecord]:
+        """Open the journal and read it; blocks until that is done. ``serve`` follows, in the
+        same thread.
 
         Args:
             inherited: journals to take over first (``Slot.inherited``): those that a
@@ -190,9 +198,12 @@ class JournalWriter:
             with suppress(JournalError):
                 self._journal.close()
             raise
-        self._thread = threading.Thread(target=self._run, name="zmqtasks-journal", daemon=True)
-        self._thread.start()
+        self._thread = threading.current_thread()
         return records
+
+    def serve(self) -> None:
+        """Be the writer's thread until it is closed."""
+        self._run()
 
     def write(
         self,

@@ -5,8 +5,9 @@ There are two ways to begin:
 
 * A *node* claims a slot before it joins the mesh (``start_node``): it is the node of that
   slot, with its id and the tasks in it, and takes over what ended processes left in others.
-* A *client* claims a slot when it first has something to write (``start_lazily``): most
-  scripts never do. It keeps its own id, takes over nothing, and only wants an empty slot.
+* A *client* claims a slot when it first has something to write (``start_lazily`` and
+  ``stand_by``): most scripts never do. It keeps its own id, takes over nothing, and only
+  wants an empty slot.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import threading
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import suppress
+from queue import SimpleQueue
 from typing import Any, NamedTuple
 
 from zmqtasks import paths
@@ -60,6 +62,8 @@ class JournalKeeper:
         self._adopter: Adopter | None = None
         #: A lazy start under way, and what waits for it.
         self._opening: Future[_Opened] | None = None
+        #: Openings for the thread of ``stand_by``; None ends it.
+        self._wanted: SimpleQueue[Future[_Opened] | None] = SimpleQueue()
         self._waiting: list[fx.JournalWrite] = []
         #: Why there is no journal, "" where there is one or nothing was written yet.
         self._why_not = ""
@@ -116,8 +120,17 @@ class JournalKeeper:
         )  # fmt: skip
 
     def start_lazily(self) -> None:
-        """Claim an empty slot when there is something to write."""
+        """Claim an empty slot when there is something to write; before ``open``."""
         self._runtime.part.has_journal = True
+
+    def stand_by(self) -> None:
+        """Start the thread that will claim a slot and write to it.
+
+        It is there from the beginning, since some Pythons (3.12) start no more threads when
+        a process ends, and that is when most scripts have something to write, if ever.
+        """
+        thread = threading.Thread(target=self._serve, name="zmqtasks-journal", daemon=True)
+        thread.start()
 
     def joined(self) -> None:
         """The machines are there: a node owns what was in its journal, and adopts."""
@@ -163,13 +176,17 @@ class JournalKeeper:
         )  # fmt: skip
         self._own(records, heir_of)
 
-    def _open(self, slot: Slot, inherited: Sequence[Any] = ()) -> _Opened:
+    def _open(
+        self, slot: Slot, inherited: Sequence[Any] = (), *, is_served: bool = False
+    ) -> _Opened:
+        """``is_served``: this very thread is going to do its work."""
         listener = JournalListener(self._committed, self._refused, _nothing, self._broke)
         writer = JournalWriter(
             SqliteJournal(slot.journal_folder), self._runtime.loop.call_soon, listener,
             JournalOptions(name=str(slot.folder)),
         )  # fmt: skip
-        return _Opened(slot, writer, writer.start(inherited))
+        start = writer.open if is_served else writer.start
+        return _Opened(slot, writer, start(inherited))
 
     # --- writing --------------------------------------------------------------------------
 
@@ -224,25 +241,31 @@ class JournalKeeper:
     def _open_later(self) -> None:
         if self._opening is not None:
             return
-        opening: Future[_Opened] = Future()
-        self._opening = opening
-        node = self._runtime.node
+        self._opening = Future()
+        self._wanted.put(self._opening)
 
-        def claim_and_open() -> None:
+    def _serve(self) -> None:
+        """The thread of a client's journal."""
+        while (opening := self._wanted.get()) is not None:
             try:
-                slots = JournalSlots(paths.journal_dir(self._runtime.settings))
-                slot = slots.claim_free(only_empty=True, node=node)
-                try:
-                    opened = self._open(slot)
-                except BaseException:
-                    slot.release()
-                    raise
-                opening.set_result(opened)
+                opened = self._claim()
             except BaseException as exc:  # noqa: BLE001 - told to whoever waits
                 opening.set_exception(exc)
+                self._runtime.loop.call_soon(self._opening_ended)
+                continue
+            opening.set_result(opened)
             self._runtime.loop.call_soon(self._opening_ended)
+            opened.writer.serve()
+            return
 
-        threading.Thread(target=claim_and_open, name="zmqtasks-claim", daemon=True).start()
+    def _claim(self) -> _Opened:
+        slots = JournalSlots(paths.journal_dir(self._runtime.settings))
+        slot = slots.claim_free(only_empty=True, node=self._runtime.node)
+        try:
+            return self._open(slot, is_served=True)
+        except BaseException:
+            slot.release()
+            raise
 
     def _opening_ended(self) -> None:
         opening, self._opening = self._opening, None
@@ -318,6 +341,7 @@ class JournalKeeper:
         """
         self._is_leaving = True
         may_release = self._adopter is None or self._adopter.close()
+        self._wanted.put(None)
         opened = self._opened
         if opened is None and self._opening is not None:
             with suppress(Exception):  # then nothing was written, nor claimed

@@ -161,6 +161,7 @@ class Host:
     def client(self) -> Process:
         client = self.process()
         client.keeper.start_lazily()
+        client.keeper.stand_by()
         client.open()
         return client
 
