@@ -25,7 +25,8 @@ if TYPE_CHECKING:
 @setting_options()
 @click.option("--print-config", is_flag=True, help="Print every setting and its origin, and exit.")
 def node(print_config: bool, **flags: Any) -> None:
-    """Start a node: a worker (runs tasks), a store (keeps results), or both.
+    """Start a node: a worker (runs tasks), a store (keeps results), a broker (keeps tasks
+    until a worker takes them), or several of these.
 
     It runs until SIGINT or SIGTERM: then it finishes what it runs and leaves. A second
     signal stops it at once.
@@ -163,10 +164,18 @@ def banner(node: Any) -> list[str]:
             f"runs {len(names)} tasks ({', '.join(names[:8])}{', …' if len(names) > 8 else ''}) "
             f"of queues {', '.join(hello.queues)}, {hello.slots} at once ({settings.pool} pool)"
         )
+    journal = node.journal
+    if journal.folder and ("broker" in hello.roles or journal.resumed_count):
+        lines.append(
+            f"keeps the tasks that it owns in {journal.folder} and goes on with "
+            f"{journal.resumed_count} that were there"
+        )
     if runtime.fingerprint:
         who = (
             "members on other hosts can join"
             if runtime.endpoints.lan_port
+            else "dials brokers and stores of other hosts, where nobody can reach it (--dial)"
+            if settings.dial
             else "only members on this host can reach it (--listen '*' opens it to other hosts)"
         )
         lines.append(f"mesh key {runtime.fingerprint}: {who}")

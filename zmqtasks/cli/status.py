@@ -8,6 +8,7 @@ from typing import Any
 
 import click
 
+from zmqtasks.app.story import reason_text
 from zmqtasks.cli.errors import EXIT_FAILED
 from zmqtasks.cli.options import CLIENT_KEYS, setting_options
 from zmqtasks.cli.session import FIND_S, empty_mesh, session
@@ -104,7 +105,8 @@ def show(seen: Sequence[SeenNode], title: str) -> None:
     if answered:
         console.print(table)
     lines = (*address_lines(answered), *task_lines(answered))
-    for line in (*lines, *trouble_lines(seen), *waiting_lines(seen)):
+    lines = (*lines, *journal_lines(answered), *trouble_lines(seen), *waiting_lines(seen))
+    for line in lines:
         console.print(line, markup=False, highlight=False, soft_wrap=True)
 
 
@@ -135,8 +137,10 @@ def load_of(report: dict[str, Any]) -> str:
             f"{worker['running']} of {worker['slots']} slots, {worker['queued']} queued{draining}"
         )
     producer = report.get("producer")
-    if producer:
-        parts.append(f"{_count(producer['open'], 'open task')}")
+    owns = {"producer", "broker", "beat"} & set(report.get("roles") or ("producer",))
+    if producer and (owns or producer["open"] or producer.get("dead")):
+        dead = f", {producer['dead']} dead" if producer.get("dead") else ""
+        parts.append(f"{_count(producer['open'], 'open task')}{dead}")
     store = report.get("store")
     if store:
         waiting = f", {store['waiting']} waiting" if store.get("waiting") else ""
@@ -172,8 +176,31 @@ def task_lines(seen: Sequence[SeenNode]) -> list[str]:
     return lines
 
 
+def journal_lines(seen: Sequence[SeenNode]) -> list[str]:
+    """Where nodes keep the tasks that they own, when they own any, and what is special."""
+    lines = []
+    for node in seen:
+        journal = (node.report or {}).get("journal") or {}
+        if journal.get("slot") is None:
+            continue
+        is_broker = "broker" in node.roles
+        if not (is_broker or journal["tasks"] or journal["waiting"] or not journal["lasting"]):
+            continue
+        facts = [_count(journal["tasks"], "task")]
+        if journal["waiting"]:
+            facts.append(f"{_count(journal['waiting'], 'change')} on the way to the disk")
+        if journal["resumed"]:
+            facts.append(f"{journal['resumed']} were there at its start")
+        if journal["adopted"]:
+            facts.append(f"{journal['adopted']} came from ended processes")
+        if not journal["lasting"]:
+            facts.append("in memory, gone with the power")
+        lines.append(f"  {node.name}: {journal['folder']}: {', '.join(facts)}")
+    return ["", "journals:", *lines] if lines else []
+
+
 def trouble_lines(seen: Sequence[SeenNode]) -> list[str]:
-    """Nodes that did not answer, and stores that cannot store."""
+    """Nodes that did not answer, stores that cannot store, journals that take nothing."""
     lines = [
         f"  {node.name or node.node} ({', '.join(node.roles)}; found by {node.found_by}): "
         f"{node.trouble}"
@@ -183,9 +210,15 @@ def trouble_lines(seen: Sequence[SeenNode]) -> list[str]:
         f"  {node.name} ({store['url']}): {store['failing']}"
         for node in seen if (store := (node.report or {}).get("store") or {}).get("failing")
     ]  # fmt: skip
+    journals = [
+        f"  {node.name}: {journal['failing']}"
+        for node in seen
+        if (journal := (node.report or {}).get("journal") or {}).get("failing")
+    ]
     return [
         *(["", "no answer from:", *lines] if lines else []),
         *(["", "stores that fail:", *failing] if failing else []),
+        *(["", "journals that fail:", *journals] if journals else []),
     ]
 
 
@@ -201,7 +234,7 @@ def waiting_lines(seen: Sequence[SeenNode]) -> list[str]:
 
 def _reason(why: str) -> str:
     """What comes after "task ... waits:"."""
-    return why.partition(" waits: ")[2] or why or "every worker that can run it is busy"
+    return reason_text(why) or "every worker that can run it is busy"
 
 
 def _count(number: int, noun: str) -> str:

@@ -104,7 +104,6 @@ class JournalKeeper:
             self._go_without(exc, is_required)
             return
         self._slots, self._opened = slots, opened
-        self.resumed_count = len(opened.records)
         part = self._runtime.part
         part.has_journal, part.is_journal_lasting = True, slot.is_lasting()
         self._runtime.take_identity(slot.node, slot.epoch)
@@ -143,7 +142,7 @@ class JournalKeeper:
             heir_of = slot.heir_of()
         except JournalError as exc:
             _LOG.warning("journal.former slot=%d: %s", slot.number, exc)
-        self._own(opened.records, heir_of)
+        self.resumed_count = self._own(opened.records, heir_of)
         opened.records.clear()
         self._adopter = Adopter(
             slots, slot, opened.writer, self._runtime.loop.call_soon, self._adopted
@@ -161,20 +160,24 @@ class JournalKeeper:
         if self._adopter is not None:
             self._adopter.stop()
 
-    def _own(self, records: Sequence[OwnedRecord], heir_of: Sequence[bytes]) -> None:
+    def _own(self, records: Sequence[OwnedRecord], heir_of: Sequence[bytes]) -> int:
+        """Go on with these, and say whose heir we are; returns how many are open."""
         mesh = self._runtime.mesh
+        assert mesh.dispatcher is not None
+        before = len(mesh.dispatcher.tasks)
         mesh.resume(records, self._runtime.now_ms)
         mesh.inherit(heir_of)
+        return len(mesh.dispatcher.tasks) - before
 
     def _adopted(self, records: Sequence[OwnedRecord], heir_of: Sequence[bytes]) -> None:
         if self._is_leaving:
             return  # they lie in this node's slot, for whoever has it next
-        self.adopted_count += len(records)
+        count = self._own(records, heir_of)
+        self.adopted_count += count
         _LOG.info(
-            "took over %d tasks that ended processes left on this host%s", len(records),
-            f" (the last one was node {format_node(heir_of[-1])})" if heir_of else "",
+            "took over %d tasks that a process of this host left%s", count,
+            f" (node {format_node(heir_of[-1])})" if heir_of else "",
         )  # fmt: skip
-        self._own(records, heir_of)
 
     def _open(
         self, slot: Slot, inherited: Sequence[Any] = (), *, is_served: bool = False
@@ -307,18 +310,21 @@ class JournalKeeper:
     def describe(self) -> dict[str, Any] | None:
         """Plain data for `zmqtasks status`; None while nothing needs a journal.
 
-        Keys: ``slot`` (None: there is no journal), ``folder``, ``lasting``, ``waiting``
-        (changes on their way to the disk), ``failing`` ("" or why it takes nothing),
-        ``resumed`` and ``adopted`` (tasks).
+        Keys: ``slot`` (None: there is no journal), ``folder``, ``lasting``, ``tasks`` (open
+        ones that are in it), ``waiting`` (changes on their way to the disk), ``failing`` ("" or
+        why it takes nothing), ``resumed`` and ``adopted`` (tasks).
         """
         opened = self._opened
         if opened is None:
             return {"slot": None, "failing": self._why_not} if self._why_not else None
         backlog = opened.writer.backlog()
+        dispatcher = self._runtime.mesh.dispatcher
+        tasks = dispatcher.tasks.values() if dispatcher is not None else ()
         return {
             "slot": opened.slot.number,
             "folder": str(opened.slot.folder),
             "lasting": opened.slot.is_lasting(),
+            "tasks": sum(task.is_written for task in tasks),
             "waiting": backlog.changes,
             "failing": self._why_not or backlog.failing,
             "resumed": self.resumed_count,

@@ -4,12 +4,19 @@ from __future__ import annotations
 
 from typing import Any
 
-from zmqtasks.cli.status import address_lines, load_of, trouble_lines
+from zmqtasks.cli.status import address_lines, journal_lines, load_of, trouble_lines
 from zmqtasks.node.survey import SeenNode
 
 
-def _node(name: str, report: dict[str, Any] | None, trouble: str = "") -> SeenNode:
-    return SeenNode("id", name, ("store",), "local", "ipc", "ipc:///x", report, trouble)
+def _node(
+    name: str, report: dict[str, Any] | None, trouble: str = "", roles: tuple[str, ...] = ("store",)
+) -> SeenNode:
+    return SeenNode("id", name, roles, "local", "ipc", "ipc:///x", report, trouble)
+
+
+def _journal(**facts: object) -> dict[str, Any]:
+    quiet = {"tasks": 0, "waiting": 0, "failing": "", "resumed": 0, "adopted": 0}
+    return {"journal": {"slot": 0, "folder": "/s/0", "lasting": True, **quiet, **facts}}
 
 
 def test_ports_are_shown_of_nodes_that_other_hosts_can_reach() -> None:
@@ -43,3 +50,41 @@ def test_store_that_works_is_no_trouble() -> None:
 def test_nodes_that_did_not_answer_are_named() -> None:
     lines = trouble_lines([_node("frozen", None, "no answer in 2 s")])
     assert lines == ["", "no answer from:", "  frozen (store; found by local): no answer in 2 s"]
+
+
+def test_what_a_node_owns_is_part_of_its_load() -> None:
+    owner = {"open": 2, "dead": 1}
+    assert load_of({"roles": ["broker"], "producer": owner}) == "2 open tasks, 1 dead"
+    nothing = {"open": 0, "dead": 0}
+    assert load_of({"roles": ["broker"], "producer": nothing}) == "0 open tasks"
+    worker = {"running": 0, "slots": 1, "queued": 0}
+    report = {"roles": ["worker"], "worker": worker, "producer": nothing}
+    assert load_of(report) == "0 of 1 slots, 0 queued"
+    assert load_of({**report, "producer": owner}).endswith("; 2 open tasks, 1 dead")
+
+
+def test_journals_are_shown_where_tasks_are_kept() -> None:
+    broker = _node("b", _journal(), roles=("broker",))
+    owner = _node("w", _journal(tasks=3, waiting=1, resumed=1, adopted=2))
+    fleeting = _node("m", _journal(lasting=False))
+    others = [_node("x", _journal()), _node("y", {}), _node("z", {"journal": {"slot": None}})]
+    assert journal_lines([broker, owner, fleeting, *others]) == [
+        "",
+        "journals:",
+        "  b: /s/0: 0 tasks",
+        "  w: /s/0: 3 tasks, 1 change on the way to the disk, 1 were there at its start, "
+        "2 came from ended processes",
+        "  m: /s/0: 0 tasks, in memory, gone with the power",
+    ]
+    assert journal_lines(others) == []
+
+
+def test_journals_that_fail_or_are_missing_are_trouble() -> None:
+    full = _node("b", _journal(failing="no room; free some"))
+    missing = _node("w", {"journal": {"slot": None, "failing": "no such folder"}})
+    assert trouble_lines([full, missing, _node("x", _journal())]) == [
+        "",
+        "journals that fail:",
+        "  b: no room; free some",
+        "  w: no such folder",
+    ]
