@@ -17,7 +17,7 @@ from zmqtasks.app.current import all_apps
 from zmqtasks.app.outcomes import unknown_outcome
 from zmqtasks.errors import MeshOverloaded, NoWorkers, SubmitRejected, SubmitUnknown
 from zmqtasks.ids import format_task_id, new_node_id, task_id_maker
-from zmqtasks.node.gateway import Call, Durability, Ticket
+from zmqtasks.node.gateway import Call, Durability, TaskView, Ticket
 from zmqtasks.wire.messages import Outcome, StateRecord, Status, TaskState
 from zmqtasks.wire.payload import decode_arguments, encode_error, encode_value
 
@@ -38,12 +38,14 @@ class InlineGateway:
         self.workers = True
         #: None: the disk works; else how a durable `submit` ends.
         self.disk_error: SubmitRejected | SubmitUnknown | None = None
-        #: Set by each durable `submit` to the thread that waits for the disk.
-        self.disk_thread: threading.Thread | None = None
+        #: The thread of the last `submit`.
+        self.thread: threading.Thread | None = None
         self.forgotten: list[bytes] = []
         self.watched: list[bytes] = []
         self.started: set[bytes] = set()
         self.outcomes: dict[bytes, Outcome] = {}
+        #: {node: what it tells of any task}.
+        self.told: dict[str, dict[str, Any]] = {}
         self._held: list[tuple[Call, Ticket]] = []
         self._contents: dict[bytes, bytes] = {}
         self._watchers: list[tuple[bytes, Ticket]] = []
@@ -69,10 +71,9 @@ class InlineGateway:
             raise MeshOverloaded("too many open tasks")
         if self.room is not None:
             self.room -= len(calls)
-        if durability is Durability.DISK:
-            self.disk_thread = threading.current_thread()
-            if self.disk_error is not None:
-                raise self.disk_error
+        self.thread = threading.current_thread()
+        if durability is Durability.DISK and self.disk_error is not None:
+            raise self.disk_error
         calls = self._new_ones(calls, ticket)
         self.submits.append(
             {
@@ -161,6 +162,10 @@ class InlineGateway:
 
     def describe(self, task_id: bytes) -> str:
         return "it waits in queue 'default', which no worker serves"
+
+    def story(self, task_id: bytes, timeout_s: float) -> TaskView:
+        record = self.states([task_id], timeout_s)[task_id]
+        return TaskView(record, [(name, story) for name, story in self.told.items()])
 
     # ------------------------------------------------------------------------------------
 

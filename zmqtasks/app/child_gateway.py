@@ -10,7 +10,7 @@ from typing import Any
 from zmqtasks.errors import SubmitRejected, TimeoutError
 from zmqtasks.ids import foreign_task_id_maker, format_task_id
 from zmqtasks.limits import CHILD_SUBMIT_BYTES_MAX, CHILD_SUBMIT_COUNT_MAX
-from zmqtasks.node.gateway import UNKNOWN_STATUS, Call, Durability, Ticket
+from zmqtasks.node.gateway import UNKNOWN_STATUS, Call, Durability, TaskView, Ticket
 from zmqtasks.pools.child import Link
 from zmqtasks.pools.protocol import (
     ForgetRequest,
@@ -148,6 +148,17 @@ class ChildGateway:
         name = TaskState(state.state).name
         why = state.info.get("why")
         return f"its state is {name} ({why})" if why else f"its state is {name}"
+
+    def story(self, task_id: bytes, timeout_s: float) -> TaskView:
+        """Refused: a worker's children ask for states only.
+
+        Raises:
+            RuntimeError: always.
+        """
+        raise RuntimeError(
+            "story() is not offered inside a task; ask the task's state here, or run "
+            f"'zmqtasks story {format_task_id(task_id)}'"
+        )
 
     def update_state(self, state: str, meta: bytes) -> None:
         """Publish a state of the running task; ``meta`` is an encoded value."""

@@ -17,6 +17,7 @@ from zmqtasks.wire.messages import Outcome, StateRecord, Status, TaskState
 
 if TYPE_CHECKING:
     from zmqtasks.app.app import App
+    from zmqtasks.app.story import Story
 
 R = TypeVar("R")
 
@@ -229,6 +230,18 @@ class AsyncResult(Generic[R]):
         """The remote traceback as text, None where there is none."""
         outcome = self._look()
         return traceback_of(outcome) if isinstance(outcome, Outcome) else None
+
+    def story(self) -> Story:
+        """Where the task is, who owns it, its attempts, and why it waits.
+
+        It asks every node of the mesh. ``print(result.story())`` shows it.
+
+        Raises:
+            RuntimeError: called inside a task.
+        """
+        from zmqtasks.app.story import Story
+
+        return Story(gateway(self._the_app()).story(self._task_id, STATE_TIMEOUT_S))
 
     def forget(self) -> None:
         """Drop the result here and in the stores; it cannot be read again."""

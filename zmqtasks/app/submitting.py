@@ -56,7 +56,14 @@ class Prepared(NamedTuple):
         """The option because of which submitting takes its time, "" if none does."""
         if self.durability is Durability.DISK:
             return "durability='disk'"
-        return "require_worker=" if self.options.get("require_worker") else ""
+        options = self.options
+        if options.get("delivery") != "at_most_once":
+            # Others may have the task: they are asked first.
+            if options.get("idempotency_key"):
+                return "idempotency_key="
+            if options.get("task_id"):
+                return "task_id="
+        return "require_worker=" if options.get("require_worker") else ""
 
 
 def durability_of(
@@ -109,7 +116,8 @@ def submit(prepared: Prepared, where: str) -> AsyncResult[Any]:
         RuntimeError: it would block the running asyncio loop.
     """
     if in_running_loop():
-        if prepared.waits:
+        # Inside a task every call waits, for the owner of the task.
+        if prepared.waits and not prepared.gateway.inside_task:
             raise blocking(where, prepared.waits)
         prepared.submit(0)
     else:
@@ -272,7 +280,8 @@ def submit_many(batches: Batches, where: str) -> ResultSet[Any]:
         RuntimeError: it would block the running asyncio loop.
     """
     in_loop = in_running_loop()
-    if in_loop and batches.durability is Durability.DISK:
+    is_durable = batches.durability is Durability.DISK
+    if in_loop and is_durable and not batches.gateway.inside_task:
         raise blocking(where, "durability='disk'")
     wait_s = 0 if in_loop else None
     for batch in batches:

@@ -19,6 +19,8 @@ COMMANDS = {
     "call": "zmqtasks.cli.call:call",
     "result": "zmqtasks.cli.result:result",
     "status": "zmqtasks.cli.status:status",
+    "story": "zmqtasks.cli.story:story",
+    "dead": "zmqtasks.cli.dead:dead",
     "journal": "zmqtasks.cli.journal:journal",
     "bench": "zmqtasks.cli.bench:bench",
     "keygen": "zmqtasks.cli.keygen:keygen",

@@ -16,7 +16,7 @@ from zmqtasks.cli.session import FIND_S, empty_mesh, session
 from zmqtasks.cli.showing import show_outcome
 from zmqtasks.errors import NoWorkers
 from zmqtasks.ids import parse_task_id
-from zmqtasks.node.client import describe_state
+from zmqtasks.node.tickets import describe_state
 from zmqtasks.wire.messages import TaskState
 
 

@@ -28,6 +28,7 @@ from zmqtasks.errors import LocalProtocolError, NoWorkers, SubmitRejected
 from zmqtasks.ids import task_id_maker
 from zmqtasks.node.accepting import Acceptance, Acceptances
 from zmqtasks.node.chosen import ChosenIds, Fate, is_chosen, refusal
+from zmqtasks.node.gateway import TaskView
 from zmqtasks.node.leaving import Leaving
 from zmqtasks.node.questions import Questions
 from zmqtasks.node.room import Room, size_of
@@ -152,6 +153,12 @@ class Client:
         """See ``Gateway``."""
         record = self.states([task_id], 1.0)[task_id]
         return describe_state(record)
+
+    def story(self, task_id: bytes, timeout_s: float) -> TaskView:
+        """See ``Gateway``."""
+        # First the state: looking for it links everybody who can be found.
+        record = self.states([task_id], timeout_s)[task_id]
+        return TaskView(record, self.survey.stories(task_id, timeout_s))
 
     # --- calls with chosen ids ------------------------------------------------------------
 

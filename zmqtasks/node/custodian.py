@@ -52,6 +52,10 @@ class Custodian:
             return None
         story = {"role": "holder", "state": TaskState(record.state).name, **record.info}
         story.pop("owned", None)
+        entry = mesh.log.entries.get(mesh.log.positions.get(task_id, -1))
+        if entry is not None and entry.kind is not None:
+            kind = entry.kind
+            story |= {"name": kind.name, "app": kind.app, "queue": kind.queue}
         return {**story, "lines": []}
 
     def _dead(self, ids: Sequence[bytes]) -> dict[str, Any]:

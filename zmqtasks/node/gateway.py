@@ -7,12 +7,21 @@ to the owner of the running task. Code in ``app/`` knows only this protocol.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Protocol
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple, Protocol
 
 from zmqtasks.core.calls import UNKNOWN_STATUS, Call, Ticket
 from zmqtasks.core.owned import Durability
 from zmqtasks.wire.messages import StateRecord
+
+
+class TaskView(NamedTuple):
+    """A task as seen by the nodes of the mesh."""
+
+    #: As from ``states``.
+    record: StateRecord
+    #: ``(node, what it tells)`` of those that know the task, see ``Custodian.story_of``.
+    told: Sequence[tuple[str, Mapping[str, Any]]]
 
 
 class Gateway(Protocol):
@@ -69,5 +78,12 @@ class Gateway(Protocol):
     def describe(self, task_id: bytes) -> str:
         """One sentence about where the task is, for error messages."""
 
+    def story(self, task_id: bytes, timeout_s: float) -> TaskView:
+        """What all nodes tell of a task. Not offered inside a task.
 
-__all__ = ["UNKNOWN_STATUS", "Call", "Durability", "Gateway", "Ticket"]
+        Args:
+            timeout_s: how long to wait for a node that does not answer, at most twice.
+        """
+
+
+__all__ = ["UNKNOWN_STATUS", "Call", "Durability", "Gateway", "TaskView", "Ticket"]

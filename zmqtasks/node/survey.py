@@ -102,6 +102,17 @@ class Survey:
         """Ask every linked node about something, see ``custodian.py``."""
         return self._round(lambda number: Inspect(number, what, list(ids)), timeout_s)
 
+    def stories(self, task_id: bytes, timeout_s: float) -> list[tuple[str, dict[str, Any]]]:
+        """``(node, what it tells)`` of all linked nodes that know this task, and of our own."""
+        runtime = self._runtime
+        own = self._on_loop(lambda: runtime.custodian.story_of(task_id))
+        told = [(runtime.name, own)] if own is not None else []
+        for node in self.inspect("story", [task_id], timeout_s):
+            story = ((node.report or {}).get("stories") or {}).get(task_id.hex())
+            if story:
+                told.append((node.name, story))
+        return told
+
     def order(self, what: str, ids: Sequence[bytes], timeout_s: float) -> list[SeenNode]:
         """Let every linked node do something, see ``custodian.py``."""
         return self._round(lambda number: Order(number, what, list(ids)), timeout_s)

@@ -117,29 +117,53 @@ def test_waiting_for_the_disk_in_a_running_loop_is_refused_and_the_twin_is_named
             (lambda: add.apply_async((1,), durability="disk"), r"use await add\.aapply_async\("),
             (lambda: pay.delay_many([(1,)]), r"use await pay\.adelay_many\("),
             (lambda: app.send_task("x", durability="disk"), r"\(\): .*; use await asend_task\("),
+            (
+                lambda: add.apply_async((1,), task_id="t"),
+                r"task_id= waits.*await add\.aapply_async",
+            ),
+            (
+                lambda: add.apply_async((1,), idempotency_key="k"),
+                r"idempotency_key= waits, .*; use await add\.aapply_async\(",
+            ),
         ):
             with pytest.raises(RuntimeError, match=twin):
                 call()
         add.delay(1)
         pay.apply_async((1,), durability="memory")
+        add.apply_async((1,), task_id="t", delivery="at_most_once")
 
     asyncio.run(main())
-    assert durabilities(gateway) == [MEMORY, MEMORY]
+    assert durabilities(gateway) == [MEMORY] * 3
 
 
-def test_awaitable_twins_wait_for_the_disk_in_another_thread(
+def test_inside_a_task_every_call_waits_so_none_is_refused(
     pay: Any, add: Any, gateway: InlineGateway
 ) -> None:
+    async def main() -> None:
+        pay.delay(1)
+        pay.delay_many([(1,)])
+        add.apply_async((1,), idempotency_key="k")
+
+    gateway.inside_task = True
+    asyncio.run(main())
+    assert durabilities(gateway) == [DISK, DISK, MEMORY]
+
+
+def test_awaitable_twins_wait_in_another_thread(pay: Any, add: Any, gateway: InlineGateway) -> None:
     async def main() -> None:
         for submitting in (
             pay.adelay(1),
             pay.aapply_async((1,)),
             pay.adelay_many([(1,)]),
             add.aapply_async((1,), durability="disk"),
+            add.aapply_async((1,), task_id="t"),
+            add.aapply_async((1,), idempotency_key="k"),
         ):
-            gateway.disk_thread = None
+            gateway.thread = None
             await submitting
-            assert gateway.disk_thread not in (None, threading.main_thread())
+            assert gateway.thread not in (None, threading.main_thread())
+        await add.adelay(1)
+        assert gateway.thread is threading.main_thread()
 
     asyncio.run(main())
 

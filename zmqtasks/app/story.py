@@ -1,0 +1,231 @@
+"""What is known of a task, for people and for programs: ``AsyncResult.story()``.
+
+Nodes tell plain facts; here they become one account. The owner's word counts, since it
+alone decides about the task; what others add is where an attempt is, and what befell it
+with earlier owners.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Any
+
+from zmqtasks.app import states
+from zmqtasks.ids import format_task_id
+from zmqtasks.node.gateway import TaskView
+from zmqtasks.wire.messages import Outcome, Status, TaskState
+
+#: Facts that nodes tell, in the order in which they are shown.
+_FACTS = ("name", "app", "queue", "attempt", "strikes", "durability", "written", "worker", "why")
+_WIDTH = 9
+
+
+class Story:
+    """Where a task is, who owns it, each attempt that came to nothing, and why it waits.
+
+    ``print(story)`` shows it; the attributes are for programs. What nobody tells is None.
+    """
+
+    def __init__(self, view: TaskView) -> None:
+        record = view.record
+        #: The task's id.
+        self.id = format_task_id(record.id)
+        told = sorted(view.told, key=lambda pair: _rank(pair[1]))
+        facts: dict[str, Any] = {}
+        for _, story in reversed(told):  # the best comes last and stays
+            facts |= {key: story[key] for key in _FACTS if story.get(key) is not None}
+        facts = {key: record.info.get(key) for key in _FACTS} | facts
+        #: Name of the task, of its App, and the queue.
+        self.name: str | None = facts["name"]
+        self.app: str | None = facts["app"]
+        self.queue: str | None = facts["queue"]
+        #: Number of the present or last attempt, from 1.
+        self.attempt: int | None = facts["attempt"]
+        #: How often a worker or child died while running it.
+        self.strikes: int | None = facts["strikes"]
+        #: "memory" or "disk", and whether it is in its owner's journal.
+        self.durability: str | None = facts["durability"]
+        self.written: bool | None = facts["written"]
+        #: Name of the worker that has it, or whose outcome counts.
+        self.worker: str | None = facts["worker"]
+        #: Why no worker has it.
+        self.why: str | None = facts["why"]
+        outcome = record.outcome if record.state == TaskState.SETTLED else None
+        self._ended = outcome
+        #: PENDING, STARTED, SUCCESS and so on, see ``zmqtasks.states``.
+        self.state = _state(record.state, outcome, told)
+        #: Name of the node that owns it, None if it has ended or nobody says so.
+        self.owner = next((name for name, story in told if _rank(story) == 0), None)
+        #: When the attempt that counts began (seconds since 1970), how long it took.
+        self.started: float | None = None
+        self.run_s: float | None = None
+        #: What it failed with, in short.
+        self.error: str | None = None
+        if outcome is not None:
+            self._take_ending(outcome)
+        #: What happened, oldest first: each a dict with ``at`` (seconds since 1970),
+        #: ``node``, ``event`` and further facts.
+        self.lines = _lines(told)
+        #: {name of a node: what it told}, as it came.
+        self.told = {name: dict(story) for name, story in view.told}
+
+    def _take_ending(self, outcome: Outcome) -> None:
+        ext = outcome.ext or {}
+        self.attempt = outcome.attempt
+        self.worker = ext.get("w") or self.worker
+        self.error = ext.get("e")
+        self.why = None
+        if outcome.started_ms:
+            self.started, self.run_s = outcome.started_ms / 1000, outcome.run_us / 1e6
+
+    @property
+    def is_known(self) -> bool:
+        """False when nobody in the mesh knows such a task."""
+        return bool(self.told) or self.state != states.UNKNOWN
+
+    def as_dict(self) -> dict[str, Any]:
+        """Everything as plain data."""
+        return {key: value for key, value in vars(self).items() if not key.startswith("_")}
+
+    def __str__(self) -> str:
+        """Everything as text, in several lines."""
+        if not self.is_known:
+            return f"task {self.id} is known to nobody: a wrong id, or it ended long ago"
+        of = f" of app '{self.app}'" if self.app else ""
+        queue = f", queue '{self.queue}'" if self.queue else ""
+        title = f": {self.name}{of}{queue}" if self.name else ""
+        rows = [
+            ("state", self._state_text()),
+            ("owner", self.owner or ""),
+            ("worker", self._worker_text()),
+            ("waits", reason_text(self.why) if self.why and not self._ended else ""),
+            ("error", self.error or ""),
+            ("kept", self._kept_text()),
+            ("known to", ", ".join(self.told) if not self.owner else ""),
+        ]
+        lines = [f"task {self.id}{title}"]
+        lines += [f"  {label + ':':<{_WIDTH}} {text}" for label, text in rows if text]
+        if self.lines:
+            lines += ["  what happened:", *(f"    {line_text(line)}" for line in self.lines)]
+        return "\n".join(lines)
+
+    __repr__ = __str__
+
+    def _state_text(self) -> str:
+        attempt = f", attempt {self.attempt}" if self.attempt and not self._ended else ""
+        strikes = self.strikes
+        deaths = "" if not strikes else f", {strikes} {'strike' if strikes == 1 else 'strikes'}"
+        return self.state + attempt + deaths
+
+    def _worker_text(self) -> str:
+        if self._ended is None:
+            waits = ", which has not started it yet" if self.state == states.PENDING else ""
+            return self.worker + waits if self.worker else ""
+        if self.started is None:  # an outcome that its owner has made
+            return ""
+        return (
+            f"{self.worker or 'a worker'} ran attempt {self.attempt} at "
+            f"{time_text(self.started)} for {duration_text(self.run_s or 0.0)}"
+        )
+
+    def _kept_text(self) -> str:
+        if any(
+            story.get("state") == states.DEAD and "reason" in story for story in self.told.values()
+        ):
+            return f"with its arguments; zmqtasks dead retry {self.id} runs it again"
+        if self._ended is not None or self.durability is None:
+            return ""
+        if self.durability == "disk":
+            return "on disk, synced (durability 'disk')"
+        where = "journal" if self.written else "memory"
+        return f"in its owner's {where} (durability 'memory')"
+
+
+def _rank(story: Mapping[str, Any]) -> int:
+    """0 for the owner of an open task, then whoever had it as its owner, then others."""
+    if story.get("role") != "owner":
+        return 2
+    return 0 if story.get("state") in ("PENDING", "STARTED") else 1
+
+
+def _state(state: int, outcome: Outcome | None, told: list[tuple[str, Mapping[str, Any]]]) -> str:
+    if outcome is not None:
+        return states.STATE_OF_STATUS.get(outcome.status, states.FAILURE)
+    for _, story in told:
+        found = story.get("state")
+        if found == Status.DEAD.name:
+            return states.DEAD
+        if found in states.ALL_STATES and found != states.UNKNOWN:
+            return str(found)
+        if found == TaskState.UNSETTLED.name:
+            return states.STARTED
+    return states.STATE_OF_OPEN.get(state, states.PENDING)
+
+
+def _lines(told: list[tuple[str, Mapping[str, Any]]]) -> list[dict[str, Any]]:
+    lines = [
+        {"at": line.get("at_ms", 0) / 1000, "node": name, **_without(line, "at_ms")}
+        for name, story in told
+        for line in story.get("lines", ())
+    ]
+    return sorted(lines, key=lambda line: line["at"])
+
+
+def _without(line: Mapping[str, Any], key: str) -> dict[str, Any]:
+    return {name: value for name, value in line.items() if name != key}
+
+
+# --- words ------------------------------------------------------------------------------
+
+
+def line_text(line: Mapping[str, Any]) -> str:
+    """One line of a story: when, where, what."""
+    event, facts = str(line.get("event", "")), {
+        key: value
+        for key, value in line.items()
+        if key not in ("at", "at_ms", "node", "event", "left_out")
+    }  # fmt: skip
+    at = line["at"] if "at" in line else line.get("at_ms", 0) / 1000
+    node = f"  {line['node']}:" if line.get("node") else ""
+    left_out = " (others before it are left out)" if line.get("left_out") else ""
+    return f"{time_text(at)}{node}  {_event_text(event, facts)}{left_out}"
+
+
+def _event_text(event: str, facts: dict[str, Any]) -> str:
+    attempt = facts.get("attempt")
+    if event == "lost":
+        strike = "; a strike, since it was running" if facts.get("strike") else ""
+        return f"attempt {attempt} came to nothing: {facts.get('reason')}{strike}"
+    if event == "refused":
+        return f"a late outcome of attempt {attempt} was refused"
+    if event == "resumed":
+        return f"found in the journal after a restart, at attempt {attempt}"
+    if event == "retried":
+        return f"submitted anew by hand, in place of dead task {_id_text(facts.get('of'))}"
+    words = ", ".join(f"{key} {value}" for key, value in facts.items())
+    return f"{event}: {words}" if words else event
+
+
+def _id_text(value: object) -> str:
+    try:
+        return format_task_id(bytes.fromhex(str(value)))
+    except ValueError:
+        return str(value)
+
+
+def reason_text(why: str) -> str:
+    """Why something waits, without the name of the task that it begins with."""
+    return why.partition(" waits: ")[2] or why
+
+
+def time_text(seconds: float) -> str:
+    """A time as people here read it: local, to the millisecond."""
+    return datetime.fromtimestamp(seconds).astimezone().isoformat(" ", "milliseconds")[:23]
+
+
+def duration_text(seconds: float) -> str:
+    """How long, with as many digits as matter."""
+    if seconds < 1:
+        return f"{seconds * 1000:.3g} ms"
+    return f"{seconds:.3g} s" if seconds < 1000 else f"{seconds:,.0f} s"
