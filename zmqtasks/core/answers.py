@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from zmqtasks.core.batching import MessageBounds
 from zmqtasks.core.dispatcher import Dispatcher
 from zmqtasks.core.effects import AskStore, Effect, Send, Subscribe, Unsubscribe
 from zmqtasks.core.fastlane import FastLane
+from zmqtasks.core.given import WATCH_REQUEST
 from zmqtasks.core.intake import Intake
 from zmqtasks.core.links import LinkId
 from zmqtasks.core.resultlog import ResultLog
@@ -21,7 +22,7 @@ from zmqtasks.wire.messages import Hello, Outcome, Query, StateRecord, States, T
 class _Asked:
     """A question that waits for the store."""
 
-    __slots__ = ("ids", "link", "partial", "request", "watch")
+    __slots__ = ("hearsay", "ids", "link", "partial", "request", "watch")
 
     def __init__(self, link: LinkId, request: int, watch: bool) -> None:
         self.link = link
@@ -29,6 +30,8 @@ class _Asked:
         self.watch = watch
         self.ids: list[bytes] = []
         self.partial: list[StateRecord] = []
+        #: {task id: what is known here}, for those of which the store knows better.
+        self.hearsay: dict[bytes, StateRecord] = {}
 
 
 class Answers:
@@ -43,6 +46,8 @@ class Answers:
         self.log = log
         self.has_store = has_store
         self.lane = lane
+        #: Asked last: machines that know whose a task is that is not owned here.
+        self.others: list[Callable[[bytes], StateRecord | None]] = []
         self.effects: list[Effect] = []
         #: {task id: who wants to hear of it}.
         self.watchers: dict[bytes, list[tuple[LinkId, int]]] = {}
@@ -72,8 +77,14 @@ class Answers:
             if found is not None:
                 task, running = found
                 info = self._info(task.kind.name, task.kind.queue, task.attempt)
+                if task.ext is not None and "c" in task.ext:
+                    info["c"] = task.ext["c"]
                 state_now = TaskState.STARTED if running else TaskState.PENDING
                 return StateRecord(task_id, state_now, info, None)
+        for state_of in self.others:
+            state = state_of(task_id)
+            if state is not None:
+                return state
         return StateRecord(task_id, TaskState.UNKNOWN, {}, None)
 
     def _info(self, name: str, queue: str, attempt: int) -> dict[str, Any]:
@@ -86,8 +97,11 @@ class Answers:
         question = _Asked(link, message.request, message.watch)
         for task_id in message.ids:
             record = self.local(task_id)
-            if record.state == TaskState.UNKNOWN and self.has_store:
+            is_hearsay = "taker" in record.info or "offer" in record.info
+            if self.has_store and (record.state == TaskState.UNKNOWN or is_hearsay):
                 question.ids.append(task_id)
+                if is_hearsay:
+                    question.hearsay[task_id] = record
             else:
                 question.partial.append(record)
         if not question.ids:
@@ -104,19 +118,20 @@ class Answers:
         question = self._asked.pop(token, None)
         if question is None:
             return
-        question.partial += [
-            StateRecord(task_id, TaskState.PENDING, {"why": failure}, None)
-            if failure
-            else stored_state(task_id, rows.get(task_id))
-            for task_id in question.ids
-        ]
+        for task_id in question.ids:
+            record = stored_state(task_id, rows.get(task_id))
+            if record.state == TaskState.UNKNOWN:
+                if failure:
+                    record = StateRecord(task_id, TaskState.PENDING, {"why": failure}, None)
+                record = question.hearsay.get(task_id, record)
+            question.partial.append(record)
         self._answer(question)
 
     def _answer(self, question: _Asked) -> None:
         if question.watch:
             for record in question.partial:
                 if record.state != TaskState.SETTLED:
-                    self._watch(record.id, question.link, question.request)
+                    self._watch(record, question.link, question.request)
         self._send(question.link, question.request, question.partial)
 
     def _send(self, link: LinkId, request: int, states: Sequence[StateRecord]) -> None:
@@ -131,9 +146,40 @@ class Answers:
 
     # --- watchers ---------------------------------------------------------------------------
 
-    def _watch(self, task_id: bytes, link: LinkId, request: int) -> None:
-        if len(self.watchers) < WATCHES_COUNT_MAX:
-            self.watchers.setdefault(task_id, []).append((link, request))
+    def _watch(self, record: StateRecord, link: LinkId, request: int) -> None:
+        if request == WATCH_REQUEST:
+            # A former owner follows its tasks. These are bounded, as those that are open here.
+            if record.state != TaskState.UNKNOWN:
+                self.follow([record.id], link)
+        elif len(self.watchers) < WATCHES_COUNT_MAX:
+            self.watchers.setdefault(record.id, []).append((link, request))
+
+    def follow(self, ids: Iterable[bytes], link: LinkId) -> None:
+        """The former owner of these wants to hear of their outcomes."""
+        entry = (link, WATCH_REQUEST)
+        for task_id in ids:
+            watching = self.watchers.setdefault(task_id, [])
+            if entry not in watching:
+                watching.append(entry)
+
+    def moved(self, ids: Iterable[bytes], taker: bytes) -> None:
+        """These are owned by another node now: whoever follows them asks that one."""
+        if self.watchers:
+            info = {"taker": taker}
+            self._tell(
+                StateRecord(task_id, TaskState.PENDING, info, None)
+                for task_id in ids
+                if task_id in self.watchers
+            )
+
+    def _tell(self, records: Iterable[StateRecord]) -> None:
+        """Tell whoever watches these, for the last time."""
+        news: dict[tuple[LinkId, int], list[StateRecord]] = {}
+        for record in records:
+            for watcher in self.watchers.pop(record.id, ()):
+                news.setdefault(watcher, []).append(record)
+        for (link, request), told in news.items():
+            self._send(link, request, told)
 
     def link_down(self, link: LinkId) -> None:
         """Whoever watched over this link is gone."""
@@ -146,10 +192,12 @@ class Answers:
 
     def settled(self, outcomes: Iterable[Outcome]) -> None:
         """Tasks of ours settled."""
-        for outcome in outcomes:
-            record = StateRecord(outcome.id, TaskState.SETTLED, {}, outcome)
-            for link, request in self.watchers.pop(outcome.id, ()):
-                self._send(link, request, [record])
+        if self.watchers:
+            self._tell(
+                StateRecord(outcome.id, TaskState.SETTLED, {}, outcome)
+                for outcome in outcomes
+                if outcome.id in self.watchers
+            )
 
     def finished(self, ids: Iterable[bytes]) -> None:
         """Attempts ended here; their owner has not decided yet."""
@@ -157,7 +205,8 @@ class Answers:
             return
         for task_id in ids:
             for link, request in self.watchers.get(task_id, ()):
-                self._send(link, request, [self.local(task_id)])
+                if request != WATCH_REQUEST:
+                    self._send(link, request, [self.local(task_id)])
 
     def stored(self, ids: Sequence[bytes]) -> None:
         """The store holds the final outcome of these: look up those that are watched."""

@@ -1,0 +1,261 @@
+"""Following the tasks that this process gave away.
+
+Somebody here may wait for their outcomes, and others ask the former owner, since its node
+is in the task's id. So it remembers who has them, and asks that one to tell it when they
+settle:
+
+::
+
+    given --(taker tells: watch)--> settled -> the tickets of this process
+      |  ^
+      |  +-- another taker (it was given on, or inherited)
+      +----- the taker does not know it (any more): everybody is asked; when nobody knows
+             it, and only then, it is UNKNOWN
+
+A taker that is away has its tasks in its journal. So nothing is concluded from that.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
+
+from zmqtasks.core.calls import UNKNOWN_STATUS
+from zmqtasks.core.effects import Effect, Send, TasksSettled
+from zmqtasks.core.kept import KeptOutcomes
+from zmqtasks.core.links import LinkId
+from zmqtasks.core.openlinks import OpenLinks
+from zmqtasks.core.polling import Findings, Polls
+from zmqtasks.ids import format_node
+from zmqtasks.limits import (
+    GIVEN_REMEMBERED_MAX,
+    HANDOFF_IDS_MAX,
+    HANDOFF_RETRY_MS,
+    OWNER_GONE_MS,
+)
+from zmqtasks.wire.messages import Hello, Message, Outcome, Query, StateRecord, States, TaskState
+
+#: Number of the request under which takers tell what has settled.
+WATCH_REQUEST = 0
+
+
+class _Denied(NamedTuple):
+    """A task that its taker does not know."""
+
+    since_ms: int
+    ask_ms: int
+    #: From the next question to the one after it.
+    delay_ms: int
+
+
+class GivenTasks:
+    """Who has the tasks that were owned here. ``effects`` is drained each turn.
+
+    Args:
+        kept: where the outcomes of followed tasks are kept for later readers.
+        grace_ms: a task that nobody knows is not given up before this, since peers may
+            still be found.
+    """
+
+    def __init__(self, kept: KeptOutcomes, grace_ms: int = 0) -> None:
+        self.kept = kept
+        self.grace_ms = grace_ms
+        self.effects: list[Effect] = []
+        self.links = OpenLinks()
+        #: {task id: taker} of all whose outcome is awaited here.
+        self.following: dict[bytes, bytes] = {}
+        #: The same the other way round: {taker: task ids}.
+        self._of: dict[bytes, dict[bytes, None]] = {}
+        #: {task id: taker} of the last ones given away, and the order in which they were.
+        self._takers: dict[bytes, bytes] = {}
+        self._order: deque[bytes] = deque()
+        #: {task id: since when its taker does not know it, and when to ask everybody}.
+        self._denied: dict[bytes, _Denied] = {}
+        self._polls = Polls(parity=0)
+        self._settled: list[Outcome] = []
+        self._now_ms = 0
+
+    # --- giving -----------------------------------------------------------------------------
+
+    def gave(self, ids: Sequence[bytes], taker: bytes, *, follow: bool) -> None:
+        """These belong to another node from now on.
+
+        Args:
+            follow: somebody here waits for their outcomes; the taker tells them.
+        """
+        takers, order = self._takers, self._order
+        for task_id in ids:
+            if task_id not in takers:
+                order.append(task_id)
+            takers[task_id] = taker
+        while len(order) > GIVEN_REMEMBERED_MAX:
+            takers.pop(order.popleft(), None)
+        if follow:
+            self.following.update(dict.fromkeys(ids, taker))
+            self._of.setdefault(taker, {}).update(dict.fromkeys(ids))
+
+    def moved(self, ids: Iterable[bytes], taker: bytes) -> None:
+        """They are with this node now; ask it to tell us."""
+        followed: list[bytes] = []
+        for task_id in ids:
+            if task_id in self._takers:
+                self._takers[task_id] = taker
+            before = self.following.get(task_id)
+            if before is None or before == taker:
+                continue
+            self._of[before].pop(task_id, None)
+            self.following[task_id] = taker
+            self._denied.pop(task_id, None)
+            followed.append(task_id)
+        if not followed:
+            return
+        self._of.setdefault(taker, {}).update(dict.fromkeys(followed))
+        link = self.links.to(taker)
+        if link is not None:
+            self._watch(link, followed)
+
+    def inherited(self, heir: bytes, nodes: Iterable[bytes]) -> None:
+        """This node has what those (ended) nodes owned."""
+        for node in nodes:
+            if node != heir:
+                self.moved(list(self._of.pop(node, {})), heir)
+
+    def back(self, ids: Iterable[bytes]) -> None:
+        """They are owned here again."""
+        for task_id in ids:
+            self._takers.pop(task_id, None)
+            self._unfollow(task_id)
+
+    def _unfollow(self, task_id: bytes) -> None:
+        taker = self.following.pop(task_id, None)
+        if taker is not None:
+            ids = self._of.get(taker, {})
+            ids.pop(task_id, None)
+            if not ids:
+                self._of.pop(taker, None)
+        self._denied.pop(task_id, None)
+
+    # --- what is known ----------------------------------------------------------------------
+
+    def taker_of(self, task_id: bytes) -> bytes | None:
+        """The node that it was given to, None if it was not, or long ago."""
+        return self.following.get(task_id) or self._takers.get(task_id)
+
+    def state_of(self, task_id: bytes) -> StateRecord | None:
+        """What a former owner can say; None if it was not one."""
+        taker = self.taker_of(task_id)
+        if taker is None:
+            return None
+        link = self.links.to(taker)
+        peer = self.links.peer(link) if link is not None else None
+        name = peer.name if peer is not None else f"node {format_node(taker)}"
+        why = f"it was handed to {name}, which owns it now"
+        if peer is None:
+            why += " and is out of reach at the moment"
+        return StateRecord(task_id, TaskState.PENDING, {"why": why, "taker": taker}, None)
+
+    # --- links ------------------------------------------------------------------------------
+
+    def link_up(self, link: LinkId, peer: Hello) -> None:
+        """A node is there: ask for what it has of ours."""
+        ids = self._of.get(peer.node)
+        if self.links.up(link, peer) and ids:
+            self._watch(link, list(ids))
+
+    def link_down(self, link: LinkId, peer: Hello, reason: str) -> None:
+        """It tells no more; over another link it may."""
+        other = self.links.down(link)
+        self._polls.link_down(link)
+        ids = self._of.get(peer.node)
+        if other is not None and ids:
+            self._watch(other, list(ids))
+
+    def _watch(self, link: LinkId, ids: Sequence[bytes]) -> None:
+        for first in range(0, len(ids), HANDOFF_IDS_MAX):
+            part = list(ids[first : first + HANDOFF_IDS_MAX])
+            self.effects.append(Send(link, Query(WATCH_REQUEST, part, True)))
+
+    def received(self, link: LinkId, message: Message, now_ms: int) -> bool:
+        """News of a taker, or an answer to what everybody was asked; False: neither."""
+        if not isinstance(message, States):
+            return False
+        if message.request == WATCH_REQUEST:
+            peer = self.links.peer(link)
+            if peer is not None:
+                self._news(peer.node, message.states, now_ms)
+            return True
+        return self._polls.answered(link, message)
+
+    def _news(self, node: bytes, states: Iterable[StateRecord], now_ms: int) -> None:
+        for record in states:
+            taker = self.following.get(record.id)
+            if taker is None:
+                continue
+            if record.state == TaskState.SETTLED and record.outcome is not None:
+                self._settle(record.outcome)
+                continue
+            on = record.info.get("taker")
+            if isinstance(on, bytes) and on != node:
+                self.moved([record.id], on)
+            elif record.info.get("owned"):
+                self.moved([record.id], node)
+                self._denied.pop(record.id, None)
+            elif record.state == TaskState.UNKNOWN and taker == node:
+                self._denied.setdefault(record.id, _Denied(now_ms, now_ms, HANDOFF_RETRY_MS))
+
+    def _settle(self, outcome: Outcome) -> None:
+        self._unfollow(outcome.id)
+        if outcome.status != UNKNOWN_STATUS:
+            self.kept.add(outcome)
+        self._settled.append(outcome)
+
+    # --- those that their taker does not know -----------------------------------------------
+
+    def _ask_everybody(self, now_ms: int) -> None:
+        due = [task_id for task_id, denied in self._denied.items() if denied.ask_ms <= now_ms]
+        links = list(self.links)
+        for first in range(0, len(due), HANDOFF_IDS_MAX):
+            part = due[first : first + HANDOFF_IDS_MAX]
+            for task_id in part:
+                since_ms, _, delay_ms = self._denied[task_id]
+                later_ms = min(2 * delay_ms, OWNER_GONE_MS)
+                self._denied[task_id] = _Denied(since_ms, now_ms + delay_ms, later_ms)
+            self._polls.start(part, links, self._found)
+
+    def _found(self, findings: Findings) -> None:
+        for task_id, finding in findings.items():
+            denied = self._denied.get(task_id)
+            if denied is None:
+                continue
+            outcome = finding.settled or finding.unsettled
+            elsewhere = finding.owner or finding.taker
+            if outcome is not None:
+                self._settle(outcome)
+            elif elsewhere and elsewhere != self.following[task_id]:
+                self.moved([task_id], elsewhere)
+            elif not finding.is_known and self._now_ms - denied.since_ms >= self.grace_ms:
+                unknown = Outcome(task_id, 0, UNKNOWN_STATUS, 0, -1, 0, 0, 0, b"", None)
+                self._settle(unknown)
+
+    # --- the end of a turn ------------------------------------------------------------------
+
+    def flush(self, now_ms: int) -> list[Outcome]:
+        """Ask what has to be asked; returns what was settled elsewhere, as TasksSettled."""
+        self._now_ms = now_ms
+        if self._denied:
+            self._ask_everybody(now_ms)
+        if self._polls.effects:
+            self.effects += self._polls.effects
+            self._polls.effects.clear()
+        settled, self._settled = self._settled, []
+        if settled:
+            self.effects.append(TasksSettled(settled))
+        return settled
+
+    def tick(self, now_ms: int) -> None:
+        """Time has passed; ``flush`` looks at it."""
+
+    def next_deadline_ms(self) -> int | None:
+        """When ``flush`` is wanted next."""
+        return min((denied.ask_ms for denied in self._denied.values()), default=None)

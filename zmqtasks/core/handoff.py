@@ -1,0 +1,550 @@
+"""The giver's side of the handoff: tasks go to another owner in two phases.
+
+::
+
+    OWNED --OFFER--> OFFERED --STORED--> (journal: given) --> GIVEN --TAKEN--> forgotten
+      ^                |  refused, or the link is gone           |
+      +----------------+                                         +--> says "given" again on
+                                                                      each new link to the taker
+
+A task is offered to one taker at a time, and while it is, nobody here runs it. What
+decides is one note in our own journal, synced: before it the task is ours whatever the
+taker has stored, after it the task is the taker's whatever becomes of us. So there is no
+moment at which both, or neither, could rightly think that the task is theirs, and nothing
+is ever decided by how long somebody has been silent.
+
+A taker that has stored an offer and lost us asks (RESOLVE). What we know suffices for an
+answer, since the only thing that must not be forgotten, "given", is in the journal until
+the taker has confirmed it: whatever is not given is not the taker's.
+
+What is ugly: an offer that is withdrawn leaves copies behind at the taker, until it can
+ask; they cost it room, and nothing else.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
+from typing import NamedTuple
+
+from zmqtasks.core.answers import Answers
+from zmqtasks.core.batching import MessageBounds
+from zmqtasks.core.custody import Custody
+from zmqtasks.core.dispatcher import Dispatcher
+from zmqtasks.core.effects import Effect, Note, Send
+from zmqtasks.core.given import GivenTasks
+from zmqtasks.core.lanes import Lane, OwnedTask
+from zmqtasks.core.links import LinkId
+from zmqtasks.core.openlinks import OpenLinks
+from zmqtasks.core.owned import Given, OwnedRecord, Progress, given_to, parse_mark
+from zmqtasks.limits import (
+    BATCH_BYTES_MAX,
+    BATCH_COUNT_MAX,
+    HANDOFF_OFFERS_MAX,
+    HANDOFF_RETRY_MS,
+    HANDOFF_UNSERVED_MS,
+)
+from zmqtasks.wire.messages import (
+    Handed,
+    Hello,
+    Kind,
+    Message,
+    Offer,
+    OfferRecord,
+    Resolve,
+    Stored,
+    Taken,
+)
+
+
+def takes_tasks(peer: Hello) -> bool:
+    """This node has a journal for tasks of others: a broker, or it says so."""
+    return "broker" in peer.roles or bool(peer.ext.get("j"))
+
+
+class _Offered(NamedTuple):
+    """An offer that has no answer yet, with the attempt of each task as offered."""
+
+    link: LinkId
+    taker: bytes
+    tasks: list[tuple[OwnedTask, int]]
+
+
+class _Taker:
+    """A linked node that takes tasks."""
+
+    __slots__ = ("again_ms", "is_paused", "link", "peer", "under_way")
+
+    def __init__(self, link: LinkId, peer: Hello) -> None:
+        self.link = link
+        self.peer = peer
+        #: Offers without an answer.
+        self.under_way = 0
+        #: It refused: not before this time.
+        self.again_ms = 0
+        #: Connected, but silent.
+        self.is_paused = False
+
+
+class _Words:
+    """What is to be said on a link at the end of the turn."""
+
+    __slots__ = ("given", "kept", "unknown")
+
+    def __init__(self) -> None:
+        self.given: list[bytes] = []
+        self.kept: list[bytes] = []
+        self.unknown: list[bytes] = []
+
+
+class Handoff:
+    """Gives tasks away. ``effects`` is drained each turn.
+
+    Args:
+        node: this node's id.
+        dispatcher: owns the tasks.
+        custody: its journal; without one a handoff lasts as long as this process.
+        given: remembers who has them then.
+        answers: tells those who watch them.
+        follow: somebody in this process waits for their outcomes.
+        is_broker: it takes tasks for others, so it gives none away until it leaves.
+    """
+
+    def __init__(
+        self, node: bytes, dispatcher: Dispatcher, custody: Custody, given: GivenTasks,
+        answers: Answers, *, follow: bool = False, is_broker: bool = False,
+    ) -> None:  # fmt: skip
+        self.node = node
+        self.dispatcher = dispatcher
+        self.custody = custody
+        self.given = given
+        self.answers = answers
+        self.follow = follow
+        self.is_broker = is_broker
+        self.effects: list[Effect] = []
+        self.links = OpenLinks()
+        #: {task id: taker} given away, and not known to be active there.
+        self.unconfirmed: dict[bytes, bytes] = {}
+        #: {task id: taker} whose being given is being written.
+        self.deciding: dict[bytes, bytes] = {}
+        #: Given and confirmed, and on the way out of the journal.
+        self.dropping: dict[bytes, None] = {}
+        self._takers: dict[bytes, _Taker] = {}
+        self._offers: dict[int, _Offered] = {}
+        self._number = 0
+        self._words: dict[LinkId, _Words] = {}
+        self._turn = 0
+        self._now_ms = 0
+        self._wake_ms: int | None = None
+        self._is_leaving = False
+        self._has_ended = False
+        #: {name of a taker: tasks given to it since ``leave``}.
+        self._report: dict[str, int] = {}
+
+    # --- links ----------------------------------------------------------------------------
+
+    def link_up(self, link: LinkId, peer: Hello) -> None:
+        """A peer is there; say again what it has not confirmed."""
+        if not self.links.up(link, peer):
+            return
+        if takes_tasks(peer):
+            self._takers[peer.node] = _Taker(link, peer)
+        self._say_again(peer.node, link)
+
+    def link_down(self, link: LinkId, peer: Hello, reason: str) -> None:
+        """What was offered there is ours again; what was said there may be lost."""
+        other = self.links.down(link)
+        self._words.pop(link, None)
+        for number, offer in list(self._offers.items()):
+            if offer.link == link:
+                self._forget_offer(number)
+                self.dispatcher.put_back(task.id for task, _ in offer.tasks)
+        if other is None:
+            self._takers.pop(peer.node, None)
+            return
+        taker = self._takers.get(peer.node)
+        if taker is not None:
+            taker.link = other
+        self._say_again(peer.node, other)
+
+    def link_paused(self, link: LinkId, paused: bool) -> None:
+        """Offer it nothing new, or again."""
+        for taker in self._takers.values():
+            if taker.link == link:
+                taker.is_paused = paused
+
+    def heir_announced(self, link: LinkId, heir: bytes, nodes: Sequence[bytes]) -> None:
+        """The node behind this link has the journals of these nodes: what they were given
+        is its own now."""
+        if heir == self.node:
+            return
+        self.given.inherited(heir, nodes)
+        former = dict.fromkeys(nodes)
+        ids = [task_id for task_id, taker in self.unconfirmed.items() if taker in former]
+        for task_id in ids:
+            self.unconfirmed[task_id] = heir
+        if ids and self.links.peer(link) is not None:
+            self._words_for(link).given += ids
+
+    def _say_again(self, node: bytes, link: LinkId) -> None:
+        ids = [task_id for task_id, taker in self.unconfirmed.items() if taker == node]
+        if ids:
+            self._words_for(link).given += ids
+
+    def _words_for(self, link: LinkId) -> _Words:
+        return self._words.setdefault(link, _Words())
+
+    # --- after a restart ------------------------------------------------------------------
+
+    def resume(self, records: Iterable[OwnedRecord]) -> None:
+        """The journal's tasks; those that were given away are remembered."""
+        for record in records:
+            mark = parse_mark(record.mark)
+            if isinstance(mark, Given):
+                self.unconfirmed[record.id] = mark.node
+                self.given.gave([record.id], mark.node, follow=False)
+
+    def took_over(self, nodes: Sequence[bytes]) -> None:
+        """The journals of these nodes are in ours, as far as they go: what we had given to
+        them and is not there, they had taken and done with."""
+        former = dict.fromkeys(nodes)
+        done = [task_id for task_id, taker in self.unconfirmed.items() if taker in former]
+        for task_id in done:
+            del self.unconfirmed[task_id]
+        self._forget(done)
+
+    # --- messages -------------------------------------------------------------------------
+
+    def received(self, link: LinkId, message: Message, now_ms: int) -> bool:
+        """A message from a taker; False if it is none of a giver's."""
+        peer = self.links.peer(link)
+        if not isinstance(message, (Stored, Taken, Resolve)):
+            return False
+        if peer is None:
+            return True
+        if isinstance(message, Stored):
+            self._stored(link, peer, message, now_ms)
+        elif isinstance(message, Taken):
+            self.confirmed(message.ids, peer.node)
+        else:
+            self._resolve(link, message.ids, message.taker or peer.node)
+        return True
+
+    def _stored(self, link: LinkId, peer: Hello, message: Stored, now_ms: int) -> None:
+        offer = self._offers.get(message.request)
+        if offer is None or offer.link != link:
+            return  # of an earlier link, and taken back since
+        self._forget_offer(message.request)
+        if message.refused or message.left:
+            taker = self._takers.get(peer.node)
+            if taker is not None:
+                taker.again_ms = now_ms + HANDOFF_RETRY_MS
+        if message.refused:
+            self.dispatcher.put_back(task.id for task, _ in offer.tasks)
+            text = f"{peer.name} takes no tasks at the moment: {message.refused}"
+            self.effects.append(Note("info", "handoff.refused", text, text))
+        else:
+            self._decide(offer, dict.fromkeys(message.left))
+
+    def _decide(self, offer: _Offered, left: Mapping[bytes, None]) -> None:
+        """The taker has them: from the note on they are no longer ours."""
+        owner = self.dispatcher
+        going: list[OwnedTask] = []
+        back: list[bytes] = []
+        kept: list[bytes] = []
+        for task, attempt in offer.tasks:
+            if task.id in left:
+                back.append(task.id)
+            elif self._stands(task, offer.taker) and task.attempt == attempt:
+                going.append(task)
+            else:  # it has settled meanwhile, or its attempt came to nothing
+                back.append(task.id)
+                kept.append(task.id)
+        owner.put_back(back)
+        if kept:
+            self._words_for(offer.link).kept += kept
+        if not going:
+            return
+        mark = given_to(offer.taker)
+        self.deciding.update((task.id, offer.taker) for task in going)
+        self.custody.note(
+            [Progress(task.id, task.attempt, task.strikes, mark) for task in going],
+            partial(self._decided, going, offer.taker),
+            sync=True,
+        )
+
+    def _stands(self, task: OwnedTask, taker: bytes) -> bool:
+        owner = self.dispatcher
+        is_same = owner.tasks.get(task.id) is task
+        return is_same and owner.is_offered(task.id) and task.offered == taker
+
+    def _decided(self, tasks: Sequence[OwnedTask], taker: bytes, _refusal: str) -> None:
+        owner = self.dispatcher
+        given = [task.id for task in owner.give(task.id for task in tasks)]
+        for task_id in given:
+            del self.deciding[task_id]
+        self.unconfirmed.update(dict.fromkeys(given, taker))
+        self.given.gave(given, taker, follow=self.follow and not self._is_leaving)
+        self.answers.moved(given, taker)
+        if len(given) < len(tasks):
+            # These have settled meanwhile. Their note says "given" until the journal has
+            # dropped them; only then may the taker forget them.
+            settled = [task.id for task in tasks if task.id in self.deciding]
+            self.custody.note([], partial(self._settled, settled, taker), sync=True)
+        link = self.links.to(taker)
+        peer = self.links.peer(link) if link is not None else None
+        name = peer.name if peer is not None else taker.hex()
+        for task_id in given:
+            owner.stories.tell(task_id, "given", to=name)
+        if self._is_leaving and given:
+            self._report[name] = self._report.get(name, 0) + len(given)
+        if link is not None:
+            self._words_for(link).given += given
+
+    def _settled(self, ids: Sequence[bytes], taker: bytes, _refusal: str) -> None:
+        for task_id in ids:
+            self.deciding.pop(task_id, None)
+        link = self.links.to(taker)
+        if link is not None:
+            self._words_for(link).kept += ids
+
+    def confirmed(self, ids: Iterable[bytes], taker: bytes) -> None:
+        """These are active at this node, durably."""
+        ours = [task_id for task_id in ids if task_id in self.unconfirmed]
+        if not ours:
+            return
+        for task_id in ours:
+            if self.unconfirmed.pop(task_id) != taker:
+                self.given.moved([task_id], taker)
+        self._forget(ours)
+
+    def _forget(self, ids: Sequence[bytes]) -> None:
+        """The journal need not hold these any longer."""
+        self.dropping.update(dict.fromkeys(ids))
+        self.custody.drop(ids, partial(self._dropped, ids), sync=False)
+
+    def _dropped(self, ids: Sequence[bytes], _refusal: str) -> None:
+        for task_id in ids:
+            self.dropping.pop(task_id, None)
+
+    def _resolve(self, link: LinkId, ids: Iterable[bytes], taker: bytes) -> None:
+        words = self._words_for(link)
+        owner = self.dispatcher
+        for task_id in ids:
+            task = owner.tasks.get(task_id)
+            if task_id in self.deciding:
+                continue  # it will be told
+            if self.unconfirmed.get(task_id) == taker:
+                words.given.append(task_id)
+            elif task is not None:
+                if not self._stands(task, taker):
+                    words.kept.append(task_id)
+            elif owner.kept.get(task_id) is not None or self.given.taker_of(task_id) is not None:
+                words.kept.append(task_id)
+            else:
+                words.unknown.append(task_id)
+
+    # --- leaving --------------------------------------------------------------------------
+
+    def leave(self, now_ms: int) -> None:
+        """This node ends: give away whatever is open, until ``end``."""
+        self._is_leaving = True
+        self._has_ended = False
+        for taker in self._takers.values():
+            taker.again_ms = 0
+
+    def end(self) -> None:
+        """Give nothing more away; what is offered stays here, and its takers are told so.
+
+        Goodbyes come after the effects of this. A decision that is being written stands:
+        wait for ``custody.is_writing`` to turn False, so that the taker hears of it too.
+        """
+        self._has_ended = True
+        for number, offer in list(self._offers.items()):
+            self._forget_offer(number)
+            ids = [task.id for task, _ in offer.tasks]
+            self.dispatcher.put_back(ids)
+            self._words_for(offer.link).kept += ids
+        self._speak()
+
+    def left(self) -> int:
+        """Open tasks that nobody else has taken."""
+        return len(self.dispatcher.tasks)
+
+    def leaving_report(self) -> dict[str, int]:
+        """{name of a taker: tasks given to it} since ``leave``."""
+        return dict(self._report)
+
+    # --- the end of a turn ----------------------------------------------------------------
+
+    def flush(self, now_ms: int) -> None:
+        """Say what was decided, then offer what should go elsewhere: once a turn."""
+        self._now_ms = now_ms
+        if self._words:
+            self._speak()
+        self._wake_ms = None
+        if self._takers and not self._has_ended:
+            if self._is_leaving:
+                self._offer_held()
+                self._offer_lanes(now_ms, self._lanes_of_all(), brokers_only=False)
+            elif not self.is_broker:
+                self._offer_lanes(now_ms, self._lanes_for_brokers(now_ms), brokers_only=True)
+
+    def tick(self, now_ms: int) -> None:
+        """Time has passed; ``flush`` looks at it."""
+
+    def next_deadline_ms(self) -> int | None:
+        """When ``flush`` is wanted next."""
+        return self._wake_ms
+
+    def _speak(self) -> None:
+        """Before new offers, which it does not concern."""
+        words, self._words = self._words, {}
+        for link, said in words.items():
+            if self.links.peer(link) is not None:
+                self.effects.append(
+                    Send(link, Handed(self._number, said.given, said.kept, said.unknown))
+                )
+
+    def _wake_at(self, at_ms: int) -> None:
+        self._wake_ms = at_ms if self._wake_ms is None else min(self._wake_ms, at_ms)
+
+    # --- offering -------------------------------------------------------------------------
+
+    def _lanes_for_brokers(self, now_ms: int) -> list[Lane]:
+        """Lanes whose tasks a broker should have."""
+        lanes: list[Lane] = []
+        for lane in self.dispatcher.lanes.values():
+            if not lane.ready or lane.route == "direct":
+                continue
+            if lane.route == "broker":
+                lanes.append(lane)
+            elif lane.unserved_since_ms >= 0:
+                due_ms = lane.unserved_since_ms + HANDOFF_UNSERVED_MS
+                if now_ms >= due_ms:
+                    lanes.append(lane)
+                else:
+                    self._wake_at(due_ms)
+        return lanes
+
+    def _lanes_of_all(self) -> list[Lane]:
+        return [lane for lane in self.dispatcher.lanes.values() if lane.ready]
+
+    def _offer_lanes(self, now_ms: int, lanes: list[Lane], *, brokers_only: bool) -> None:
+        if not lanes:
+            return
+        open_takers = [taker for taker in self._takers.values() if self._may_take(taker, now_ms)]
+        brokers = [taker for taker in open_takers if "broker" in taker.peer.roles]
+        if brokers or brokers_only:
+            self._offer_to(brokers, lanes)
+            return
+        nodes = [taker.peer.node for taker in open_takers]
+        unserved: list[Lane] = []
+        for lane in lanes:
+            serving = [worker.peer.node for worker in lane.workers if worker.peer.node in nodes]
+            if serving:
+                self._offer_to([self._takers[node] for node in serving], [lane])
+            else:
+                unserved.append(lane)
+        self._offer_to(open_takers, unserved)
+
+    def _may_take(self, taker: _Taker, now_ms: int) -> bool:
+        if taker.again_ms > now_ms:
+            self._wake_at(taker.again_ms)
+            return False
+        return not taker.is_paused
+
+    def _offer_to(self, takers: Sequence[_Taker], lanes: Sequence[Lane]) -> None:
+        """In turn, as much as each may have under way."""
+        if not takers:
+            return
+        self._turn += 1
+        first = self._turn % len(takers)
+        waiting = [*takers[first:], *takers[:first]]
+        while waiting:
+            taker = waiting.pop(0)
+            if taker.under_way >= HANDOFF_OFFERS_MAX:
+                continue
+            tasks = self._take(lanes, taker.peer.node)
+            if tasks:
+                self._offer(taker, tasks)
+                waiting.append(taker)
+
+    def _take(self, lanes: Iterable[Lane], node: bytes) -> list[OwnedTask]:
+        """As many ready tasks as one message takes."""
+        tasks: list[OwnedTask] = []
+        size = 0
+        for lane in lanes:
+            count_max = BATCH_COUNT_MAX - len(tasks)
+            bytes_max = BATCH_BYTES_MAX - size
+            if count_max <= 0 or (tasks and bytes_max <= 0):
+                break
+            if tasks and lane.ready and len(lane.ready[0].body) > bytes_max:
+                continue
+            taken = self.dispatcher.take_ready(lane, count_max, bytes_max, node)
+            size += sum(len(task.body) for task in taken)
+            tasks += taken
+        return tasks
+
+    def _offer_held(self) -> None:
+        """What a worker works on goes to that worker, if it takes tasks."""
+        for worker in list(self.dispatcher.workers.values()):
+            node = worker.peer.node
+            taker = self._takers.get(node)
+            if not worker.held or taker is None or taker.again_ms > 0 or node == self.node:
+                continue
+            batch: list[OwnedTask] = []
+            bounds = MessageBounds()
+            for task in self.dispatcher.offer_held(worker, node):
+                if not bounds.takes(task.body):
+                    self._offer(taker, batch)
+                    batch = []
+                batch.append(task)
+            if batch:
+                self._offer(taker, batch)
+
+    def _offer(self, taker: _Taker, tasks: list[OwnedTask]) -> None:
+        self._number += 1
+        taker.under_way += 1
+        node = taker.peer.node
+        self._offers[self._number] = _Offered(
+            taker.link, node, [(task, task.attempt) for task in tasks]
+        )
+        kinds: dict[Kind, int] = {}
+        records = [
+            OfferRecord(
+                kinds.setdefault(task.lane.kind, len(kinds)), task.id, task.attempt, task.strikes,
+                task.durability, task.worker is not None, task.body, task.ext,
+            )
+            for task in tasks
+        ]  # fmt: skip
+        self._write_down(tasks)
+        watch = self.follow and not self._is_leaving
+        offer = Offer(self._number, list(kinds), records, self.custody.has_journal, watch)
+        self.effects.append(Send(taker.link, offer))
+
+    def _write_down(self, tasks: Iterable[OwnedTask]) -> None:
+        """So that our journal can tell whose they are, if we cannot; it need not be there
+        before the note that gives them away."""
+        fresh = [task for task in tasks if not task.is_written]
+        if not fresh or not self.custody.has_journal:
+            return
+        written = self.dispatcher.written
+        for task in fresh:
+            task.is_written = True
+        records = [written.record_of(task) for task in fresh]
+        self.custody.put(records, partial(self._written_down, fresh), sync=False)
+
+    def _written_down(self, tasks: Sequence[OwnedTask], refusal: str) -> None:
+        if not refusal:
+            return
+        for task in tasks:
+            task.is_written = False
+        open_ids = [task.id for task in tasks if task.id in self.dispatcher.tasks]
+        self.dispatcher.written.submitted(open_ids, self._now_ms)
+
+    def _forget_offer(self, number: int) -> None:
+        offer = self._offers.pop(number)
+        taker = self._takers.get(offer.taker)
+        if taker is not None and taker.under_way:
+            taker.under_way -= 1

@@ -1,0 +1,113 @@
+"""What a taker knows of tasks that were offered to it and are not its own yet."""
+
+from __future__ import annotations
+
+from enum import Enum
+
+import msgspec
+
+from zmqtasks.core.links import LinkId
+from zmqtasks.core.owned import Incoming, OwnedRecord, incoming_from
+from zmqtasks.ids import NODE_ID_BYTES
+
+_LASTING, _FLEETING = b"\x01", b"\x00"
+_CLAIM_BYTES = NODE_ID_BYTES + 1
+
+
+class Claim:
+    """One giver's offer of a task."""
+
+    __slots__ = ("epoch", "is_lasting", "is_unknown", "link", "number", "taker")
+
+    def __init__(self, taker: bytes, *, is_lasting: bool) -> None:
+        #: Whom it was offered to: this node, or one whose heir it is.
+        self.taker = taker
+        #: The giver's journal has the task.
+        self.is_lasting = is_lasting
+        #: The giver has said that it does not know the task (any more).
+        self.is_unknown = False
+        #: The giver's incarnation and the number of the offer; 0, 0 when it was before our
+        #: restart.
+        self.epoch = 0
+        self.number = 0
+        #: The link on which the giver will answer, None when it must be asked.
+        self.link: LinkId | None = None
+
+
+class Phase(Enum):
+    """Where an offered task is on its way into our ownership."""
+
+    STORING = "storing"
+    STORED = "stored"
+    ACTIVATING = "activating"
+
+
+class IncomingTask:
+    """A task that is or was offered to this node."""
+
+    __slots__ = (
+        "claims", "givers", "is_fresh", "is_guessed", "is_held", "is_watched", "phase", "record",
+    )  # fmt: skip
+
+    def __init__(self, record: OwnedRecord, phase: Phase, *, is_held: bool, is_fresh: bool) -> None:
+        #: With the attempt that is to be given away next.
+        self.record = record
+        self.phase = phase
+        #: Its attempt is in this node's intake.
+        self.is_held = is_held
+        #: Offered in this life of the node, so that the attempt was not given to anybody.
+        self.is_fresh = is_fresh
+        #: The giver wants to hear of its outcome.
+        self.is_watched = False
+        #: It becomes ours although no giver has said so.
+        self.is_guessed = False
+        #: {giver: its offer}; the one that owns the task is among them, or it is not ours.
+        self.claims: dict[bytes, Claim] = {}
+        #: Those that said "given", to be told when it is active.
+        self.givers: list[bytes] = []
+
+    @property
+    def mark(self) -> bytes:
+        """How the journal says whose offers it is waiting for."""
+        return incoming_from(
+            b"".join(
+                giver + (_LASTING if claim.is_lasting else _FLEETING)
+                for giver, claim in self.claims.items()
+            )
+        )
+
+    @property
+    def journal_record(self) -> OwnedRecord:
+        """The task as the journal has it."""
+        return msgspec.structs.replace(self.record, mark=self.mark, attempt=self.journal_attempt)
+
+    @property
+    def journal_attempt(self) -> int:
+        """The last attempt that may have been given to a worker."""
+        attempt = self.record.attempt
+        if self.is_fresh and not self.is_held and is_guarded(self.record):
+            attempt -= 1
+        return attempt
+
+
+def claims_of(mark: Incoming, taker: bytes) -> dict[bytes, Claim]:
+    """{giver: offer} as a journal has them.
+
+    Args:
+        mark: of the task's record.
+        taker: whose journal it was.
+    """
+    packed = mark.node
+    if len(packed) % _CLAIM_BYTES:
+        packed += _LASTING
+    parts = (packed[at : at + _CLAIM_BYTES] for at in range(0, len(packed), _CLAIM_BYTES))
+    return {
+        part[:NODE_ID_BYTES]: Claim(taker, is_lasting=part[NODE_ID_BYTES:] == _LASTING)
+        for part in parts
+    }
+
+
+def is_guarded(record: OwnedRecord) -> bool:
+    """Not idempotent: no attempt of it is given to two workers, so its number is noted
+    before it is sent and not when it is stored."""
+    return bool(record.kind.ext) and dict(record.kind.ext).get("idem", 1) == 0

@@ -1,0 +1,119 @@
+"""Asking every linked node what it knows of some tasks, once.
+
+Unlike an :class:`Inquiry`, which looks for the state of a task to show, this tells who
+owns it, and whether anybody claims to.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import TypeAlias
+
+from zmqtasks.core.effects import Effect, Send
+from zmqtasks.core.links import LinkId
+from zmqtasks.ids import parse_routing_id
+from zmqtasks.wire.messages import Outcome, Query, StateRecord, States, TaskState
+
+
+class Finding:
+    """What was heard about one task."""
+
+    __slots__ = ("is_known", "offer", "owner", "settled", "taker", "unsettled")
+
+    def __init__(self) -> None:
+        #: Its final outcome.
+        self.settled: Outcome | None = None
+        #: An outcome that no owner has decided on.
+        self.unsettled: Outcome | None = None
+        #: The node that owns it, by its own word; b"" if none said so.
+        self.owner = b""
+        #: The node to which a former owner gave it, b"" if none said so.
+        self.taker = b""
+        #: The highest offer of it that a node holds unconfirmed, and that node.
+        self.offer: tuple[int, bytes] = (-1, b"")
+        #: Somebody knows the task.
+        self.is_known = False
+
+    def add(self, node: bytes, record: StateRecord) -> None:
+        """A node has answered."""
+        self.is_known |= record.state != TaskState.UNKNOWN
+        info = record.info
+        if record.state == TaskState.SETTLED:
+            self.settled = self.settled or record.outcome
+        elif record.state == TaskState.UNSETTLED:
+            self.unsettled = self.unsettled or record.outcome
+        if info.get("owned"):
+            self.owner = node
+        taker, offer = info.get("taker"), info.get("offer")
+        if isinstance(taker, bytes):
+            self.taker = taker
+        if isinstance(offer, int):
+            self.offer = max(self.offer, (offer, node))
+
+
+#: {task id: what was heard of it}.
+Findings: TypeAlias = dict[bytes, Finding]
+
+
+class _Poll:
+    __slots__ = ("findings", "then", "waiting")
+
+    def __init__(
+        self, ids: Iterable[bytes], links: Iterable[LinkId], then: Callable[[Findings], None]
+    ) -> None:
+        self.findings: Findings = {task_id: Finding() for task_id in ids}
+        self.waiting: dict[LinkId, None] = dict.fromkeys(links)
+        self.then = then
+
+
+class Polls:
+    """Questions to everybody. ``effects`` is drained by the owner.
+
+    Args:
+        parity: 0 or 1; the two machines of a node that poll differ in it, since they use
+            negative numbers of requests, which an Inquiry does not.
+    """
+
+    def __init__(self, parity: int) -> None:
+        self.effects: list[Effect] = []
+        self._polls: dict[int, _Poll] = {}
+        self._number = parity
+
+    def start(
+        self, ids: Sequence[bytes], links: Sequence[LinkId], then: Callable[[Findings], None]
+    ) -> None:
+        """Ask; ``then`` is told when all have answered, or are gone."""
+        self._number += 2
+        poll = _Poll(ids, links, then)
+        for link in links:
+            self.effects.append(Send(link, Query(-self._number, list(ids), False)))
+        if links:
+            self._polls[-self._number] = poll
+        else:
+            then(poll.findings)
+
+    def link_down(self, link: LinkId) -> None:
+        """It will not answer."""
+        for request, poll in list(self._polls.items()):
+            if link in poll.waiting:
+                self._heard(request, poll, link)
+
+    def answered(self, link: LinkId, message: States) -> bool:
+        """An answer; False if it is not to one of these questions."""
+        poll = self._polls.get(message.request)
+        if poll is None or link not in poll.waiting:
+            return False
+        parsed = parse_routing_id(link.peer)
+        for record in message.states:
+            finding = poll.findings.get(record.id)
+            if finding is not None and parsed is not None:
+                finding.add(parsed[0], record)
+        if not message.more:
+            self._heard(message.request, poll, link)
+        return True
+
+    def _heard(self, request: int, poll: _Poll, link: LinkId) -> None:
+        del poll.waiting[link]
+        if not poll.waiting:
+            del self._polls[request]
+            poll.then(poll.findings)

@@ -1,0 +1,599 @@
+"""The taker's side of the handoff: tasks of another owner become this node's own.
+
+::
+
+    OFFER --> STORING --journal: from G--> STORED --HANDED given--> ACTIVATING --> owned
+                                             |         (journal: ours)      TAKEN is told
+                                             +--HANDED kept--> forgotten
+
+A stored task is not active: only its giver, or the heir of its giver's journal, can say
+whose it is. After a lost link, or a restart of either side, we ask (RESOLVE). As long as
+the giver is away and has a journal the task waits, for it is in that journal, and may be
+the giver's.
+
+A giver without a journal takes its knowledge with it when it ends. Then everybody is
+asked. A task that nobody else owns, and whose outcome nobody knows, becomes ours, with the
+next attempt number: this is the one case in which we *guess*. If the giver is there all the
+same, and says that it kept the task, we give way.
+
+The same task may be offered by several nodes, of which at most one owns it: an offer that
+was long withdrawn may be read late from a connection that its sender has given up. So each
+giver's *claim* is remembered until that giver has answered.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from functools import partial
+
+import msgspec
+
+from zmqtasks.core.answers import Answers
+from zmqtasks.core.custody import Custody
+from zmqtasks.core.dispatcher import Dispatcher, bytes_of
+from zmqtasks.core.effects import Effect, Send
+from zmqtasks.core.handoff import Handoff
+from zmqtasks.core.incoming import Claim, IncomingTask, Phase, claims_of
+from zmqtasks.core.lanes import TakenTask
+from zmqtasks.core.links import LinkId
+from zmqtasks.core.openlinks import OpenLinks
+from zmqtasks.core.owned import (
+    MARK_OWNED,
+    Durability,
+    Incoming,
+    OwnedRecord,
+    Progress,
+    parse_mark,
+)
+from zmqtasks.core.polling import Findings, Polls
+from zmqtasks.ids import format_node
+from zmqtasks.limits import HANDOFF_ASK_MS_MAX, HANDOFF_IDS_MAX, OWNER_GONE_MS
+from zmqtasks.wire.messages import (
+    Handed,
+    Hello,
+    Message,
+    Offer,
+    OfferRecord,
+    Resolve,
+    StateRecord,
+    States,
+    Stored,
+    Taken,
+    TaskState,
+)
+
+_PROVEN_GONE = ("gone", "left")
+
+
+class _Arrival:
+    """An offer on its way into the journal."""
+
+    __slots__ = ("fresh", "left", "link", "refusal", "request", "session", "writes")
+
+    def __init__(self, link: LinkId, session: int, request: int) -> None:
+        self.link = link
+        self.session = session
+        self.request = request
+        self.fresh: list[IncomingTask] = []
+        self.left: list[bytes] = []
+        self.refusal = ""
+        #: Not committed yet.
+        self.writes = 0
+
+
+class _Away:
+    """A giver that cannot be asked."""
+
+    __slots__ = ("ask_ms", "delay_ms")
+
+    def __init__(self, ask_ms: int) -> None:
+        #: When to ask everybody else, and the time from there to the next time.
+        self.ask_ms = ask_ms
+        self.delay_ms = OWNER_GONE_MS
+
+
+class Taking:
+    """Takes tasks over. ``effects`` is drained each turn.
+
+    Args:
+        node: this node's id.
+        dispatcher: owns them in the end.
+        custody: its journal; without one every offer is refused.
+        handoff: knows what this node itself has given away.
+        answers: tells former owners what becomes of their tasks.
+    """
+
+    def __init__(
+        self, node: bytes, dispatcher: Dispatcher, custody: Custody, handoff: Handoff,
+        answers: Answers,
+    ) -> None:  # fmt: skip
+        self.node = node
+        self.dispatcher = dispatcher
+        self.custody = custody
+        self.handoff = handoff
+        self.answers = answers
+        self.effects: list[Effect] = []
+        #: Take nothing new.
+        self.draining = False
+        self.links = OpenLinks()
+        #: {task id: task} offered and not owned yet.
+        self.tasks: dict[bytes, IncomingTask] = {}
+        #: On their way out of the journal.
+        self.dropping: dict[bytes, None] = {}
+        #: Ids of tasks that became ours and whose attempt is in this node's own intake or
+        #: log; drained each turn.
+        self.held_here: list[bytes] = []
+        #: {ended node: who has its journal}.
+        self._heirs: dict[bytes, bytes] = {}
+        self._away: dict[bytes, _Away] = {}
+        #: {task id: givers that may object}, of tasks that are ours by a guess.
+        self._guessed: dict[bytes, list[bytes]] = {}
+        self._taken: dict[LinkId, list[bytes]] = {}
+        self._polls = Polls(parity=1)
+        self._now_ms = 0
+
+    # --- links ----------------------------------------------------------------------------
+
+    def link_up(self, link: LinkId, peer: Hello) -> None:
+        """A peer is there: ask about what it offered, itself or as an heir."""
+        if not self.links.up(link, peer):
+            return
+        self._away.pop(peer.node, None)
+        self._ask(link, peer.node)
+        for former, heir in self._heirs.items():
+            if heir == peer.node:
+                self._ask(link, former)
+
+    def link_down(self, link: LinkId, peer: Hello, reason: str) -> None:
+        """What was to be answered on this link has to be asked for."""
+        other = self.links.down(link)
+        self._taken.pop(link, None)
+        self._polls.link_down(link)
+        is_concerned = is_doubtful = False
+        for task in self.tasks.values():
+            claim = task.claims.get(peer.node)
+            if claim is not None:
+                is_concerned = True
+                is_doubtful |= not claim.is_lasting
+                if claim.link == link:
+                    claim.link = None
+        if other is not None:
+            self._ask(other, peer.node)
+        elif is_concerned:
+            is_gone = is_doubtful and reason in _PROVEN_GONE
+            self._away[peer.node] = _Away(self._now_ms + (0 if is_gone else OWNER_GONE_MS))
+
+    def heir_announced(self, link: LinkId, heir: bytes, nodes: Sequence[bytes]) -> None:
+        """The node behind this link has the journals of these nodes, and answers for them."""
+        for former in nodes:
+            if former not in (heir, self.node):
+                self._heirs[former] = heir
+                self._away.pop(former, None)
+                if self.links.peer(link) is not None:
+                    self._ask(link, former)
+
+    def _ask(self, link: LinkId, giver: bytes) -> None:
+        """Whose are the tasks that it offered, and will not tell of its own accord?"""
+        asked: dict[bytes, list[bytes]] = {}
+        for task_id, task in self.tasks.items():
+            claim = task.claims.get(giver)
+            if claim is not None and claim.link is None and task.phase is not Phase.ACTIVATING:
+                asked.setdefault(claim.taker, []).append(task_id)
+        for task_id, givers in self._guessed.items():
+            if giver in givers:
+                asked.setdefault(self.node, []).append(task_id)
+        for taker, ids in asked.items():
+            for first in range(0, len(ids), HANDOFF_IDS_MAX):
+                part = ids[first : first + HANDOFF_IDS_MAX]
+                self.effects.append(Send(link, Resolve(part, taker)))
+
+    # --- after a restart ------------------------------------------------------------------
+
+    def resume(self, records: Iterable[OwnedRecord], now_ms: int) -> None:
+        """The journal's tasks; those that were offered to us wait for their givers."""
+        for record in records:
+            mark = parse_mark(record.mark)
+            if isinstance(mark, Incoming):
+                self.restore(record, claims_of(mark, self.node), now_ms)
+
+    def restore(self, record: OwnedRecord, claims: dict[bytes, Claim], now_ms: int) -> None:
+        """A task in our journal that these nodes have offered."""
+        task = IncomingTask(record, Phase.STORED, is_held=False, is_fresh=False)
+        task.claims = claims
+        self.tasks[record.id] = task
+        for giver in claims:
+            if self.links.to(giver) is None and giver != self.node:
+                self._away.setdefault(giver, _Away(now_ms + OWNER_GONE_MS))
+
+    # --- messages -------------------------------------------------------------------------
+
+    def received(self, link: LinkId, message: Message, now_ms: int) -> bool:
+        """A message from a giver, or an answer to what everybody was asked; False: neither."""
+        self._now_ms = now_ms
+        if isinstance(message, States):
+            return self._polls.answered(link, message)
+        if not isinstance(message, (Offer, Handed)):
+            return False
+        peer = self.links.peer(link)
+        if peer is None:
+            return True
+        if isinstance(message, Offer):
+            self._offered(link, peer, message)
+        else:
+            self._given(link, peer, message)
+            gone = self._disclaimed(peer, message.upto, message.kept, lasting_only=False)
+            gone += self._disclaimed(peer, message.upto, message.unknown, lasting_only=True)
+            self.drop(gone)
+            self._object(message)
+            self._lost_hope(peer, message.unknown)
+        return True
+
+    # --- offers ---------------------------------------------------------------------------
+
+    def _offered(self, link: LinkId, peer: Hello, offer: Offer) -> None:
+        refusal = self._refusal(offer)
+        if refusal:
+            self.effects.append(Send(link, Stored(offer.request, refusal)))
+            return
+        arrival = _Arrival(link, self.links.session(link), offer.request)
+        changed: list[IncomingTask] = []
+        for record in offer.tasks:
+            known = self.tasks.get(record.id)
+            if self._is_moving(record.id, known, peer.node):
+                arrival.left.append(record.id)
+                continue
+            if known is None:
+                if record.id in self.dispatcher.tasks:
+                    continue  # ours already: the same task again
+                known = self._new(record, offer)
+                arrival.fresh.append(known)
+            elif known.phase is Phase.ACTIVATING:
+                continue
+            else:
+                self._merge(known, record, offer, peer.node)
+                changed.append(known)
+            known.is_watched |= offer.watch
+            known.claims[peer.node] = claim = Claim(self.node, is_lasting=offer.lasting)
+            claim.epoch, claim.number, claim.link = peer.epoch, offer.request, link
+        self._store(arrival, changed)
+
+    def _refusal(self, offer: Offer) -> str:
+        count = len(offer.tasks)
+        size = sum(len(bytes_of(record.body)) for record in offer.tasks)
+        owner = self.dispatcher
+        if self.draining:
+            return "it is leaving"
+        if not self.custody.has_journal:
+            return "it has no journal"
+        if not all(0 <= record.kind < len(offer.kinds) for record in offer.tasks):
+            return "the offer names a kind that it does not carry"
+        if (
+            len(owner.tasks) + len(self.tasks) + count > owner.tasks_max
+            or owner.open_bytes + size > owner.bytes_max
+        ):
+            return f"it owns {len(owner.tasks)} open tasks already"
+        return ""
+
+    def _is_moving(self, task_id: bytes, known: IncomingTask | None, giver: bytes) -> bool:
+        """The journal is just changing something about it: it stays where it is for now."""
+        if known is not None and known.phase is Phase.STORING:
+            return True
+        if self.handoff.unconfirmed.get(task_id) == giver:
+            # It was active there, or it could not be offered.
+            self.handoff.confirmed([task_id], giver)
+        return (
+            task_id in self.dropping
+            or task_id in self.handoff.dropping
+            or task_id in self.handoff.unconfirmed
+        )
+
+    def _new(self, record: OfferRecord, offer: Offer) -> IncomingTask:
+        owned = OwnedRecord(
+            record.id, offer.kinds[record.kind], bytes_of(record.body), record.ext,
+            record.attempt, record.strikes, Durability(record.durability != 0),
+            self.dispatcher.wall_ms,
+        )  # fmt: skip
+        task = IncomingTask(owned, Phase.STORING, is_held=record.held, is_fresh=True)
+        self.tasks[record.id] = task
+        return task
+
+    def _merge(self, known: IncomingTask, record: OfferRecord, offer: Offer, giver: bytes) -> None:
+        """Offered again: by the same node, whose last offer counts, or by another one."""
+        attempt = record.attempt
+        is_only = list(known.claims) == [giver]
+        known.is_held = is_only and record.held
+        known.is_fresh = is_only
+        if not is_only:
+            attempt = max(attempt, known.record.attempt)
+        known.record = msgspec.structs.replace(
+            known.record, attempt=attempt, strikes=max(record.strikes, known.record.strikes)
+        )
+
+    def _store(self, arrival: _Arrival, changed: Sequence[IncomingTask]) -> None:
+        arrival.writes = bool(arrival.fresh) + bool(changed)
+        if arrival.fresh:
+            records = [task.journal_record for task in arrival.fresh]
+            self.custody.put(records, partial(self._stored, arrival), sync=True)
+        if changed:
+            self.custody.note(
+                [_progress(task, task.mark) for task in changed],
+                partial(self._written, arrival),
+                sync=True,
+            )
+        if not arrival.writes:
+            self._answer(arrival)
+
+    def _stored(self, arrival: _Arrival, refusal: str) -> None:
+        if refusal:
+            arrival.refusal = refusal
+            for task in arrival.fresh:
+                del self.tasks[task.record.id]
+                arrival.left.append(task.record.id)
+        else:
+            for task in arrival.fresh:
+                task.phase = Phase.STORED
+            self.drop([task for task in arrival.fresh if not task.claims and not task.givers])
+            self.activate([task for task in arrival.fresh if task.givers])
+        self._written(arrival, "")
+
+    def _written(self, arrival: _Arrival, _refusal: str) -> None:
+        arrival.writes -= 1
+        if not arrival.writes:
+            self._answer(arrival)
+
+    def _answer(self, arrival: _Arrival) -> None:
+        if self.links.session(arrival.link) == arrival.session:
+            stored = Stored(arrival.request, arrival.refusal, arrival.left)
+            if arrival.refusal and len(arrival.left) > len(arrival.fresh):
+                stored.refused = ""  # not of all of them
+            self.effects.append(Send(arrival.link, stored))
+
+    # --- whose they are -------------------------------------------------------------------
+
+    def _claims(self, task: IncomingTask, peer: Hello, upto: int) -> list[bytes]:
+        """The givers for whose offers of this task the peer can answer now."""
+        found = [
+            giver
+            for giver in task.claims
+            if giver != peer.node and self._heirs.get(giver) == peer.node
+        ]
+        own = task.claims.get(peer.node)
+        if own is not None and (own.epoch < peer.epoch or own.number <= upto):
+            found.append(peer.node)
+        return found
+
+    def _given(self, link: LinkId, peer: Hello, message: Handed) -> None:
+        active: list[IncomingTask] = []
+        taken = self._taken.setdefault(link, [])
+        for task_id in message.given:
+            task = self.tasks.get(task_id)
+            if task is None:
+                # Active here, or it was.
+                self._guessed.pop(task_id, None)
+                taken.append(task_id)
+            elif task.phase is Phase.ACTIVATING:
+                task.givers.append(peer.node)
+            elif self._claims(task, peer, message.upto):
+                task.givers.append(peer.node)
+                if task.phase is Phase.STORED:
+                    active.append(task)
+            elif peer.node not in task.claims:
+                # It was active here before, and has come back by way of others.
+                taken.append(task_id)
+        self.activate(active)
+
+    def _disclaimed(
+        self, peer: Hello, upto: int, ids: Iterable[bytes], *, lasting_only: bool
+    ) -> list[IncomingTask]:
+        """Take these claims back; returns the tasks without any that is left."""
+        orphans: list[IncomingTask] = []
+        for task_id in ids:
+            task = self.tasks.get(task_id)
+            if task is None or task.phase is Phase.ACTIVATING:
+                continue
+            for giver in self._claims(task, peer, upto):
+                if task.claims[giver].is_lasting or not lasting_only:
+                    del task.claims[giver]
+                else:
+                    task.claims[giver].is_unknown = True
+            if not task.claims and task.phase is Phase.STORED:
+                orphans.append(task)
+        return orphans
+
+    def drop(self, tasks: Sequence[IncomingTask]) -> None:
+        """They are not ours."""
+        if not tasks:
+            return
+        ids = [task.record.id for task in tasks]
+        for task_id in ids:
+            del self.tasks[task_id]
+        self.dropping.update(dict.fromkeys(ids))
+        self.custody.drop(ids, partial(self._dropped, ids), sync=False)
+
+    def _dropped(self, ids: Sequence[bytes], _refusal: str) -> None:
+        for task_id in ids:
+            self.dropping.pop(task_id, None)
+
+    def activate(self, tasks: Sequence[IncomingTask]) -> None:
+        """They are ours, as soon as the journal says so."""
+        if not tasks:
+            return
+        for task in tasks:
+            task.phase = Phase.ACTIVATING
+        self.custody.note(
+            [_progress(task, MARK_OWNED) for task in tasks],
+            partial(self._activated, tasks),
+            sync=True,
+        )
+
+    def _activated(self, tasks: Sequence[IncomingTask], _refusal: str) -> None:
+        owner = self.dispatcher
+        taken: list[TakenTask] = []
+        for task in tasks:
+            record = task.record
+            del self.tasks[record.id]
+            known = owner.tasks.get(record.id)
+            if known is not None:
+                known.is_written = True  # submitted here as well; the journal has it now
+            owner.stories.tell(
+                record.id, "taken", attempt=record.attempt,
+                of=format_node(task.givers[0] if task.givers else next(iter(task.claims))),
+            )  # fmt: skip
+            is_held = task.is_held and task.is_fresh
+            if is_held:
+                self.held_here.append(record.id)
+            taken.append(TakenTask(record, is_held or not task.is_fresh))
+            self._tell_taken(task)
+        owner.own(taken, self._now_ms)
+
+    def _tell_taken(self, task: IncomingTask) -> None:
+        task_id = task.record.id
+        if task.is_guessed:
+            self._guessed[task_id] = list(task.claims)
+        for giver in task.givers:
+            link = self.links.to(giver)
+            if link is None:
+                continue  # it will say again that it has given it
+            self._taken.setdefault(link, []).append(task_id)
+            if task.is_watched:
+                self.answers.follow([task_id], link)
+
+    # --- givers that do not come back -----------------------------------------------------
+
+    def _lost_hope(self, peer: Hello, unknown: Iterable[bytes]) -> None:
+        """The giver's memory is gone, or its heir never had it: others may know."""
+        ids = [
+            task_id
+            for task_id in unknown
+            if task_id in self.tasks and self.tasks[task_id].phase is Phase.STORED
+        ]
+        if ids:
+            self._polls.start(ids, list(self.links), self._polled)
+
+    def _poll(self, giver: bytes, away: _Away, now_ms: int) -> None:
+        away.ask_ms = now_ms + away.delay_ms
+        away.delay_ms = min(2 * away.delay_ms, HANDOFF_ASK_MS_MAX)
+        ids = [
+            task_id
+            for task_id, task in self.tasks.items()
+            if giver in task.claims and task.phase is Phase.STORED
+        ]
+        if not ids:
+            del self._away[giver]
+            return
+        links = list(self.links)
+        for first in range(0, len(ids), HANDOFF_IDS_MAX):
+            self._polls.start(ids[first : first + HANDOFF_IDS_MAX], links, self._polled)
+
+    def _polled(self, findings: Findings) -> None:
+        orphans: list[IncomingTask] = []
+        guessed: list[IncomingTask] = []
+        for task_id, finding in findings.items():
+            task = self.tasks.get(task_id)
+            if task is None or task.phase is not Phase.STORED:
+                continue
+            if any(self._is_reachable(giver, claim) for giver, claim in task.claims.items()):
+                continue  # back again: it answers itself
+            offer = max(claim.number for claim in task.claims.values())
+            if finding.settled is not None or finding.owner:
+                orphans.append(task)
+            elif any(claim.is_lasting for claim in task.claims.values()):
+                continue  # it may be in that journal
+            elif finding.offer > (offer, self.node):
+                orphans.append(task)  # offered to another node after us
+            else:
+                task.is_guessed = True
+                attempt = task.record.attempt + 1
+                task.record = msgspec.structs.replace(task.record, attempt=attempt)
+                guessed.append(task)
+        self.drop(orphans)
+        self.activate(guessed)
+
+    def _is_reachable(self, giver: bytes, claim: Claim) -> bool:
+        return not claim.is_unknown and self.links.to(giver) is not None
+
+    def _object(self, message: Handed) -> None:
+        """A giver that was thought to be gone has kept its tasks."""
+        if not self._guessed:
+            return
+        owner = self.dispatcher
+        away: list[bytes] = []
+        for task_id in message.kept:
+            givers = self._guessed.pop(task_id, None)
+            task = owner.tasks.get(task_id)
+            if givers is None or task is None or task.outcome is not None:
+                continue
+            if task.worker is None and not task.offered and task in task.lane.ready:
+                task.lane.ready.remove(task)
+            owner.written.unsure.pop(task_id, None)
+            task.offered = givers[0]
+            owner.stories.tell(task_id, "given up", to=format_node(givers[0]))
+            away.append(task_id)
+        if away:
+            owner.give(away)
+            self.dropping.update(dict.fromkeys(away))
+            self.custody.drop(away, partial(self._dropped, away), sync=False)
+        for task_id in message.unknown:
+            self._guessed.pop(task_id, None)
+
+    # --- what is known --------------------------------------------------------------------
+
+    def state_of(self, task_id: bytes) -> StateRecord | None:
+        """What can be said of a task that is not ours yet; None if it was not offered."""
+        task = self.tasks.get(task_id)
+        if task is None:
+            return None
+        kind = task.record.kind
+        giver = next(iter(task.claims), b"")
+        why = f"node {format_node(giver)} is handing it to this one and has not confirmed that"
+        info = {
+            "name": kind.name, "queue": kind.queue, "attempt": task.record.attempt, "why": why,
+            "offer": max((claim.number for claim in task.claims.values()), default=0),
+        }  # fmt: skip
+        return StateRecord(task_id, TaskState.PENDING, info, None)
+
+    @property
+    def expected(self) -> int:
+        """Offered tasks whose giver is there and will say whose they are."""
+        return sum(
+            any(claim.link is not None for claim in task.claims.values())
+            for task in self.tasks.values()
+        )
+
+    def describe(self) -> dict[str, int]:
+        """{giver: stored tasks that wait for its word}, for `zmqtasks status`."""
+        waiting: dict[str, int] = {}
+        for task in self.tasks.values():
+            for giver in task.claims:
+                name = format_node(giver)
+                waiting[name] = waiting.get(name, 0) + 1
+        return waiting
+
+    # --- the end of a turn ----------------------------------------------------------------
+
+    def flush(self, now_ms: int) -> None:
+        """Say what was taken: once a turn."""
+        self._now_ms = now_ms
+        if self._taken:
+            taken, self._taken = self._taken, {}
+            for link, ids in taken.items():
+                if ids and self.links.peer(link) is not None:
+                    self.effects.append(Send(link, Taken(ids)))
+        if self._polls.effects:
+            self.effects += self._polls.effects
+            self._polls.effects.clear()
+
+    def tick(self, now_ms: int) -> None:
+        """Ask about the tasks of givers that stay away."""
+        self._now_ms = now_ms
+        for giver, away in list(self._away.items()):
+            if now_ms >= away.ask_ms:
+                self._poll(giver, away, now_ms)
+
+    def next_deadline_ms(self) -> int | None:
+        """When ``tick`` is wanted next."""
+        return min((away.ask_ms for away in self._away.values()), default=None)
+
+
+def _progress(task: IncomingTask, mark: bytes) -> Progress:
+    return Progress(task.record.id, task.journal_attempt, task.record.strikes, mark)
