@@ -66,7 +66,7 @@ bench: $(VENV)/.core
 	@$(BIN)/zmqtasks bench $(BENCH_ARGS)
 
 chaos: $(VENV)/.dev
-	$(BIN)/python -m pytest -s tests/chaos $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -s -m chaos tests/chaos $(PYTEST_ARGS)
 
 clean:
 	rm -rf $(VENV) build dist .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis

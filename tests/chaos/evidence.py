@@ -54,6 +54,15 @@ def stamp(self, number: int) -> list:
 
 
 @app.task(bind=True)
+def chew(self, number: int, data: bytes) -> int:
+    """Take 5 ms and tell how much came."""
+    note("start", number, self.request.attempt)
+    time.sleep(0.005)
+    note("end", number, self.request.attempt)
+    return len(data)
+
+
+@app.task(bind=True)
 def hold(self, number: int, gate: str) -> int:
     """Wait for the attempt's own file; the value tells which attempt it comes from."""
     note("start", number, self.request.attempt)

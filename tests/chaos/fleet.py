@@ -143,12 +143,7 @@ class Fleet:
         seen = self.mesh.cli(
             "status", "--json", ZMQTASKS_RUNTIME_DIR=runtime_dir or str(self.mesh.runtime)
         )
-        reports = json.loads(seen.stdout)["nodes"]
-        owners = [report["producer"] for report in reports if "producer" in report]
-        assert len(owners) == 1, reports
-        owner = owners[0]
-        assert isinstance(owner, dict)
-        return owner
+        return owner_of(json.loads(seen.stdout)["nodes"])
 
     # --- harm -----------------------------------------------------------------------------
 
@@ -313,6 +308,15 @@ def running_fleet(folder: Path, names: list[str], *flags: str) -> Iterator[Fleet
     finally:
         evidence.close()
         mesh.close()
+
+
+def owner_of(reports: list[dict[str, Any]]) -> dict[str, Any]:
+    """What the one client among these nodes says of its tasks."""
+    owners = [report["producer"] for report in reports if "producer" in report["roles"]]
+    assert len(owners) == 1, reports
+    owner = owners[0]
+    assert isinstance(owner, dict)
+    return owner
 
 
 def client_code(folder: Path, count: int, rate: int, task: str = "work", before: str = "") -> str:

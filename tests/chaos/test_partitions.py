@@ -15,7 +15,7 @@ import pytest
 
 from tests.chaos.bridge import Bridge
 from tests.chaos.evidence import SOURCE, Evidence, now_ns
-from tests.chaos.fleet import client_code, stored_values
+from tests.chaos.fleet import client_code, owner_of, stored_values
 from tests.e2e.harness import NodeProcess, wait_for
 from tests.e2e.lan import Side, running_sides, why_not
 
@@ -118,7 +118,7 @@ def test_no_task_is_lost_while_the_network_falls_apart(
         clean_s = time.monotonic() - healed_s
         wait_for((tmp_path / "values").exists, f"the client has all values:\n{client.log}")
         values, ids = json.loads((tmp_path / "values").read_text())
-        owner = next(report["producer"] for report in reports if "producer" in report)
+        owner = owner_of(reports)
 
         hosts.evidence.check(range(len(values)), owner["redelivered"])
         last = hosts.evidence.last_attempts()
@@ -155,15 +155,14 @@ def _clean(side: Side) -> list[dict[str, Any]]:
     found = side.status()
     reports = list(found["nodes"].values())
     workers = [report["worker"] for report in reports if "worker" in report]
-    owners = [report["producer"] for report in reports if "producer" in report]
     stores = [report for report in reports if "store" in report]
-    if found["unanswered"] or (len(workers), len(owners), len(stores)) != (2, 1, 1):
+    if found["unanswered"] or (len(reports), len(workers), len(stores)) != (4, 2, 1):
         return []
     peers = [peer["state"] for report in reports for peer in report["peers"]]
     logs = [report["results"] for report in reports if "worker" in report]
     is_clean = (
         all(worker["queued"] == worker["running"] == 0 for worker in workers)
-        and owners[0]["open"] == 0
+        and all(report["producer"]["open"] == 0 for report in reports if "producer" in report)
         and set(peers) == {"up"}
         and all(log["stores"] and set(log["stores"].values()) == {log["head"]} for log in logs)
     )
