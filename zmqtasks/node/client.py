@@ -28,7 +28,9 @@ from zmqtasks.errors import LocalProtocolError, NoWorkers, SubmitRejected
 from zmqtasks.ids import task_id_maker
 from zmqtasks.node.accepting import Acceptance, Acceptances
 from zmqtasks.node.chosen import ChosenIds, Fate, is_chosen, refusal
+from zmqtasks.node.conditions import Conditions
 from zmqtasks.node.gateway import TaskView
+from zmqtasks.node.journalkeeper import JournalKeeper
 from zmqtasks.node.leaving import Leaving
 from zmqtasks.node.questions import Questions
 from zmqtasks.node.room import Room, size_of
@@ -70,8 +72,10 @@ class Client:
             roles=("producer",),
             dial_roles=DIAL_ROLES,
             owns_tasks=True,
+            describe_journal=lambda: self.journal.describe(),
             performers={
                 fx.TasksSettled: self._tasks_settled,
+                fx.JournalWrite: lambda effect: self.journal.write(effect),
                 fx.CallsAccepted: self._acceptances.accepted,
                 fx.CallsRefused: self._calls_refused,
                 fx.QuestionAnswered: lambda effect: self.questions.answered(effect),
@@ -81,6 +85,9 @@ class Client:
             },
         )
         self.runtime = Runtime(_without_ports(settings), part, mesh_key)
+        #: What of its tasks is on the disk of this host.
+        self.journal = JournalKeeper(self.runtime, lambda error: None)
+        self.journal.start_lazily()
         self._make_id = task_id_maker(self.runtime.node, self.runtime.epoch)
         self._inbox: deque[Sequence[Call]] = deque()
         self._durable_inbox: deque[Acceptance] = deque()
@@ -89,7 +96,10 @@ class Client:
         self.survey = Survey(self.runtime, self.on_loop)
         #: What is open, and who waits for less.
         self.room = Room(settings.open_tasks_max, settings.open_bytes_max)
-        self._worker_waits: list[_WorkerWait] = []
+        #: What other threads wait for.
+        self.conditions = Conditions(self.runtime.loop)
+        #: Changes that the journal could not write in the end.
+        self._unwritten_count = 0
         self._failure: BaseException | None = None
         self._closed = False
         self.runtime.open()
@@ -229,48 +239,37 @@ class Client:
     # --- workers ------------------------------------------------------------------------
 
     def _require_worker(self, kinds: Sequence[Kind], wait_s: float) -> None:
-        wait = _WorkerWait(list(dict.fromkeys(kinds)))
-        self.runtime.loop.call_soon(self._worker_waits.append, wait)
-        try:
-            wait.done.result(wait_s)
-        except TimeoutError:
-            self.runtime.loop.call_soon(self._end_worker_wait, wait)
-            reason = self.on_loop(lambda: self.dispatcher.why_unserved(wait.kinds))
+        asked = list(dict.fromkeys(kinds))
+        is_served = lambda: not self.dispatcher.why_unserved(asked)  # noqa: E731
+        if not self.conditions.wait(is_served, wait_s):
+            # A worker may have come since the caller gave up.
+            reason = self.on_loop(lambda: self.dispatcher.why_unserved(asked))
             if reason:
-                raise NoWorkers(f"{reason}; nothing was submitted") from None
-
-    def _end_worker_wait(self, wait: _WorkerWait) -> None:
-        # A worker may have come since the caller gave up.
-        if wait in self._worker_waits:
-            self._worker_waits.remove(wait)
-
-    def _check_worker_waits(self) -> None:
-        for wait in self._worker_waits[:]:
-            if not self.dispatcher.why_unserved(wait.kinds):
-                self._worker_waits.remove(wait)
-                wait.done.set_result(None)
+                raise NoWorkers(f"{reason}; nothing was submitted")
 
     # --- the I/O thread -----------------------------------------------------------------
 
     def _run(self) -> None:
         try:
+            self.journal.stand_by()
             self.runtime.loop.run(self._turn, self.runtime.awake)
         except BaseException as exc:  # noqa: BLE001 - told to the callers
             self._failure = exc
             _LOG.exception("the zmqtasks I/O thread of this process failed")
         finally:
             self._closed = True
+            self._unwritten_count = self.journal.close()
             self._acceptances.abandon()
+            for acceptance in self._durable_inbox:
+                acceptance.tell("this process has left the mesh")
             self.runtime.close()
 
     def _turn(self) -> int:
         timeout_ms = self.runtime.turn()
-        if self._worker_waits:
-            self._check_worker_waits()
         if self.room.is_awaited:
             self._count_open()
         self.questions.turn()
-        return timeout_ms
+        return self.conditions.turn(timeout_ms) if self.conditions else timeout_ms
 
     @property
     def dispatcher(self) -> Dispatcher:
@@ -393,11 +392,3 @@ def _without_ports(settings: NodeSettings) -> NodeSettings:
         for entry in settings.listen
     )
     return replace(settings, listen=tuple(dict.fromkeys(hosts)), port=0, advertise=())
-
-
-class _WorkerWait:
-    """A call that wants a worker in sight."""
-
-    def __init__(self, kinds: list[Kind]) -> None:
-        self.kinds = kinds
-        self.done: Future[None] = Future()

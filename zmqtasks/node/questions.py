@@ -24,6 +24,13 @@ class _Question:
         self.answer: Future[list[StateRecord]] = Future()
 
 
+def _is_known(record: StateRecord) -> bool:
+    """Somebody has this task, or knows who does; some answers only say that one must wait."""
+    if record.state == TaskState.PENDING:
+        return "name" in record.info or "taker" in record.info
+    return record.state != TaskState.UNKNOWN
+
+
 class Questions:
     """Questions and their answers; one for each client.
 
@@ -65,11 +72,7 @@ class Questions:
 
         Ends when all who are linked have answered, once there was time to find them.
         """
-        return [
-            record for record in self._wait(ids, timeout_s, quick=True)
-            if record.state in (TaskState.STARTED, TaskState.SETTLED, TaskState.UNSETTLED)
-            or (record.state == TaskState.PENDING and record.info.get("name"))
-        ]  # fmt: skip
+        return [record for record in self._wait(ids, timeout_s, quick=True) if _is_known(record)]
 
     def _wait(self, ids: Sequence[bytes], timeout_s: float, *, quick: bool) -> list[StateRecord]:
         question = _Question(quick=quick)

@@ -8,24 +8,17 @@ from pathlib import Path
 
 import pytest
 
+from tests.unit.node.clients import settings_in
 from zmqtasks.errors import SubmitRejected
 from zmqtasks.node.client import Client
-from zmqtasks.settings import NodeSettings
 from zmqtasks.wire.messages import Kind
 
 _KIND = Kind("shop", "tasks.add", "", "default")
 
 
-def _settings(folder: Path, **more: object) -> NodeSettings:
-    folders = {key: str(folder / key) for key in ("runtime_dir", "state_dir", "cache_dir")}
-    return NodeSettings(
-        **{"mesh": "unit", "mdns": False, "exit_wait_s": 0.0, **folders, **more}  # type: ignore[arg-type]
-    )
-
-
 @pytest.fixture
 def client(tmp_path: Path) -> Iterator[Client]:
-    client = Client(_settings(tmp_path))
+    client = Client(settings_in(tmp_path))
     try:
         yield client
     finally:
@@ -42,7 +35,7 @@ def test_worker_that_comes_as_the_wait_for_it_ends_is_no_error(
     monkeypatch.setattr(client.dispatcher, "why_unserved", served_too_late)
     client._require_worker([_KIND], 0.001)
     assert client.states([], 1.0) == {}, "the I/O thread goes on"
-    assert client._worker_waits == []
+    assert not client.conditions, "and looks no more"
 
 
 def test_ports_that_are_set_for_a_node_are_left_to_it(tmp_path: Path) -> None:
@@ -51,7 +44,7 @@ def test_ports_that_are_set_for_a_node_are_left_to_it(tmp_path: Path) -> None:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         port = taken.getsockname()[1]
-        settings = _settings(
+        settings = settings_in(
             tmp_path,
             port=min(port, 65_533),
             listen=("127.0.0.1", f"127.0.0.1:{port}", "ipc"),

@@ -1,0 +1,97 @@
+"""How much may be open: limits in count and bytes, waiting, and who is told of room."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+
+import pytest
+
+from zmqtasks.errors import MeshOverloaded
+from zmqtasks.node.room import Room
+
+PATIENCE_S = 20.0
+
+
+def _in_thread(function: Callable[[], None]) -> tuple[threading.Thread, list[BaseException]]:
+    raised: list[BaseException] = []
+
+    def run() -> None:
+        try:
+            function()
+        except BaseException as exc:  # noqa: BLE001 - looked at by the test
+            raised.append(exc)
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    return thread, raised
+
+
+def _until_awaited(room: Room) -> None:
+    give_up = threading.Event()
+    timer = threading.Timer(PATIENCE_S, give_up.set)
+    timer.start()
+    try:
+        while not room.is_awaited:
+            assert not give_up.is_set()
+    finally:
+        timer.cancel()
+
+
+def test_limit_of_tasks_names_both_limits_and_the_settings() -> None:
+    room = Room(2, 1_000)
+    room.take(2, 10, 0)
+    with pytest.raises(MeshOverloaded, match=r"2 tasks with 10 bytes .* 2 and 1000.*open_tasks"):
+        room.take(1, 1, 0)
+    assert room.count == 2, "what was refused does not count"
+
+
+def test_limit_of_bytes_holds_whatever_the_number_of_tasks() -> None:
+    room = Room(1_000, 100)
+    room.take(1, 100, 0)
+    with pytest.raises(MeshOverloaded):
+        room.take(1, 0, 0)
+
+
+def test_calls_on_their_way_count_until_the_machines_say_what_they_hold() -> None:
+    room = Room(10, 1_000)
+    room.take(4, 40, 0)
+    room.held(3, 30)
+    assert (room.count, room.bytes) == (7, 70)
+    room.came(4, 40)
+    assert (room.count, room.bytes) == (7, 70)
+    room.held(5, 50)
+    assert (room.count, room.bytes) == (5, 50)
+
+
+def test_waiting_thread_goes_on_when_machines_hold_less() -> None:
+    room = Room(1, 1_000)
+    room.take(1, 0, 0)
+    room.came(1, 0)
+    thread, raised = _in_thread(lambda: room.take(1, 0, PATIENCE_S))
+    _until_awaited(room)
+    room.held(0, 0)
+    thread.join(PATIENCE_S)
+    assert not thread.is_alive()
+    assert not raised
+    assert room.count == 1
+    assert not room.is_awaited
+
+
+def test_waiting_thread_goes_on_when_calls_are_given_back() -> None:
+    room = Room(1, 1_000)
+    room.take(1, 0, 0)
+    thread, raised = _in_thread(lambda: room.take(1, 0, PATIENCE_S))
+    _until_awaited(room)
+    room.give_back(1, 0)
+    thread.join(PATIENCE_S)
+    assert not thread.is_alive()
+    assert not raised
+
+
+def test_wait_for_room_has_an_end() -> None:
+    room = Room(1, 1_000)
+    room.take(1, 0, 0)
+    with pytest.raises(MeshOverloaded):
+        room.take(1, 0, 0.01)
+    assert not room.is_awaited
