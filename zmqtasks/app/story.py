@@ -199,6 +199,8 @@ def _event_text(event: str, facts: dict[str, Any]) -> str:
         return f"attempt {attempt} came to nothing: {facts.get('reason')}{strike}"
     if event == "refused":
         return f"a late outcome of attempt {attempt} was refused"
+    if event == "given":
+        return f"handed over to {facts.get('to')}, which owns it from here on"
     if event == "resumed":
         return f"found in the journal after a restart, at attempt {attempt}"
     if event == "retried":

@@ -30,5 +30,8 @@ def story(id: str, *, with_json: bool, **flags: Any) -> None:
         found = Story(view)
         if not found.is_known and not client.survey.settle(0):
             raise NoWorkers(f"task {found.id}: {empty_mesh(client.settings, client)}")
-    click.echo(as_json(found.as_dict()) if with_json else str(found), err=not found.is_known)
+    if with_json:
+        click.echo(as_json(found.as_dict()))
+    else:
+        click.echo(str(found), err=not found.is_known)
     sys.exit(0 if found.is_known else EXIT_FAILED)

@@ -11,6 +11,8 @@ from zmqtasks.wire.messages import TaskState
 if TYPE_CHECKING:
     from zmqtasks.node.runtime import Runtime
 
+#: Of what a node knows about a task that it does not own, this is for people.
+_FACTS = frozenset(("name", "queue", "attempt", "worker", "why"))
 #: Dead tasks told in one answer, which is one message: half a megabyte or so.
 _TOLD_COUNT_MAX = 1_000
 
@@ -50,8 +52,8 @@ class Custodian:
         record = mesh.answers.local(task_id)
         if record.state == TaskState.UNKNOWN:
             return None
-        story = {"role": "holder", "state": TaskState(record.state).name, **record.info}
-        story.pop("owned", None)
+        story = {"role": "holder", "state": TaskState(record.state).name}
+        story |= {key: value for key, value in record.info.items() if key in _FACTS}
         entry = mesh.log.entries.get(mesh.log.positions.get(task_id, -1))
         if entry is not None and entry.kind is not None:
             kind = entry.kind

@@ -173,6 +173,7 @@ def test_story_is_plain_data_for_programs() -> None:
         ({"event": "refused", "attempt": 2}, "a late outcome of attempt 2 was refused"),
         ({"event": "resumed", "attempt": 2}, "found in the journal after a restart, at attempt 2"),
         ({"event": "retried", "of": ID.hex()}, f"in place of dead task {TEXT}"),
+        ({"event": "given", "to": "b1"}, "handed over to b1, which owns it from here on"),
         ({"event": "retried", "of": "?"}, "in place of dead task ?"),
         ({"event": "lost", "attempt": 1, "reason": "r"}, "attempt 1 came to nothing: r"),
         ({"event": "moved", "to": "b", "ms": 3}, "moved: to b, ms 3"),
