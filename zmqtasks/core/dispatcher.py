@@ -286,6 +286,11 @@ class Dispatcher(OwnedTasks):
             ):  # fmt: skip
                 self._settle(task, outcome, link)
 
+    def claim(self, link: LinkId, attempts: Iterable[tuple[bytes, int]]) -> None:
+        """The worker behind this link has these attempts, running or not."""
+        for task_id, attempt in attempts:
+            self._is_claimed(link, self.tasks.get(task_id), attempt)
+
     def _started(self, link: LinkId, message: Started) -> None:
         for task_id, attempt in message.tasks:
             task = self.tasks.get(task_id)

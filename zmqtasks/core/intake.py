@@ -162,16 +162,21 @@ class Intake:
         """This very node owns these attempts now, if they are here.
 
         Returns:
-            Those that are here.
+            Those that are here. What its former owner was told of them, this one is told.
         """
         giver = self._peers[SELF]
         held = itertools.chain(self.queue, *(slot.pending for slot in self.slots.values()))
         found: list[tuple[bytes, int]] = []
+        started: list[tuple[bytes, int]] = []
         for task in held:
             key = task.id, task.attempt
             if key in attempts and task.link != LANE:
                 self._hand_to(task, SELF, giver)
                 found.append(key)
+                if task.reported:
+                    started.append(key)
+        if started:
+            self.effects.append(Send(SELF, Started(started)))
         return found
 
     def _hand_to(self, task: HeldTask, link: LinkId, giver: Giver) -> None:

@@ -14,7 +14,7 @@ bounds: it tells them how far the log has come, and they ask for the rest at the
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from zmqtasks.core.batching import MessageBounds
 from zmqtasks.core.effects import Effect, Note, Publish, Send
@@ -244,6 +244,12 @@ class Publisher:
         again = self.log.undecided_of(owner)
         if again:
             self._send_done(link, again)
+
+    def take_over(self, attempts: Iterable[tuple[bytes, int]]) -> None:
+        """This node owns these tasks now: it hears of those attempts that have ended here."""
+        own = self.hello.node
+        taken = [self.log.taken_over(task_id, attempt, own) for task_id, attempt in attempts]
+        self._send_done(SELF, [outcome for outcome in taken if outcome is not None])
 
     def _send_done(self, link: LinkId, outcomes: Sequence[Outcome]) -> None:
         limit = self.intake.limit_for(link) if self.intake is not None else 0

@@ -113,6 +113,17 @@ def test_taken_over_attempts_are_this_node_s_own_and_the_giver_s_credit_is_free(
     assert (finished.task.owner, finished.task.link) == (WORKER, SELF)
 
 
+def test_what_was_reported_as_running_is_reported_to_the_new_owner_too() -> None:
+    worker = busy()
+    worker.machine.link_up(SELF, hello(WORKER, "worker"))
+    worker.machine.tick(10 * STARTED_REPORT_MS)
+    worker.turn()
+    worker.machine.take_over({(task_id(1), 1), (task_id(2), 1)})
+    effects = worker.turn()
+    assert sent(effects, Started) == [Started([(task_id(1), 1)])]
+    assert links_of(effects, Started) == [SELF]
+
+
 def test_other_attempt_is_not_taken_over() -> None:
     worker = busy()
     worker.machine.link_up(SELF, hello(WORKER, "worker"))
