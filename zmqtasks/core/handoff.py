@@ -213,6 +213,13 @@ class Handoff:
             del self.unconfirmed[task_id]
         self._forget(done)
 
+    def take_back(self, task_id: bytes) -> bool:
+        """We own it again, as the heir of its taker; False if we had not given it."""
+        if self.unconfirmed.pop(task_id, None) is None:
+            return False
+        self.given.back([task_id])
+        return True
+
     # --- messages -------------------------------------------------------------------------
 
     def received(self, link: LinkId, message: Message, now_ms: int) -> bool:

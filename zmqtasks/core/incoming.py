@@ -46,7 +46,8 @@ class IncomingTask:
     """A task that is or was offered to this node."""
 
     __slots__ = (
-        "claims", "givers", "is_fresh", "is_guessed", "is_held", "is_watched", "phase", "record",
+        "claims", "givers", "is_confirmed", "is_fresh", "is_guessed", "is_held", "is_watched",
+        "phase", "record",
     )  # fmt: skip
 
     def __init__(self, record: OwnedRecord, phase: Phase, *, is_held: bool, is_fresh: bool) -> None:
@@ -59,6 +60,8 @@ class IncomingTask:
         self.is_fresh = is_fresh
         #: The giver wants to hear of its outcome.
         self.is_watched = False
+        #: It is ours, as soon as it is stored.
+        self.is_confirmed = False
         #: It becomes ours although no giver has said so.
         self.is_guessed = False
         #: {giver: its offer}; the one that owns the task is among them, or it is not ours.

@@ -11,10 +11,7 @@ whose it is. After a lost link, or a restart of either side, we ask (RESOLVE). A
 the giver is away and has a journal the task waits, for it is in that journal, and may be
 the giver's.
 
-A giver without a journal takes its knowledge with it when it ends. Then everybody is
-asked. A task that nobody else owns, and whose outcome nobody knows, becomes ours, with the
-next attempt number: this is the one case in which we *guess*. If the giver is there all the
-same, and says that it kept the task, we give way.
+What happens while a giver is away is in ``doubts.py``.
 
 The same task may be offered by several nodes, of which at most one owns it: an offer that
 was long withdrawn may be read late from a connection that its sender has given up. So each
@@ -31,6 +28,7 @@ import msgspec
 from zmqtasks.core.answers import Answers
 from zmqtasks.core.custody import Custody
 from zmqtasks.core.dispatcher import Dispatcher, bytes_of
+from zmqtasks.core.doubts import Doubts
 from zmqtasks.core.effects import Effect, Send
 from zmqtasks.core.handoff import Handoff
 from zmqtasks.core.incoming import Claim, IncomingTask, Phase, claims_of
@@ -45,9 +43,8 @@ from zmqtasks.core.owned import (
     Progress,
     parse_mark,
 )
-from zmqtasks.core.polling import Findings, Polls
 from zmqtasks.ids import format_node
-from zmqtasks.limits import HANDOFF_ASK_MS_MAX, HANDOFF_IDS_MAX, OWNER_GONE_MS
+from zmqtasks.limits import HANDOFF_IDS_MAX, OWNER_GONE_MS
 from zmqtasks.wire.messages import (
     Handed,
     Hello,
@@ -81,17 +78,6 @@ class _Arrival:
         self.writes = 0
 
 
-class _Away:
-    """A giver that cannot be asked."""
-
-    __slots__ = ("ask_ms", "delay_ms")
-
-    def __init__(self, ask_ms: int) -> None:
-        #: When to ask everybody else, and the time from there to the next time.
-        self.ask_ms = ask_ms
-        self.delay_ms = OWNER_GONE_MS
-
-
 class Taking:
     """Takes tasks over. ``effects`` is drained each turn.
 
@@ -123,13 +109,12 @@ class Taking:
         #: Ids of tasks that became ours and whose attempt is in this node's own intake or
         #: log; drained each turn.
         self.held_here: list[bytes] = []
+        self.doubts = Doubts(
+            node, self.tasks, self.links, dispatcher, drop=self.drop, activate=self.activate
+        )
         #: {ended node: who has its journal}.
         self._heirs: dict[bytes, bytes] = {}
-        self._away: dict[bytes, _Away] = {}
-        #: {task id: givers that may object}, of tasks that are ours by a guess.
-        self._guessed: dict[bytes, list[bytes]] = {}
         self._taken: dict[LinkId, list[bytes]] = {}
-        self._polls = Polls(parity=1)
         self._now_ms = 0
 
     # --- links ----------------------------------------------------------------------------
@@ -138,7 +123,7 @@ class Taking:
         """A peer is there: ask about what it offered, itself or as an heir."""
         if not self.links.up(link, peer):
             return
-        self._away.pop(peer.node, None)
+        self.doubts.is_back(peer.node)
         self._ask(link, peer.node)
         for former, heir in self._heirs.items():
             if heir == peer.node:
@@ -148,27 +133,27 @@ class Taking:
         """What was to be answered on this link has to be asked for."""
         other = self.links.down(link)
         self._taken.pop(link, None)
-        self._polls.link_down(link)
-        is_concerned = is_doubtful = False
+        self.doubts.link_down(link)
+        is_doubtful = False
         for task in self.tasks.values():
             claim = task.claims.get(peer.node)
             if claim is not None:
-                is_concerned = True
                 is_doubtful |= not claim.is_lasting
                 if claim.link == link:
                     claim.link = None
         if other is not None:
             self._ask(other, peer.node)
-        elif is_concerned:
+        else:
             is_gone = is_doubtful and reason in _PROVEN_GONE
-            self._away[peer.node] = _Away(self._now_ms + (0 if is_gone else OWNER_GONE_MS))
+            wait_ms = 0 if is_gone else OWNER_GONE_MS
+            self.doubts.is_away(peer.node, self._now_ms + wait_ms)
 
     def heir_announced(self, link: LinkId, heir: bytes, nodes: Sequence[bytes]) -> None:
         """The node behind this link has the journals of these nodes, and answers for them."""
         for former in nodes:
             if former not in (heir, self.node):
                 self._heirs[former] = heir
-                self._away.pop(former, None)
+                self.doubts.is_back(former)
                 if self.links.peer(link) is not None:
                     self._ask(link, former)
 
@@ -179,7 +164,7 @@ class Taking:
             claim = task.claims.get(giver)
             if claim is not None and claim.link is None and task.phase is not Phase.ACTIVATING:
                 asked.setdefault(claim.taker, []).append(task_id)
-        for task_id, givers in self._guessed.items():
+        for task_id, givers in self.doubts.guessed.items():
             if giver in givers:
                 asked.setdefault(self.node, []).append(task_id)
         for taker, ids in asked.items():
@@ -203,7 +188,51 @@ class Taking:
         self.tasks[record.id] = task
         for giver in claims:
             if self.links.to(giver) is None and giver != self.node:
-                self._away.setdefault(giver, _Away(now_ms + OWNER_GONE_MS))
+                self.doubts.is_away(giver, now_ms + OWNER_GONE_MS)
+
+    def ask_linked(self) -> None:
+        """Ask whoever is there about claims that came with the journal of another node."""
+        for link in self.links:
+            peer = self.links.peer(link)
+            assert peer is not None
+            self._ask(link, peer.node)
+
+    def took_over(self, nodes: Sequence[bytes]) -> None:
+        """The journals of these nodes are in ours, as far as they go: what they had offered
+        and that is not there, they had not given."""
+        unknown: list[bytes] = []
+        orphans: list[IncomingTask] = []
+        for task_id, task in self.tasks.items():
+            for giver in nodes:
+                claim = task.claims.get(giver)
+                if claim is None or task.phase is Phase.ACTIVATING:
+                    continue
+                if claim.is_lasting:
+                    del task.claims[giver]
+                else:
+                    claim.is_unknown = True
+                    unknown.append(task_id)
+            if not task.claims and task.phase is Phase.STORED:
+                orphans.append(task)
+        self.drop(orphans)
+        self.doubts.ask(unknown)
+
+    def is_activating(self, task_id: bytes) -> bool:
+        """It is ours; the journal is just writing that."""
+        task = self.tasks.get(task_id)
+        return task is not None and task.phase is Phase.ACTIVATING
+
+    def forget(self, task_id: bytes) -> bool:
+        """It is not offered any more, for another reason than a giver's word; False if it
+        was not."""
+        return self.tasks.pop(task_id, None) is not None
+
+    def confirm(self, task: IncomingTask) -> None:
+        """The journal of its giver says that it is ours."""
+        if task.phase is Phase.STORED:
+            self.activate([task])
+        elif task.phase is Phase.STORING:
+            task.is_confirmed = True
 
     # --- messages -------------------------------------------------------------------------
 
@@ -211,7 +240,7 @@ class Taking:
         """A message from a giver, or an answer to what everybody was asked; False: neither."""
         self._now_ms = now_ms
         if isinstance(message, States):
-            return self._polls.answered(link, message)
+            return self.doubts.polls.answered(link, message)
         if not isinstance(message, (Offer, Handed)):
             return False
         peer = self.links.peer(link)
@@ -224,8 +253,9 @@ class Taking:
             gone = self._disclaimed(peer, message.upto, message.kept, lasting_only=False)
             gone += self._disclaimed(peer, message.upto, message.unknown, lasting_only=True)
             self.drop(gone)
-            self._object(message)
-            self._lost_hope(peer, message.unknown)
+            self._drop_from_journal(self.doubts.give_way(message.kept))
+            self.doubts.confirmed(message.unknown)
+            self.doubts.ask(message.unknown)
         return True
 
     # --- offers ---------------------------------------------------------------------------
@@ -327,13 +357,14 @@ class Taking:
         if refusal:
             arrival.refusal = refusal
             for task in arrival.fresh:
-                del self.tasks[task.record.id]
+                self.tasks.pop(task.record.id, None)
                 arrival.left.append(task.record.id)
         else:
-            for task in arrival.fresh:
+            there = [task for task in arrival.fresh if self.tasks.get(task.record.id) is task]
+            for task in there:
                 task.phase = Phase.STORED
-            self.drop([task for task in arrival.fresh if not task.claims and not task.givers])
-            self.activate([task for task in arrival.fresh if task.givers])
+            self.drop([task for task in there if not task.claims and not task.is_confirmed])
+            self.activate([task for task in there if task.is_confirmed])
         self._written(arrival, "")
 
     def _written(self, arrival: _Arrival, _refusal: str) -> None:
@@ -365,22 +396,23 @@ class Taking:
     def _given(self, link: LinkId, peer: Hello, message: Handed) -> None:
         active: list[IncomingTask] = []
         taken = self._taken.setdefault(link, [])
+        self.doubts.confirmed(message.given)
         for task_id in message.given:
             task = self.tasks.get(task_id)
             if task is None:
                 # Active here, or it was.
-                self._guessed.pop(task_id, None)
                 taken.append(task_id)
             elif task.phase is Phase.ACTIVATING:
                 task.givers.append(peer.node)
             elif self._claims(task, peer, message.upto):
                 task.givers.append(peer.node)
-                if task.phase is Phase.STORED:
-                    active.append(task)
+                active.append(task)
             elif peer.node not in task.claims:
                 # It was active here before, and has come back by way of others.
                 taken.append(task_id)
-        self.activate(active)
+        for task in active:
+            task.is_confirmed = True
+        self.activate([task for task in active if task.phase is Phase.STORED])
 
     def _disclaimed(
         self, peer: Hello, upto: int, ids: Iterable[bytes], *, lasting_only: bool
@@ -407,8 +439,12 @@ class Taking:
         ids = [task.record.id for task in tasks]
         for task_id in ids:
             del self.tasks[task_id]
-        self.dropping.update(dict.fromkeys(ids))
-        self.custody.drop(ids, partial(self._dropped, ids), sync=False)
+        self._drop_from_journal(ids)
+
+    def _drop_from_journal(self, ids: Sequence[bytes]) -> None:
+        if ids:
+            self.dropping.update(dict.fromkeys(ids))
+            self.custody.drop(ids, partial(self._dropped, ids), sync=False)
 
     def _dropped(self, ids: Sequence[bytes], _refusal: str) -> None:
         for task_id in ids:
@@ -437,7 +473,7 @@ class Taking:
                 known.is_written = True  # submitted here as well; the journal has it now
             owner.stories.tell(
                 record.id, "taken", attempt=record.attempt,
-                of=format_node(task.givers[0] if task.givers else next(iter(task.claims))),
+                of=format_node(next(iter(task.givers or task.claims), b"")),
             )  # fmt: skip
             is_held = task.is_held and task.is_fresh
             if is_held:
@@ -449,7 +485,7 @@ class Taking:
     def _tell_taken(self, task: IncomingTask) -> None:
         task_id = task.record.id
         if task.is_guessed:
-            self._guessed[task_id] = list(task.claims)
+            self.doubts.guessed[task_id] = list(task.claims)
         for giver in task.givers:
             link = self.links.to(giver)
             if link is None:
@@ -457,84 +493,6 @@ class Taking:
             self._taken.setdefault(link, []).append(task_id)
             if task.is_watched:
                 self.answers.follow([task_id], link)
-
-    # --- givers that do not come back -----------------------------------------------------
-
-    def _lost_hope(self, peer: Hello, unknown: Iterable[bytes]) -> None:
-        """The giver's memory is gone, or its heir never had it: others may know."""
-        ids = [
-            task_id
-            for task_id in unknown
-            if task_id in self.tasks and self.tasks[task_id].phase is Phase.STORED
-        ]
-        if ids:
-            self._polls.start(ids, list(self.links), self._polled)
-
-    def _poll(self, giver: bytes, away: _Away, now_ms: int) -> None:
-        away.ask_ms = now_ms + away.delay_ms
-        away.delay_ms = min(2 * away.delay_ms, HANDOFF_ASK_MS_MAX)
-        ids = [
-            task_id
-            for task_id, task in self.tasks.items()
-            if giver in task.claims and task.phase is Phase.STORED
-        ]
-        if not ids:
-            del self._away[giver]
-            return
-        links = list(self.links)
-        for first in range(0, len(ids), HANDOFF_IDS_MAX):
-            self._polls.start(ids[first : first + HANDOFF_IDS_MAX], links, self._polled)
-
-    def _polled(self, findings: Findings) -> None:
-        orphans: list[IncomingTask] = []
-        guessed: list[IncomingTask] = []
-        for task_id, finding in findings.items():
-            task = self.tasks.get(task_id)
-            if task is None or task.phase is not Phase.STORED:
-                continue
-            if any(self._is_reachable(giver, claim) for giver, claim in task.claims.items()):
-                continue  # back again: it answers itself
-            offer = max(claim.number for claim in task.claims.values())
-            if finding.settled is not None or finding.owner:
-                orphans.append(task)
-            elif any(claim.is_lasting for claim in task.claims.values()):
-                continue  # it may be in that journal
-            elif finding.offer > (offer, self.node):
-                orphans.append(task)  # offered to another node after us
-            else:
-                task.is_guessed = True
-                attempt = task.record.attempt + 1
-                task.record = msgspec.structs.replace(task.record, attempt=attempt)
-                guessed.append(task)
-        self.drop(orphans)
-        self.activate(guessed)
-
-    def _is_reachable(self, giver: bytes, claim: Claim) -> bool:
-        return not claim.is_unknown and self.links.to(giver) is not None
-
-    def _object(self, message: Handed) -> None:
-        """A giver that was thought to be gone has kept its tasks."""
-        if not self._guessed:
-            return
-        owner = self.dispatcher
-        away: list[bytes] = []
-        for task_id in message.kept:
-            givers = self._guessed.pop(task_id, None)
-            task = owner.tasks.get(task_id)
-            if givers is None or task is None or task.outcome is not None:
-                continue
-            if task.worker is None and not task.offered and task in task.lane.ready:
-                task.lane.ready.remove(task)
-            owner.written.unsure.pop(task_id, None)
-            task.offered = givers[0]
-            owner.stories.tell(task_id, "given up", to=format_node(givers[0]))
-            away.append(task_id)
-        if away:
-            owner.give(away)
-            self.dropping.update(dict.fromkeys(away))
-            self.custody.drop(away, partial(self._dropped, away), sync=False)
-        for task_id in message.unknown:
-            self._guessed.pop(task_id, None)
 
     # --- what is known --------------------------------------------------------------------
 
@@ -579,20 +537,18 @@ class Taking:
             for link, ids in taken.items():
                 if ids and self.links.peer(link) is not None:
                     self.effects.append(Send(link, Taken(ids)))
-        if self._polls.effects:
-            self.effects += self._polls.effects
-            self._polls.effects.clear()
+        if self.doubts.polls.effects:
+            self.effects += self.doubts.polls.effects
+            self.doubts.polls.effects.clear()
 
     def tick(self, now_ms: int) -> None:
         """Ask about the tasks of givers that stay away."""
         self._now_ms = now_ms
-        for giver, away in list(self._away.items()):
-            if now_ms >= away.ask_ms:
-                self._poll(giver, away, now_ms)
+        self.doubts.tick(now_ms)
 
     def next_deadline_ms(self) -> int | None:
         """When ``tick`` is wanted next."""
-        return min((away.ask_ms for away in self._away.values()), default=None)
+        return self.doubts.next_deadline_ms()
 
 
 def _progress(task: IncomingTask, mark: bytes) -> Progress:

@@ -1,0 +1,159 @@
+"""Offered tasks whose giver cannot say whose they are.
+
+A giver with a journal is waited for, as long as it takes: it, or its heir, has the task.
+All that is asked of others meanwhile is whether somebody owns the task, or knows its
+outcome; then it is certainly not ours.
+
+A giver without a journal takes its knowledge with it. If it has ended, or has not been
+reached for ``OWNER_GONE_MS``, and nobody else has the task, it becomes ours by a *guess*.
+If it was wrong, and the giver says so, we give way.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+
+import msgspec
+
+from zmqtasks.core.dispatcher import Dispatcher
+from zmqtasks.core.incoming import IncomingTask, Phase
+from zmqtasks.core.links import LinkId
+from zmqtasks.core.openlinks import OpenLinks
+from zmqtasks.core.polling import Findings, Polls
+from zmqtasks.ids import format_node
+from zmqtasks.limits import HANDOFF_ASK_MS_MAX, HANDOFF_IDS_MAX, OWNER_GONE_MS
+
+
+class _Away:
+    """A giver that cannot be asked."""
+
+    __slots__ = ("ask_ms", "delay_ms")
+
+    def __init__(self, ask_ms: int) -> None:
+        #: When to ask everybody else, and the time from there to the next time.
+        self.ask_ms = ask_ms
+        self.delay_ms = OWNER_GONE_MS
+
+
+class Doubts:
+    """What a taker does while a giver is away.
+
+    Args:
+        node: this node's id.
+        tasks: {task id: task} offered to this node.
+        links: those of the taker.
+        dispatcher: owns what was guessed.
+        drop, activate: the taker's verdicts.
+    """
+
+    def __init__(
+        self, node: bytes, tasks: Mapping[bytes, IncomingTask], links: OpenLinks,
+        dispatcher: Dispatcher, *, drop: Callable[[Sequence[IncomingTask]], None],
+        activate: Callable[[Sequence[IncomingTask]], None],
+    ) -> None:  # fmt: skip
+        self.node = node
+        self.polls = Polls(parity=1)
+        #: {task id: givers that may object}, of tasks that are ours by a guess.
+        self.guessed: dict[bytes, list[bytes]] = {}
+        self._tasks = tasks
+        self._links = links
+        self._dispatcher = dispatcher
+        self._drop = drop
+        self._activate = activate
+        self._away: dict[bytes, _Away] = {}
+
+    def is_back(self, giver: bytes) -> None:
+        """It, or its heir, can be asked."""
+        self._away.pop(giver, None)
+
+    def is_away(self, giver: bytes, ask_ms: int) -> None:
+        """It cannot be asked now; when that has lasted until then, ask others."""
+        if any(giver in task.claims for task in self._tasks.values()):
+            self._away.setdefault(giver, _Away(ask_ms))
+
+    def link_down(self, link: LinkId) -> None:
+        """It will not answer."""
+        self.polls.link_down(link)
+
+    def next_deadline_ms(self) -> int | None:
+        """When ``tick`` is wanted next."""
+        return min((away.ask_ms for away in self._away.values()), default=None)
+
+    def tick(self, now_ms: int) -> None:
+        """Ask others about the tasks of givers that stay away, ever more seldom."""
+        for giver, away in list(self._away.items()):
+            if now_ms < away.ask_ms:
+                continue
+            away.ask_ms = now_ms + away.delay_ms
+            away.delay_ms = min(2 * away.delay_ms, HANDOFF_ASK_MS_MAX)
+            ids = [task_id for task_id, task in self._tasks.items() if giver in task.claims]
+            if ids:
+                self.ask(ids)
+            else:
+                del self._away[giver]
+
+    def ask(self, ids: Iterable[bytes]) -> None:
+        """Does anybody know better of these?"""
+        stored = [
+            task_id
+            for task_id in ids
+            if task_id in self._tasks and self._tasks[task_id].phase is Phase.STORED
+        ]
+        links = list(self._links)
+        for first in range(0, len(stored), HANDOFF_IDS_MAX):
+            self.polls.start(stored[first : first + HANDOFF_IDS_MAX], links, self._heard)
+
+    def _heard(self, findings: Findings) -> None:
+        orphans: list[IncomingTask] = []
+        guessed: list[IncomingTask] = []
+        for task_id, finding in findings.items():
+            task = self._tasks.get(task_id)
+            if task is None or task.phase is not Phase.STORED or self._will_be_told(task):
+                continue
+            if finding.settled is not None or finding.owner:
+                orphans.append(task)
+                continue
+            if any(claim.is_lasting for claim in task.claims.values()):
+                continue  # it may be in that journal
+            if finding.offer > (max(claim.number for claim in task.claims.values()), self.node):
+                orphans.append(task)  # it was offered to that node after us
+                continue
+            task.is_guessed = True
+            attempt = task.record.attempt + 1  # the giver may have given the last one away
+            task.record = msgspec.structs.replace(task.record, attempt=attempt)
+            guessed.append(task)
+        self._drop(orphans)
+        self._activate(guessed)
+
+    def _will_be_told(self, task: IncomingTask) -> bool:
+        return any(
+            not claim.is_unknown and self._links.to(giver) is not None
+            for giver, claim in task.claims.items()
+        )
+
+    def confirmed(self, ids: Iterable[bytes]) -> None:
+        """The guess was right, or its giver does not care."""
+        for task_id in ids:
+            self.guessed.pop(task_id, None)
+
+    def give_way(self, ids: Iterable[bytes]) -> list[bytes]:
+        """A giver that was thought to be gone has kept these.
+
+        Returns:
+            Those that were ours by a guess and are not any longer.
+        """
+        owner = self._dispatcher
+        away: list[bytes] = []
+        for task_id in ids:
+            givers = self.guessed.pop(task_id, None)
+            task = owner.tasks.get(task_id)
+            if givers is None or task is None or task.outcome is not None:
+                continue
+            if task in task.lane.ready:
+                task.lane.ready.remove(task)
+            owner.written.unsure.pop(task_id, None)
+            task.offered = givers[0]
+            owner.stories.tell(task_id, "given up", to=format_node(givers[0]))
+            away.append(task_id)
+        owner.give(away)
+        return away
