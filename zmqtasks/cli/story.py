@@ -26,6 +26,7 @@ def story(id: str, *, with_json: bool, **flags: Any) -> None:
     Times are those of this computer's clock and zone. Exit code 1: nobody knows the task.
     """
     with session(flags) as client:
+        client.survey.settle(FIND_S)
         view = client.story(parse_task_id(id), FIND_S)
         found = Story(view)
         if not found.is_known and not client.survey.settle(0):

@@ -82,7 +82,7 @@ class Gateway(Protocol):
         """What all nodes tell of a task. Not offered inside a task.
 
         Args:
-            timeout_s: how long to wait for a node that does not answer, at most twice.
+            timeout_s: how long each of its questions waits for nodes that do not answer.
         """
 
 

@@ -103,8 +103,12 @@ class Survey:
         return self._round(lambda number: Inspect(number, what, list(ids)), timeout_s)
 
     def stories(self, task_id: bytes, timeout_s: float) -> list[tuple[str, dict[str, Any]]]:
-        """``(node, what it tells)`` of all linked nodes that know this task, and of our own."""
+        """``(node, what it tells)`` of all nodes in sight that know this task, and of our own."""
         runtime = self._runtime
+        self._on_loop(self._want_everybody)
+        give_up = time.monotonic() + timeout_s
+        while self._on_loop(runtime.mesh.membership.pending_dials) and time.monotonic() < give_up:
+            time.sleep(_LOOK_EVERY_S)
         own = self._on_loop(lambda: runtime.custodian.story_of(task_id))
         told = [(runtime.name, own)] if own is not None else []
         for node in self.inspect("story", [task_id], timeout_s):
