@@ -17,6 +17,11 @@ CLASSES = (
     "duplicate",  # a frame arrives twice, the second time late
     "delay",  # frames of one connection take up to a second, in order
     "crash",  # a worker or store ends with all that it has not stored, another one starts
+    "ownercrash",  # a producer or broker ends with all that is not in its journal
+    "powercut",  # with a process that crashes, what its journal had not synced is lost
+    "slowdisk",  # commits to a journal take a second
+    "diskfull",  # for a while journals take no new tasks
+    "diskerror",  # commits to journals fail, some of them are done all the same
     "child",  # a pool process dies
     "pause",  # a loop makes no turns while its connections stay up
     "freeze",  # a whole process stops; its connections drop after the ZMTP timeout

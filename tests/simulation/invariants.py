@@ -87,8 +87,19 @@ class Ledger:
     def __init__(self, world: World) -> None:
         self.world = world
         self.specs: dict[bytes, Spec] = {}
-        #: {task id: its owner}, of tasks that certainly are owned.
-        self.owners: dict[bytes, Process] = {}
+        #: Tasks that were accepted and must settle.
+        self.must: dict[bytes, None] = {}
+        #: {task id: "memory", "disk" or "loose" (at most once)}.
+        self.how: dict[bytes, str] = {}
+        #: {process name: tasks it submitted}, which it wants to hear of.
+        self.wanted: dict[str, dict[bytes, None]] = {}
+        #: {task id: who said first how it ended}.
+        self.settlers: dict[bytes, Process] = {}
+        #: {task id: the last process that was seen to own it}.
+        self.last_holder: dict[bytes, Process] = {}
+        #: Memory tasks whose owner lost its unsynced notes with the power: they may run, and
+        #: end, again.
+        self.forgotten: set[bytes] = set()
         #: {task id: what its caller was told}.
         self.outcomes: dict[bytes, Outcome] = {}
         #: {(task id, attempt): its worker}, all that started.
@@ -105,59 +116,115 @@ class Ledger:
 
     # --- tasks --------------------------------------------------------------------------
 
-    def submitted(self, owner: Process, specs: list[Spec]) -> list[Call]:
+    def submitted(self, owner: Process, specs: list[Spec], how: str) -> list[Call]:
         for spec in specs:
             self.specs[spec.id] = spec
-            self.owners[spec.id] = owner
+            self.how[spec.id] = how
+            if how == "memory":
+                self.must[spec.id] = None
+            if how != "loose":
+                self.wanted.setdefault(owner.name, {})[spec.id] = None
         return [Call(spec.id, spec.kind, spec.body, None) for spec in specs]
 
-    def expect(self, worker: Process, child: Spec) -> None:
+    def expect(self, worker: Process, child: Spec, parent: bytes) -> None:
         """A running task submits this one; whether it is owned will be seen."""
         self.specs[child.id] = child
+        self.how[child.id] = self.how[parent]
 
     def accepted(self, task_id: bytes) -> None:
-        """The parent was told that its child is owned: so it must settle."""
-        owner = self.world.by_node[task_id[:8]]
-        self.owners[task_id] = owner
+        """Its caller was told that it is owned: so it must settle."""
+        if self.how[task_id] == "disk" or self.holder(task_id) is not None:
+            self.must[task_id] = None
+
+    def refused(self, owner: Process, task_id: bytes) -> None:
+        """Its caller was told that it is not owned."""
+        self.wanted.get(owner.name, {}).pop(task_id, None)
+        assert not owner.owns(task_id), "a refused task is owned"
+
+    def holder(self, task_id: bytes) -> Process | None:
+        """The process that owns it now."""
+        for process in self.world.processes:
+            dispatcher = process.node.dispatcher
+            if process.alive and dispatcher is not None and task_id in dispatcher.tasks:
+                return process
+        return None
+
+    def crashed(self, process: Process, *, is_cut: bool) -> None:
+        """A process has ended: what it owned is where its journal is, or nowhere."""
+        dispatcher = process.node.dispatcher
+        assert dispatcher is not None
+        self.wanted.pop(process.name, None)
+        if dispatcher.tasks:
+            self.world.owners_changed = True
+        self.world.disk.contents[process.journal.folder].settle_doubt()
+        kept = {task_id for c in self.world.disk.contents.values() for task_id in c.written}
+        for task_id, task in dispatcher.tasks.items():
+            if task.outcome is not None and task_id not in kept:
+                self.must.pop(task_id, None)  # it has ended; nobody but its worker knows how
+            if self.how[task_id] != "memory":
+                continue
+            if is_cut:
+                self.forgotten.add(task_id)
+            if task_id not in kept and self.holder(task_id) is None:
+                self.must.pop(task_id, None)
+        if is_cut:
+            # What was settled or dropped, but not synced, is open again.
+            left = self.world.disk.contents.get(process.journal.folder)
+            again = left.written if left is not None else {}
+            self.forgotten.update(task_id for task_id in again if self.how[task_id] == "memory")
 
     def handed(self, worker: Process, tasks: Sequence[HeldTask]) -> None:
         """A worker hands these to a slot: nobody may have given them up before."""
         for task in tasks:
-            owner = self.world.by_node[task.id[:8]].node.dispatcher
-            assert owner is not None
-            owned = owner.tasks.get(task.id)
-            assert owned is not None, f"{worker.name} starts a task that has settled"
+            assert task.body == self.specs[task.id].body
+            holder = self.holder(task.id)
+            if self.how[task.id] == "loose" or self.world.owners_changed:
+                continue
+            assert holder is not None, f"{worker.name} starts a task that has settled"
+            assert holder.node.dispatcher is not None
+            owned = holder.node.dispatcher.tasks[task.id]
             assert owned.attempt == task.attempt, (
                 f"{worker.name} starts attempt {task.attempt}, its owner is at {owned.attempt}"
             )
-            assert task.body == self.specs[task.id].body
 
     def started(self, worker: Process, task: HeldTask) -> Spec:
         key = (task.id, task.attempt)
-        assert key not in self.starts, f"attempt {task.attempt} of {task.id.hex()} starts twice"
+        assert key not in self.starts or task.id in self.forgotten, (
+            f"attempt {task.attempt} of {task.id.hex()} starts twice"
+        )
         self.starts[key] = worker
         return self.specs[task.id]
 
     def handed_to_dead(self, tasks: Sequence[HeldTask]) -> None:
         self.perhaps[tasks[0].id, tasks[0].attempt] = None
 
-    def settled(self, owner: Process, outcomes: Sequence[Outcome]) -> None:
+    def settled(self, process: Process, outcomes: Sequence[Outcome]) -> None:
+        """A process tells its callers."""
         for outcome in outcomes:
-            spec = self.specs[outcome.id]
-            assert outcome.id not in self.outcomes, f"{outcome.id.hex()} settles twice"
-            assert self.world.by_node[outcome.id[:8]] is owner
-            self.owners.setdefault(outcome.id, owner)
-            self.outcomes[outcome.id] = outcome
-            if owner.node.dispatcher is not None and not owner.node.dispatcher.has_store:
-                self.before_store.add(outcome.id)
-            if outcome.status == Status.DEAD:
-                self._check_dead(spec)
+            self.wanted.get(process.name, {}).pop(outcome.id, None)
+            known = self.outcomes.get(outcome.id)
+            if known is None:
+                self._settled_first(process, outcome)
                 continue
-            if spec.deed == "spawn" and outcome.status == Status.FAILURE:
-                continue  # its owner could not be reached
-            expected = value_of(spec)
-            assert (outcome.status, outcome.body) == expected, f"wrong value of {spec}"
-            assert (outcome.id, outcome.attempt) in self.starts
+            told = (outcome.status, outcome.body, outcome.attempt)
+            is_same = told == (known.status, known.body, known.attempt)
+            assert is_same or outcome.id in self.forgotten, f"{outcome.id.hex()} settles twice"
+
+    def _settled_first(self, process: Process, outcome: Outcome) -> None:
+        spec = self.specs[outcome.id]
+        self.outcomes[outcome.id] = outcome
+        self.settlers[outcome.id] = process
+        dispatcher = process.node.dispatcher
+        if dispatcher is not None and not dispatcher.has_store:
+            self.before_store.add(outcome.id)
+        if outcome.status == Status.DEAD:
+            self._check_dead(spec)
+            return
+        if spec.deed == "spawn" and outcome.status == Status.FAILURE:
+            return  # its owner could not be reached
+        expected = value_of(spec)
+        assert (outcome.status, outcome.body) == expected, f"wrong value of {spec}"
+        assert (outcome.id, outcome.attempt) in self.starts
 
     def _check_dead(self, spec: Spec) -> None:
         """Only attempts that ran count, and only when their child or worker was lost."""
@@ -169,6 +236,8 @@ class Ledger:
     def stored(self, store: Process, row: OutcomeRow) -> None:
         """A store calls this row final."""
         outcome = self.outcomes.get(row.task_id)
+        if row.task_id in self.forgotten or self.how[row.task_id] == "loose":
+            return
         assert outcome is not None, "a store has as settled what no owner settled"
         assert (row.status, row.body, row.attempt) == (
             outcome.status, outcome.body, outcome.attempt
@@ -182,10 +251,21 @@ class Ledger:
         for state in effect.states:
             if state.id not in waiting:
                 continue  # the last answer repeats what was told
-            owner = self.world.by_node[state.id[:8]].hello.node
+            if state.id not in self.must or state.id in self.forgotten:
+                del waiting[state.id]
+                continue
+            holder = self.holder(state.id) or self.world.by_node[state.id[:8]]
+            owner = holder.hello.node
             known = watcher.node.is_linked(owner) or owner in watcher.node.membership.candidates
             if not known:
                 del waiting[state.id]  # it never heard of the owner: what it was told may be so
+                continue
+            settler = self.settlers.get(state.id)
+            if state.state == TaskState.UNKNOWN:
+                # Its journal waits for somebody, or who knew how it ended has ended too.
+                assert self.holder(state.id) is None, "a watcher is told that nobody knows it"
+                assert settler is None or not settler.alive, "a watcher is told nothing"
+                del waiting[state.id]
                 continue
             assert state.state == TaskState.SETTLED, f"a watcher is told {state.state}"
             settled = self.outcomes.get(state.id)
@@ -214,7 +294,20 @@ def check_node(process: Process) -> None:
             assert worker.sent <= worker.limit, "more tasks sent than the credit allows"
             held += len(worker.held)
         ready = sum(len(lane.ready) for lane in dispatcher.lanes.values())
-        assert held + ready == len(dispatcher.tasks), "open tasks are not ready or held"
+        elsewhere = 0
+        for task_id, task in dispatcher.tasks.items():
+            last = process.world.ledger.last_holder.get(task_id)
+            if last is not process:
+                assert last is None or not last.owns(task_id), (
+                    f"{last.name} and {process.name} both own {task_id.hex()}"
+                )
+                process.world.ledger.last_holder[task_id] = process
+            if task.worker is None:
+                waits = (task.is_noting, task.is_unsure, task.outcome is not None)
+                elsewhere += any(waits) or bool(task.offered)
+        assert held + ready + elsewhere == len(dispatcher.tasks), (
+            "open tasks are not ready, held, offered or waiting for the journal"
+        )
     if intake is not None:
         for giver in intake.givers.values():
             assert giver.received <= giver.told, "more tasks received than credit granted"
@@ -229,12 +322,26 @@ def check_node(process: Process) -> None:
 def unrest(world: World) -> str:
     """Why the world has not come to rest, "" when it has: all settled, stored and linked."""
     ledger = world.ledger
-    for task_id in ledger.owners:
+    for task_id in ledger.must:
         if task_id not in ledger.outcomes:
-            return f"{ledger.specs[task_id]} has not settled"
+            return f"{ledger.specs[task_id]} ({ledger.how[task_id]}) has not settled"
+    for process in world.alive():
+        untold = [i for i in ledger.wanted.get(process.name, ()) if i in ledger.must]
+        if untold:
+            return f"{process.name} was not told of {len(untold)} of its tasks"
     for (name, _), waiting in ledger.watched.items():
-        if waiting:
-            return f"{name} was not told of {len(waiting)} tasks that it watches"
+        untold = [
+            i for i in waiting
+            # What an owner had settled may be gone with it, where there is no store.
+            if i in ledger.must and i not in ledger.forgotten and ledger.settlers[i].alive
+        ]  # fmt: skip
+        if untold:
+            return f"{name} was not told of {len(untold)} tasks that it watches"
+    for process in world.alive():
+        if process.node.intake is not None and process.node.intake.queue:
+            return f"{process.name} has tasks that it has not started"
+        if process.node.dispatcher is not None and process.node.dispatcher.tasks:
+            return f"{process.name} has open tasks"
     return _unstored(world) or _unlinked(world)
 
 
@@ -248,7 +355,14 @@ def _unstored(world: World) -> str:
             worker = world.ledger.starts.get((task_id, outcome.attempt))
             if task_id in world.ledger.before_store and worker is not None and not worker.alive:
                 continue
-            if row is None or row.verdict != Verdict.SETTLED:
+            if task_id in world.ledger.forgotten or world.ledger.how[task_id] == "loose":
+                continue
+            # An owner that ended may have told nobody else: then the first outcome stands,
+            # if its worker is still there.
+            is_told = world.ledger.settlers[task_id].alive
+            if not is_told and (worker is None or not worker.alive):
+                continue
+            if row is None or (row.verdict != Verdict.SETTLED and is_told):
                 return f"{process.name} lacks the outcome of {world.ledger.specs[task_id]}"
             assert (row.status, row.body) == (outcome.status, outcome.body)
     return ""
@@ -260,6 +374,8 @@ def _unlinked(world: World) -> str:
         node = process.node
         for link in node.membership.links.values():
             peer = world.by_routing_id.get(link.id.peer)
+            if peer is None and link.state is LinkState.GREETING:
+                continue  # something foreign
             if peer is None or not peer.alive:
                 return f"{process.name} has a link to a dead process"
             if link.state is not LinkState.UP:
@@ -274,12 +390,21 @@ def _unlinked(world: World) -> str:
             # Acknowledging everything takes another beat, so only some worlds wait for it.
             if len(link.unacked) > (0 if world.seed % 8 == 0 else UNACKED_MESSAGES_MAX):
                 return f"{process.name} - {peer.name}: {len(link.unacked)} not acknowledged"
-        for wanted in alive:
-            if wanted is process or process.plan.dial_roles.isdisjoint(wanted.plan.roles):
-                continue
-            if LinkId("out", wanted.routing_id) not in node.membership.links:
-                return f"{process.name} has no link to {wanted.name}"
-        if any(node.log.undecided.values()):
+        reason = _unsettled(process, alive)
+        if reason:
+            return reason
+    return ""
+
+
+def _unsettled(process: Process, alive: list[Process]) -> str:
+    for wanted in alive:
+        if wanted is process or process.plan.dial_roles.isdisjoint(wanted.plan.roles):
+            continue
+        if LinkId("out", wanted.routing_id) not in process.node.membership.links:
+            return f"{process.name} has no link to {wanted.name}"
+    for owner, waiting in process.node.log.undecided.items():
+        # One that has gone for good decides no more.
+        if waiting and any(other.hello.node == owner for other in alive):
             return f"{process.name} has outcomes without a verdict"
     return ""
 
@@ -293,7 +418,12 @@ def check_end(world: World) -> None:
             continue
         assert not dispatcher.tasks
         assert dispatcher.open_bytes == 0
-        settled = [o for task_id, o in ledger.outcomes.items() if ledger.owners[task_id] is process]
+        if world.owners_changed:
+            continue
+        settled = [
+            outcome for task_id, outcome in ledger.outcomes.items()
+            if ledger.last_holder.get(task_id) is process
+        ]  # fmt: skip
         again = sum(outcome.attempt - 1 for outcome in settled)
         dead = sum(outcome.status == Status.DEAD for outcome in settled)
         assert again == dispatcher.redelivered_count + dead, "attempts do not grow by one"

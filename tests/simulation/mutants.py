@@ -20,6 +20,7 @@ from zmqtasks.core.links import LinkId
 from zmqtasks.core.membership import Membership
 from zmqtasks.core.publishing import Publisher
 from zmqtasks.core.resultreader import ResultReader
+from zmqtasks.core.written import WrittenTasks
 from zmqtasks.wire.messages import Outcome, VerdictRecord
 
 Mutant = Callable[[], AbstractContextManager[None]]
@@ -130,6 +131,76 @@ def credit_not_checked() -> AbstractContextManager[None]:
     return _patched(Intake, "link_up", link_up)
 
 
+def accepted_before_commit() -> AbstractContextManager[None]:
+    """A durable call is accepted when the journal has been asked, not when it has it."""
+    real = WrittenTasks.put
+
+    def put(self: WrittenTasks, tasks: Sequence[OwnedTask], then: Callable[[str], None]) -> None:
+        real(self, tasks, lambda refusal: None)
+        then("")
+
+    return _patched(WrittenTasks, "put", put)
+
+
+def settled_before_the_journal_knows() -> AbstractContextManager[None]:
+    """A written task settles at once, and leaves the journal some time later."""
+    real = WrittenTasks.settle
+
+    def settle(self: WrittenTasks, task: OwnedTask, told: Any, mark: bytes = b"") -> None:
+        real(self, task, told, mark)
+        self._settled(task, self._leaving.pop(task.id))
+
+    return _patched(WrittenTasks, "settle", settle)
+
+
+def attempt_not_noted() -> AbstractContextManager[None]:
+    """The next attempt of a written task is given away before the journal knows of it."""
+
+    def next_attempt(self: WrittenTasks, task: OwnedTask) -> None:
+        self._notes.append(task)
+        self._ready(task)
+
+    return _patched(WrittenTasks, "next_attempt", next_attempt)
+
+
+def attempt_repeated_after_restart() -> AbstractContextManager[None]:
+    """A restarted owner gives resumed tasks away with the attempt of before."""
+
+    def go_on(self: Dispatcher, task: OwnedTask) -> None:
+        self._ready(task)
+
+    return _patched(Dispatcher, "_go_on", go_on)
+
+
+def anybody_may_claim() -> AbstractContextManager[None]:
+    """A restarted owner takes outcomes of attempts that it has given up."""
+    real = WrittenTasks.claimed
+
+    def claimed(self: WrittenTasks, task: OwnedTask) -> bool:
+        real(self, task)
+        return True
+
+    def is_claimed(self: Dispatcher, link: LinkId, task: OwnedTask | None, attempt: int) -> bool:
+        worker = self.dealer.worker_at(link)
+        if task is None or worker is None or task.worker is not None or task.outcome is not None:
+            return False
+        if task in task.lane.ready:
+            task.lane.ready.remove(task)
+        task.attempt, task.worker, task.is_noting = attempt, worker, False
+        worker.held[task.id] = task
+        return self.written.claimed(task)
+
+    @contextmanager
+    def both() -> Iterator[None]:
+        with (
+            _patched(WrittenTasks, "claimed", claimed),
+            _patched(Dispatcher, "_is_claimed", is_claimed),
+        ):
+            yield
+
+    return both()
+
+
 MUTANTS: dict[str, Mutant] = {
     mutant.__name__: mutant
     for mutant in (
@@ -140,5 +211,10 @@ MUTANTS: dict[str, Mutant] = {
         lease_renewed_by_receipt,
         verdict_not_published,
         credit_not_checked,
+        accepted_before_commit,
+        settled_before_the_journal_knows,
+        attempt_not_noted,
+        attempt_repeated_after_restart,
+        anybody_may_claim,
     )
 }

@@ -4,27 +4,34 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from tests.simulation.invariants import CheckedMembership, check_node, finished
+from tests.simulation.journal import SimJournal
 from tests.simulation.network import ZMTP_TIMEOUT_MS
 from tests.simulation.tasks import Spec, catalog, offspring, value_of
 from zmqtasks.core import effects as fx
+from zmqtasks.core.calls import Call
+from zmqtasks.core.custody import Custody
 from zmqtasks.core.dispatcher import Dispatcher
 from zmqtasks.core.held import HeldTask, SlotOutcome
 from zmqtasks.core.intake import Intake
 from zmqtasks.core.linkevents import Timers
 from zmqtasks.core.links import Candidate, LinkId
 from zmqtasks.core.mesh import MeshNode
+from zmqtasks.core.owned import OwnedRecord
 from zmqtasks.core.publishing import RESULTS_TOPIC
 from zmqtasks.core.resultreader import ResultReader
 from zmqtasks.core.rows import final_row
+from zmqtasks.errors import JournalError
 from zmqtasks.ids import routing_id, task_id_maker
 from zmqtasks.stores.memory import MemoryStore
 from zmqtasks.wire import codec
 from zmqtasks.wire.messages import (
     Hello,
     Kind,
+    Message,
     Status,
     Submit,
     TaskRecord,
@@ -75,11 +82,12 @@ class Process:
         node, epoch: its identity.
         endpoint: where its R_in listens.
         store: what its predecessor has committed.
+        folder: its journal.
     """
 
     def __init__(
         self, world: World, plan: Plan, name: str, node: bytes, epoch: int, endpoint: str,
-        store: MemoryStore | None,
+        store: MemoryStore | None, folder: Path,
     ) -> None:  # fmt: skip
         self.world = world
         self.plan = plan
@@ -97,6 +105,8 @@ class Process:
         self.node_at: dict[str, bytes] = {}
         self.subscribers: list[Process] = []
         self.subscribed: dict[bytes, Process] = {}
+        #: {lane: {node: worker that its PUSH is connected to}}.
+        self.lanes: dict[str, dict[bytes, Process]] = {}
         # --- turns ---
         self._inbox: list[tuple[Callable[..., None], tuple[Any, ...]]] = []
         self._turn_planned = False
@@ -106,8 +116,9 @@ class Process:
         # --- machines ---
         self.hello = Hello(
             node, epoch, 0, 0, 0, MESH, 1, 1, [], name, list(plan.roles), b"host", 1,
-            [endpoint], [endpoint + "p"], [], plan.slots,
-            sorted({kind.queue for kind in plan.kinds}), catalog(plan.kinds), {},
+            [endpoint], [endpoint + "p"], [endpoint + "l"], plan.slots,
+            sorted({kind.queue for kind in plan.kinds}), catalog(plan.kinds),
+            {} if "producer" in plan.roles else {"j": 1},
         )  # fmt: skip
         membership = CheckedMembership(
             self.hello, "sim", "", plan.dial_roles, TIMERS, world.now, world.ledger
@@ -115,9 +126,16 @@ class Process:
         if store is None and "store" in plan.roles:
             store = MemoryStore(wall_ms=lambda: world.now)
         self.store = store
+        self.journal = SimJournal(world, self, folder)
+        routes = world.routes if "producer" in plan.roles else {}
         self.node = MeshNode(
             membership,
-            dispatcher=Dispatcher(10_000, 1 << 30) if "producer" in plan.roles else None,
+            dispatcher=Dispatcher(
+                10_000,
+                1 << 30,
+                Custody(has_journal=True),
+                lambda queue: routes.get(queue, "direct"),
+            ),
             intake=(
                 Intake(self.hello.queues, self.hello.catalog, plan.slots) if plan.slots else None
             ),
@@ -129,8 +147,14 @@ class Process:
         self._requests = 0
         self._commits_ms = 0
         self._performers = self._make_performers()
+        self._tokens = 0
+        #: {token of a durable call: its tasks}.
+        self._durable: dict[int, list[Call]] = {}
         for number in range(plan.slots):
             world.after(world.rng.randint(0, 50), self._slot_up, number)
+        records = self.journal.open()
+        if records:
+            self.deliver(self._resume, records)
         self._plan_wake(world.now)
 
     def _make_performers(self) -> dict[type, Callable[[Any], None]]:
@@ -148,6 +172,12 @@ class Process:
             fx.TasksSettled: lambda e: world.ledger.settled(self, e.outcomes),
             fx.QuestionAnswered: lambda e: world.ledger.told(self, e),
             fx.RoomFreed: lambda e: None,
+            fx.JournalWrite: self.journal.write,
+            fx.CallsAccepted: self._calls_accepted,
+            fx.CallsRefused: self._calls_refused,
+            fx.LaneConnect: self._lane_connect,
+            fx.LaneDisconnect: self._lane_disconnect,
+            fx.LanePush: self._lane_push,
             fx.StoreRows: self._store_rows,
             fx.AskStore: self._ask_store,
             fx.Note: self._note,
@@ -253,8 +283,42 @@ class Process:
         _, message = codec.decode(frames)
         self.node.published(message, self.world.now, self.world.now)
 
-    def submit(self, specs: list[Spec]) -> None:
-        self.node.submit(self.world.ledger.submitted(self, specs), self.world.now)
+    def submit(self, specs: list[Spec], how: str) -> None:
+        ledger, now = self.world.ledger, self.world.now
+        calls = ledger.submitted(self, specs, how)
+        if how == "memory":
+            self.node.submit(calls, now)
+        elif how == "disk":
+            self._tokens += 1
+            self._durable[self._tokens] = calls
+            self.node.submit_durable(calls, self._tokens, now)
+        elif self.node.lane is not None:
+            self.node.lane.submit(calls, now)
+
+    def _calls_accepted(self, effect: fx.CallsAccepted) -> None:
+        for call in self._durable.pop(effect.token):
+            self.world.ledger.accepted(call.id)
+
+    def _calls_refused(self, effect: fx.CallsRefused) -> None:
+        for call in self._durable.pop(effect.token):
+            self.world.ledger.refused(self, call.id)
+
+    def _resume(self, records: list[OwnedRecord]) -> None:
+        self.node.resume(records, self.world.now)
+
+    def adopt(self, last: Process) -> None:
+        """Take over the journal of a dead process, if nobody was faster."""
+        folder = last.journal.folder
+        if not self.world.is_left(last):
+            return
+        try:
+            records = self.journal.adopt(folder)
+        except JournalError:
+            return  # tried again later
+        del self.world.holders[folder]
+        self.node.resume(records, self.world.now)
+        nodes = dict.fromkeys([last.hello.node, *(record.id[:8] for record in records)])
+        self.node.inherit(list(nodes))
 
     def watch(self, ids: list[bytes]) -> None:
         token = self.node.ask(ids, True, self.world.now)
@@ -269,6 +333,11 @@ class Process:
         """The SUB connection is back."""
         if self.alive and publisher in self.subscribed.values():
             self._subscribed(publisher, (RESULTS_TOPIC,))
+
+    def owns(self, task_id: bytes) -> bool:
+        """It is alive, and one of its open tasks."""
+        dispatcher = self.node.dispatcher
+        return self.alive and dispatcher is not None and task_id in dispatcher.tasks
 
     def die(self, *, is_silent: bool) -> None:
         """SIGKILL; ``is_silent``: with its host, so no kernel closes its connections."""
@@ -319,6 +388,32 @@ class Process:
 
     def _note(self, effect: fx.Note) -> None:
         assert effect.level != "error", effect.text
+
+    # --- the at-most-once lane ------------------------------------------------------------
+
+    def _lane_connect(self, effect: fx.LaneConnect) -> None:
+        peer = self.world.by_node.get(effect.node)
+        if peer is not None and peer.alive:
+            self.lanes.setdefault(effect.lane, {})[effect.node] = peer
+
+    def _lane_disconnect(self, effect: fx.LaneDisconnect) -> None:
+        self.lanes.get(effect.lane, {}).pop(effect.node, None)
+
+    def _lane_push(self, effect: fx.LanePush) -> None:
+        peers = [peer for peer in self.lanes.get(effect.lane, {}).values() if peer.alive]
+        if not peers or self.world.rng.random() < 0.2:
+            lane = self.node.lane
+            assert lane is not None
+            lane.not_pushed(effect.lane, effect.calls, self.world.now)
+            return
+        peer = self.world.rng.choice(peers)
+        if not self.world.network.are_parted(self, peer):
+            self.world.after(
+                self.world.rng.randint(0, 3), peer.deliver, peer.pulled, effect.message
+            )
+
+    def pulled(self, message: Message) -> None:
+        self.node.pulled(message)
 
     # --- the store ----------------------------------------------------------------------
 
@@ -426,7 +521,7 @@ class Process:
         self._requests += 1
         slot.request = self._requests
         child = offspring(spec, task.attempt)
-        self.world.ledger.expect(self, child)
+        self.world.ledger.expect(self, child, task.id)
         record = TaskRecord(0, child.id, 1, child.body, {"p": task.id})
         message = Submit(0, task.id, [child.kind], [record])
         self.deliver(self._slot_submits, slot.number, slot.request, task, message)

@@ -12,6 +12,7 @@ import heapq
 import random
 import zlib
 from collections.abc import Callable, Collection, Sequence
+from pathlib import Path
 from typing import Any, get_args
 
 from tests.simulation.faults import Faults
@@ -22,6 +23,7 @@ from tests.simulation.tasks import KINDS, QUICK, RARE, SLOW, Spec
 from zmqtasks.core import effects as fx
 from zmqtasks.core.links import Candidate, LinkId
 from zmqtasks.errors import RemoteProtocolError
+from zmqtasks.journals.memory import MemoryDisk
 from zmqtasks.wire import codec
 from zmqtasks.wire.messages import Message
 
@@ -30,6 +32,7 @@ SAFETY_MS = 5_000
 LIVENESS_MS = 25_000
 _CHECK_MS = 250
 _CLIENT_DIALS = frozenset(("worker", "broker"))
+_BROKER_DIALS = frozenset(("worker",))
 _STORE_DIALS = frozenset(("worker", "producer", "broker", "beat"))
 
 #: {type of effect: its number}, for the digest.
@@ -63,6 +66,13 @@ class World:
         self.processes: list[Process] = []
         self.by_routing_id: dict[bytes, Process] = {}
         self.by_node: dict[bytes, Process] = {}
+        self.disk = MemoryDisk()
+        #: {folder of a journal: the last process that had it}.
+        self.holders: dict[Path, Process] = {}
+        #: {queue: route} of the producers.
+        self.routes: dict[str, str] = {}
+        #: An owner has ended, or given tasks away: its attempts are not counted any more.
+        self.owners_changed = False
         self._silent_ends: set[bytes] = set()
         self._same_host = self.rng.random() < 0.5
         #: So much of what has come in is read in one turn.
@@ -70,6 +80,7 @@ class World:
         self._populate()
         self._plan_tasks()
         self._plan_faults()
+        self.after(self.rng.randint(200, 1_500), self._adopt)
 
     # --- time ---------------------------------------------------------------------------
 
@@ -126,6 +137,10 @@ class World:
         producers = rng.choices((1, 2, 3), (7, 2, 1))[0]
         workers = rng.choices((1, 2, 3, 4, 5), (3, 5, 3, 1, 1))[0]
         store = rng.choices(("", "own", "worker"), (35, 50, 15))[0]
+        brokers = rng.choices((0, 1, 2), (6, 3, 1))[0]
+        routes = ("direct", "auto", "auto", "broker") if brokers else ("direct", "auto")
+        self.routes = {queue: rng.choice(routes) for queue in ("default", "special")}
+        self.routes = {}
         if rng.random() < 0.5:
             worker_dials: frozenset[str] = frozenset()
         else:
@@ -141,6 +156,8 @@ class World:
                 roles, dials = ("worker", "store"), _STORE_DIALS
             plan = Plan(f"w{number}", roles, dials, kinds, rng.randint(1, 3))
             self._start(plan, rng.randint(0, 300))
+        for number in range(brokers):
+            self._start(Plan(f"b{number}", ("broker",), _BROKER_DIALS), rng.randint(0, 500))
         if store == "own":
             self._start(Plan("s0", ("store",), _STORE_DIALS), rng.randint(0, 1_500))
         if rng.random() < 0.3:
@@ -155,12 +172,15 @@ class World:
         incarnation = sum(process.plan.role == plan.role for process in self.processes)
         name = plan.role + "'" * incarnation
         node, epoch, endpoint = rng.randbytes(8), 1, f"tcp://{name}"
-        if last is not None and rng.random() < 0.3:
-            node, epoch = last.hello.node, last.hello.epoch + 1
+        folder = Path(name)
+        is_script = "producer" in plan.roles
+        if last is not None and rng.random() < 0.7 and not is_script and self.is_left(last):
+            node, epoch, folder = last.hello.node, last.hello.epoch + 1, last.journal.folder
         if last is not None and self.faults.rate("candidates", 1) and rng.random() < 0.3:
             endpoint = last.endpoint  # old news of the predecessor lead here now
         store = last.store if last is not None else None
-        process = Process(self, plan, name, node, epoch, endpoint, store)
+        process = Process(self, plan, name, node, epoch, endpoint, store, folder)
+        self.holders[folder] = process
         self.processes.append(process)
         self.by_routing_id[process.routing_id] = process
         self.by_node[node] = process
@@ -169,6 +189,21 @@ class World:
             if other is not process:
                 self._announce(process, other)
                 self._announce(other, process)
+
+    # --- journals left behind -----------------------------------------------------------
+
+    def is_left(self, process: Process) -> bool:
+        """Nobody has its journal."""
+        return self.holders.get(process.journal.folder) is process and not process.alive
+
+    def _adopt(self) -> None:
+        """Running nodes look for the journals of dead processes; scripts do not."""
+        self.after(self.rng.randint(200, 1_500), self._adopt)
+        adopters = [p for p in self.alive() if "producer" not in p.plan.roles]
+        for folder, last in list(self.holders.items()):
+            if self.is_left(last) and adopters and self.disk.contents[folder].written:
+                adopter = self.rng.choice(adopters)
+                adopter.deliver(adopter.adopt, last)
 
     def _announce(self, subject: Process, listener: Process) -> None:
         rng = self.rng
@@ -211,21 +246,26 @@ class World:
                 if blobs:
                     blobs, size = 0, 70_000
                 batch.append((kind, run_ms, deed, size))
-            self.at(rng.randint(120, SAFETY_MS - 500), self._submit, rng.random(), batch)
+            how = rng.choices(("memory", "disk", "loose"), (12, 7, 1))[0]
+            self.at(rng.randint(120, SAFETY_MS - 500), self._submit, rng.random(), batch, how)
 
-    def _submit(self, draw: float, batch: list[tuple[Any, ...]]) -> None:
-        owners = [p for p in self.processes if p.plan.role.startswith("p")]
+    def _submit(self, draw: float, batch: list[tuple[Any, ...]], how: str) -> None:
+        owners = [p for p in self.processes if p.plan.role.startswith("p") and p.alive]
+        if not owners:
+            return
         owner = owners[int(draw * len(owners))]
         specs = []
         for kind, run_ms, deed, size in batch:
             task_id = owner.new_task_id()
             body = b"argument of " + task_id + (b"." * 70_000 if size > 1_000 else b"")
             specs.append(Spec(task_id, kind, body, run_ms, deed, size))
-        owner.deliver(owner.submit, specs)
+            if how == "loose":
+                specs[-1] = specs[-1]._replace(deed="plain")
+        owner.deliver(owner.submit, specs, how)
 
     def _watch(self) -> None:
         watcher = next(p for p in self.processes if p.plan.role == "o0")
-        ids = list(self.ledger.owners)
+        ids = list(self.ledger.must)
         if ids:
             watcher.deliver(watcher.watch, ids)
 
@@ -237,6 +277,9 @@ class World:
             "disconnect": (8, self._disconnect),
             "partition": (3, self._partition),
             "crash": (5, self._crash),
+            "ownercrash": (4, self._crash_owner),
+            "diskfull": (3, self._fill_disk),
+            "diskerror": (4, self._break_disk),
             "child": (8, self._kill_child),
             "pause": (4, self._pause),
             "freeze": (4, self._freeze),
@@ -252,6 +295,8 @@ class World:
 
     def _heal(self) -> None:
         self.faults.heal()
+        self.disk.bytes_max = None
+        self.disk.fail_commits(0)
         self.network.parted.clear()
         for connection in self.network.connections:
             connection.clogged_ms = [self.now, self.now]
@@ -285,8 +330,15 @@ class World:
         mortal = [p for p in self.alive() if p.plan.slots or p.store is not None]
         if not mortal:
             return
-        worker = self.rng.choice(mortal)
-        self.faults.count("crash")
+        self._end(self.rng.choice(mortal), "crash")
+
+    def _crash_owner(self) -> None:
+        mortal = [p for p in self.alive() if p.plan.role[0] in "pb"]
+        if mortal:
+            self._end(self.rng.choice(mortal), "ownercrash")
+
+    def _end(self, worker: Process, fault: str) -> None:
+        self.faults.count(fault)
         is_silent = self.rng.random() < self.faults.rate("gone_untold", 0.7)
         if is_silent:
             self.faults.count("gone_untold")
@@ -297,11 +349,31 @@ class World:
                 node, epoch = worker.hello.node, worker.hello.epoch
                 self.after(wait_ms, other.deliver, other.candidate_gone, node, epoch)
         worker.die(is_silent=is_silent)
+        is_cut = self.rng.random() < self.faults.rate("powercut", 0.8)
+        if is_cut:
+            self.faults.count("powercut")
+            contents, folder = self.disk.contents, worker.journal.folder
+            contents[folder] = contents[folder].cut(
+                self.rng.randint(0, len(contents[folder].unsynced))
+            )
+        self.ledger.crashed(worker, is_cut=is_cut)
         if self.rng.random() < self.faults.rate("foreign", 1):
             self.network.listeners[worker.endpoint] = None
-        is_needed = worker.plan.role == "w0" or worker.store is not None
+        is_needed = worker.plan.role[:2] in ("w0", "p0", "b0", "b1") or worker.store is not None
         if is_needed or self.rng.random() < 0.8:
             self._start(worker.plan, self.rng.randint(100, 2_000), worker)
+
+    def _fill_disk(self) -> None:
+        self.faults.count("diskfull")
+        self.disk.bytes_max = 0
+        self.after(self.rng.randint(100, 3_000), self._free_disk)
+
+    def _free_disk(self) -> None:
+        self.disk.bytes_max = None
+
+    def _break_disk(self) -> None:
+        self.faults.count("diskerror")
+        self.disk.fail_commits(self.rng.randint(1, 12), on_disk=self.rng.random() < 0.5)
 
     def _kill_child(self) -> None:
         workers = self._workers()

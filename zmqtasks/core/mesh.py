@@ -100,8 +100,9 @@ class MeshNode:
             else None
         )
         self.answers = Answers(
-            dispatcher, intake, self.log, has_store=reader is not None, lane=self.lane
-        )
+            dispatcher, intake, self.log, has_store=reader is not None, lane=self.lane,
+            unacked_bytes=membership.unacked_bytes,
+        )  # fmt: skip
         self._local: deque[Message] = deque()
         #: Time of the present turn.
         self._now_ms = 0
@@ -300,6 +301,7 @@ class MeshNode:
         if reader is not None:
             reader.flush()
         self.publisher.flush(now_ms)
+        self.answers.flush()
         self.custody.flush()
         self.membership.head = self.log.head
 
@@ -418,6 +420,8 @@ class MeshNode:
         """Let the intake or the dispatcher take it."""
         if isinstance(message, Heir):
             self.succession.announced(link, self._node_of(link), message)
+            # Asked before, it may have said that it does not know their tasks.
+            self.inquiry.link_up(link)
             return True
         if self.intake is not None and self.intake.received(link, message, now_ms):
             return True
