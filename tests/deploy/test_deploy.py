@@ -107,7 +107,7 @@ def test_the_unit_sets_the_directories_that_it_makes() -> None:
 
 
 @pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="needs systemd")
-@pytest.mark.parametrize("role", ["worker", "store"])
+@pytest.mark.parametrize("role", ["worker", "store", "broker"])
 def test_systemd_accepts_the_unit(tmp_path: Path, role: str) -> None:
     # Its program is not installed here; any that is stands for it.
     text = re.sub(r"(?m)^ExecStart=\S+", f"ExecStart={sys.executable}", UNIT.read_text())
@@ -203,6 +203,15 @@ def test_the_compose_file_names_paths_and_volumes_that_exist() -> None:
         for volume in service["volumes"]:
             source = volume.split(":")[0]
             assert source in loaded["volumes"] or (COMPOSE.parent / source).is_dir()
+
+
+def test_what_containers_keep_of_open_tasks_outlives_them() -> None:
+    loaded = compose()
+    state = re.findall(r"ZMQTASKS_STATE_DIR=(\S+)", CONTAINERFILE.read_text())
+    for service in loaded["services"].values():
+        targets = dict(volume.split(":")[:2] for volume in service["volumes"])
+        assert [targets["state"]] == state
+    assert "state" in loaded["volumes"]
 
 
 def test_the_compose_file_is_yaml_to_others_too() -> None:

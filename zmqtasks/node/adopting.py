@@ -33,9 +33,10 @@ Adopted: TypeAlias = Callable[[Sequence[OwnedRecord], Sequence[bytes]], None]
 class _Merge:
     """A journal that was moved into our slot."""
 
-    def __init__(self, folder: Path, heir_of: Sequence[bytes]) -> None:
+    def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.heir_of = heir_of
+        #: Of ended nodes; that of this journal is the last one.
+        self.heir_of: Sequence[bytes] = ()
         #: Those that are in our own journal so far.
         self.records: list[OwnedRecord] = []
 
@@ -143,15 +144,17 @@ class Adopter:
         self._said.pop(left.number, None)
         if not folders:
             return
-        heir_of: list[bytes] = []
-        try:
-            heir_of = self._slot.heir_of()
-        except JournalError as exc:
-            self._say(left.number, str(exc))
         for folder in folders:
-            self._merge(_Merge(folder, heir_of))
+            self._merge(_Merge(folder))
 
     def _merge(self, merge: _Merge) -> None:
+        try:
+            merge.heir_of = merge.heir_of or self._slot.heir_of()
+        except JournalError as exc:
+            self._say(self._slot.number, str(exc))
+            with self._changed:
+                self._failed.append(merge)
+            return
         self._writer.adopt(merge.folder, partial(self._merged, merge))
 
     def _say(self, number: int, reason: str) -> None:
@@ -170,6 +173,7 @@ class Adopter:
             return
         if reason:
             with self._changed:
-                self._failed.append(_Merge(merge.folder, merge.heir_of))
-        if merge.records or not reason:
-            self._adopted(merge.records, merge.heir_of)
+                self._failed.append(merge)
+        records, merge.records = merge.records, []
+        if records or not reason:
+            self._adopted(records, merge.heir_of)
