@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from zmqtasks.core.owned import OwnedRecord, Progress, merged
-from zmqtasks.errors import JournalCorrupt, JournalError
+from zmqtasks.errors import JournalCorrupt, JournalError, JournalFull
 from zmqtasks.journals import sqlite_file as file
 from zmqtasks.journals.salvage import corrupt_error, discard, is_gone
 from zmqtasks.journals.sqlite_calls import (
@@ -213,7 +213,9 @@ class SqliteJournal:
             if piece:
                 yield self._take_over(piece, (name, upto))
         finally:
-            source.close()
+            # It was only read; whether it can still be written does not matter.
+            with contextlib.suppress(JournalError):
+                source.close()
         try:
             discard(folder)
         except OSError as exc:
@@ -382,13 +384,7 @@ class SqliteJournal:
                 is_committing = True
                 in_pieces(db, insert_sql, change.rows, self._rows_max)
             else:
-                meta = Meta(
-                    meta.journal,
-                    meta.commit_no + 1,
-                    change.rows[-1][0] if change.rows else self._last_seq,
-                    len(self._held) + len(change.rows) - len(change.dropped),
-                    change.digest,
-                )
+                meta = self._meta_after(change)
                 db.execute("BEGIN IMMEDIATE")
                 self._apply(db, change)
                 db.execute(_SET_META, (*meta[1:], file.meta_sum(meta)))
@@ -396,16 +392,27 @@ class SqliteJournal:
                 db.execute("COMMIT")
         except sqlite3.Error as exc:
             file.roll_back(db)
-            full = getattr(exc, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_FULL
-            # Out of room it ends before the mark that makes the log's pages a commit.
-            self._is_doubtful |= is_committing and not full
             self._room_commits = 0
-            raise self._translated(exc) from exc
+            error = self._translated(exc)
+            if is_committing and not (isinstance(error, JournalFull) and self._is_undone(db)):
+                self._is_doubtful = True
+                if isinstance(error, JournalFull):
+                    error = JournalError(str(error))
+            raise error from exc
         self._committed(change, meta, sync=sync)
         self._room -= room
         self._commits += 1
         if self._commits % JOURNAL_SHRINK_COMMITS == 0:
             self._shrink(db)
+
+    def _meta_after(self, change: _Change) -> Meta:
+        return Meta(
+            self._meta.journal,
+            self._meta.commit_no + 1,
+            change.rows[-1][0] if change.rows else self._last_seq,
+            len(self._held) + len(change.rows) - len(change.dropped),
+            change.digest,
+        )
 
     def _apply(self, db: sqlite3.Connection, change: _Change) -> None:
         for data, number in change.kinds.items():
@@ -451,6 +458,23 @@ class SqliteJournal:
         if sync != self._is_syncing:
             db.execute(f"PRAGMA synchronous = {'FULL' if sync else 'NORMAL'}")
             self._is_syncing = sync
+
+    def _is_undone(self, db: sqlite3.Connection) -> bool:
+        """Write over what a commit left in the log that ran out of room.
+
+        It ended before the last page of it was whole. But where the log was used before,
+        the rest of that page may happen to be there, and a restart would find the commit.
+        """
+        nothing = self._plan((), (), ())
+        meta = self._meta_after(nothing)
+        try:
+            self._set_syncing(db, sync=True)
+            db.execute(_SET_META, (*meta[1:], file.meta_sum(meta)))
+        except sqlite3.Error:
+            file.roll_back(db)
+            return False
+        self._committed(nothing, meta, sync=True)
+        return True
 
     def _settle_doubt(self, db: sqlite3.Connection) -> None:
         """Empty the log: what failed is undone for good, what was committed is synced.

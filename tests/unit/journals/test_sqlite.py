@@ -240,6 +240,33 @@ def test_after_a_failed_sync_the_log_is_emptied_before_anything_else(
     assert list(journal.load()) == [owned(2), owned(3)]
 
 
+def test_a_commit_that_ran_out_of_room_is_written_over(journal: SqliteJournal) -> None:
+    journal.commit([owned(1)], sync=True)
+    db = failing(journal)
+    db.countdown, db.code = 0, sqlite3.SQLITE_FULL
+    with pytest.raises(JournalFull):
+        journal.commit([owned(2)], sync=True)
+    # What it left in the log may look whole to a restart, by chance.
+    assert [sql.split()[:2] for sql in db.statements] == [["INSERT", "INTO"], ["UPDATE", "meta"]]
+    journal.commit([owned(5)], sync=False)
+    assert list(journal.load()) == [owned(1), owned(5)]
+
+
+def test_one_that_cannot_be_written_over_may_be_found(journal: SqliteJournal) -> None:
+    journal.commit([owned(1)], sync=True)
+    db = failing(journal)
+    db.countdown, db.code, db.for_ever = 0, sqlite3.SQLITE_FULL, True
+    with pytest.raises(JournalError) as caught:
+        journal.commit([owned(2)], sync=True)
+    # That would say that nothing of it is there, for certain.
+    assert not isinstance(caught.value, JournalFull)
+    db.countdown = -1
+    db.statements.clear()
+    journal.commit((), (), [task_id(1)], sync=False)
+    assert "PRAGMA wal_checkpoint(TRUNCATE)" in db.statements
+    assert list(journal.load()) == []
+
+
 def test_a_disk_that_fails_for_good_leaves_what_was_there(
     journal: SqliteJournal, folder: Path
 ) -> None:
