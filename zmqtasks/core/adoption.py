@@ -11,7 +11,8 @@ from collections.abc import Sequence
 import msgspec
 
 from zmqtasks.core.handoff import Handoff
-from zmqtasks.core.incoming import claims_of
+from zmqtasks.core.incoming import Claim, claims_of
+from zmqtasks.core.marks import taker_in
 from zmqtasks.core.owned import (
     MARK_OWNED,
     Dead,
@@ -19,7 +20,6 @@ from zmqtasks.core.owned import (
     Incoming,
     OwnedRecord,
     Progress,
-    given_to,
     parse_mark,
 )
 from zmqtasks.core.taking import Taking
@@ -56,12 +56,13 @@ class Adoption:
         owned: list[OwnedRecord] = []
         for record in records:
             mark = parse_mark(record.mark)
+            is_ours = False
             if isinstance(mark, Given):
-                is_ours = self._was_given(record, mark.node)
+                self._was_given(record, taker_in(mark), former)
             elif isinstance(mark, Incoming):
-                is_ours = self._was_offered(record, mark, former, now_ms)
-            else:
-                is_ours = not isinstance(mark, Dead) and self._was_owned(record)
+                is_ours = self._was_offered(record, claims_of(mark), now_ms)
+            elif not isinstance(mark, Dead):
+                is_ours = self._was_owned(record)
             if is_ours:
                 owned.append(msgspec.structs.replace(record, mark=MARK_OWNED))
         if self._notes:
@@ -77,8 +78,9 @@ class Adoption:
         What they had offered to us and had not given is not ours; what we had given to
         them and they do not have they were done with.
         """
-        self.handoff.took_over(nodes)
-        self.taking.took_over(nodes)
+        ours = [*nodes, self.taking.node]
+        self.handoff.took_over(ours)
+        self.taking.took_over(ours)
 
     def _is_open(self, record: OwnedRecord) -> bool:
         """We own it; then the journal is to say so."""
@@ -102,39 +104,41 @@ class Adoption:
             self._note(record, MARK_OWNED)
         return True
 
-    def _was_given(self, record: OwnedRecord, taker: bytes) -> bool:
+    def _was_given(self, record: OwnedRecord, taker: bytes, former: bytes) -> None:
+        """That node gave it away, and had not heard that it is active there."""
         if self._is_open(record):
-            return False
+            return
+        given_to = self.handoff.unconfirmed.get(record.id)
         if taker == self.taking.node:
             incoming = self.taking.tasks.get(record.id)
             if incoming is not None:
                 self.taking.confirm(incoming)
-            elif record.id not in self.handoff.unconfirmed:
-                self.handoff.unconfirmed[record.id] = taker
-                self.handoff.confirmed([record.id], taker)
-            return False
-        if self.taking.forget(record.id):
-            self._note(record, given_to(taker))
-        self.handoff.resume([record])
-        return False
+            elif given_to is None:
+                self.handoff.forget([record.id])  # it was active here, and has ended
+        elif given_to is None or given_to == former:
+            if self.taking.forget(record.id) or given_to is not None:
+                self._note(record, record.mark)
+            self.handoff.resume([record])
 
-    def _was_offered(self, record: OwnedRecord, mark: Incoming, former: bytes, now_ms: int) -> bool:
+    def _was_offered(self, record: OwnedRecord, claims: dict[bytes, Claim], now_ms: int) -> bool:
+        """It was offered to that node, which had not heard that it is its own; True if it
+        is ours again."""
         if self._is_open(record):
             return False
-        if self.handoff.unconfirmed.get(record.id) == former:
-            # From us to it, and it had not heard that it was its own.
-            self.handoff.take_back(record.id)
-            self._note(record, MARK_OWNED)
-            return True
-        claims = claims_of(mark, former)
+        own = claims.pop(self.taking.node, None)
+        given_to = self.handoff.unconfirmed.get(record.id)
+        if given_to is not None:
+            is_back = own is not None and own.taker == given_to
+            if is_back:
+                self.handoff.take_back(record.id)
+                self._note(record, MARK_OWNED)
+            return is_back
         incoming = self.taking.tasks.get(record.id)
         if incoming is not None:
             for giver, claim in claims.items():
                 incoming.claims.setdefault(giver, claim)
             self._note(record, incoming.mark)
             return False
-        # What we offered and have not given is not that node's.
-        claims.pop(self.taking.node, None)
         self.taking.restore(record, claims, now_ms)
         if not claims:
             self.taking.drop([self.taking.tasks[record.id]])

@@ -35,8 +35,9 @@ from zmqtasks.core.effects import Effect, Note, Send
 from zmqtasks.core.given import GivenTasks
 from zmqtasks.core.lanes import Lane, OwnedTask
 from zmqtasks.core.links import LinkId
+from zmqtasks.core.marks import given_mark, taker_in
 from zmqtasks.core.openlinks import OpenLinks
-from zmqtasks.core.owned import Given, OwnedRecord, Progress, given_to, parse_mark
+from zmqtasks.core.owned import Given, OwnedRecord, Progress, parse_mark
 from zmqtasks.limits import (
     BATCH_BYTES_MAX,
     BATCH_COUNT_MAX,
@@ -201,8 +202,9 @@ class Handoff:
         for record in records:
             mark = parse_mark(record.mark)
             if isinstance(mark, Given):
-                self.unconfirmed[record.id] = mark.node
-                self.given.gave([record.id], mark.node, follow=False)
+                taker = taker_in(mark)
+                self.unconfirmed[record.id] = taker
+                self.given.gave([record.id], taker, follow=False)
 
     def took_over(self, nodes: Sequence[bytes]) -> None:
         """The journals of these nodes are in ours, as far as they go: what we had given to
@@ -211,7 +213,7 @@ class Handoff:
         done = [task_id for task_id, taker in self.unconfirmed.items() if taker in former]
         for task_id in done:
             del self.unconfirmed[task_id]
-        self._forget(done)
+        self.forget(done)
 
     def take_back(self, task_id: bytes) -> bool:
         """We own it again, as the heir of its taker; False if we had not given it."""
@@ -234,7 +236,7 @@ class Handoff:
         elif isinstance(message, Taken):
             self.confirmed(message.ids, peer.node)
         else:
-            self._resolve(link, message.ids, message.taker or peer.node)
+            self._resolve(link, message.ids, (message.taker, peer.node))
         return True
 
     def _stored(self, link: LinkId, peer: Hello, message: Stored, now_ms: int) -> None:
@@ -272,7 +274,7 @@ class Handoff:
             self._words_for(offer.link).kept += kept
         if not going:
             return
-        mark = given_to(offer.taker)
+        mark = given_mark(offer.taker, self.node)
         self.deciding.update((task.id, offer.taker) for task in going)
         self.custody.note(
             [Progress(task.id, task.attempt, task.strikes, mark) for task in going],
@@ -323,9 +325,9 @@ class Handoff:
         for task_id in ours:
             if self.unconfirmed.pop(task_id) != taker:
                 self.given.moved([task_id], taker)
-        self._forget(ours)
+        self.forget(ours)
 
-    def _forget(self, ids: Sequence[bytes]) -> None:
+    def forget(self, ids: Sequence[bytes]) -> None:
         """The journal need not hold these any longer."""
         self.dropping.update(dict.fromkeys(ids))
         self.custody.drop(ids, partial(self._dropped, ids), sync=False)
@@ -334,17 +336,18 @@ class Handoff:
         for task_id in ids:
             self.dropping.pop(task_id, None)
 
-    def _resolve(self, link: LinkId, ids: Iterable[bytes], taker: bytes) -> None:
+    def _resolve(self, link: LinkId, ids: Iterable[bytes], takers: tuple[bytes, bytes]) -> None:
+        """``takers``: to whom they were offered, and who asks: its heir, if not itself."""
         words = self._words_for(link)
         owner = self.dispatcher
         for task_id in ids:
             task = owner.tasks.get(task_id)
             if task_id in self.deciding:
                 continue  # it will be told
-            if self.unconfirmed.get(task_id) == taker:
+            if self.unconfirmed.get(task_id) in takers:
                 words.given.append(task_id)
             elif task is not None:
-                if not self._stands(task, taker):
+                if not any(self._stands(task, taker) for taker in takers):
                     words.kept.append(task_id)
             elif owner.kept.get(task_id) is not None or self.given.taker_of(task_id) is not None:
                 words.kept.append(task_id)

@@ -7,11 +7,8 @@ from enum import Enum
 import msgspec
 
 from zmqtasks.core.links import LinkId
-from zmqtasks.core.owned import Incoming, OwnedRecord, incoming_from
-from zmqtasks.ids import NODE_ID_BYTES
-
-_LASTING, _FLEETING = b"\x01", b"\x00"
-_CLAIM_BYTES = NODE_ID_BYTES + 1
+from zmqtasks.core.marks import OfferMark, offers_mark, offers_of
+from zmqtasks.core.owned import Incoming, OwnedRecord
 
 
 class Claim:
@@ -72,11 +69,8 @@ class IncomingTask:
     @property
     def mark(self) -> bytes:
         """How the journal says whose offers it is waiting for."""
-        return incoming_from(
-            b"".join(
-                giver + (_LASTING if claim.is_lasting else _FLEETING)
-                for giver, claim in self.claims.items()
-            )
+        return offers_mark(
+            OfferMark(giver, claim.taker, claim.is_lasting) for giver, claim in self.claims.items()
         )
 
     @property
@@ -93,20 +87,10 @@ class IncomingTask:
         return attempt
 
 
-def claims_of(mark: Incoming, taker: bytes) -> dict[bytes, Claim]:
-    """{giver: offer} as a journal has them.
-
-    Args:
-        mark: of the task's record.
-        taker: whose journal it was.
-    """
-    packed = mark.node
-    if len(packed) % _CLAIM_BYTES:
-        packed += _LASTING
-    parts = (packed[at : at + _CLAIM_BYTES] for at in range(0, len(packed), _CLAIM_BYTES))
+def claims_of(mark: Incoming) -> dict[bytes, Claim]:
+    """{giver: offer} as a journal has them."""
     return {
-        part[:NODE_ID_BYTES]: Claim(taker, is_lasting=part[NODE_ID_BYTES:] == _LASTING)
-        for part in parts
+        giver: Claim(taker, is_lasting=is_lasting) for giver, taker, is_lasting in offers_of(mark)
     }
 
 

@@ -179,7 +179,7 @@ class Taking:
         for record in records:
             mark = parse_mark(record.mark)
             if isinstance(mark, Incoming):
-                self.restore(record, claims_of(mark, self.node), now_ms)
+                self.restore(record, claims_of(mark), now_ms)
 
     def restore(self, record: OwnedRecord, claims: dict[bytes, Claim], now_ms: int) -> None:
         """A task in our journal that these nodes have offered."""
