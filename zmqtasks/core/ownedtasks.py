@@ -130,6 +130,16 @@ class OwnedTasks:
                 task.lane.ready.append(task)
             self.dealer.is_touched = True
 
+    def write_all(self, now_ms: int) -> None:
+        """Put every open task into the journal, synced, for whoever finds it there; those
+        that it refuses are still counted by ``unwritten_count`` when it is done."""
+        self.written.write_all(now_ms)
+
+    @property
+    def unwritten_count(self) -> int:
+        """Open tasks that end with this process."""
+        return sum(1 for task in self.tasks.values() if not task.is_written)
+
     # --- taking over and giving away ------------------------------------------------------
 
     def resume(self, records: Iterable[OwnedRecord], now_ms: int) -> None:

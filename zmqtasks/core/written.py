@@ -115,6 +115,15 @@ class WrittenTasks:
             records = [self.record_of(task) for task in due]
             self.custody.put(records, partial(self._written_behind, due, now_ms), sync=False)
 
+    def write_all(self, now_ms: int) -> None:
+        """Write every open task that is not written yet, synced: this process ends."""
+        due = [t for t in self._tasks.values() if not t.is_written and t.outcome is None]
+        for task in due:
+            task.is_written = True
+        if due:
+            records = [self.record_of(task) for task in due]
+            self.custody.put(records, partial(self._written_behind, due, now_ms), sync=True)
+
     def _written_behind(self, tasks: list[OwnedTask], now_ms: int, refusal: str) -> None:
         if not refusal:
             return
@@ -122,8 +131,6 @@ class WrittenTasks:
             task.is_written = False
         self.submitted([task.id for task in tasks if task.id in self._tasks], now_ms)
         self._look_ms = now_ms + WRITE_BEHIND_MS
-        # Those that have ended meanwhile waited for a note that has no meaning now; it
-        # comes all the same.
 
     # --- changes --------------------------------------------------------------------------
 

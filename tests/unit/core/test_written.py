@@ -242,6 +242,23 @@ def test_a_full_disk_does_no_harm_to_memory_tasks_and_is_tried_again(owner: Owne
     assert [put.id for write in owner.writes for put in write.puts] == [task_id(1)]
 
 
+def test_a_process_that_ends_writes_everything_that_it_owns(owner: Owner) -> None:
+    owner.worker()
+    owner.durable(call(1))
+    owner.commit()
+    owner.machine.submit([call(2), call(3)], 0)
+    owner.turn()
+    assert owner.machine.unwritten_count == 2
+    owner.machine.write_all(0)
+    owner.turn()
+    (write,) = owner.writes
+    assert write.sync
+    assert [put.id for put in write.puts] == [task_id(2), task_id(3)]
+    assert owner.machine.unwritten_count == 0
+    owner.refuse("full")
+    assert owner.machine.unwritten_count == 2
+
+
 def test_memory_tasks_do_not_wait_for_a_disk_that_fails(owner: Owner) -> None:
     owner.worker()
     owner.machine.submit([call(1), call(2)], 0)
