@@ -95,6 +95,9 @@ FORGOTTEN_COUNT_MAX = 100_000
 FORGOTTEN_MS = 60_000
 #: Watchers (other processes waiting for a result) an owner or store remembers.
 WATCHES_COUNT_MAX = 100_000
+#: Of one task. Whoever waits asks again now and then, so the first ones may go.
+WATCHES_PER_TASK_MAX = 100
+WATCH_AGAIN_MS = 30_000
 
 # --- result stores ------------------------------------------------------------------
 
@@ -151,6 +154,14 @@ REPLAY_WINDOW_BYTES = 8 * 1024 * 1024
 REPLAY_READS_MAX = 4
 #: Positions that one peer may ask for and has not got.
 REPLAY_POSITIONS_MAX = 100_000
+#: Messages of answers that wait for one peer; one that takes none gets no more.
+ANSWERS_PER_LINK_MAX = 10_000
+#: Tasks looked up at once for one question: at first, and what they should weigh.
+LOOKUP_CHUNK_MIN = 4
+LOOKUP_CHUNK_BYTES = 4 * 1024 * 1024
+#: Such lookups under way, and ids that wait for theirs.
+LOOKUPS_MAX = 4
+LOOKUP_IDS_MAX = 100_000
 #: Published and not stored by a store that is linked; what comes then it asks for.
 PUB_AHEAD_BYTES_MAX = 32 * 1024 * 1024
 #: Bare ACK when this much came without anything to send back.

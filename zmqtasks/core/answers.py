@@ -5,54 +5,50 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
-from zmqtasks.core.batching import MessageBounds
 from zmqtasks.core.dispatcher import Dispatcher
-from zmqtasks.core.effects import AskStore, Effect, Send, Subscribe, Unsubscribe
+from zmqtasks.core.effects import Effect, Subscribe, Unsubscribe
 from zmqtasks.core.fastlane import FastLane
 from zmqtasks.core.given import WATCH_REQUEST
 from zmqtasks.core.intake import Intake
 from zmqtasks.core.links import LinkId
+from zmqtasks.core.lookups import Lookups, Question
+from zmqtasks.core.outbox import Outbox
 from zmqtasks.core.resultlog import ResultLog
-from zmqtasks.core.resultreader import to_outcome
-from zmqtasks.core.rows import OutcomeRow, final_row
-from zmqtasks.limits import WATCHES_COUNT_MAX
-from zmqtasks.wire.messages import Hello, Outcome, Query, StateRecord, States, TaskState, Verdict
-
-
-class _Asked:
-    """A question that waits for the store."""
-
-    __slots__ = ("hearsay", "ids", "link", "partial", "request", "watch")
-
-    def __init__(self, link: LinkId, request: int, watch: bool) -> None:
-        self.link = link
-        self.request = request
-        self.watch = watch
-        self.ids: list[bytes] = []
-        self.partial: list[StateRecord] = []
-        #: {task id: what is known here}, for those of which the store knows better.
-        self.hearsay: dict[bytes, StateRecord] = {}
+from zmqtasks.core.rows import OutcomeRow
+from zmqtasks.core.spillrows import SpillRow
+from zmqtasks.limits import LOOKUP_IDS_MAX, WATCHES_COUNT_MAX, WATCHES_PER_TASK_MAX
+from zmqtasks.wire.messages import Hello, Outcome, Query, StateRecord, TaskState, Verdict
 
 
 class Answers:
-    """What this node knows about tasks. ``effects`` is drained each turn."""
+    """What this node knows about tasks. ``effects`` is drained each turn.
+
+    Args:
+        dispatcher, intake, lane: None where there is none.
+        log: of this node.
+        has_store: this node is a store.
+        unacked_bytes: what was sent on a link and not acknowledged.
+    """
 
     def __init__(
         self, dispatcher: Dispatcher | None, intake: Intake | None, log: ResultLog,
         *, has_store: bool, lane: FastLane | None = None,
+        unacked_bytes: Callable[[LinkId], int] = lambda link: 0,
     ) -> None:  # fmt: skip
         self.dispatcher = dispatcher
         self.intake = intake
         self.log = log
         self.has_store = has_store
+        self._outbox = Outbox(unacked_bytes)
+        self._lookups = Lookups(
+            log, has_store, self._found, lambda link: not self._outbox.is_waiting(link)
+        )
         self.lane = lane
         #: Asked last: machines that know whose a task is that is not owned here.
         self.others: list[Callable[[bytes], StateRecord | None]] = []
         self.effects: list[Effect] = []
         #: {task id: who wants to hear of it}.
         self.watchers: dict[bytes, list[tuple[LinkId, int]]] = {}
-        self._asked: dict[int, _Asked] = {}
-        self._token = 0
 
     # --- what is known here -----------------------------------------------------------------
 
@@ -93,56 +89,65 @@ class Answers:
     # --- questions --------------------------------------------------------------------------
 
     def asked(self, link: LinkId, message: Query) -> None:
-        """Answer now, or when the store has looked."""
-        question = _Asked(link, message.request, message.watch)
+        """Answer with what is in memory, then with what is looked up."""
+        question = Question(link, message.request, message.watch)
+        known: list[StateRecord] = []
+        may_look = self._lookups.are_possible
+        is_full = self._lookups.count + len(message.ids) > LOOKUP_IDS_MAX
         for task_id in message.ids:
             record = self.local(task_id)
             is_hearsay = "taker" in record.info or "offer" in record.info
-            if self.has_store and (record.state == TaskState.UNKNOWN or is_hearsay):
+            if may_look and (record.state == TaskState.UNKNOWN or is_hearsay):
+                if is_full and self._lookups.count:
+                    why = {"why": "a node has too many questions to answer at the moment"}
+                    known.append(StateRecord(task_id, TaskState.PENDING, why, None))
+                    continue
                 question.ids.append(task_id)
                 if is_hearsay:
                     question.hearsay[task_id] = record
+                if message.watch and message.request != WATCH_REQUEST:
+                    # Now: it may be stored between the lookup and its answer.
+                    self._watch(record, link, message.request)
             else:
-                question.partial.append(record)
-        if not question.ids:
-            self._answer(question)
-            return
-        self._token += 1
-        self._asked[self._token] = question
-        self.effects.append(AskStore(self._token, question.ids))
+                known.append(record)
+        if known or not question.ids:
+            self._answer(question, known)
+        if question.ids:
+            self._lookups.ask(question)
+
+    def _found(self, question: Question, records: Sequence[StateRecord]) -> None:
+        """A chunk of a question was looked up."""
+        for record in records:
+            if record.state == TaskState.SETTLED:
+                self._unwatch(record.id, question.link, question.request)
+        self._answer(question, records)
+
+    def _answer(self, question: Question, records: Sequence[StateRecord]) -> None:
+        link, request = question.link, question.request
+        if question.watch:
+            for record in records:
+                if record.state != TaskState.SETTLED:
+                    self._watch(record, link, request)
+        self._outbox.put(link, request, records, more=bool(question.ids))
 
     def store_answered(
         self, token: int, rows: Mapping[bytes, Sequence[OutcomeRow]], failure: str = ""
     ) -> None:
-        """The store has looked; ``failure``: or could not, so nobody may say "unknown"."""
-        question = self._asked.pop(token, None)
-        if question is None:
-            return
-        for task_id in question.ids:
-            record = stored_state(task_id, rows.get(task_id))
-            if record.state == TaskState.UNKNOWN:
-                if failure:
-                    record = StateRecord(task_id, TaskState.PENDING, {"why": failure}, None)
-                record = question.hearsay.get(task_id, record)
-            question.partial.append(record)
-        self._answer(question)
+        """See ``Lookups``."""
+        self._lookups.store_answered(token, rows, failure)
 
-    def _answer(self, question: _Asked) -> None:
-        if question.watch:
-            for record in question.partial:
-                if record.state != TaskState.SETTLED:
-                    self._watch(record, question.link, question.request)
-        self._send(question.link, question.request, question.partial)
+    def spill_found(self, token: int, rows: Sequence[SpillRow], failure: str = "") -> None:
+        """See ``Lookups``."""
+        self._lookups.spill_found(token, rows, failure)
 
-    def _send(self, link: LinkId, request: int, states: Sequence[StateRecord]) -> None:
-        bounds = MessageBounds()
-        part: list[StateRecord] = []
-        for record in states:
-            if not bounds.takes(record.outcome.body if record.outcome is not None else None):
-                self.effects.append(Send(link, States(request, part, True)))
-                part = []
-            part.append(record)
-        self.effects.append(Send(link, States(request, part)))
+    def flush(self) -> None:
+        """Send what the links take, and look further; call this each turn."""
+        self._outbox.flush()
+        self._lookups.flush()
+        self._outbox.flush()
+        self.effects += self._outbox.effects
+        self.effects += self._lookups.effects
+        self._outbox.effects, self._lookups.effects = [], []
 
     # --- watchers ---------------------------------------------------------------------------
 
@@ -151,8 +156,23 @@ class Answers:
             # A former owner follows its tasks. These are bounded, as those that are open here.
             if record.state != TaskState.UNKNOWN:
                 self.follow([record.id], link)
-        elif len(self.watchers) < WATCHES_COUNT_MAX:
-            self.watchers.setdefault(record.id, []).append((link, request))
+            return
+        watching = self.watchers.get(record.id)
+        if watching is None:
+            if len(self.watchers) >= WATCHES_COUNT_MAX:
+                return
+            self.watchers[record.id] = watching = []
+        if (link, request) not in watching:
+            watching.append((link, request))
+            if len(watching) > WATCHES_PER_TASK_MAX:
+                watching.remove(next(w for w in watching if w[1] != WATCH_REQUEST))
+
+    def _unwatch(self, task_id: bytes, link: LinkId, request: int) -> None:
+        watching = self.watchers.get(task_id, [])
+        if (link, request) in watching:
+            watching.remove((link, request))
+            if not watching:
+                del self.watchers[task_id]
 
     def follow(self, ids: Iterable[bytes], link: LinkId) -> None:
         """The former owner of these wants to hear of their outcomes."""
@@ -179,10 +199,12 @@ class Answers:
             for watcher in self.watchers.pop(record.id, ()):
                 news.setdefault(watcher, []).append(record)
         for (link, request), told in news.items():
-            self._send(link, request, told)
+            self._outbox.put(link, request, told)
 
     def link_down(self, link: LinkId) -> None:
-        """Whoever watched over this link is gone."""
+        """Whoever asked and watched over this link is gone."""
+        self._lookups.link_down(link)
+        self._outbox.link_down(link)
         for task_id, watching in list(self.watchers.items()):
             left = [entry for entry in watching if entry[0] != link]
             if left:
@@ -206,17 +228,21 @@ class Answers:
         for task_id in ids:
             for link, request in self.watchers.get(task_id, ()):
                 if request != WATCH_REQUEST:
-                    self._send(link, request, [self.local(task_id)])
+                    self._outbox.put(link, request, [self.local(task_id)])
 
     def stored(self, ids: Sequence[bytes]) -> None:
         """The store holds the final outcome of these: look up those that are watched."""
+        if not self.watchers:
+            return
+        news: dict[tuple[LinkId, int], Question] = {}
         for task_id in ids:
-            for link, request in self.watchers.pop(task_id, ()):
-                question = _Asked(link, request, watch=False)
+            for watcher in self.watchers.pop(task_id, ()):
+                question = news.get(watcher)
+                if question is None:
+                    news[watcher] = question = Question(*watcher, watch=False)
                 question.ids.append(task_id)
-                self._token += 1
-                self._asked[self._token] = question
-                self.effects.append(AskStore(self._token, question.ids))
+        for question in news.values():
+            self._lookups.ask(question)
 
     # --- others -----------------------------------------------------------------------------
 
@@ -236,14 +262,3 @@ class Answers:
     def unsubscribe_from(peer: Hello) -> Effect:
         """Stop following it."""
         return Unsubscribe(peer.node)
-
-
-def stored_state(task_id: bytes, rows: Sequence[OutcomeRow] | None) -> StateRecord:
-    """What a store's rows say about a task."""
-    row = final_row(rows or ())
-    if row is None:
-        return StateRecord(task_id, TaskState.UNKNOWN, {}, None)
-    settled = row.verdict == Verdict.SETTLED
-    state = TaskState.SETTLED if settled else TaskState.UNSETTLED
-    info = {"name": row.name, "queue": row.queue, "worker": row.worker, "attempt": row.attempt}
-    return StateRecord(task_id, state, info, to_outcome(row))

@@ -17,6 +17,7 @@ _IDS = [number.to_bytes(16, "big") for number in range(1, 3 * BATCH_COUNT_MAX)]
 def _answer_parts() -> list[States]:
     answers = Answers(None, None, ResultLog("worker"), has_store=False)
     answers.asked(_LINK, Query(1, _IDS, False))
+    answers.flush()
     parts = [e.message for e in answers.effects if isinstance(e, Send)]
     assert all(isinstance(part, States) for part in parts)
     return [part for part in parts if isinstance(part, States)]
