@@ -95,6 +95,26 @@ def test_call_with_a_timeout_and_without_waiting(mesh: Mesh) -> None:
     assert mesh.cli("result", task_id).stdout == done.stdout
 
 
+def test_call_with_a_key_is_the_same_task_again(shared_mesh: Mesh) -> None:
+    again = ["call", "tasks.pid", "--idempotency-key", "once a day", "--json"]
+    first, second = (json.loads(shared_mesh.cli(*again).stdout) for _ in range(2))
+    assert first["state"] == "SUCCESS"
+    assert second == first
+    other = shared_mesh.cli("call", "tasks.echo", "1", "--idempotency-key", "once a day")
+    assert other.stdout == "1\n"
+    refused = shared_mesh.cli("call", "tasks.echo", "2", "--idempotency-key", "once a day")
+    assert (refused.returncode, refused.stdout) == (2, "")
+    assert "other content" in refused.stderr
+
+
+def test_call_with_durability(shared_mesh: Mesh) -> None:
+    done = shared_mesh.cli("call", "tasks.add", "2", "3", "--durability", "disk")
+    assert (done.returncode, done.stdout) == (0, "5\n")
+    done = shared_mesh.cli("call", "tasks.add", "2", "3", "--durability", "dsk")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "unknown durability 'dsk'; did you mean 'disk'?" in done.stderr
+
+
 # --- result -----------------------------------------------------------------------------
 
 

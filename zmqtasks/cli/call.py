@@ -37,12 +37,16 @@ _LOOK_EVERY_S = 0.01
     type=click.FloatRange(min=0),
     help="Seconds to wait for the result; for ever without.",
 )
+@click.option("--idempotency-key", metavar="TEXT",
+              help="Names what the call is about: with the same key and arguments it is the same "
+              "task, however often it is called.")  # fmt: skip
 @click.option("--no-wait", is_flag=True, help="Return as soon as a worker runs it.")
 @click.option("--json", "with_json", is_flag=True, help="Print id, state and result as JSON.")
-@setting_options(CLIENT_KEYS)
+@setting_options([*CLIENT_KEYS, "durability"])
 def call(
     name: str, args: tuple[str, ...], kwargs: str, *, queue: str | None, app_name: str | None,
-    timeout: float | None, no_wait: bool, with_json: bool, **flags: Any,
+    timeout: float | None, idempotency_key: str | None, no_wait: bool, with_json: bool,
+    **flags: Any,
 ) -> None:  # fmt: skip
     """Run task NAME with ARGS on some worker and print its result.
 
@@ -54,7 +58,11 @@ def call(
     with session(flags) as client:
         queue = queue or client.settings.default_queue
         app = App(find_app(client, name, queue, app_name))
-        handle = app.send_task(name, arguments, keywords, queue=queue)
+        durability: Any = client.settings.durability  # with the flags, which App knows not
+        handle = app.send_task(
+            name, arguments, keywords, queue=queue, durability=durability,
+            idempotency_key=idempotency_key,
+        )  # fmt: skip
         if no_wait:
             code = show_started(client, handle, timeout, with_json=with_json)
         else:

@@ -130,7 +130,8 @@ class Kind(msgspec.Struct, array_like=True, gc=False, frozen=True):
     """What calls of one task have in common; sent once a message.
 
     ``digest`` is the signature's digest ("" when the caller does not know it, which
-    matches any), ``ext`` holds options of the task as pairs.
+    matches any), ``ext`` holds facts about the task as pairs: ``sig`` its signature as
+    text, ``idem`` 0 when it is not idempotent, so that no attempt of it follows another.
     """
 
     app: str
