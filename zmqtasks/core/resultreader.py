@@ -29,10 +29,13 @@ from zmqtasks.wire.messages import (
 
 #: Rows waiting for the store; beyond it news is dropped and asked for later.
 _UNWRITTEN_MAX = 20_000
-_UNWRITTEN_BYTES_MAX = 64 * 1024 * 1024
-#: Positions asked for at once.
+UNWRITTEN_BYTES_MAX = 64 * 1024 * 1024
+#: Positions asked for at once. They come in parts, as fast as they are taken.
 _REPLAY_MAX = 2_000
+#: Asking again when nothing came for so long.
 _REPLAY_AGAIN_MS = 1_000
+#: Positions beyond a gap that are remembered; what comes then is asked for later.
+AHEAD_MAX = 20_000
 
 
 class _Batch(NamedTuple):
@@ -43,7 +46,9 @@ class _Batch(NamedTuple):
 class Publisher:
     """What is known of one publisher epoch."""
 
-    __slots__ = ("ahead", "asked_ms", "committed", "gap_since_ms", "head", "link", "upto")
+    __slots__ = (
+        "ahead", "asked_ms", "asked_upto", "committed", "gap_since_ms", "head", "link", "upto",
+    )  # fmt: skip
 
     def __init__(self) -> None:
         #: Everything up to here has arrived (or is gone for good).
@@ -54,7 +59,17 @@ class Publisher:
         self.committed = 0
         self.link: LinkId | None = None
         self.gap_since_ms = -1
-        self.asked_ms = -1_000_000
+        #: Last position asked for and not answered, 0 for none; when it was asked for, or
+        #: a part of it came.
+        self.asked_upto = 0
+        self.asked_ms = 0
+
+    def due_ms(self) -> int | None:
+        """When to ask for what is missing; None: not at all."""
+        if self.gap_since_ms < 0 or self.link is None:
+            return None
+        due_ms = self.gap_since_ms + GAP_MS
+        return max(due_ms, self.asked_ms + _REPLAY_AGAIN_MS) if self.asked_upto else due_ms
 
 
 class ResultReader:
@@ -65,7 +80,9 @@ class ResultReader:
         #: {(publisher node, epoch): state}.
         self.publishers: dict[tuple[bytes, int], Publisher] = {}
         self.stored_count = 0
+        #: What came in this turn, and the bytes of its bodies.
         self._outcomes: list[OutcomeRow] = []
+        self._bytes = 0
         self._verdicts: list[VerdictRow] = []
         self._touched: dict[tuple[bytes, int], None] = {}
         #: {forgotten task: until when what of it is still on its way is not stored}.
@@ -84,7 +101,7 @@ class ResultReader:
         """The publisher can be asked on this link."""
         publisher = self._publisher(node, epoch)
         publisher.link = link
-        publisher.asked_ms = -1_000_000
+        publisher.asked_upto = 0
         if publisher.committed:  # the last acknowledgement may be lost
             self.effects.append(Send(link, Rack(publisher.committed)))
 
@@ -115,7 +132,13 @@ class ResultReader:
         """Records came over PUB."""
         key = (message.node, message.epoch)
         publisher = self._publisher(*key)
-        self._take(key, publisher, message.kinds, message.outcomes, message.verdicts, wall_ms)
+        outcomes, verdicts = message.outcomes, message.verdicts
+        if len(publisher.ahead) < AHEAD_MAX:
+            self._take(key, publisher, message.kinds, outcomes, verdicts, wall_ms)
+        elif outcomes or verdicts:
+            # The head that is announced may be older than these.
+            last = outcomes[-1].position if outcomes else verdicts[-1].position
+            publisher.head = max(publisher.head, last)
         self._check_gap(publisher, now_ms)
 
     def replayed(
@@ -124,46 +147,57 @@ class ResultReader:
         """Records that were asked for, or the news that they are gone."""
         key = (node, epoch)
         publisher = self._publisher(*key)
+        publisher.asked_ms = now_ms
         if isinstance(message, Results):
-            if not self._is_full:
-                kinds, outcomes = message.kinds, message.outcomes
-                self._take(key, publisher, kinds, outcomes, message.verdicts, wall_ms)
+            kinds, outcomes = message.kinds, message.outcomes
+            if self._take(key, publisher, kinds, outcomes, message.verdicts, wall_ms):
+                # What did not come of this range is gone for good.
                 last = min(message.upto, message.first + _REPLAY_MAX)
                 gone = range(max(message.first, publisher.upto + 1), last + 1)
                 publisher.ahead.update(gone)
-                self._advance(publisher)
+                self._advance(key, publisher)
+            else:
+                publisher.asked_upto = 0
         elif message.upto > publisher.upto:
             publisher.upto = message.upto
-            self._advance(publisher)
-        self._touched[key] = None
-        publisher.asked_ms = -1_000_000
+            publisher.ahead = {p for p in publisher.ahead if p > message.upto}
+            self._advance(key, publisher)
+        if publisher.upto >= publisher.asked_upto:
+            publisher.asked_upto = 0
         self._check_gap(publisher, now_ms)
 
     def _take(
         self, key: tuple[bytes, int], publisher: Publisher, kinds: Sequence[Kind],
         outcomes: Sequence[Outcome], verdicts: Sequence[VerdictRecord], wall_ms: int,
-    ) -> None:  # fmt: skip
+    ) -> bool:  # fmt: skip
+        """Take these records; False: there is no room, so they have to be asked for."""
+        ahead, upto, top = publisher.ahead, publisher.upto, publisher.head
         if self._is_full:
-            return
-        ahead, upto = publisher.ahead, publisher.upto
+            return False
         for outcome in outcomes:
             position = outcome.position
             if position <= upto or position in ahead or not 0 <= outcome.kind < len(kinds):
                 continue
             ahead.add(position)
+            top = max(top, position)
             if self._forgotten and outcome.id in self._forgotten:
                 continue
-            self._outcomes.append(to_row(outcome, kinds[outcome.kind], key, wall_ms))
+            row = to_row(outcome, kinds[outcome.kind], key, wall_ms)
+            self._outcomes.append(row)
+            self._bytes += len(row.body)
         for verdict in verdicts:
             position = verdict.position
             if position <= upto or position in ahead:
                 continue
             ahead.add(position)
+            top = max(top, position)
             if self._forgotten and verdict.id in self._forgotten:
                 continue
             self._verdicts.append(VerdictRow(verdict.id, verdict.attempt, verdict.verdict))
+        publisher.head = top
         self._touched[key] = None
-        self._advance(publisher)
+        self._advance(key, publisher)
+        return True
 
     def forget(self, ids: Sequence[bytes], now_ms: int) -> None:
         """Drop these tasks' rows, those that are on their way included."""
@@ -173,17 +207,17 @@ class ResultReader:
             forgotten.popitem(last=False)
         self._outcomes = [row for row in self._outcomes if row.task_id not in forgotten]
         self._verdicts = [row for row in self._verdicts if row.task_id not in forgotten]
+        self._bytes = sum(len(row.body) for row in self._outcomes)
         self.effects.append(ForgetRows(list(ids)))
 
-    def _advance(self, publisher: Publisher) -> None:
+    def _advance(self, key: tuple[bytes, int], publisher: Publisher) -> None:
         upto, ahead = publisher.upto, publisher.ahead
         while upto + 1 in ahead:
             upto += 1
             ahead.discard(upto)
         publisher.upto = upto
-        if ahead and min(ahead) <= upto:
-            publisher.ahead = {position for position in ahead if position > upto}
-        publisher.head = max(publisher.head, upto, max(publisher.ahead, default=0))
+        publisher.head = max(publisher.head, upto)
+        self._touched[key] = None
 
     def _check_gap(self, publisher: Publisher, now_ms: int) -> None:
         if publisher.head <= publisher.upto:
@@ -194,7 +228,8 @@ class ResultReader:
     @property
     def _is_full(self) -> bool:
         """The store is behind: what comes now is dropped, and asked for again later."""
-        return self._unwritten >= _UNWRITTEN_MAX or self._unwritten_bytes >= _UNWRITTEN_BYTES_MAX
+        rows = self._unwritten + len(self._outcomes) + len(self._verdicts)
+        return rows >= _UNWRITTEN_MAX or self._unwritten_bytes + self._bytes >= UNWRITTEN_BYTES_MAX
 
     # --- writing ------------------------------------------------------------------------
 
@@ -207,12 +242,11 @@ class ResultReader:
         marks = [_Batch(key, publisher.upto) for key, publisher in known if publisher is not None]
         self._batches[self._batch] = marks
         self._touched = {}
-        size = sum(len(row.body) for row in self._outcomes)
-        self._bytes_of[self._batch] = size
-        self._unwritten_bytes += size
+        self._bytes_of[self._batch] = self._bytes
+        self._unwritten_bytes += self._bytes
         self._unwritten += len(self._outcomes) + len(self._verdicts)
         self.effects.append(StoreRows(self._batch, self._outcomes, self._verdicts))
-        self._outcomes, self._verdicts = [], []
+        self._outcomes, self._verdicts, self._bytes = [], [], 0
 
     def rows_stored(self, batch: int, count: int) -> None:
         """The batch is committed: its publishers may let go."""
@@ -233,31 +267,28 @@ class ResultReader:
 
     def next_deadline_ms(self) -> int | None:
         """When ``tick`` is wanted next."""
-        waits = [
-            max(p.gap_since_ms + GAP_MS, p.asked_ms + _REPLAY_AGAIN_MS)
-            for p in self.publishers.values()
-            if p.gap_since_ms >= 0 and p.link is not None and not self._is_full
-        ]
-        return min(waits, default=None)
+        if self._is_full:
+            return None
+        dues = (publisher.due_ms() for publisher in self.publishers.values())
+        return min((due_ms for due_ms in dues if due_ms is not None), default=None)
 
     def tick(self, now_ms: int) -> None:
         """Ask for what is missing for longer than a batch can be under way."""
         while self._forgotten and next(iter(self._forgotten.values())) <= now_ms:
             self._forgotten.popitem(last=False)
+        if self._is_full:
+            return
         for publisher in self.publishers.values():
-            if publisher.gap_since_ms < 0 or publisher.link is None:
+            due_ms = publisher.due_ms()
+            if due_ms is None or now_ms < due_ms:
                 continue
-            if self._is_full:
-                continue
-            if now_ms < publisher.gap_since_ms + GAP_MS:
-                continue
-            if now_ms < publisher.asked_ms + _REPLAY_AGAIN_MS:
-                continue
-            publisher.asked_ms = now_ms
+            assert publisher.link is not None
             first = publisher.upto + 1
             last = min(publisher.head, first + _REPLAY_MAX - 1)
             if publisher.ahead:
                 last = min(last, max(min(publisher.ahead) - 1, first))
+            publisher.asked_ms = now_ms
+            publisher.asked_upto = last
             self.effects.append(Send(publisher.link, Replay(first, last)))
 
 

@@ -6,7 +6,13 @@ from collections.abc import Sequence
 
 from tests.support.machines import ADD, WORKER, link_to, of, outcome, sent, task_id
 from zmqtasks.core.effects import Effect, StoreRows
-from zmqtasks.core.resultreader import ResultReader, to_outcome, to_row
+from zmqtasks.core.resultreader import (
+    AHEAD_MAX,
+    UNWRITTEN_BYTES_MAX,
+    ResultReader,
+    to_outcome,
+    to_row,
+)
 from zmqtasks.limits import GAP_MS
 from zmqtasks.wire.messages import (
     Outcome,
@@ -21,8 +27,8 @@ from zmqtasks.wire.messages import (
 LINK = link_to(WORKER, "out")
 
 
-def at(number: int, position: int) -> Outcome:
-    made = outcome(number, position=position)
+def at(number: int, position: int, body: bytes = b"value") -> Outcome:
+    made = outcome(number, position=position, body=body)
     made.kind = 0
     return made
 
@@ -109,6 +115,81 @@ def test_unanswered_question_is_asked_again_but_not_at_once() -> None:
     assert reader.asked() == [(1, 3)]
     assert reader.asked() == []
     assert reader.asked(1_000) == [(1, 3)]
+
+
+def test_parts_of_an_answer_are_awaited_before_more_is_asked_for() -> None:
+    """It asked for all the rest again with each part, so that most came many times."""
+    reader = Reader()
+    reader.machine.head_announced(WORKER, 1, 9, reader.now_ms)
+    assert reader.asked() == [(1, 9)]
+    reader.replayed(1, 3, at(1, 1), at(2, 2), at(3, 3))
+    assert reader.asked(10) == []
+    reader.replayed(4, 6, at(4, 4), at(5, 5), at(6, 6))
+    assert reader.asked(999) == [], "each part gives it more time"
+    assert reader.asked(1) == [(7, 9)]
+
+
+def test_next_piece_is_asked_for_as_soon_as_one_is_complete() -> None:
+    reader = Reader()
+    reader.machine.head_announced(WORKER, 1, 5_000, reader.now_ms)
+    ((first, last),) = reader.asked()
+    reader.replayed(first, 500)
+    assert reader.asked(0) == []
+    for upto in (1_000, 1_500, last):
+        reader.replayed(upto - 499, upto)
+    assert reader.asked(0) == [(last + 1, 2 * last)]
+
+
+def test_store_that_is_full_takes_nothing_and_asks_when_it_has_room_again() -> None:
+    reader = Reader()
+    body = b"x" * (UNWRITTEN_BYTES_MAX // 4)
+    effects: list[Effect] = []
+    for position in range(1, 9):
+        message = PubResults(WORKER, 1, [ADD], [at(position, position, body)], [])
+        reader.machine.published(message, reader.now_ms, 0)
+    effects = reader.turn()
+    assert len(stored(effects)) == 4, "also within one turn"
+    reader.machine.head_announced(WORKER, 1, 8, reader.now_ms)
+    assert reader.asked() == []
+    assert reader.machine.next_deadline_ms() is None
+    reader.replayed(5, 8, *[at(position, position, body) for position in range(5, 9)])
+    assert reader.commit(effects) == [4]
+    assert reader.asked() == [(5, 8)]
+
+
+def test_part_that_found_no_room_is_asked_for_again() -> None:
+    reader = Reader()
+    body = b"x" * (UNWRITTEN_BYTES_MAX // 2)
+    reader.machine.head_announced(WORKER, 1, 4, reader.now_ms)
+    assert reader.asked() == [(1, 4)]
+    effects = reader.replayed(1, 2, at(1, 1, body), at(2, 2, body))
+    assert stored(reader.replayed(3, 4, at(3, 3, body), at(4, 4, body))) == []
+    assert reader.commit(effects) == [2]
+    assert reader.asked(0) == [(3, 4)]
+
+
+def test_positions_beyond_a_gap_are_bounded_and_none_is_taken_for_arrived() -> None:
+    reader = Reader()
+    for position in range(2, AHEAD_MAX + 102, 100):
+        many = [at(p, p) for p in range(position, position + 100)]
+        effects = reader.published(*many)
+        reader.commit(effects)
+    state = reader.machine.publishers[WORKER, 1]
+    assert len(state.ahead) == AHEAD_MAX
+    assert state.head == AHEAD_MAX + 101
+    assert reader.asked() == [(1, 1)]
+    reader.commit(reader.replayed(1, 1, at(1, 1)))
+    assert state.upto == AHEAD_MAX + 1
+    assert reader.asked() == [(AHEAD_MAX + 2, AHEAD_MAX + 101)]
+
+
+def test_forgotten_rows_make_room() -> None:
+    reader = Reader()
+    body = b"x" * UNWRITTEN_BYTES_MAX
+    message = PubResults(WORKER, 1, [ADD], [at(1, 1, body)], [])
+    reader.machine.published(message, reader.now_ms, 0)
+    reader.machine.forget([task_id(1)], reader.now_ms)
+    assert stored(reader.published(at(2, 2))) == [task_id(2)]
 
 
 def test_positions_that_are_gone_at_the_publisher_are_done_with() -> None:
