@@ -17,7 +17,7 @@ from zmqtasks.app.current import all_apps
 from zmqtasks.app.outcomes import unknown_outcome
 from zmqtasks.errors import MeshOverloaded, NoWorkers, SubmitRejected, SubmitUnknown
 from zmqtasks.ids import format_task_id, new_node_id, task_id_maker
-from zmqtasks.node.gateway import Call, Durability, TaskView, Ticket
+from zmqtasks.node.gateway import Call, Durability, Pending, TaskView, Ticket
 from zmqtasks.wire.messages import Outcome, StateRecord, Status, TaskState
 from zmqtasks.wire.payload import decode_arguments, encode_error, encode_value
 
@@ -106,6 +106,24 @@ class InlineGateway:
                 new.append(call)
         return new
 
+    def begin(
+        self,
+        calls: Sequence[Call],
+        ticket: Ticket,
+        *,
+        after: Pending | None = None,
+        wait_s: float | None = None,
+    ) -> Pending:
+        error = after.error if isinstance(after, _Pending) else None
+        if error is None:
+            try:
+                self.submit(calls, ticket, wait_s=wait_s, durability=Durability.DISK)
+            except MeshOverloaded:
+                raise
+            except (SubmitRejected, SubmitUnknown) as exc:
+                error = exc
+        return _Pending(error)
+
     def release(self, count: int | None = None) -> None:
         """Run held calls, the oldest first."""
         held, self._held = self._held[:count], self._held[count:] if count is not None else []
@@ -191,6 +209,17 @@ class InlineGateway:
         except Exception as exc:  # noqa: BLE001 - as a worker does
             status, body = Status.FAILURE, encode_error(exc, traceback.format_exc())
         return status, 1, 0, 0, 0, len(body), body, None
+
+
+class _Pending:
+    def __init__(self, error: SubmitRejected | SubmitUnknown | None) -> None:
+        self.error = error
+
+    def wait(self) -> None:
+        if self.error is not None:
+            raise self.error
+
+    def forget(self) -> None: ...
 
 
 def _task_function(call: Call) -> Callable[..., Any]:

@@ -10,7 +10,7 @@ from typing import Any
 from zmqtasks.errors import SubmitRejected, TimeoutError
 from zmqtasks.ids import foreign_task_id_maker, format_task_id
 from zmqtasks.limits import CHILD_SUBMIT_BYTES_MAX, CHILD_SUBMIT_COUNT_MAX
-from zmqtasks.node.gateway import UNKNOWN_STATUS, Call, Durability, TaskView, Ticket
+from zmqtasks.node.gateway import UNKNOWN_STATUS, Call, Durability, Pending, TaskView, Ticket
 from zmqtasks.pools.child import Link
 from zmqtasks.pools.protocol import (
     ForgetRequest,
@@ -114,6 +114,18 @@ class ChildGateway:
                 )
             done += len(piece)
 
+    def begin(
+        self, calls: Sequence[Call], ticket: Ticket, *, after: Pending | None = None,
+        wait_s: float | None = None,
+    ) -> Pending:  # fmt: skip
+        """The same with durability DISK; it waits at once, so ``after`` says nothing new.
+
+        Raises:
+            SubmitRejected: as from :meth:`submit`.
+        """
+        self.submit(calls, ticket, wait_s=wait_s, durability=Durability.DISK)
+        return _Accepted()
+
     def states(self, ids: Sequence[bytes], timeout_s: float) -> dict[bytes, StateRecord]:
         """What is known of these tasks; PENDING for those without an answer in time."""
         link = self._running()[0]
@@ -174,6 +186,16 @@ class ChildGateway:
                 "that outlives its task"
             )
         return self._link, task
+
+
+class _Accepted:
+    """Calls that their owner has."""
+
+    def wait(self) -> None:
+        """Implements ``Pending``."""
+
+    def forget(self) -> None:
+        """Implements ``Pending``."""
 
 
 def _pieces(calls: Sequence[Call]) -> Iterator[Sequence[Call]]:

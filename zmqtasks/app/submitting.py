@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -12,7 +13,7 @@ from zmqtasks.app.result import AsyncResult, AtMostOnceResult
 from zmqtasks.app.resultset import ResultSet
 from zmqtasks.errors import ConfigError, MeshOverloaded, SubmitError, SubmitRejected
 from zmqtasks.ids import keyed_task_id, parse_task_id
-from zmqtasks.node.gateway import Call, Durability, Gateway
+from zmqtasks.node.gateway import Call, Durability, Gateway, Pending
 from zmqtasks.wire.content import content_digest
 from zmqtasks.wire.messages import Kind
 
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
 
 #: Calls that `delay_many` hands to the gateway at once.
 BATCH_COUNT = 1_000
+#: Durable batches that may be under way while the next one is made.
+AHEAD_COUNT = 2
 
 _NO_KWARGS: dict[str, Any] = {}
 
@@ -199,18 +202,17 @@ class Batches:
         self.durability = durability
         self.gateway = gateway(app)
         self.results: ResultSet[Any] = ResultSet.of_submitted(app, self.gateway)
+        #: Durable batches under way, with the number of calls in each; the oldest first.
+        self._ahead: deque[tuple[Pending, int]] = deque()
+        #: Calls of which nobody knows whether they were accepted.
+        self._unsure_count = 0
 
     def __iter__(self) -> Iterator[list[Call]]:
         while True:
             items = list(islice(self._calls, BATCH_COUNT))
             if not items:
                 return
-            try:
-                bodies = self._encode(items)
-            except Exception as exc:
-                # Foreign iterables and arguments may raise anything; it goes on as it is.
-                self._note(exc)
-                raise
+            bodies = self._encode(items)
             ids = self.gateway.new_ids(len(items))
             kind = self._kind
             yield [
@@ -240,33 +242,72 @@ class Batches:
         return bodies
 
     def submit(self, batch: list[Call], wait_s: float | None) -> None:
-        """Hand over one batch.
+        """Hand over one batch; durable ones before it may still be on their way.
 
         Raises:
-            SubmitRejected: none of the batch was accepted.
-            SubmitUnknown: nobody knows whether the batch was.
+            SubmitRejected: this batch was not accepted, or an earlier one and with it all
+                that came later.
+            SubmitUnknown: nobody knows whether it was.
         """
+        results = self.results
         # Known before it is submitted: the first outcome may be faster than we are.
-        self.results.extend([call.id for call in batch])
+        results.extend([call.id for call in batch])
         try:
-            self.gateway.submit(batch, self.results, wait_s=wait_s, durability=self.durability)
+            if self.durability is Durability.DISK:
+                after = self._ahead[-1][0] if self._ahead else None
+                pending = self.gateway.begin(batch, results, after=after, wait_s=wait_s)
+            else:
+                self.gateway.submit(batch, results, wait_s=wait_s)
+                return
         except BaseException:
-            self.results.retract(len(batch))
+            results.retract(len(batch))
             raise
+        self._ahead.append((pending, len(batch)))
+        self._wait(AHEAD_COUNT)
 
-    def failed(self, exc: SubmitError, batch: list[Call]) -> None:
-        """Say which calls were accepted before this batch was not, or may not have been."""
-        self._note(exc, 0 if isinstance(exc, SubmitRejected) else len(batch))
+    def finish(self) -> None:
+        """Wait for the durable batches that are under way.
 
-    def _note(self, exc: Exception, unsure_count: int = 0) -> None:
+        Raises:
+            SubmitRejected, SubmitUnknown: see :meth:`submit`.
+        """
+        self._wait(0)
+
+    def _wait(self, left: int) -> None:
+        ahead = self._ahead
+        while len(ahead) > left:
+            try:
+                ahead[0][0].wait()
+            except SubmitError as exc:
+                count = sum(size for _, size in ahead)
+                for pending, _ in ahead:
+                    pending.forget()
+                ahead.clear()
+                self.results.retract(count)
+                if not isinstance(exc, SubmitRejected):
+                    self._unsure_count = count
+                raise
+            ahead.popleft()
+
+    @property
+    def are_under_way(self) -> bool:
+        """``finish`` and ``failed`` have to wait."""
+        return bool(self._ahead)
+
+    def failed(self, exc: Exception) -> None:
+        """Say with an error which calls were accepted, and which may have been."""
+        try:
+            self.finish()
+        except SubmitError as other:
+            exc.add_note(f"delay_many: before that, {other}")
         self.results.built()
         if len(self.results):
             exc.add_note(
                 f"delay_many: the first {len(self.results):,} calls were submitted and run; "
                 "their results are the exception's attribute 'accepted'"
             )
-        if unsure_count:
-            exc.add_note(f"delay_many: the {unsure_count:,} calls after them may run too")
+        if self._unsure_count:
+            exc.add_note(f"delay_many: the {self._unsure_count:,} calls after them may run too")
         exc.accepted = self.results  # type: ignore[attr-defined]
 
 
@@ -284,12 +325,14 @@ def submit_many(batches: Batches, where: str) -> ResultSet[Any]:
     if in_loop and is_durable and not batches.gateway.inside_task:
         raise blocking(where, "durability='disk'")
     wait_s = 0 if in_loop else None
-    for batch in batches:
-        try:
+    try:
+        for batch in batches:
             batches.submit(batch, wait_s)
-        except SubmitError as exc:
-            batches.failed(exc, batch)
-            raise
+        batches.finish()
+    except Exception as exc:
+        # Foreign iterables and arguments may raise anything; it goes on as it is.
+        batches.failed(exc)
+        raise
     batches.results.built()
     return batches.results
 
@@ -304,8 +347,8 @@ async def submit_many_async(app: App, batches: Batches) -> ResultSet[Any]:
 
     from zmqtasks.app.mailbox import mailbox
 
-    for batch in batches:
-        try:
+    try:
+        for batch in batches:
             if batches.durability is Durability.DISK:
                 await asyncio.to_thread(batches.submit, batch, None)
             else:
@@ -313,10 +356,15 @@ async def submit_many_async(app: App, batches: Batches) -> ResultSet[Any]:
                     lambda batch=batch: batches.submit(batch, 0),  # type: ignore[misc]
                     app.settings.submit_timeout_s,
                 )
-        except SubmitError as exc:
-            batches.failed(exc, batch)
-            raise
-        await asyncio.sleep(0)
+            await asyncio.sleep(0)
+        if batches.are_under_way:
+            await asyncio.to_thread(batches.finish)
+    except Exception as exc:
+        if batches.are_under_way:
+            await asyncio.to_thread(batches.failed, exc)
+        else:
+            batches.failed(exc)
+        raise
     batches.results.built()
     return batches.results
 

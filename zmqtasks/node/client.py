@@ -14,6 +14,7 @@ import threading
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
+from contextlib import suppress
 from dataclasses import replace
 from typing import TypeVar
 
@@ -29,7 +30,7 @@ from zmqtasks.ids import task_id_maker
 from zmqtasks.node.accepting import Acceptance, Acceptances
 from zmqtasks.node.chosen import ChosenIds, Fate, is_chosen, refusal
 from zmqtasks.node.conditions import Conditions
-from zmqtasks.node.gateway import TaskView
+from zmqtasks.node.gateway import Pending, TaskView
 from zmqtasks.node.journalkeeper import JournalKeeper
 from zmqtasks.node.leaving import Leaving
 from zmqtasks.node.questions import Questions
@@ -67,7 +68,12 @@ class Client:
         mesh_key = keys.mesh_key(settings.key_file)
         #: Who waits for the outcomes of tasks of this process.
         self.tickets = Tickets()
-        self._acceptances = Acceptances(self.tickets)
+        self._acceptances = Acceptances(
+            self.tickets,
+            lambda calls, token: self.runtime.mesh.submit_durable(
+                calls, token, self.runtime.now_ms
+            ),
+        )
         part = Part(
             roles=("producer",),
             dial_roles=DIAL_ROLES,
@@ -130,6 +136,9 @@ class Client:
         if is_chosen(calls[0], self.runtime.node):
             self._submit_chosen(calls, ticket, wait_s, delivery, durability)
             return
+        if durability is Durability.DISK:
+            self.begin(calls, ticket, wait_s=wait_s).wait()
+            return
         self.room.take(len(calls), size_of(calls), wait_s)
         if delivery == "at_most_once":
             self.runtime.loop.call_soon(self._push, calls, ticket)
@@ -137,14 +146,30 @@ class Client:
         add = self.tickets.add
         for call in calls:
             add(call.id, ticket)
-        if durability is Durability.DISK:
-            acceptance = Acceptance(calls, ticket)
-            self._durable_inbox.append(acceptance)
-            self._drain_soon()
-            acceptance.wait(self.settings.submit_timeout_s)
-        else:
-            self._inbox.append(calls)
-            self._drain_soon()
+        self._inbox.append(calls)
+        self._drain_soon()
+
+    def begin(
+        self, calls: Sequence[Call], ticket: Ticket, *, after: Pending | None = None,
+        wait_s: float | None = None,
+    ) -> Acceptance:  # fmt: skip
+        """See ``Gateway``."""
+        self._check_alive()
+        timeout_s = self.settings.submit_timeout_s
+        self.room.take(len(calls), size_of(calls), timeout_s if wait_s is None else wait_s)
+        for call in calls:
+            self.tickets.add(call.id, ticket)
+        assert after is None or isinstance(after, Acceptance), "made by this very method"
+        acceptance = Acceptance(calls, ticket, timeout_s, self._forget, after)
+        self._durable_inbox.append(acceptance)
+        self._drain_soon()
+        return acceptance
+
+    def _forget(self, acceptance: Acceptance) -> None:
+        ids = [call.id for call in acceptance.calls]
+        # After the end nobody is told anything.
+        with suppress(SubmitRejected, LocalProtocolError):
+            self.on_loop(lambda: self.tickets.take_back(ids, acceptance.ticket))
 
     def states(self, ids: Sequence[bytes], timeout_s: float) -> dict[bytes, StateRecord]:
         """See ``Gateway``."""
@@ -190,7 +215,7 @@ class Client:
         finally:
             self.room.give_back(len(calls), size_of(calls))
         for acceptance in waits:
-            acceptance.wait(self.settings.submit_timeout_s)
+            acceptance.wait()
 
     def _place(
         self, calls: Sequence[Call], ticket: Ticket, elsewhere: Mapping[bytes, StateRecord],
@@ -228,12 +253,11 @@ class Client:
     ) -> list[Acceptance]:
         for call in calls:
             self.tickets.add(call.id, ticket)
-        mesh, now_ms = self.runtime.mesh, self.runtime.now_ms
         if durability is Durability.MEMORY:
-            mesh.submit(calls, now_ms)
+            self.runtime.mesh.submit(calls, self.runtime.now_ms)
             return []
-        acceptance = Acceptance(calls, ticket)
-        mesh.submit_durable(calls, self._acceptances.begin(acceptance), now_ms)
+        acceptance = Acceptance(calls, ticket, self.settings.submit_timeout_s, self._forget)
+        self._acceptances.begin(acceptance)
         return [acceptance]
 
     # --- workers ------------------------------------------------------------------------
@@ -304,7 +328,7 @@ class Client:
             acceptance = durable.popleft()
             count += len(acceptance.calls)
             size += size_of(acceptance.calls)
-            mesh.submit_durable(acceptance.calls, self._acceptances.begin(acceptance), now_ms)
+            self._acceptances.begin(acceptance)
         self.room.came(count, size)
 
     def _tasks_settled(self, effect: fx.TasksSettled) -> None:

@@ -24,6 +24,21 @@ class TaskView(NamedTuple):
     told: Sequence[tuple[str, Mapping[str, Any]]]
 
 
+class Pending(Protocol):
+    """Calls on their way to their owner."""
+
+    def wait(self) -> None:
+        """Until they are accepted.
+
+        Raises:
+            SubmitRejected: they are not, with the reason.
+            SubmitUnknown: that cannot be said (in time). Their ticket is told nothing then.
+        """
+
+    def forget(self) -> None:
+        """Tell their ticket nothing, from now on. For those begun after some that failed."""
+
+
 class Gateway(Protocol):
     """Submits calls and answers questions. Thread-safe, and refuses after a fork."""
 
@@ -62,6 +77,25 @@ class Gateway(Protocol):
             SubmitUnknown: DISK, and it cannot be said whether they are accepted.
         """
 
+    def begin(
+        self,
+        calls: Sequence[Call],
+        ticket: Ticket,
+        *,
+        after: Pending | None = None,
+        wait_s: float | None = None,
+    ) -> Pending:
+        """Start to submit calls with durability DISK; ``wait`` of what it returns follows.
+
+        Args:
+            after: what an earlier ``begin`` returned: these calls are accepted after those,
+                and not at all if those are not.
+            wait_s: as for ``submit``.
+
+        Raises:
+            MeshOverloaded: no room in time; none of the calls was accepted.
+        """
+
     def states(self, ids: Sequence[bytes], timeout_s: float) -> dict[bytes, StateRecord]:
         """What is known of these tasks: own ones at once, else store, owner, everybody.
 
@@ -86,4 +120,4 @@ class Gateway(Protocol):
         """
 
 
-__all__ = ["UNKNOWN_STATUS", "Call", "Durability", "Gateway", "TaskView", "Ticket"]
+__all__ = ["UNKNOWN_STATUS", "Call", "Durability", "Gateway", "Pending", "TaskView", "Ticket"]
