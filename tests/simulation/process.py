@@ -316,9 +316,8 @@ class Process:
         except JournalError:
             return  # tried again later
         del self.world.holders[folder]
-        self.node.resume(records, self.world.now)
         nodes = dict.fromkeys([last.hello.node, *(record.id[:8] for record in records)])
-        self.node.inherit(list(nodes))
+        self.node.adopt(last.hello.node, records, list(nodes), self.world.now)
 
     def watch(self, ids: list[bytes]) -> None:
         token = self.node.ask(ids, True, self.world.now)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 from zmqtasks.core.answers import Answers
 from zmqtasks.core.calls import Call
@@ -31,7 +31,8 @@ from zmqtasks.core.intake import Intake
 from zmqtasks.core.linkevents import Delivered, LeaseBack, LinkDown, LinkPaused, LinkUp, MemberEvent
 from zmqtasks.core.links import SELF, LinkId
 from zmqtasks.core.membership import Membership
-from zmqtasks.core.owned import OwnedRecord, parse_mark
+from zmqtasks.core.owned import OwnedRecord
+from zmqtasks.core.ownership import Ownership
 from zmqtasks.core.publishing import RESULTS_TOPIC, Publisher
 from zmqtasks.core.reach import Reach
 from zmqtasks.core.resultlog import ResultLog
@@ -61,6 +62,12 @@ from zmqtasks.wire.messages import (
 
 #: Nodes with these roles run tasks, or take them over.
 _RUN_ROLES = frozenset(("worker", "broker"))
+
+
+class Machine(Protocol):
+    """Anything that wants things done."""
+
+    effects: list[Effect]
 
 
 class MeshNode:
@@ -103,15 +110,23 @@ class MeshNode:
             dispatcher, intake, self.log, has_store=reader is not None, lane=self.lane,
             unacked_bytes=membership.unacked_bytes,
         )  # fmt: skip
+        self.ownership = (
+            Ownership(self.hello, dispatcher, self.answers, self.publisher, intake, grace_ms)
+            if dispatcher is not None
+            else None
+        )
         self._local: deque[Message] = deque()
         #: Time of the present turn.
         self._now_ms = 0
         self._effects: list[Effect] = []
         if reader is not None:
             reader.link_up(self.hello.node, self.hello.epoch, SELF)
-        if dispatcher is not None and intake is not None:
-            dispatcher.link_up(SELF, self.hello)
-            intake.link_up(SELF, self.hello)
+        machines = (
+            self.succession, self.publisher, intake, reader, self.lane, self.inquiry,
+            self.answers, *(self.ownership.machines if self.ownership is not None else ()),
+        )  # fmt: skip
+        #: Whose effects are collected at the end of a turn.
+        self._machines: list[Machine] = [machine for machine in machines if machine is not None]
 
     # --- what others call -----------------------------------------------------------------
 
@@ -125,25 +140,37 @@ class MeshNode:
         assert self.dispatcher is not None
         self.dispatcher.submit_durable(calls, token, now_ms)
 
-    def resume(self, records: Sequence[OwnedRecord], now_ms: int) -> None:
-        """Go on with what the journal holds, of an earlier life of this node or of another.
+    def resume(
+        self, records: Sequence[OwnedRecord], now_ms: int, heir_of: Sequence[bytes] = ()
+    ) -> None:
+        """Go on with what this node's journal holds.
 
-        To be called before there are links, and before ``inherit``: whoever reports an
-        outcome of a task that is not known here is told so, and reports it no more.
+        To be called before there are links: whoever reports an outcome of a task that is not
+        known here is told so, and reports it no more.
+
+        Args:
+            records: all that is in the journal.
+            now_ms: the time.
+            heir_of: the ended nodes whose journals were merged into it.
         """
-        dispatcher = self.dispatcher
-        assert dispatcher is not None
-        owned: list[OwnedRecord] = []
-        dead: list[OwnedRecord] = []
-        for record in records:
-            mark = parse_mark(record.mark)
-            (owned if mark is None else dead).append(record)
-        dispatcher.resume(owned, now_ms)
-        dispatcher.resume_dead(dead)
+        assert self.ownership is not None
+        self.ownership.resume(records, heir_of, now_ms)
+        self.succession.inherit(heir_of)
 
-    def inherit(self, nodes: Iterable[bytes]) -> None:
-        """This node owns now what these (ended) nodes owned; after ``resume``."""
-        self.succession.inherit(nodes)
+    def adopt(
+        self, former: bytes, records: Sequence[OwnedRecord], heir_of: Sequence[bytes], now_ms: int
+    ) -> None:
+        """What the journal of an ended node held is in ours now, all of it.
+
+        Args:
+            former: that node.
+            records: what it held.
+            heir_of: that node, and those whose heir it was.
+            now_ms: the time.
+        """
+        assert self.ownership is not None
+        self.ownership.adopt(former, records, heir_of, now_ms)
+        self.succession.inherit(heir_of)
 
     def journaled(self, batches: Sequence[int]) -> None:
         """These ``JournalWrite`` effects have been carried out."""
@@ -201,11 +228,37 @@ class MeshNode:
         self.answers.stored(settled)
 
     def drain(self) -> None:
-        """Start nothing new here: what waits goes back to its owners, this node included."""
+        """Start nothing new here, and own nothing new: what waits goes back to its owners,
+        this node included."""
         if self.intake is not None:
             self.intake.drain()
-        if self.dispatcher is not None:
-            self.dispatcher.link_paused(SELF, True)
+        if self.ownership is not None:
+            self.ownership.drain()
+
+    def leave_tasks(self, now_ms: int) -> None:
+        """Give away what this node owns, as far as others take it; see ``tasks_left``."""
+        assert self.ownership is not None
+        self.ownership.leave(now_ms)
+
+    @property
+    def tasks_left(self) -> int:
+        """Open tasks that nobody else has taken."""
+        return self.ownership.handoff.left() if self.ownership is not None else 0
+
+    def stay_with_tasks(self) -> dict[str, int]:
+        """Give nothing more away; what is offered stays here. Before goodbyes are said, and
+        then ``is_deciding`` has to turn False.
+
+        Returns:
+            {name of a node: tasks that it has taken since ``leave_tasks``}.
+        """
+        assert self.ownership is not None
+        return self.ownership.stay()
+
+    @property
+    def is_deciding(self) -> bool:
+        """The journal is writing, or a task is on its way from one owner to another."""
+        return self.ownership is not None and self.ownership.is_deciding
 
     @property
     def is_idle(self) -> bool:
@@ -213,7 +266,7 @@ class MeshNode:
         it was asked to hold (for draining)."""
         if self.intake is not None and self.intake.running_count:
             return False
-        if self.custody.is_writing:
+        if self.is_deciding:
             return False
         return self.publisher.is_idle
 
@@ -228,7 +281,8 @@ class MeshNode:
             needed = _RUN_ROLES if self.dispatcher.tasks else frozenset()
             self.membership.need_roles(needed, now_ms)
             self.dispatcher.stored(SELF, stored)
-            self.dispatcher.tick(now_ms)
+        if self.ownership is not None:
+            self.ownership.tick(now_ms)
         if self.intake is not None:
             self.intake.tick(now_ms)
         if self.reader is not None:
@@ -248,7 +302,7 @@ class MeshNode:
         if self._local or self.membership.events:
             return self._now_ms  # more than one turn's work came in
         machines = (
-            self.membership, self.inquiry, self.dispatcher, self.intake, self.reader, self.lane,
+            self.membership, self.inquiry, self.ownership, self.intake, self.reader, self.lane,
         )  # fmt: skip
         deadlines = [machine.next_deadline_ms() for machine in machines if machine is not None]
         if self._local or self.publisher.replays.is_ready:
@@ -279,7 +333,7 @@ class MeshNode:
                 self._delivered(SELF, self._local.popleft(), now_ms, wall_ms)
 
     def _work(self, now_ms: int, wall_ms: int) -> None:
-        intake, dispatcher, reader = self.intake, self.dispatcher, self.reader
+        intake, ownership, reader = self.intake, self.ownership, self.reader
         if intake is not None:
             if intake.finished:
                 self._report_finished(intake, now_ms, wall_ms)
@@ -289,12 +343,12 @@ class MeshNode:
             intake.deal_credit()
             self.membership.queued = len(intake.queue)
             self.membership.running = intake.running_count
-        if dispatcher is not None:
-            settled = dispatcher.flush(now_ms)
+        if ownership is not None:
+            settled = ownership.flush(now_ms)
             if settled and self.answers.watchers:
                 self.answers.settled(settled)
-            if dispatcher.own_outcomes:
-                made, dispatcher.own_outcomes = dispatcher.own_outcomes, []
+            made = ownership.take_own_outcomes()
+            if made:
                 self.publisher.publish_own(made, now_ms, wall_ms)
         if self.lane is not None:
             self.lane.push(now_ms)
@@ -311,12 +365,8 @@ class MeshNode:
         self.answers.finished([done.task.id for done in finished])
 
     def _collect(self) -> None:
-        sources = (
-            self.succession, self.publisher, self.dispatcher, self.intake, self.reader, self.lane,
-            self.inquiry, self.answers, self.custody,
-        )  # fmt: skip
-        for machine in sources:
-            if machine is None or not machine.effects:
+        for machine in self._machines:
+            if not machine.effects:
                 continue
             effects, machine.effects = machine.effects, []
             for effect in effects:
@@ -344,8 +394,8 @@ class MeshNode:
         elif isinstance(event, LinkDown):
             self._link_down(event, now_ms)
         elif isinstance(event, LinkPaused):
-            if self.dispatcher is not None:
-                self.dispatcher.link_paused(event.link, event.paused)
+            if self.ownership is not None:
+                self.ownership.link_paused(event.link, event.paused)
         elif self.intake is not None:
             self.intake.lease_changed(event.link, isinstance(event, LeaseBack))
 
@@ -356,8 +406,8 @@ class MeshNode:
             self.publisher.store_up(peer.node)
             if self.dispatcher is not None:
                 self.dispatcher.has_store = True
-        if self.dispatcher is not None:
-            self.dispatcher.link_up(link, peer)
+        if self.ownership is not None:
+            self.ownership.link_up(link, peer)
         if self.intake is not None:
             self.intake.link_up(link, peer)
         if self.reader is not None:
@@ -373,8 +423,8 @@ class MeshNode:
         other_link = self.reach.link_down(link, peer.node)
         if other_link is not None:
             self._go_on_with(other_link, peer)
-        if self.dispatcher is not None:
-            self.dispatcher.link_down(link, reason)
+        if self.ownership is not None:
+            self.ownership.link_down(link, peer, reason)
         if self.intake is not None:
             self.intake.link_down(link)
         self.inquiry.link_down(link)
@@ -417,15 +467,17 @@ class MeshNode:
             self._question(link, message)
 
     def _is_work(self, link: LinkId, message: Message, now_ms: int) -> bool:
-        """Let the intake or the dispatcher take it."""
+        """Let the intake or the owner's machines take it."""
         if isinstance(message, Heir):
+            if self.ownership is not None:
+                self.ownership.heir_announced(link, self._node_of(link), message)
             self.succession.announced(link, self._node_of(link), message)
             # Asked before, it may have said that it does not know their tasks.
             self.inquiry.link_up(link)
             return True
         if self.intake is not None and self.intake.received(link, message, now_ms):
             return True
-        return self.dispatcher is not None and self.dispatcher.received(link, message, now_ms)
+        return self.ownership is not None and self.ownership.received(link, message, now_ms)
 
     def _forget(self, ids: Sequence[bytes]) -> None:
         self.answers.forget(ids)

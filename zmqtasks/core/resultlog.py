@@ -205,18 +205,19 @@ class ResultLog:
         return bool(moved)
 
     def taken_over(self, task_id: bytes, attempt: int, owner: bytes) -> Outcome | None:
-        """Another node decides now on this attempt.
+        """Another node decides now on this attempt, even if its former owner has said
+        already that it does not know the task any more.
 
         Returns:
             Its outcome, to be told to that node; None if there is none to decide on.
         """
         entry = self.entries.get(self.positions.get(task_id, 0))
-        if entry is None or entry.outcome is None or not entry.owner:
+        if entry is None or entry.outcome is None or entry.decision is not Verdict.NONE:
             return None
         outcome = entry.outcome
         if outcome.attempt != attempt:
             return None
-        del self.undecided[entry.owner][outcome.position]
+        self.undecided.get(entry.owner, {}).pop(outcome.position, None)
         self.undecided.setdefault(owner, {})[outcome.position] = None
         entry.owner = owner
         return outcome

@@ -41,6 +41,8 @@ class _Opened(NamedTuple):
     slot: Slot
     writer: JournalWriter
     records: list[OwnedRecord]
+    #: It survives a power loss.
+    is_lasting: bool
 
 
 class JournalKeeper:
@@ -105,7 +107,7 @@ class JournalKeeper:
             return
         self._slots, self._opened = slots, opened
         part = self._runtime.part
-        part.has_journal, part.is_journal_lasting = True, slot.is_lasting()
+        part.has_journal, part.is_journal_lasting = True, opened.is_lasting
         self._runtime.take_identity(slot.node, slot.epoch)
 
     def _go_without(self, exc: ConfigError | JournalError, is_required: bool) -> None:
@@ -142,7 +144,10 @@ class JournalKeeper:
             heir_of = slot.heir_of()
         except JournalError as exc:
             _LOG.warning("journal.former slot=%d: %s", slot.number, exc)
-        self.resumed_count = self._own(opened.records, heir_of)
+        mesh = self._runtime.mesh
+        assert mesh.dispatcher is not None
+        mesh.resume(opened.records, self._runtime.now_ms, heir_of)
+        self.resumed_count = len(mesh.dispatcher.tasks)
         opened.records.clear()
         self._adopter = Adopter(
             slots, slot, opened.writer, self._runtime.loop.call_soon, self._adopted
@@ -160,23 +165,19 @@ class JournalKeeper:
         if self._adopter is not None:
             self._adopter.stop()
 
-    def _own(self, records: Sequence[OwnedRecord], heir_of: Sequence[bytes]) -> int:
-        """Go on with these, and say whose heir we are; returns how many are open."""
-        mesh = self._runtime.mesh
-        assert mesh.dispatcher is not None
-        before = len(mesh.dispatcher.tasks)
-        mesh.resume(records, self._runtime.now_ms)
-        mesh.inherit(heir_of)
-        return len(mesh.dispatcher.tasks) - before
-
     def _adopted(self, records: Sequence[OwnedRecord], heir_of: Sequence[bytes]) -> None:
         if self._is_leaving:
             return  # they lie in this node's slot, for whoever has it next
-        count = self._own(records, heir_of)
+        mesh = self._runtime.mesh
+        assert mesh.dispatcher is not None
+        before = len(mesh.dispatcher.tasks)
+        former = heir_of[-1] if heir_of else b""
+        mesh.adopt(former, records, heir_of, self._runtime.now_ms)
+        count = len(mesh.dispatcher.tasks) - before
         self.adopted_count += count
         _LOG.info(
-            "took over %d tasks that a process of this host left%s", count,
-            f" (node {format_node(heir_of[-1])})" if heir_of else "",
+            "took over %d tasks that a process of this host left (node %s)", count,
+            format_node(former) or "unknown",
         )  # fmt: skip
 
     def _open(
@@ -189,7 +190,7 @@ class JournalKeeper:
             JournalOptions(name=str(slot.folder)),
         )  # fmt: skip
         start = writer.open if is_served else writer.start
-        return _Opened(slot, writer, start(inherited))
+        return _Opened(slot, writer, start(inherited), slot.is_lasting())
 
     # --- writing --------------------------------------------------------------------------
 
@@ -200,7 +201,8 @@ class JournalKeeper:
             self._waiting.append(effect)
             self._open_later()
             return
-        self._warn_if_fleeting(opened.slot, effect.puts)
+        if not opened.is_lasting:
+            self._warn_fleeting(opened.slot, effect.puts)
         if opened.writer.write(
             effect.batch, effect.puts, effect.progress, effect.drops, sync=effect.sync
         ):
@@ -228,16 +230,15 @@ class JournalKeeper:
         if others:
             mesh.journaled(others)
 
-    def _warn_if_fleeting(self, slot: Slot, puts: Sequence[OwnedRecord]) -> None:
+    def _warn_fleeting(self, slot: Slot, puts: Sequence[OwnedRecord]) -> None:
         if self._has_warned or not any(put.durability is Durability.DISK for put in puts):
             return
         self._has_warned = True
-        if not slot.is_lasting():
-            _LOG.warning(
-                "journal.fleeting: journal %s is on a file system in memory, so tasks with "
-                "durability='disk' survive this process but no power loss; put the journals on a "
-                "disk (ZMQTASKS_STATE_DIR)", slot.folder,
-            )  # fmt: skip
+        _LOG.warning(
+            "journal.fleeting: journal %s is on a file system in memory, so tasks with "
+            "durability='disk' survive this process but no power loss; put the journals on a disk "
+            "(ZMQTASKS_STATE_DIR)", slot.folder,
+        )  # fmt: skip
 
     # --- a client's journal, when there is something to write -----------------------------
 
@@ -323,7 +324,7 @@ class JournalKeeper:
         return {
             "slot": opened.slot.number,
             "folder": str(opened.slot.folder),
-            "lasting": opened.slot.is_lasting(),
+            "lasting": opened.is_lasting,
             "tasks": sum(task.is_written for task in tasks),
             "waiting": backlog.changes,
             "failing": self._why_not or backlog.failing,

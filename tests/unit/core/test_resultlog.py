@@ -220,6 +220,13 @@ def test_single_outcome_changes_its_owner() -> None:
     assert [o.id for o in log.undecided_of(OWNER)] == [task_id(2)]
 
 
+def test_new_owner_decides_on_what_the_former_one_does_not_know_any_more() -> None:
+    log = log_of(1)
+    log.undecidable([1])
+    assert log.taken_over(task_id(1), 1, HEIR) is not None
+    assert [o.id for o in log.undecided_of(HEIR)] == [task_id(1)]
+
+
 def test_only_an_undecided_outcome_of_that_attempt_changes_its_owner() -> None:
     log = log_of(1)
     assert log.taken_over(task_id(1), 2, HEIR) is None

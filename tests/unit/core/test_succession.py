@@ -108,8 +108,7 @@ def test_heir_goes_on_with_what_runs_and_settles_what_has_ended() -> None:
     heir = net.add(HEIR, "broker", journal={})
     net.link(heir, worker)
     net.kill(owner)
-    heir.mesh.resume(list(records.values()), net.now_ms)
-    heir.mesh.inherit([OWNER])
+    heir.mesh.adopt(OWNER, list(records.values()), [OWNER], net.now_ms)
     net.pump()
     assert heir.dispatcher.tasks[ONE].started
     worker.end()
@@ -122,8 +121,7 @@ def test_worker_that_is_linked_later_hears_of_the_heir_too() -> None:
     net.kill(owner)
     worker.end()
     heir = net.add(HEIR, "broker", journal={})
-    heir.mesh.resume(list(records.values()), net.now_ms)
-    heir.mesh.inherit([OWNER])
+    heir.mesh.adopt(OWNER, list(records.values()), [OWNER], net.now_ms)
     net.link(heir, worker)
     assert heir.settled()[ONE].body == b"value"
     assert list(heir.mesh.succession.heir_of) == [OWNER]
@@ -132,8 +130,7 @@ def test_worker_that_is_linked_later_hears_of_the_heir_too() -> None:
 def test_worker_that_is_the_heir_itself_goes_on_with_what_it_runs() -> None:
     net, owner, worker, records = world()
     net.kill(owner)
-    worker.mesh.resume(list(records.values()), net.now_ms)
-    worker.mesh.inherit([OWNER])
+    worker.mesh.adopt(OWNER, list(records.values()), [OWNER], net.now_ms)
     net.pass_time(3 * RESUME_GRACE_MS)
     assert worker.dispatcher.tasks[ONE].attempt == 1
     assert worker.running == [(ONE, 1)]
@@ -146,8 +143,7 @@ def test_worker_that_is_the_heir_itself_settles_what_has_ended() -> None:
     net, owner, worker, records = world()
     net.kill(owner)
     worker.end()
-    worker.mesh.resume(list(records.values()), net.now_ms)
-    worker.mesh.inherit([OWNER])
+    worker.mesh.adopt(OWNER, list(records.values()), [OWNER], net.now_ms)
     net.pump()
     assert worker.settled()[ONE].body == b"value"
 
@@ -192,5 +188,5 @@ def test_heir_of_very_many_nodes_names_the_last_ones() -> None:
     net = Net()
     heir = net.add(HEIR, "broker", journal={})
     nodes = [number.to_bytes(8, "big") for number in range(HEIR_OF_COUNT_MAX + 5)]
-    heir.mesh.inherit(nodes)
+    heir.mesh.resume([], net.now_ms, nodes)
     assert list(heir.mesh.succession.heir_of) == nodes[5:]
