@@ -183,7 +183,7 @@ class InlineGateway:
 
     def story(self, task_id: bytes, timeout_s: float) -> TaskView:
         record = self.states([task_id], timeout_s)[task_id]
-        return TaskView(record, [(name, story) for name, story in self.told.items()])
+        return TaskView(record, [(name, story) for name, story in self.told.items()], {})
 
     # ------------------------------------------------------------------------------------
 

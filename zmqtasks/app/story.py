@@ -7,6 +7,7 @@ with earlier owners.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
@@ -16,8 +17,13 @@ from zmqtasks.ids import format_task_id
 from zmqtasks.node.gateway import TaskView
 from zmqtasks.wire.messages import Outcome, Status, TaskState
 
-#: Facts that nodes tell, in the order in which they are shown.
-_FACTS = ("name", "app", "queue", "attempt", "strikes", "durability", "written", "worker", "why")
+#: Facts that are the same wherever they come from, and those that only the node that knows
+#: best is asked for: with others they may be out of date.
+_NAMES = ("name", "app", "queue")
+_FACTS = ("attempt", "strikes", "durability", "written", "worker", "why")
+#: Who knows best.
+_RANKS = {"owner": 1, "holder": 2}
+_NODE = re.compile(r"\b[0-9a-f]{16}\b")
 _WIDTH = 9
 
 
@@ -32,10 +38,11 @@ class Story:
         #: The task's id.
         self.id = format_task_id(record.id)
         told = sorted(view.told, key=lambda pair: _rank(pair[1]))
-        facts: dict[str, Any] = {}
-        for _, story in reversed(told):  # the best comes last and stays
-            facts |= {key: story[key] for key in _FACTS if story.get(key) is not None}
-        facts = {key: record.info.get(key) for key in _FACTS} | facts
+        best: Mapping[str, Any] = told[0][1] if told else record.info
+        facts: dict[str, Any] = {key: best.get(key) for key in _FACTS}
+        for key in _NAMES:
+            given = [story.get(key) for story in (*(story for _, story in told), record.info)]
+            facts[key] = next((value for value in given if value), None)
         #: Name of the task, of its App, and the queue.
         self.name: str | None = facts["name"]
         self.app: str | None = facts["app"]
@@ -50,7 +57,7 @@ class Story:
         #: Name of the worker that has it, or whose outcome counts.
         self.worker: str | None = facts["worker"]
         #: Why no worker has it.
-        self.why: str | None = facts["why"]
+        self.why: str | None = _named(facts["why"], view.names)
         outcome = record.outcome if record.state == TaskState.SETTLED else None
         self._ended = outcome
         #: PENDING, STARTED, SUCCESS and so on, see ``zmqtasks.states``.
@@ -66,7 +73,7 @@ class Story:
             self._take_ending(outcome)
         #: What happened, oldest first: each a dict with ``at`` (seconds since 1970),
         #: ``node``, ``event`` and further facts.
-        self.lines = _lines(told)
+        self.lines = _lines(told, view.names)
         #: {name of a node: what it told}, as it came.
         self.told = {name: dict(story) for name, story in view.told}
 
@@ -143,10 +150,9 @@ class Story:
 
 
 def _rank(story: Mapping[str, Any]) -> int:
-    """0 for the owner of an open task, then whoever had it as its owner, then others."""
-    if story.get("role") != "owner":
-        return 2
-    return 0 if story.get("state") in ("PENDING", "STARTED") else 1
+    """0 for the owner of an open task, then the one that has settled it, then others."""
+    rank = _RANKS.get(str(story.get("role")), 3)
+    return 0 if rank == 1 and story.get("state") in (states.PENDING, states.STARTED) else rank
 
 
 def _state(state: int, outcome: Outcome | None, told: list[tuple[str, Mapping[str, Any]]]) -> str:
@@ -163,17 +169,26 @@ def _state(state: int, outcome: Outcome | None, told: list[tuple[str, Mapping[st
     return states.STATE_OF_OPEN.get(state, states.PENDING)
 
 
-def _lines(told: list[tuple[str, Mapping[str, Any]]]) -> list[dict[str, Any]]:
+def _lines(
+    told: list[tuple[str, Mapping[str, Any]]], names: Mapping[str, str]
+) -> list[dict[str, Any]]:
     lines = [
-        {"at": line.get("at_ms", 0) / 1000, "node": name, **_without(line, "at_ms")}
+        {
+            "at": line.get("at_ms", 0) / 1000,
+            "node": name,
+            **{key: _named(value, names) for key, value in line.items() if key != "at_ms"},
+        }
         for name, story in told
         for line in story.get("lines", ())
     ]
     return sorted(lines, key=lambda line: line["at"])
 
 
-def _without(line: Mapping[str, Any], key: str) -> dict[str, Any]:
-    return {name: value for name, value in line.items() if name != key}
+def _named(value: Any, names: Mapping[str, str]) -> Any:
+    """A text with the ids of known nodes replaced by their names."""
+    if not isinstance(value, str):
+        return value
+    return _NODE.sub(lambda found: names.get(found[0], found[0]), value)
 
 
 # --- words ------------------------------------------------------------------------------
@@ -201,6 +216,10 @@ def _event_text(event: str, facts: dict[str, Any]) -> str:
         return f"a late outcome of attempt {attempt} was refused"
     if event == "given":
         return f"handed over to {facts.get('to')}, which owns it from here on"
+    if event == "taken":
+        return f"taken over from node {facts.get('of')}, at attempt {attempt}"
+    if event == "given up":
+        return f"left to node {facts.get('to')}, which owns it all the same"
     if event == "resumed":
         return f"found in the journal after a restart, at attempt {attempt}"
     if event == "retried":

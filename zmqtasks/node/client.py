@@ -193,7 +193,8 @@ class Client:
         """See ``Gateway``."""
         # First the state: looking for it links everybody who can be found.
         record = self.states([task_id], timeout_s)[task_id]
-        return TaskView(record, self.survey.stories(task_id, timeout_s))
+        told = self.survey.stories(task_id, timeout_s)
+        return TaskView(record, told, self.survey.names())
 
     # --- calls with chosen ids ------------------------------------------------------------
 

@@ -13,6 +13,8 @@ if TYPE_CHECKING:
 
 #: Of what a node knows about a task that it does not own, this is for people.
 _FACTS = frozenset(("name", "queue", "attempt", "worker", "why"))
+#: Whoever gave the task away, or has it on offer, says so.
+_HEARSAY = frozenset(("taker", "offer"))
 #: Dead tasks told in one answer, which is one message: half a megabyte or so.
 _TOLD_COUNT_MAX = 1_000
 
@@ -41,24 +43,29 @@ class Custodian:
     def story_of(self, task_id: bytes) -> dict[str, Any] | None:
         """What this node knows of the task; None if it does not know it.
 
-        Keys: those of ``core.ownerview.story_of``, and ``role``: "owner", or "holder" for
-        a node that has an attempt or an outcome of it and does not decide about it.
+        Keys: those of ``core.ownerview.story_of``, and ``role``: "owner", "holder" for a
+        node that has an attempt or an outcome of it and does not decide about it, or
+        "hearsay" for one that owned it before, or may come to own it.
         """
         mesh = self._runtime.mesh
-        if mesh.dispatcher is not None:
-            story = mesh.dispatcher.story_of(task_id)
-            if story is not None:
-                return {"role": "owner", **story}
+        told = mesh.dispatcher.story_of(task_id) if mesh.dispatcher is not None else None
+        if told is not None and "state" in told:
+            return {"role": "owner", **told}
+        lines = told["lines"] if told is not None else []
         record = mesh.answers.local(task_id)
-        if record.state == TaskState.UNKNOWN:
+        if record.state == TaskState.UNKNOWN and not lines:
             return None
-        story = {"role": "holder", "state": TaskState(record.state).name}
-        story |= {key: value for key, value in record.info.items() if key in _FACTS}
+        is_hearsay = lines or not _HEARSAY.isdisjoint(record.info)
+        story = {
+            "role": "hearsay" if is_hearsay else "holder",
+            "state": TaskState(record.state).name,
+            **{key: value for key, value in record.info.items() if key in _FACTS},
+        }
         entry = mesh.log.entries.get(mesh.log.positions.get(task_id, -1))
         if entry is not None and entry.kind is not None:
             kind = entry.kind
             story |= {"name": kind.name, "app": kind.app, "queue": kind.queue}
-        return {**story, "lines": []}
+        return {**story, "lines": lines}
 
     def _dead(self, ids: Sequence[bytes]) -> dict[str, Any]:
         dispatcher = self._runtime.mesh.dispatcher

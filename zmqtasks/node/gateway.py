@@ -22,6 +22,8 @@ class TaskView(NamedTuple):
     record: StateRecord
     #: ``(node, what it tells)`` of those that know the task, see ``Custodian.story_of``.
     told: Sequence[tuple[str, Mapping[str, Any]]]
+    #: {node id in hex: name} of the nodes in sight.
+    names: Mapping[str, str]
 
 
 class Pending(Protocol):

@@ -117,6 +117,11 @@ class Survey:
                 told.append((node.name, story))
         return told
 
+    def names(self) -> dict[str, str]:
+        """{node id in hex: name} of all linked nodes, and of our own."""
+        own = self._runtime.mesh.hello
+        return {format_node(peer.node): peer.name for peer in [own, *self._on_loop(self._peers)]}
+
     def order(self, what: str, ids: Sequence[bytes], timeout_s: float) -> list[SeenNode]:
         """Let every linked node do something, see ``custodian.py``."""
         return self._round(lambda number: Order(number, what, list(ids)), timeout_s)

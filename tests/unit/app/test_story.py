@@ -21,6 +21,7 @@ from zmqtasks.wire.messages import Outcome, StateRecord, Status, TaskState
 
 ID = b"owner--1" + b"\0" * 7 + b"\1"
 TEXT = format_task_id(ID)
+NAMES = {"00112233445566aa": "web", "00112233445566bb": "broker-1"}
 AT_MS = 1_700_000_000_000  # 2023-11-14 22:13:20 UTC
 OPEN: dict[str, Any] = {
     "role": "owner", "state": "PENDING", "name": "tasks.add", "app": "shop", "queue": "default",
@@ -49,7 +50,7 @@ def story(
     *told: tuple[str, dict[str, Any]], state: TaskState = TaskState.PENDING,
     outcome: Outcome | None = None,
 ) -> Story:  # fmt: skip
-    return Story(TaskView(StateRecord(ID, state, {}, outcome), told))
+    return Story(TaskView(StateRecord(ID, state, {}, outcome), told, NAMES))
 
 
 def ended(status: int, ext: dict[str, Any] | None = None, started_ms: int = AT_MS) -> Outcome:
@@ -103,6 +104,23 @@ def test_word_of_the_owner_counts_over_that_of_others() -> None:
     alone = story(("w1", holder))
     assert (alone.state, alone.owner, alone.worker) == ("STARTED", None, "w1")
     assert "  known to: w1" in str(alone).splitlines()
+
+
+def test_former_owner_is_heard_for_what_happened_only() -> None:
+    lines = [{"at_ms": AT_MS, "event": "given", "to": "broker-1"}]
+    former = {
+        "role": "hearsay", "state": "PENDING", "why": "it was handed to broker-1", "lines": lines,
+    }  # fmt: skip
+    lines = [{"at_ms": AT_MS + 1, "event": "taken", "of": "00112233445566aa", "attempt": 1}]
+    owner = {**OPEN, "state": "STARTED", "worker": "w1", "why": None, "lines": lines}
+    found = story(("web", former), ("broker-1", owner))
+    assert (found.state, found.owner, found.why) == ("STARTED", "broker-1", None)
+    shown = str(found)
+    assert "web:  handed over to broker-1, which owns it from here on" in shown
+    assert "broker-1:  taken over from node web, at attempt 1" in shown
+    alone = story(("web", {**former, "why": "it is being handed to node 00112233445566bb"}))
+    assert (alone.state, alone.owner) == ("PENDING", None)
+    assert "  waits:    it is being handed to node broker-1" in str(alone).splitlines()
 
 
 def test_settled_task_says_who_ran_it_when_and_for_how_long() -> None:
@@ -174,6 +192,7 @@ def test_story_is_plain_data_for_programs() -> None:
         ({"event": "resumed", "attempt": 2}, "found in the journal after a restart, at attempt 2"),
         ({"event": "retried", "of": ID.hex()}, f"in place of dead task {TEXT}"),
         ({"event": "given", "to": "b1"}, "handed over to b1, which owns it from here on"),
+        ({"event": "given up", "to": "b1"}, "left to node b1, which owns it all the same"),
         ({"event": "retried", "of": "?"}, "in place of dead task ?"),
         ({"event": "lost", "attempt": 1, "reason": "r"}, "attempt 1 came to nothing: r"),
         ({"event": "moved", "to": "b", "ms": 3}, "moved: to b, ms 3"),

@@ -27,7 +27,7 @@ from zmqtasks.ids import owner_of
 from zmqtasks.limits import STRIKES_MAX
 from zmqtasks.node import custodian
 from zmqtasks.node.custodian import Custodian
-from zmqtasks.wire.messages import Credit, Started, Tasks
+from zmqtasks.wire.messages import Credit, Started, StateRecord, Tasks, TaskState
 
 WORKER_LINK = link_to(WORKER)
 WALL_MS = 1_700_000_000_000
@@ -96,6 +96,22 @@ def test_worker_tells_what_it_holds_without_deciding_about_it() -> None:
     }  # fmt: skip
     assert custodian_of(mesh).inspected("dead", []) == {"dead": [], "count": 0}
     assert custodian_of(mesh).ordered("dead.drop", [task_id(1)]) == {"done": {}, "trouble": ""}
+
+
+def test_former_owner_tells_what_it_has_heard_and_what_happened(owner: MeshNode) -> None:
+    assert owner.dispatcher is not None
+    owner.dispatcher.stories.tell(task_id(1), "given", to="broker-1")
+    info = {"why": "it was handed to broker-1", "taker": b"broker-1"}
+    hearsay = StateRecord(task_id(2), TaskState.PENDING, info, None)
+    owner.answers.others.append(lambda found: hearsay if found == task_id(2) else None)
+    asked = custodian_of(owner)
+    first, second = asked.story_of(task_id(1)), asked.story_of(task_id(2))
+    assert first is not None
+    assert (first["role"], first["state"]) == ("hearsay", "UNKNOWN")
+    assert [line["event"] for line in first["lines"]] == ["given"]
+    assert second == {
+        "role": "hearsay", "state": "PENDING", "why": "it was handed to broker-1", "lines": [],
+    }  # fmt: skip
 
 
 def test_dead_tasks_are_listed_latest_first_and_shown_with_their_story(owner: MeshNode) -> None:
