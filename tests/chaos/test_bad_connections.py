@@ -21,8 +21,6 @@ from tests.chaos.proxy import CLEAR, Proxy, Route, Way, Weather
 from tests.e2e.harness import NodeProcess
 
 _WORKERS = ["w1", "w2"]
-#: Calls a second; the workers can do twice as many.
-_RATE = 100
 _ELSEWHERE = """
 import zmqtasks.node.runtime as runtime
 runtime.host_id = lambda: b"far away"
@@ -43,11 +41,11 @@ class Far:
             assert match is not None, worker.node.log
             proxy.lead(int(match[1]))
 
-    def feed(self, count: int) -> NodeProcess:
-        """Start the client."""
+    def feed(self, count: int, rate: int) -> NodeProcess:
+        """Start the client; see ``Fleet.feed``."""
         peers = ",".join(f"127.0.0.1:{route.port}" for route in self.proxy.routes)
         return self.fleet.feed(
-            count, _RATE, before=_ELSEWHERE, ZMQTASKS_PEERS=peers, ZMQTASKS_RUNTIME_DIR=self._away
+            count, rate, before=_ELSEWHERE, ZMQTASKS_PEERS=peers, ZMQTASKS_RUNTIME_DIR=self._away
         )
 
     def owner(self) -> dict[str, int]:
@@ -90,11 +88,13 @@ class Trouble(NamedTuple):
     loses_workers: bool = False
     #: Of each worker.
     slots: int = 2
+    #: Calls a second, half of what the workers can do.
+    rate: int = 100
 
 
 #: A worker's credit is some work ahead of its slots, whatever the way is like, so that on
 #: a slow one it is mostly idle.
-DELAY = Trouble("delay", Weather(delay_s_max=0.5), slots=8)
+DELAY = Trouble("delay", Weather(delay_s_max=0.5), slots=8, rate=20)
 SLICES = Trouble("slices", Weather(slice_bytes=1))
 RESET = Trouble("reset", Weather(reset_bytes=(1_000, 40_000)), loses_workers=True)
 HALF_OPEN = Trouble("half-open", hurt=Far.half_open, every_count=200, loses_workers=True)
@@ -119,7 +119,7 @@ def test_a_peer_at_the_other_end_of_a_tunnel_is_dialled(
 ) -> None:
     """Loopback of another host is nobody's way, but where the user says so it leads there."""
     with _far_fleet(tmp_path, own_directories / "away") as far:
-        client = far.feed(1)
+        client = far.feed(1, 1)
         values = far.fleet.values(20.0)
         far.fleet.check(values, far.owner())
         assert all(route.accepted_count for route in far.proxy.routes)
@@ -144,7 +144,7 @@ def test_no_task_is_lost_on_a_bad_connection(
 ) -> None:
     with _far_fleet(tmp_path, own_directories / "away", trouble.slots) as far:
         far.wear(trouble.weather)
-        client = far.feed(count)
+        client = far.feed(count, trouble.rate)
         steps = 0
 
         def step() -> None:
