@@ -144,7 +144,7 @@ def test_a_damaged_journal_is_left_alone_until_it_is_salvaged(mesh: Mesh) -> Non
         file.truncate(0)
     script.kill()
     line = worker.wait_log(f"zmqtasks journal salvage {slot}")
-    assert "what it holds is left alone" in line
+    assert "what is in slot 1 is left alone" in line
     # The journal of this one is the damaged one: the first that nobody uses.
     refused = mesh.start_node(name="w2", ready=False)
     assert refused.wait() == 2

@@ -445,6 +445,12 @@ def _end_identity(folder: Path) -> None:
     sync_folder(folder)
 
 
+def former_of(journal: Path) -> list[bytes]:
+    """Ids of the ended nodes whose tasks came with a journal that was taken over: that of its
+    last owner is the last one. Empty when that cannot be told."""
+    return [bytes.fromhex(name) for name in _former(journal)]
+
+
 def _gather_former(folder: Path) -> list[str]:
     """Note with the slot's own journal whose others lie beside it."""
     own = folder / _JOURNAL

@@ -17,7 +17,7 @@ from typing import TypeAlias
 
 from zmqtasks.core.owned import OwnedRecord
 from zmqtasks.errors import ConfigError, JournalError
-from zmqtasks.journals.slots import JournalSlots, LeftBehind, Slot
+from zmqtasks.journals.slots import JournalSlots, LeftBehind, Slot, former_of
 from zmqtasks.limits import ADOPT_EVERY_S, ADOPT_SOON_S
 from zmqtasks.node.journaling import JournalWriter
 
@@ -25,8 +25,8 @@ _LOG = logging.getLogger("zmqtasks.node.journaling")
 #: For a look that is under way when the node ends; reading a large journal takes longer.
 _CLOSE_S = 2.0
 
-#: Called on the loop's thread with tasks that are this node's now, and the ids of the ended
-#: nodes whose heir it is.
+#: Called on the loop's thread with all tasks of a journal, which are this node's now, and the
+#: ids of the ended nodes that they came from: the last one is that of its last owner.
 Adopted: TypeAlias = Callable[[Sequence[OwnedRecord], Sequence[bytes]], None]
 
 
@@ -35,10 +35,11 @@ class _Merge:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        #: Of ended nodes; that of this journal is the last one.
-        self.heir_of: Sequence[bytes] = ()
+        #: See :data:`Adopted`.
+        self.heir_of = former_of(folder)
         #: Those that are in our own journal so far.
         self.records: list[OwnedRecord] = []
+        self.is_under_way = False
 
 
 class Adopter:
@@ -71,8 +72,8 @@ class Adopter:
         self._changed = threading.Condition()
         self._is_woken = False
         self._is_closed = False
-        #: Those that could not be merged; tried again.
-        self._failed: list[_Merge] = []
+        #: {folder in our slot: what is known of it}, until it is merged.
+        self._merges: dict[Path, _Merge] = {}
 
     def start(self) -> None:
         """Look now, and from now on."""
@@ -118,49 +119,43 @@ class Adopter:
                     delays = list(ADOPT_SOON_S)
 
     def _look(self) -> None:
-        with self._changed:
-            failed, self._failed = self._failed, []
-        for merge in failed:
-            self._merge(merge)
         try:
-            found = self._slots.left_behind()
-        except JournalError as exc:
-            self._say(-1, str(exc))
-            return
-        for left in found:
-            if self._is_closed:
-                return
-            if left.damage:
-                self._say(left.number, left.damage)
-            else:
+            for left in self._slots.left_behind():
+                if self._is_closed:
+                    return
                 self._take_over(left)
+            # Also those that a take-over left there which was cut short.
+            for folder in self._slot.inherited():
+                self._merge(folder)
+        except JournalError as exc:
+            self._say(-1, f"{exc}; trying on")
 
     def _take_over(self, left: LeftBehind) -> None:
-        try:
-            folders = self._slots.take_over(left.number, self._slot)
-        except (ConfigError, JournalError) as exc:
-            self._say(left.number, str(exc))
-            return
-        self._said.pop(left.number, None)
-        if not folders:
-            return
-        for folder in folders:
-            self._merge(_Merge(folder))
+        damage = left.damage
+        if not damage:
+            try:
+                self._slots.take_over(left.number, self._slot)
+            except (ConfigError, JournalError) as exc:
+                damage = str(exc)
+        if damage:
+            self._say(left.number, f"{damage}; what is in slot {left.number} is left alone")
+        else:
+            self._said.pop(left.number, None)
 
-    def _merge(self, merge: _Merge) -> None:
-        try:
-            merge.heir_of = merge.heir_of or self._slot.heir_of()
-        except JournalError as exc:
-            self._say(self._slot.number, str(exc))
-            with self._changed:
-                self._failed.append(merge)
-            return
-        self._writer.adopt(merge.folder, partial(self._merged, merge))
+    def _merge(self, folder: Path) -> None:
+        with self._changed:
+            merge = self._merges.get(folder)
+            if merge is None:
+                merge = self._merges[folder] = _Merge(folder)
+            elif merge.is_under_way:
+                return
+            merge.is_under_way = True
+        self._writer.adopt(folder, partial(self._merged, merge))
 
     def _say(self, number: int, reason: str) -> None:
         if self._said.get(number) != reason:
             self._said[number] = reason
-            _LOG.warning("journal.left slot=%d: %s; what it holds is left alone", number, reason)
+            _LOG.warning("journal.left: %s", reason)
 
     # --- on the loop's thread -------------------------------------------------------------
 
@@ -171,9 +166,11 @@ class Adopter:
         merge.records += records
         if not is_last:
             return
-        if reason:
-            with self._changed:
-                self._failed.append(merge)
-        records, merge.records = merge.records, []
-        if records or not reason:
-            self._adopted(records, merge.heir_of)
+        with self._changed:
+            merge.is_under_way = False
+            if not reason:
+                del self._merges[merge.folder]
+                self._is_woken = True  # another may have come to the same place
+                self._changed.notify()
+        if not reason:
+            self._adopted(merge.records, merge.heir_of)

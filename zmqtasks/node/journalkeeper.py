@@ -333,6 +333,11 @@ class JournalKeeper:
         }
 
     @property
+    def why_not(self) -> str:
+        """Why nothing can be written, "" as long as it can."""
+        return self._why_not
+
+    @property
     def folder(self) -> str:
         """Where its tasks lie, "" without a journal."""
         return str(self._opened.slot.folder) if self._opened is not None else ""

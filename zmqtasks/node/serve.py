@@ -19,6 +19,7 @@ from zmqtasks.ids import format_task_id
 from zmqtasks.net.transport import raise_open_files_limit
 from zmqtasks.node.children import ChildRequests
 from zmqtasks.node.clock import now_ms
+from zmqtasks.node.draining import Draining
 from zmqtasks.node.journalkeeper import JournalKeeper
 from zmqtasks.node.runtime import Part, Runtime
 from zmqtasks.pools.base import Pool
@@ -39,8 +40,6 @@ _DIALS = {
 }
 #: Whom a node dials that cannot be dialled: who gives it tasks, and who keeps its outcomes.
 _DIALLED_OUT = frozenset(("broker", "store"))
-#: A node that was asked to stop twice ends after this many milliseconds.
-_LAST_WORDS_MS = 200
 
 
 class Node:
@@ -86,6 +85,7 @@ class Node:
         )
         self.runtime = Runtime(settings, self.part, mesh_key)
         self.journal = JournalKeeper(self.runtime, self._journal_broke)
+        self._draining = Draining(self.runtime, self.journal)
         self._requests = ChildRequests(self.runtime, pool)
         self._keeper_or_none = self._make_keeper() if is_store else None
         self._thread: threading.Thread | None = None
@@ -93,7 +93,6 @@ class Node:
         self._failure: BaseException | None = None
         self._stops = 0
         self._is_joining = False
-        self._drain_until_ms = 0
 
     def _make_keeper(self) -> StoreKeeper:
         from zmqtasks.node.storekeeper import StoreKeeper  # slow: it brings asyncio along
@@ -173,15 +172,14 @@ class Node:
 
     def _turn(self) -> int:
         timeout_ms = self.runtime.turn()
-        if self._drain_until_ms:
-            timeout_ms = min(timeout_ms, self._check_drained())
-        return timeout_ms
+        wait_ms = self._draining.advance(now_ms())
+        return timeout_ms if wait_ms is None else min(timeout_ms, wait_ms)
 
     def _stop(self, at_once: bool) -> None:
         intake = self.runtime.mesh.intake
         running = intake.running_count if intake is not None else 0
-        wait_ms = _LAST_WORDS_MS if at_once else round(self.settings.drain_timeout_s * 1000)
-        self._drain_until_ms = now_ms() + max(wait_ms, _LAST_WORDS_MS)
+        wait_ms = 0 if at_once else round(self.settings.drain_timeout_s * 1000)
+        self._draining.begin(now_ms(), wait_ms)
         if at_once:
             _LOG.info("stopping at once; %d running tasks will run elsewhere", running)
             return
@@ -189,17 +187,6 @@ class Node:
             "draining: %d tasks are running here (at most %g s; a second signal stops at once)",
             running, self.settings.drain_timeout_s,
         )  # fmt: skip
-        self.runtime.finding.withdraw()
-        self.journal.stop_adopting()
-        self.runtime.mesh.drain()
-
-    def _check_drained(self) -> int:
-        left_ms = self._drain_until_ms - now_ms()
-        if left_ms > 0 and (self._stops <= 1 and not self.runtime.mesh.is_idle):
-            return left_ms
-        self._drain_until_ms = 0
-        self.runtime.leave("drained" if left_ms > 0 else "stopped")
-        return 0
 
     def _release(self) -> None:
         if self.pool is not None:
@@ -209,7 +196,7 @@ class Node:
             if left:
                 _LOG.error("%d outcomes could not be stored; their workers keep them", left)
         left = self.journal.close()
-        if left:
+        if left and not isinstance(self._failure, JournalError):
             _LOG.error(
                 "%d changes could not be written to journal %s: tasks that have ended may run "
                 "again", left, self.journal.folder,

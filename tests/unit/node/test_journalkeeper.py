@@ -476,8 +476,9 @@ def test_what_settles_on_a_damaged_journal_still_settles(host: Host, disk: Disk)
     told: list[str] = []
 
     def drop() -> None:
-        custody = client.runtime.mesh.custody
-        custody.drop([b"some task"], told.append, sync=False)
+        dispatcher = client.runtime.mesh.dispatcher
+        assert dispatcher is not None
+        dispatcher.custody.drop([b"some task"], told.append, sync=False)
 
     disk.may_commit.clear()
     client.on_loop(drop)

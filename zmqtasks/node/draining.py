@@ -1,0 +1,141 @@
+"""How a node stops: what it runs ends, what it owns goes to others, what is left is written.
+
+::
+
+    FINISHING --nothing runs here--> GIVING --nobody takes more--> WRITING --> gone
+        +--------- the time is nearly over ----^      (journal)
+
+All of it within the given time. A node that is told again to stop has no more of it: what
+runs here runs elsewhere, and what it owns is written down.
+"""
+
+from __future__ import annotations
+
+import logging
+from enum import Enum
+from typing import TYPE_CHECKING
+
+from zmqtasks.core.dispatcher import Dispatcher
+
+if TYPE_CHECKING:
+    from zmqtasks.node.journalkeeper import JournalKeeper
+    from zmqtasks.node.runtime import Runtime
+
+_LOG = logging.getLogger("zmqtasks.node")
+
+#: Kept of the time for handing over, even if something still runs here.
+_GIVING_MS_MAX = 5_000
+#: While nothing is on its way to another owner for so long, nobody takes what is left. Longer
+#: than one that has refused is left alone (``HANDOFF_RETRY_MS``).
+_QUIET_MS = 1_200
+#: To write down what is left, and for the last words to peers, when the time is over.
+_LAST_WORDS_MS = 200
+
+
+class _Phase(Enum):
+    """See the picture above."""
+
+    STAYING = 0
+    FINISHING = 1
+    GIVING = 2
+    WRITING = 3
+    GONE = 4
+
+
+class Draining:
+    """The end of one node; on its loop's thread.
+
+    Args:
+        runtime: of the node; has been opened when ``begin`` is called.
+        journal: of the node.
+    """
+
+    def __init__(self, runtime: Runtime, journal: JournalKeeper) -> None:
+        self._runtime = runtime
+        self._journal = journal
+        self._phase = _Phase.STAYING
+        self._until_ms = 0
+        self._give_by_ms = 0
+        self._quiet_since_ms = 0
+        self._is_late = False
+        #: {name of a node: tasks that it has taken}.
+        self._taken: dict[str, int] = {}
+
+    def begin(self, now_ms: int, wait_ms: int) -> None:
+        """Take nothing new, and be gone within so many milliseconds; again: hurry."""
+        until_ms = now_ms + max(wait_ms, _LAST_WORDS_MS)
+        if self._phase is _Phase.STAYING:
+            self._phase = _Phase.FINISHING
+            self._runtime.finding.withdraw()
+            self._journal.stop_adopting()
+            self._runtime.mesh.drain()
+        else:
+            until_ms = min(until_ms, self._until_ms)
+        self._until_ms = until_ms
+        self._give_by_ms = until_ms - min(_GIVING_MS_MAX, wait_ms // 4)
+
+    def advance(self, now_ms: int) -> int | None:
+        """Do what is due, after each turn; returns in how many milliseconds to call again,
+        None when that does not matter."""
+        mesh = self._runtime.mesh
+        if self._phase is _Phase.FINISHING:
+            if not mesh.is_idle and now_ms < self._give_by_ms:
+                return self._give_by_ms - now_ms
+            self._is_late = not mesh.is_idle
+            self._phase = _Phase.GIVING
+            self._quiet_since_ms = now_ms
+            mesh.leave_tasks(now_ms)
+            return 0
+        if self._phase is _Phase.GIVING:
+            wait_ms = self._until_given(now_ms)
+            if wait_ms > 0:
+                return wait_ms
+            self._phase = _Phase.WRITING
+            self._taken = mesh.stay_with_tasks()
+            self._dispatcher.write_all(now_ms)
+            self._until_ms = max(self._until_ms, now_ms + _LAST_WORDS_MS)
+            return 0
+        if self._phase is _Phase.WRITING:
+            if mesh.is_deciding and now_ms < self._until_ms:
+                return self._until_ms - now_ms
+            self._phase = _Phase.GONE
+            self._tell()
+            self._runtime.leave("stopped" if self._is_late else "drained")
+            return 0
+        return None
+
+    def _until_given(self, now_ms: int) -> int:
+        mesh = self._runtime.mesh
+        assert mesh.ownership is not None
+        handoff = mesh.ownership.handoff
+        if not (mesh.tasks_left or handoff.unconfirmed or mesh.is_deciding):
+            return 0
+        if handoff.is_giving:
+            self._quiet_since_ms = now_ms
+        quiet_ms = _QUIET_MS if handoff.has_takers else 0
+        return min(self._quiet_since_ms + quiet_ms, self._until_ms) - now_ms
+
+    @property
+    def _dispatcher(self) -> Dispatcher:
+        dispatcher = self._runtime.mesh.dispatcher
+        assert dispatcher is not None
+        return dispatcher
+
+    def _tell(self) -> None:
+        if self._taken:
+            who = ", ".join(f"{count} to {name}" for name, count in self._taken.items())
+            _LOG.info("handed over %s: %s", _tasks(sum(self._taken.values())), who)
+        lost = self._dispatcher.unwritten_count
+        left = self._runtime.mesh.tasks_left - lost
+        if left:
+            _LOG.info(
+                "%s stay in journal %s, for the next node on this host", _tasks(left),
+                self._journal.folder,
+            )  # fmt: skip
+        if lost:
+            why = self._journal.why_not or "the journal did not take them in time"
+            _LOG.error("%s are lost: no node took them over, and %s", _tasks(lost), why)
+
+
+def _tasks(count: int) -> str:
+    return "1 task" if count == 1 else f"{count} tasks"
