@@ -10,6 +10,7 @@ from __future__ import annotations
 import atexit
 import logging
 import os
+import sys
 import threading
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
@@ -406,7 +407,10 @@ class Client:
     def _at_exit(self) -> None:
         if os.getpid() != self._pid or self._closed:
             return
-        Leaving(self).run()
+        told = Leaving(self).run()
+        if told and sys.stderr is not None:
+            with suppress(OSError, ValueError):  # it may be closed
+                sys.stderr.write(f"zmqtasks: {told}\n")
         self.close("the process ended")
 
 

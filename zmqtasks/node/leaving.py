@@ -1,43 +1,225 @@
-"""The end of a process that may still own tasks."""
+"""The end of a process that may still own tasks.
+
+Each of them goes the first way that is open to it:
+
+1. to a node that takes it over: the worker that holds it, a broker, any other taker;
+2. into the journal of this process, for the next node of this host;
+3. where there is no journal, it is waited for, and given up when the time is over.
+
+The first takes at most ``exit_wait_s``, and ends sooner when nobody is there who can take
+anything. Ctrl-C goes on to the second at once, and another one to the end. At-most-once
+tasks are waited for until a worker took them.
+"""
 
 from __future__ import annotations
 
-import sys
+import time
+from collections import Counter
+from collections.abc import Callable
 from typing import TYPE_CHECKING
+
+from zmqtasks.core.handoff import takes_tasks
+from zmqtasks.core.lanes import OwnedTask
+from zmqtasks.limits import JOURNAL_MERGE_BYTES_MAX, JOURNAL_MERGE_TASKS_MAX
 
 if TYPE_CHECKING:
     from zmqtasks.node.client import Client
 
+#: For what is on its way to takers and to the disk when the wait ends, in seconds.
+_LAST_WORDS_S = 1.0
+_DISK_S = 10.0
+#: While nothing is on its way to any taker for so long, they take no more; longer than one
+#: that has refused is left alone.
+_QUIET_S = 1.2
+#: Takers, and kinds of tasks, that are named.
+_NAMES_MAX = 5
+
 
 class Leaving:
-    """Sees to the open tasks of a client, on the thread that ends the process."""
+    """Sees to the open tasks of a client, on the thread that ends the process. Used once.
+
+    Methods that begin with ``_is`` and ``_get`` run on the I/O thread.
+    """
 
     def __init__(self, client: Client) -> None:
         self._client = client
+        self._mesh = client.runtime.mesh
+        self._give_up_s = time.monotonic() + client.settings.exit_wait_s
+        #: Why tasks are not in the journal, "" while that is not so.
+        self._refusal = ""
+        self._busy_s = time.monotonic()
 
-    def run(self) -> None:
-        """Wait for them, then say which are given up."""
-        client = self._client
-        wait_s = client.settings.exit_wait_s
-        when, remedy = f"{wait_s:g} s after its end", ", or raise exit_wait_s"
+    def run(self) -> str:
+        """Wait as long as there is reason to; returns what people should know of it, "" for
+        nothing."""
+        on_loop = self._client.on_loop
+        if on_loop(self._is_done):
+            return ""
         try:
-            client.room.wait_empty(wait_s)
+            self._hand_over()
         except KeyboardInterrupt:
-            when, remedy = "when the wait at its end was interrupted", ""
-        left = client.room.count
-        if left:
-            names = client.on_loop(self._open_names)
-            sys.stderr.write(
-                f"zmqtasks: {left} of this process's tasks had not finished {when} and are given "
-                f"up ({names}); wait for their results{remedy}\n"
-            )
+            self._give_up_s = 0.0
+        try:
+            self._write_down()
+            self._wait_on()
+        except KeyboardInterrupt:
+            self._refusal = self._refusal or "interrupted"
+        return on_loop(self._get_report)
 
-    def _open_names(self) -> str:
+    # --- to others ------------------------------------------------------------------------
+
+    def _hand_over(self) -> None:
         client = self._client
-        counts: dict[str, int] = {}
-        for task in client.dispatcher.tasks.values():
-            name = task.lane.kind.name
-            counts[name] = counts.get(name, 0) + 1
+        if not self._left_s:
+            return
+        self._give(self._is_stuck)
+        # Of what is decided already the taker shall hear.
+        client.conditions.wait(self._is_quiet, max(self._left_s, _LAST_WORDS_S))
+
+    def _give(self, until: Callable[[], bool]) -> None:
+        client, mesh = self._client, self._mesh
+        try:
+            client.on_loop(lambda: mesh.leave_tasks(client.runtime.now_ms))
+            client.conditions.wait(until, self._left_s)
+        finally:
+            # What is offered then stays here.
+            client.on_loop(mesh.stay_with_tasks)
+
+    @property
+    def _left_s(self) -> float:
+        return max(0.0, self._give_up_s - time.monotonic())
+
+    def _is_done(self) -> bool:
+        return not self._client.dispatcher.tasks and not self._lane_count and self._is_quiet()
+
+    def _is_quiet(self) -> bool:
+        """Nothing is on its way to a taker or to the disk."""
+        mesh = self._mesh
+        assert mesh.ownership is not None
+        handoff = mesh.ownership.handoff
+        if mesh.is_deciding or any(task.offered for task in self._client.dispatcher.tasks.values()):
+            return False
+        return all(handoff.links.to(taker) is None for taker in set(handoff.unconfirmed.values()))
+
+    def _is_stuck(self) -> bool:
+        """Nobody takes any more of them."""
+        client = self._client
+        is_quiet = self._is_quiet()
+        if is_quiet and not client.dispatcher.tasks:
+            return True
+        if not is_quiet or not client.questions.is_all_found:
+            self._busy_s = time.monotonic()
+            return False
+        quiet_s = _QUIET_S if self._has_takers() else 0.0
+        return time.monotonic() - self._busy_s >= quiet_s
+
+    def _has_takers(self) -> bool:
+        links = self._mesh.membership.links.values()
+        return any(
+            link.is_open and link.peer is not None and takes_tasks(link.peer) for link in links
+        )
+
+    # --- to the disk ----------------------------------------------------------------------
+
+    def _write_down(self) -> None:
+        client = self._client
+        give_up_s = time.monotonic() + _DISK_S
+        while not self._refusal:
+            piece = client.on_loop(self._get_piece)
+            if piece is None:
+                return
+            left_s = max(0.0, give_up_s - time.monotonic())
+            if not client.conditions.wait(piece.is_told, left_s):
+                self._refusal = "the disk does not answer"
+            elif piece.refusal:
+                self._refusal = piece.refusal
+
+    def _get_piece(self) -> _Piece | None:
+        """Write some of those that are not written; None if there are none."""
+        tasks: list[OwnedTask] = []
+        size = 0
+        for task in self._client.dispatcher.tasks.values():
+            if task.is_written or task.outcome is not None:
+                continue
+            size += len(task.body)
+            if tasks and size > JOURNAL_MERGE_BYTES_MAX:
+                break
+            tasks.append(task)
+            if len(tasks) >= JOURNAL_MERGE_TASKS_MAX:
+                break
+        if not tasks:
+            return None
+        piece = _Piece(tasks)
+        self._client.dispatcher.written.put(tasks, piece.told)
+        return piece
+
+    # --- nowhere --------------------------------------------------------------------------
+
+    def _wait_on(self) -> None:
+        """What nobody took and no disk may still end, or find a taker."""
+        client = self._client
+        if client.on_loop(self._is_kept) or not self._left_s:
+            return
+        self._give(self._is_kept)
+        client.conditions.wait(self._is_quiet, _LAST_WORDS_S)
+
+    def _is_kept(self) -> bool:
+        """No task would end with this process."""
+        tasks = self._client.dispatcher.tasks.values()
+        return not self._lane_count and all(task.is_written for task in tasks)
+
+    @property
+    def _lane_count(self) -> int:
+        return self._client.lane.open_count
+
+    # --- what became of them --------------------------------------------------------------
+
+    def _get_report(self) -> str:
+        client = self._client
+        assert self._mesh.ownership is not None
+        handed = self._mesh.ownership.handoff.leaving_report()
+        parts = [f"{count} handed to {name}" for name, count in list(handed.items())[:_NAMES_MAX]]
+        if len(handed) > _NAMES_MAX:
+            others = list(handed.values())[_NAMES_MAX:]
+            parts.append(f"{sum(others)} to {len(others)} other nodes")
+        tasks = client.dispatcher.tasks.values()
+        written = sum(task.is_written and task.outcome is None for task in tasks)
+        if written:
+            parts.append(f"{written} written to disk here, a node of this host will run them")
+        given_up = Counter(task.lane.kind.name for task in tasks if not task.is_written)
         for waiting in client.lane.describe():
-            counts[waiting["task"]] = counts.get(waiting["task"], 0) + waiting["count"]
-        return ", ".join(f"{name}: {count}" for name, count in list(counts.items())[:5])
+            given_up[waiting["task"]] += waiting["count"]
+        if given_up:
+            parts.append(self._given_up(given_up))
+        if not parts:
+            return ""
+        return "tasks that had not finished when this process ended: " + ", ".join(parts)
+
+    def _given_up(self, counts: Counter[str]) -> str:
+        names = ", ".join(f"{name}: {count}" for name, count in counts.most_common(_NAMES_MAX))
+        why = f", since the journal does not take them ({self._refusal})" if self._refusal else ""
+        return (
+            f"{counts.total()} given up ({names}){why}; wait for their results, or raise "
+            "exit_wait_s"
+        )
+
+
+class _Piece:
+    """Tasks on their way to the journal."""
+
+    def __init__(self, tasks: list[OwnedTask]) -> None:
+        self._tasks = tasks
+        self._is_told = False
+        self.refusal = ""
+
+    def told(self, refusal: str) -> None:
+        """See ``custody.Then``."""
+        self._is_told = True
+        self.refusal = refusal
+        if refusal:
+            for task in self._tasks:
+                task.is_written = False
+
+    def is_told(self) -> bool:
+        """The journal has answered."""
+        return self._is_told

@@ -105,13 +105,17 @@ class Questions:
         self._runtime.mesh.inquiry.drop(token)
         return [pending_if_unknown(record) for record in question.best.values()]
 
+    @property
+    def is_all_found(self) -> bool:
+        """There was time to find everybody, and nobody is still being dialled."""
+        runtime = self._runtime
+        return runtime.now_ms >= self._found_ms and not runtime.mesh.membership.pending_dials()
+
     def turn(self) -> None:
         """End the quick questions that all who are there have answered."""
-        if not self._quick:
+        if not self._quick or not self.is_all_found:
             return
         mesh = self._runtime.mesh
-        if self._runtime.now_ms < self._found_ms or mesh.membership.pending_dials():
-            return
         for token, question in list(self._quick.items()):
             asked = mesh.inquiry.questions.get(token)
             if asked is None:

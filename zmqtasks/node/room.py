@@ -100,15 +100,6 @@ class Room:
             if self._waiting_count:
                 self._changed.notify_all()
 
-    def wait_empty(self, wait_s: float) -> bool:
-        """Wait until nothing is open, for so many seconds at most; False if something is."""
-        with self._changed:
-            self._waiting_count += 1
-            try:
-                return self._changed.wait_for(lambda: not self.count, wait_s)
-            finally:
-                self._waiting_count -= 1
-
 
 def size_of(calls: Sequence[Call]) -> int:
     """Bytes of the arguments of these calls."""
