@@ -115,8 +115,8 @@ class MemoryDisk:
 
     def fail_commits(self, count: int, *, on_disk: bool = False) -> None:
         """The next commits fail with ``JournalError``, whosever they are; so do pieces of
-        ``inherit``, which then change nothing. A commit that changes nothing and has nothing
-        to sync does not touch the disk and so does not fail.
+        ``inherit``, which then change nothing. A commit that changes nothing, has nothing to
+        sync and no failed commit to undo does not touch the disk and so does not fail.
 
         Args:
             count: of commits; replaces what is left of an earlier call. 0: the disk works.
@@ -183,7 +183,7 @@ class MemoryJournal:
                 fresh.setdefault(record.id, record)
         change = _Change(fresh, tuple(progress), tuple(drops))
         self._need_room(sum(_size(record) for record in fresh.values()))
-        if not (any(change) or (sync and content.unsynced)):
+        if not (any(change) or content.doubtful or (sync and content.unsynced)):
             return
         if self._disk._fails():
             if self._disk._failures_last:

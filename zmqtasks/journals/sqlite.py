@@ -368,7 +368,7 @@ class SqliteJournal:
 
     def _write(self, change: _Change, *, sync: bool) -> None:
         db = self._checked()
-        if change.is_empty and not (sync and self._has_unsynced):
+        if change.is_empty and not (self._is_doubtful or (sync and self._has_unsynced)):
             return
         room = self._need_room(db, change)
         meta = self._meta

@@ -143,13 +143,16 @@ def test_a_failed_commit_may_be_found_by_a_restart(disk: MemoryDisk) -> None:
     assert content(disk) == [owned(2)]
 
 
-def test_a_failed_commit_is_undone_by_the_next_one(disk: MemoryDisk) -> None:
+@pytest.mark.parametrize("next_puts", [[owned(2)], []])
+def test_a_failed_commit_is_undone_by_the_next_one(
+    disk: MemoryDisk, next_puts: list[OwnedRecord]
+) -> None:
     journal = started(disk)
     disk.fail_commits(1, on_disk=True)
     with pytest.raises(JournalError):
         journal.commit([owned(1)], sync=True)
-    journal.commit([owned(2)], sync=False)
-    assert content(disk) == [owned(2)]
+    journal.commit(next_puts, sync=False)
+    assert content(disk) == next_puts
 
 
 @pytest.mark.parametrize(("kept_count", "numbers"), [(0, []), (1, [1]), (2, [1, 2, 3])])

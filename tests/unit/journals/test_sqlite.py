@@ -240,6 +240,19 @@ def test_after_a_failed_sync_the_log_is_emptied_before_anything_else(
     assert list(journal.load()) == [owned(2), owned(3)]
 
 
+def test_a_commit_of_nothing_undoes_a_failed_one_too(journal: SqliteJournal) -> None:
+    db = failing(journal)
+    db.countdown, db.code = 5, sqlite3.SQLITE_IOERR_FSYNC
+    with pytest.raises(JournalError):
+        journal.commit([owned(1)], sync=True)
+    db.statements.clear()
+    journal.commit(sync=False)
+    assert "PRAGMA wal_checkpoint(TRUNCATE)" in db.statements
+    db.statements.clear()
+    journal.commit(sync=False)
+    assert db.statements == []
+
+
 def test_a_commit_that_ran_out_of_room_is_written_over(journal: SqliteJournal) -> None:
     journal.commit([owned(1)], sync=True)
     db = failing(journal)
