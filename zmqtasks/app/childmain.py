@@ -24,6 +24,7 @@ from zmqtasks.limits import ERROR_TEXT_CHARS_MAX
 from zmqtasks.pools.base import PoolConfig
 from zmqtasks.pools.child import Link
 from zmqtasks.pools.protocol import ChildOutcome, RunTask
+from zmqtasks.pools.running import running_task
 from zmqtasks.wire.messages import Status
 from zmqtasks.wire.payload import decode_arguments, encode_error, encode_value
 
@@ -147,7 +148,7 @@ class AppProgram:
                 f"it has: {known}"
             )
         run: Callable[..., Any] = task.run
-        return run
+        return run if task.idempotent else _run_once(run)
 
     def _run_coroutine(self, coroutine: Coroutine[Any, Any, Any]) -> Any:
         runner = self._runner
@@ -182,7 +183,33 @@ def _limits(app: App, config: PoolConfig) -> tuple[int, str]:
     return settings.payload_bytes_max, settings.log_level
 
 
+class _MayHaveRun(Exception):
+    """An attempt of a task that must not run twice, and that an earlier one may have run."""
+
+
+def _run_once(run: Callable[..., Any]) -> Callable[..., Any]:
+    """The function of a task that is not idempotent.
+
+    Owners see to it that its attempts do not follow each other. But whoever called it by
+    name alone could not tell its owner that this is such a task.
+    """
+
+    def run_once(*args: Any, **kwargs: Any) -> Any:
+        task = running_task()
+        if task is not None and task.attempt > 1 and not task.is_guarded:
+            raise _MayHaveRun(
+                f"the worker of attempt {task.attempt - 1} was lost, and {task.name} is not "
+                "idempotent, so it is not started again"
+            )
+        return run(*args, **kwargs)
+
+    return run_once
+
+
 def _failure(task: RunTask, started_ms: int, run_us: int, exc: BaseException) -> ChildOutcome:
+    if isinstance(exc, _MayHaveRun):
+        lost = int(Status.WORKER_LOST)
+        return ChildOutcome(task.id, task.attempt, lost, started_ms, run_us, b"", str(exc))
     trace = "".join(traceback.format_exception(type(exc), exc, _own_frames_cut(exc.__traceback__)))
     return ChildOutcome(
         task.id,

@@ -26,6 +26,7 @@ from zmqtasks.pools.base import Pool
 from zmqtasks.pools.protocol import ChildOutcome, ChildRequest, RunTask
 from zmqtasks.pools.solo import SoloPool
 from zmqtasks.settings import NodeSettings
+from zmqtasks.wire.messages import Kind
 
 if TYPE_CHECKING:
     from zmqtasks.node.storekeeper import StoreKeeper
@@ -256,7 +257,7 @@ class Node:
         self.pool.run(effect.slot, [
             RunTask(
                 task.id, task.attempt, task.kind.app, task.kind.name, task.kind.queue, task.owner,
-                task.body, task.ext,
+                task.body, task.ext, task.attempt > 1 and is_guarded(task.kind),
             )
             for task in effect.tasks
         ])  # fmt: skip
@@ -270,6 +271,11 @@ class Node:
 
     def _question_answered(self, effect: fx.QuestionAnswered) -> None:
         self._requests.answered(effect)
+
+
+def is_guarded(kind: Kind) -> bool:
+    """The caller knew that tasks of this kind must not be started twice."""
+    return bool(dict(kind.ext).get("idem", 1) == 0)
 
 
 def _dial_roles(settings: NodeSettings) -> frozenset[str]:

@@ -22,7 +22,11 @@ class _Frame(msgspec.Struct, array_like=True, gc=False):
 
 
 class RunTask(_Frame, tag="run"):
-    """Run one attempt. ``owner``: node id that will own what the task submits."""
+    """Run one attempt. ``owner``: node id that will own what the task submits.
+
+    ``is_guarded``: its owner knows that the task is not idempotent, so none of its earlier
+    attempts can have run.
+    """
 
     id: bytes
     attempt: int
@@ -32,6 +36,7 @@ class RunTask(_Frame, tag="run"):
     owner: bytes
     body: bytes
     ext: dict[str, Any] | None
+    is_guarded: bool = False
 
 
 class Answer(_Frame, tag="answer"):
