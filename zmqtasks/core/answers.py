@@ -66,8 +66,11 @@ class Answers:
         if kept is not None:
             outcome, decision = kept
             is_final = decision == Verdict.SETTLED
-            state_here = TaskState.SETTLED if is_final else TaskState.UNSETTLED
-            return StateRecord(task_id, state_here, {}, outcome)
+            if is_final:
+                return StateRecord(task_id, TaskState.SETTLED, {}, outcome)
+            owner = self.log.decider_of(task_id)
+            info = {"owner": owner} if owner else {}
+            return StateRecord(task_id, TaskState.UNSETTLED, info, outcome)
         if self.intake is not None:
             found = self.intake.find(task_id)
             if found is not None:

@@ -27,7 +27,7 @@ _RANK: dict[int, int] = {
 
 
 class _Question:
-    __slots__ = ("asked_ms", "best", "owners", "told", "waiting", "watch")
+    __slots__ = ("again", "asked", "asked_ms", "best", "owners", "told", "waiting", "watch")
 
     def __init__(self, ids: Sequence[bytes], watch: bool, now_ms: int) -> None:
         self.best = {task_id: StateRecord(task_id, TaskState.UNKNOWN, {}, None) for task_id in ids}
@@ -35,6 +35,10 @@ class _Question:
         self.asked_ms = now_ms
         #: {task id: link over which its owner answered}.
         self.owners: dict[bytes, LinkId] = {}
+        #: Links that were asked, and are still there.
+        self.asked: dict[LinkId, None] = {}
+        #: ``(task id, owner)``: asked once more, since it had not heard of the task before.
+        self.again: set[tuple[bytes, bytes]] = set()
         #: Links that have not answered.
         self.waiting: set[LinkId] = set()
         #: Ids whose settled outcome was told already.
@@ -82,6 +86,7 @@ class Inquiry:
         """It will not answer."""
         for question in self.questions.values():
             question.waiting.discard(link)
+            question.asked.pop(link, None)
             for task_id, owner in list(question.owners.items()):
                 if owner == link:
                     del question.owners[task_id]
@@ -89,6 +94,7 @@ class Inquiry:
     def _send(self, token: int, question: _Question, link: LinkId) -> None:
         open_ids = [task_id for task_id in question.best if task_id not in question.told]
         question.waiting.add(link)
+        question.asked[link] = None
         self.effects.append(Send(link, Query(token, open_ids, question.watch)))
 
     def answered(self, link: LinkId, message: States) -> None:
@@ -100,7 +106,19 @@ class Inquiry:
             for record in message.states:
                 if record.info.get("owned"):
                     question.owners[record.id] = link
+            self._ask_owners(message.request, question, message.states)
             self._merge(message.request, question, message.states)
+
+    def _ask_owners(self, token: int, question: _Question, states: Sequence[StateRecord]) -> None:
+        """Whom a worker names as the owner may have become that since it was asked."""
+        links: dict[LinkId, None] = {}
+        for record in states:
+            owner = record.info.get("owner")
+            if isinstance(owner, bytes) and (record.id, owner) not in question.again:
+                question.again.add((record.id, owner))
+                links.update((link, None) for link in question.asked if link.peer[1:9] == owner)
+        for link in links:
+            self._send(token, question, link)
 
     def _merge(self, token: int, question: _Question, states: Sequence[StateRecord]) -> None:
         news: list[StateRecord] = []
@@ -139,7 +157,7 @@ class Inquiry:
             record
             if record.id in question.owners
             else _unsure(record)
-            if may_live(owner_of(record.id))
+            if may_live(_owner_of(record))
             else _standing(record)
             for record in question.best.values()
         ]
@@ -184,6 +202,11 @@ def _unsure(record: StateRecord) -> StateRecord:
         why = {"why": "its owner cannot be reached at the moment"}
         return StateRecord(record.id, TaskState.PENDING, why, None)
     return record
+
+
+def _owner_of(record: StateRecord) -> bytes:
+    owner = record.info.get("owner")
+    return owner if isinstance(owner, bytes) else owner_of(record.id)
 
 
 def _rank(record: StateRecord) -> int:

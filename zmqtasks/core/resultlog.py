@@ -425,6 +425,11 @@ class ResultLog:
 
     # --- reading ------------------------------------------------------------------------
 
+    def decider_of(self, task_id: bytes) -> bytes:
+        """The node that still has to decide on the latest outcome of a task; b"" if none."""
+        entry = self.entries.get(self.positions.get(task_id, 0))
+        return entry.owner if entry is not None else b""
+
     def outcome_of(self, task_id: bytes) -> tuple[Outcome, Verdict] | None:
         """The latest outcome of a task that is kept in memory, and what its owner said.
 

@@ -533,7 +533,8 @@ class StateRecord(_Array):
     """One answer. ``outcome`` is set for SETTLED and UNSETTLED.
 
     ``info`` keys: ``name``, ``queue``, ``worker``, ``attempt``, ``why`` (it waits),
-    ``owned`` (the owner itself says so), ``c`` as in ``TaskRecord``.
+    ``owned`` (the owner itself says so), ``owner`` (node that has to decide on an unsettled
+    outcome), ``c`` as in ``TaskRecord``.
     """
 
     id: bytes

@@ -179,3 +179,27 @@ def test_deadline_never_stays_in_the_past() -> None:
     assert asker.machine.next_deadline_ms() == 100
     asker.tick(100)
     assert asker.machine.next_deadline_ms() is None
+
+
+def test_a_node_that_has_become_the_owner_since_is_asked_again_before_an_outcome_stands() -> None:
+    asker = Asker()
+    taker = link_to(b"thetaker", "out")
+    token = asker.ask(1, links=[taker, WORKER_LINK])
+    asker.effects()
+    asker.machine.answered(taker, States(token, [state(1, TaskState.UNKNOWN)]))
+    unsettled = StateRecord(task_id(1), TaskState.UNSETTLED, {"owner": b"thetaker"}, outcome(1))
+    asker.machine.answered(WORKER_LINK, States(token, [unsettled]))
+    assert sent(asker.effects(), Query) == [Query(token, [task_id(1)], False)]
+    assert asker.tick() == []
+    asker.machine.answered(taker, States(token, [state(1, TaskState.PENDING, owned=True)]))
+    assert asker.tick() == [([TaskState.UNSETTLED], True)]
+
+
+def test_an_outcome_stands_when_the_named_owner_does_not_know_the_task() -> None:
+    asker = Asker()
+    taker = link_to(b"thetaker", "out")
+    token = asker.ask(1, links=[taker, WORKER_LINK])
+    unsettled = StateRecord(task_id(1), TaskState.UNSETTLED, {"owner": b"thetaker"}, outcome(1))
+    asker.machine.answered(WORKER_LINK, States(token, [unsettled]))
+    asker.machine.answered(taker, States(token, [state(1, TaskState.UNKNOWN)]))
+    assert asker.tick() == [([TaskState.SETTLED], True)]
