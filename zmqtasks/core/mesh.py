@@ -210,8 +210,9 @@ class MeshNode:
 
     def published(self, message: Message, now_ms: int, wall_ms: int) -> None:
         """A message came over SUB."""
-        if self.lane is not None and isinstance(message, PubResults):
-            arrived = self.lane.published(message.outcomes)
+        lane = self.lane
+        if lane is not None and lane.unanswered and isinstance(message, PubResults):
+            arrived = lane.published(message.outcomes)
             if arrived:
                 self._effects.append(TasksSettled(arrived))
         if self.reader is None:

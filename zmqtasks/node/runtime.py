@@ -194,6 +194,8 @@ class Runtime:
             if part.owns_tasks
             else None
         )  # fmt: skip
+        if dispatcher is not None:
+            dispatcher.wall_ms = wall_ms()  # what it resumes happens before the first turn
         intake = Intake(settings.queues, part.catalog, part.slots) if part.slots else None
         reader = ResultReader() if part.keeps_results else None
         return MeshNode(

@@ -202,6 +202,11 @@ def test_a_node_keeps_its_id_and_its_tasks(host: Host) -> None:
     assert again.runtime.mesh.hello.node == first.runtime.node
     assert again.open_count() == 2
     assert (again.describe() or {})["resumed"] == 2
+    dispatcher = again.runtime.mesh.dispatcher
+    assert dispatcher is not None
+    for task_id in dispatcher.tasks:
+        (line,) = dispatcher.stories.of(task_id)
+        assert line["at_ms"] > 1_600_000_000_000, "before the first turn, and yet not in 1970"
 
 
 def test_a_node_is_the_heir_of_those_before_it(host: Host) -> None:
