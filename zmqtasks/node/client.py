@@ -343,8 +343,13 @@ class Client:
 
     def _count_open(self) -> None:
         dispatcher, lane = self.dispatcher, self.lane
+        ownership = self.runtime.mesh.ownership
+        assert ownership is not None
+        # What was given away is not finished either, and somebody waits for it here.
+        given = len(ownership.given.following)
         self.room.held(
-            len(dispatcher.tasks) + lane.open_count, dispatcher.open_bytes + lane.open_bytes
+            len(dispatcher.tasks) + given + lane.open_count,
+            dispatcher.open_bytes + lane.open_bytes,
         )
 
     def _push(self, calls: Sequence[Call], ticket: Ticket) -> None:

@@ -278,9 +278,10 @@ class JournalKeeper:
         waiting, self._waiting = self._waiting, []
         exc = opening.exception()
         if exc is not None:
-            # The next write tries again.
-            self._why_not = str(exc) or repr(exc)
-            _LOG.warning("journal.none: %s; durable calls are refused until there is one", exc)
+            # The next write tries again; the same trouble is told once.
+            why_not, self._why_not = self._why_not, str(exc) or repr(exc)
+            if why_not != self._why_not:
+                _LOG.warning("journal.none: %s; durable calls are refused until there is one", exc)
             self._answer({effect.batch: bool(effect.puts) for effect in waiting}, self._why_not)
             return
         self._why_not = ""

@@ -18,7 +18,7 @@ from collections import Counter
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from zmqtasks.core.handoff import takes_tasks
+from zmqtasks.core.handoff import Handoff
 from zmqtasks.core.lanes import OwnedTask
 from zmqtasks.limits import JOURNAL_MERGE_BYTES_MAX, JOURNAL_MERGE_TASKS_MAX
 
@@ -94,10 +94,8 @@ class Leaving:
 
     def _is_quiet(self) -> bool:
         """Nothing is on its way to a taker or to the disk."""
-        mesh = self._mesh
-        assert mesh.ownership is not None
-        handoff = mesh.ownership.handoff
-        if mesh.is_deciding or any(task.offered for task in self._client.dispatcher.tasks.values()):
+        handoff = self._handoff
+        if self._mesh.is_deciding or handoff.is_giving:
             return False
         return all(handoff.links.to(taker) is None for taker in set(handoff.unconfirmed.values()))
 
@@ -110,14 +108,13 @@ class Leaving:
         if not is_quiet or not client.questions.is_all_found:
             self._busy_s = time.monotonic()
             return False
-        quiet_s = _QUIET_S if self._has_takers() else 0.0
+        quiet_s = _QUIET_S if self._handoff.has_takers else 0.0
         return time.monotonic() - self._busy_s >= quiet_s
 
-    def _has_takers(self) -> bool:
-        links = self._mesh.membership.links.values()
-        return any(
-            link.is_open and link.peer is not None and takes_tasks(link.peer) for link in links
-        )
+    @property
+    def _handoff(self) -> Handoff:
+        assert self._mesh.ownership is not None
+        return self._mesh.ownership.handoff
 
     # --- to the disk ----------------------------------------------------------------------
 
@@ -176,8 +173,7 @@ class Leaving:
 
     def _get_report(self) -> str:
         client = self._client
-        assert self._mesh.ownership is not None
-        handed = self._mesh.ownership.handoff.leaving_report()
+        handed = self._handoff.leaving_report()
         parts = [f"{count} handed to {name}" for name, count in list(handed.items())[:_NAMES_MAX]]
         if len(handed) > _NAMES_MAX:
             others = list(handed.values())[_NAMES_MAX:]
