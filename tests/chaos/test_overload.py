@@ -23,6 +23,7 @@ _RATE = 4_000
 #: A batch may be under way to the worker beyond what its slots work on, see core/credit.py.
 _AHEAD_COUNT_MAX = 513 * _SLOTS
 
+_WARM_COUNT = 800
 # What one of them costs a process beside its payload: objects, ids, entries of tables.
 _TASK_BYTES = 2_048
 _OUTCOME_BYTES = 768
@@ -35,14 +36,15 @@ from tasks import chew
 from zmqtasks import MeshOverloaded
 
 folder, data = Path({folder!r}), bytes({body_bytes})
-chew.delay_many((number, data) for number in range(100)).get(timeout=20)
+# Some wait for longer than a second, so that even the journal is open then.
+chew.delay_many((number, b"") for number in range({warm_count})).get(timeout=20)
 (folder / "warm").touch()
 while not (folder / "go").exists():
     time.sleep(0.005)
 
 handles, counts = deque(), dict.fromkeys(("tried", "refused", "patient", "async"), 0)
-accepted, values, ended = list(range(100)), 100, False
-numbers = iter(range(100, 1_000_000_000))
+accepted, values, ended = list(range({warm_count})), {warm_count}, False
+numbers = iter(range({warm_count}, 1_000_000_000))
 end_s = time.monotonic() + {seconds}
 
 
@@ -68,8 +70,17 @@ async def hasty():
                 took(number, chew.delay(number, data), "tried")
             except MeshOverloaded:
                 counts["refused"] += 1
+        await asyncio.sleep(0.005)
+
+
+async def waiting():
+    while time.monotonic() < end_s:
         number = next(numbers)
         took(number, await chew.adelay(number, data), "async")
+
+
+async def both():
+    await asyncio.gather(hasty(), waiting())
 
 
 def read():
@@ -85,7 +96,7 @@ def read():
 threads = [threading.Thread(target=patient), threading.Thread(target=read)]
 for thread in threads:
     thread.start()
-asyncio.run(hasty())
+asyncio.run(both())
 threads[0].join()
 ended = True
 threads[1].join()
@@ -109,7 +120,11 @@ def test_overload_is_answered_and_memory_stays_bounded(tmp_path: Path, seconds: 
         worker = fleet.workers["w1"].node
         client = fleet.mesh.start(
             _CLIENT.format(
-                folder=str(tmp_path), body_bytes=_BODY_BYTES, rate=_RATE, seconds=seconds
+                folder=str(tmp_path),
+                body_bytes=_BODY_BYTES,
+                warm_count=_WARM_COUNT,
+                rate=_RATE,
+                seconds=seconds,
             ),
             CHAOS_NODE="client",
             ZMQTASKS_OPEN_TASKS_MAX=str(_OPEN_TASKS_MAX),
@@ -145,9 +160,11 @@ def test_overload_is_answered_and_memory_stays_bounded(tmp_path: Path, seconds: 
 
 
 def _client_room(done_count: int) -> int:
-    """What its limits allow: open tasks with their arguments, and outcomes that are kept."""
-    open_bytes = _OPEN_BYTES_MAX + _OPEN_TASKS_MAX * _TASK_BYTES
-    return open_bytes + done_count * _OUTCOME_BYTES
+    """What its limits allow: open tasks and outcomes that are kept.
+
+    The arguments of each open task may be there twice, on their way to the journal.
+    """
+    return 2 * _OPEN_BYTES_MAX + _OPEN_TASKS_MAX * _TASK_BYTES + done_count * _OUTCOME_BYTES
 
 
 def _check_runs(evidence: Evidence, accepted: list[int]) -> None:
