@@ -15,18 +15,18 @@ _EWMA = 0.2
 
 
 class KindStat:
-    """How long tasks of one kind take."""
+    """How long tasks of one kind take, their results' way from the child included."""
 
     __slots__ = ("mean_us",)
 
     def __init__(self) -> None:
-        #: Smoothed run time in microseconds, -1 before the first.
+        #: Smoothed, in microseconds, -1 before the first.
         self.mean_us = -1.0
 
-    def add(self, run_us: int) -> None:
+    def add(self, cost_us: int) -> None:
         """Count one more run."""
         mean = self.mean_us
-        self.mean_us = float(run_us) if mean < 0 else mean + _EWMA * (run_us - mean)
+        self.mean_us = float(cost_us) if mean < 0 else mean + _EWMA * (cost_us - mean)
 
 
 class SlotState:

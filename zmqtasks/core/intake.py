@@ -42,6 +42,9 @@ from zmqtasks.wire.messages import (
 #: Work that a slot may hold beyond the task it runs: bridges node and child.
 _SLOT_BUDGET_US = 2_000
 _SLOT_COUNT_MAX = 256
+#: Results take time on their way from the child too. Without this, a slot's worth of tasks
+#: that give large ones quickly would fill the memory.
+_RESULT_BYTES_PER_US = 1_000
 _NO_LEASE = "the owner was not heard for too long"
 
 
@@ -348,8 +351,9 @@ class Intake:
                 continue
             pending.popleft()
             state.budget_us -= max(task.stat.mean_us, 0.0)
-            task.stat.add(outcome.run_us)
-            self.overall.add(outcome.run_us)
+            cost_us = outcome.run_us + len(outcome.body) // _RESULT_BYTES_PER_US
+            task.stat.add(cost_us)
+            self.overall.add(cost_us)
             self.held_bytes -= len(task.body)
             self._count_finished(task)
             self.finished.append(Finished(

@@ -186,19 +186,14 @@ class SpillFile:
         if self._db is None:
             return
         with self._translated():
-            execute = self._db.execute
             gone: dict[int, int] = {}
-            for position in positions:
-                gone.update(
-                    execute("SELECT position, size FROM rows WHERE position = ?", (position,))
-                )
-            for task_id in ids:
-                gone.update(
-                    execute(
-                        "SELECT position, size FROM rows WHERE id = ? AND need <> ?",
-                        (task_id, UNDECIDED),
-                    )
-                )
+            size = 0
+            for rows in self._named(positions, ids):
+                gone.update(rows)
+                size += sum(rows.values())
+                if size >= SPILL_TRIM_BYTES_MAX or len(gone) >= SPILL_TRIM_ROWS_MAX:
+                    self._delete(gone)
+                    gone, size = {}, 0
             self._delete(gone)
 
     def close(self) -> None:
@@ -210,6 +205,19 @@ class SpillFile:
                 db.close()
 
     # --- the file -------------------------------------------------------------------------
+
+    def _named(self, positions: Sequence[int], ids: Sequence[bytes]) -> Iterator[dict[int, int]]:
+        """{position: size} of each of these that is here."""
+        by_position = "SELECT position, size FROM rows WHERE position = ?"
+        by_id = "SELECT position, size FROM rows WHERE id = ? AND need <> ?"
+        queries: list[tuple[str, tuple[int | bytes, ...]]] = [
+            *((by_position, (position,)) for position in positions),
+            *((by_id, (task_id, UNDECIDED)) for task_id in ids),
+        ]
+        for query in queries:
+            if self._db is None:
+                return
+            yield dict(self._db.execute(*query))
 
     def _stored(self, upto: int) -> dict[int, int]:
         """{position: size} of a piece of what needed a store up to there."""

@@ -104,6 +104,16 @@ def test_short_tasks_go_in_batches_once_their_length_is_known() -> None:
     assert len(handed[0]) > 20
 
 
+def test_short_tasks_with_large_results_do_not_fill_the_memory() -> None:
+    """256 of them went to a slot at once, however large what they returned."""
+    worker = Worker(slots=1)
+    worker.give(record(1))
+    large = SlotOutcome(task_id(1), 1, 0, 0, 10, b"x" * 1_000_000, "")
+    worker.machine.slot_done(0, [large], 0)
+    handed = running(worker.give(*[record(n) for n in range(2, 60)]))
+    assert len(handed[0]) <= 2
+
+
 def test_redelivered_task_runs_alone() -> None:
     """So that the first unanswered task of a dead child is the one that ran."""
     worker = Worker(slots=1)
