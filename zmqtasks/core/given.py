@@ -104,7 +104,7 @@ class GivenTasks:
             before = self.following.get(task_id)
             if before is None or before == taker:
                 continue
-            self._of[before].pop(task_id, None)
+            self._of.get(before, {}).pop(task_id, None)
             self.following[task_id] = taker
             self._denied.pop(task_id, None)
             followed.append(task_id)

@@ -36,8 +36,8 @@ from zmqtasks.core.given import GivenTasks
 from zmqtasks.core.lanes import Lane, OwnedTask
 from zmqtasks.core.links import LinkId
 from zmqtasks.core.marks import given_mark, taker_in
-from zmqtasks.core.openlinks import OpenLinks
-from zmqtasks.core.owned import Given, OwnedRecord, Progress, parse_mark
+from zmqtasks.core.openlinks import Heirs, OpenLinks
+from zmqtasks.core.owned import MARK_OWNED, Given, OwnedRecord, Progress, parse_mark
 from zmqtasks.limits import (
     BATCH_BYTES_MAX,
     BATCH_COUNT_MAX,
@@ -130,6 +130,9 @@ class Handoff:
         self.deciding: dict[bytes, bytes] = {}
         #: Given and confirmed, and on the way out of the journal.
         self.dropping: dict[bytes, None] = {}
+        self._heirs = Heirs()
+        #: Ended nodes whose journals are in ours.
+        self._former: dict[bytes, None] = {}
         self._takers: dict[bytes, _Taker] = {}
         self._offers: dict[int, _Offered] = {}
         self._number = 0
@@ -156,13 +159,18 @@ class Handoff:
         """What was offered there is ours again; what was said there may be lost."""
         other = self.links.down(link)
         self._words.pop(link, None)
+        withdrawn: list[bytes] = []
         for number, offer in list(self._offers.items()):
             if offer.link == link:
                 self._forget_offer(number)
-                self.dispatcher.put_back(task.id for task, _ in offer.tasks)
+                withdrawn += [task.id for task, _ in offer.tasks]
+        self.dispatcher.put_back(withdrawn)
         if other is None:
             self._takers.pop(peer.node, None)
             return
+        if withdrawn:
+            # It may have asked there, and we were silent since the offer stood.
+            self._words_for(other).kept += withdrawn
         taker = self._takers.get(peer.node)
         if taker is not None:
             taker.link = other
@@ -180,6 +188,7 @@ class Handoff:
         if heir == self.node:
             return
         self.given.inherited(heir, nodes)
+        self._heirs.announced(heir, nodes)
         former = dict.fromkeys(nodes)
         ids = [task_id for task_id, taker in self.unconfirmed.items() if taker in former]
         for task_id in ids:
@@ -205,15 +214,20 @@ class Handoff:
                 taker = taker_in(mark)
                 self.unconfirmed[record.id] = taker
                 self.given.gave([record.id], taker, follow=False)
+                link = self.links.to(taker)
+                if link is not None:
+                    self._words_for(link).given.append(record.id)
 
     def took_over(self, nodes: Sequence[bytes]) -> None:
         """The journals of these nodes are in ours, as far as they go: what we had given to
         them and is not there, they had taken and done with."""
         former = dict.fromkeys(nodes)
+        self._former.update(former)
         done = [task_id for task_id, taker in self.unconfirmed.items() if taker in former]
         for task_id in done:
             del self.unconfirmed[task_id]
-        self.forget(done)
+        if done:
+            self.forget(done)
 
     def take_back(self, task_id: bytes) -> bool:
         """We own it again, as the heir of its taker; False if we had not given it."""
@@ -249,7 +263,9 @@ class Handoff:
             if taker is not None:
                 taker.again_ms = now_ms + HANDOFF_RETRY_MS
         if message.refused:
-            self.dispatcher.put_back(task.id for task, _ in offer.tasks)
+            ids = [task.id for task, _ in offer.tasks]
+            self.dispatcher.put_back(ids)
+            self._words_for(link).kept += ids
             text = f"{peer.name} takes no tasks at the moment: {message.refused}"
             self.effects.append(Note("info", "handoff.refused", text, text))
         else:
@@ -260,18 +276,19 @@ class Handoff:
         owner = self.dispatcher
         going: list[OwnedTask] = []
         back: list[bytes] = []
-        kept: list[bytes] = []
         for task, attempt in offer.tasks:
-            if task.id in left:
-                back.append(task.id)
-            elif self._stands(task, offer.taker) and task.attempt == attempt:
+            if (
+                task.id not in left
+                and self._stands(task, offer.taker)
+                and task.attempt == attempt
+            ):  # fmt: skip
                 going.append(task)
-            else:  # it has settled meanwhile, or its attempt came to nothing
+            else:  # left, or it has settled meanwhile, or its attempt came to nothing
                 back.append(task.id)
-                kept.append(task.id)
         owner.put_back(back)
-        if kept:
-            self._words_for(offer.link).kept += kept
+        if back:
+            # Of those left, too: it may have asked about an earlier offer of them.
+            self._words_for(offer.link).kept += back
         if not going:
             return
         mark = given_mark(offer.taker, self.node)
@@ -289,6 +306,10 @@ class Handoff:
 
     def _decided(self, tasks: Sequence[OwnedTask], taker: bytes, _refusal: str) -> None:
         owner = self.dispatcher
+        taker = self._heirs.of(taker)
+        if taker in self._former:
+            self._keep(tasks)
+            return
         given = [task.id for task in owner.give(task.id for task in tasks)]
         for task_id in given:
             del self.deciding[task_id]
@@ -310,6 +331,19 @@ class Handoff:
         if link is not None:
             self._words_for(link).given += given
 
+    def _keep(self, tasks: Sequence[OwnedTask]) -> None:
+        """While it was written the journal of the taker came into ours."""
+        owner = self.dispatcher
+        kept = [task for task in tasks if owner.is_offered(task.id)]
+        self.custody.note(
+            [Progress(task.id, task.attempt, task.strikes, MARK_OWNED) for task in kept],
+            None,
+            sync=True,
+        )
+        for task in tasks:
+            del self.deciding[task.id]
+        owner.put_back(task.id for task in kept)
+
     def _settled(self, ids: Sequence[bytes], taker: bytes, _refusal: str) -> None:
         for task_id in ids:
             self.deciding.pop(task_id, None)
@@ -319,7 +353,7 @@ class Handoff:
 
     def confirmed(self, ids: Iterable[bytes], taker: bytes) -> None:
         """These are active at this node, durably."""
-        ours = [task_id for task_id in ids if task_id in self.unconfirmed]
+        ours = [task_id for task_id in dict.fromkeys(ids) if task_id in self.unconfirmed]
         if not ours:
             return
         for task_id in ours:
@@ -342,7 +376,7 @@ class Handoff:
         owner = self.dispatcher
         for task_id in ids:
             task = owner.tasks.get(task_id)
-            if task_id in self.deciding:
+            if self.deciding.get(task_id) in takers:
                 continue  # it will be told
             if self.unconfirmed.get(task_id) in takers:
                 words.given.append(task_id)
@@ -381,6 +415,16 @@ class Handoff:
         """Open tasks that nobody else has taken."""
         return len(self.dispatcher.tasks)
 
+    @property
+    def is_giving(self) -> bool:
+        """Something is on its way to a taker, that may still take it."""
+        return bool(self._offers or self.deciding)
+
+    @property
+    def has_takers(self) -> bool:
+        """Some node that takes tasks is linked."""
+        return bool(self._takers)
+
     def leaving_report(self) -> dict[str, int]:
         """{name of a taker: tasks given to it} since ``leave``."""
         return dict(self._report)
@@ -411,10 +455,10 @@ class Handoff:
         """Before new offers, which it does not concern."""
         words, self._words = self._words, {}
         for link, said in words.items():
-            if self.links.peer(link) is not None:
-                self.effects.append(
-                    Send(link, Handed(self._number, said.given, said.kept, said.unknown))
-                )
+            if self.links.peer(link) is None or not (said.given or said.kept or said.unknown):
+                continue
+            handed = Handed(self._number, said.given, said.kept, said.unknown)
+            self.effects.append(Send(link, handed))
 
     def _wake_at(self, at_ms: int) -> None:
         self._wake_ms = at_ms if self._wake_ms is None else min(self._wake_ms, at_ms)
@@ -514,44 +558,56 @@ class Handoff:
                 self._offer(taker, batch)
 
     def _offer(self, taker: _Taker, tasks: list[OwnedTask]) -> None:
+        """Offer these, once they are in our journal, if there is one."""
         self._number += 1
         taker.under_way += 1
-        node = taker.peer.node
         self._offers[self._number] = _Offered(
-            taker.link, node, [(task, task.attempt) for task in tasks]
+            taker.link, taker.peer.node, [(task, task.attempt) for task in tasks]
         )
-        kinds: dict[Kind, int] = {}
-        records = [
-            OfferRecord(
-                kinds.setdefault(task.lane.kind, len(kinds)), task.id, task.attempt, task.strikes,
-                task.durability, task.worker is not None, task.body, task.ext,
-            )
-            for task in tasks
-        ]  # fmt: skip
-        self._write_down(tasks)
-        watch = self.follow and not self._is_leaving
-        offer = Offer(self._number, list(kinds), records, self.custody.has_journal, watch)
-        self.effects.append(Send(taker.link, offer))
-
-    def _write_down(self, tasks: Iterable[OwnedTask]) -> None:
-        """So that our journal can tell whose they are, if we cannot; it need not be there
-        before the note that gives them away."""
         fresh = [task for task in tasks if not task.is_written]
         if not fresh or not self.custody.has_journal:
+            self._send_offer(self._number, is_lasting=self.custody.has_journal)
             return
         written = self.dispatcher.written
         for task in fresh:
             task.is_written = True
         records = [written.record_of(task) for task in fresh]
-        self.custody.put(records, partial(self._written_down, fresh), sync=False)
+        self.custody.put(records, partial(self._written, self._number, fresh), sync=False)
 
-    def _written_down(self, tasks: Sequence[OwnedTask], refusal: str) -> None:
+    def _written(self, number: int, fresh: Sequence[OwnedTask], refusal: str) -> None:
         if not refusal:
+            if number in self._offers:
+                self._send_offer(number, is_lasting=True)
             return
-        for task in tasks:
+        # The disk is full. All the better if somebody else takes them.
+        for task in fresh:
             task.is_written = False
-        open_ids = [task.id for task in tasks if task.id in self.dispatcher.tasks]
+        open_ids = [task.id for task in fresh if task.id in self.dispatcher.tasks]
         self.dispatcher.written.submitted(open_ids, self._now_ms)
+        offer = self._offers.pop(number, None)
+        if offer is None:
+            return
+        is_fresh = dict.fromkeys(task.id for task in fresh)
+        for is_lasting in (True, False):
+            part = [pair for pair in offer.tasks if (pair[0].id in is_fresh) != is_lasting]
+            if part:
+                self._number += 1
+                self._offers[self._number] = offer._replace(tasks=part)
+                self._send_offer(self._number, is_lasting=is_lasting)
+
+    def _send_offer(self, number: int, *, is_lasting: bool) -> None:
+        offer = self._offers[number]
+        kinds: dict[Kind, int] = {}
+        records = [
+            OfferRecord(
+                kinds.setdefault(task.lane.kind, len(kinds)), task.id, attempt, task.strikes,
+                task.durability, task.worker is not None, task.body, task.ext,
+            )
+            for task, attempt in offer.tasks
+        ]  # fmt: skip
+        watch = self.follow and not self._is_leaving
+        message = Offer(number, list(kinds), records, is_lasting, watch)
+        self.effects.append(Send(offer.link, message))
 
     def _forget_offer(self, number: int) -> None:
         offer = self._offers.pop(number)

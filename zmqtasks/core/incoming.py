@@ -43,7 +43,7 @@ class IncomingTask:
     """A task that is or was offered to this node."""
 
     __slots__ = (
-        "claims", "givers", "is_confirmed", "is_fresh", "is_guessed", "is_held", "is_watched",
+        "claims", "given_on", "is_confirmed", "is_fresh", "is_guessed", "is_held", "is_watched",
         "phase", "record",
     )  # fmt: skip
 
@@ -63,8 +63,9 @@ class IncomingTask:
         self.is_guessed = False
         #: {giver: its offer}; the one that owns the task is among them, or it is not ours.
         self.claims: dict[bytes, Claim] = {}
-        #: Those that said "given", to be told when it is active.
-        self.givers: list[bytes] = []
+        #: Where "given" was said: there it is to be told when it is active. On another link
+        #: to the same node that may be lost, and the giver would not know.
+        self.given_on: list[LinkId] = []
 
     @property
     def mark(self) -> bytes:
@@ -72,6 +73,11 @@ class IncomingTask:
         return offers_mark(
             OfferMark(giver, claim.taker, claim.is_lasting) for giver, claim in self.claims.items()
         )
+
+    @property
+    def is_disowned(self) -> bool:
+        """A giver does not know the task any more."""
+        return any(claim.is_unknown for claim in self.claims.values())
 
     @property
     def journal_record(self) -> OwnedRecord:

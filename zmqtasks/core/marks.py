@@ -16,7 +16,16 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import NamedTuple
 
-from zmqtasks.core.owned import MARK_OWNED, Given, Incoming, given_to, incoming_from, parse_mark
+from zmqtasks.core.owned import (
+    MARK_OWNED,
+    Given,
+    Incoming,
+    OwnedRecord,
+    Progress,
+    given_to,
+    incoming_from,
+    parse_mark,
+)
 from zmqtasks.ids import NODE_ID_BYTES
 
 _LASTING, _FLEETING = b"\x01", b"\x00"
@@ -96,3 +105,13 @@ def merged_mark(ours: bytes, theirs: bytes) -> bytes:
         return MARK_OWNED if is_between else ours
     # Both have given it away: the one that had it from the other did so later.
     return theirs if taker_in(here) == _giver_in(there) else ours
+
+
+def merged_record(ours: OwnedRecord, theirs: OwnedRecord) -> Progress:
+    """What changes about a task of our journal that is in the other one too."""
+    return Progress(
+        ours.id,
+        max(ours.attempt, theirs.attempt),
+        max(ours.strikes, theirs.strikes),
+        merged_mark(ours.mark, theirs.mark),
+    )

@@ -1,10 +1,11 @@
-"""The open links to other nodes, by node."""
+"""The open links to other nodes, by node, and who speaks for nodes that have ended."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from zmqtasks.core.links import LinkId
+from zmqtasks.limits import HEIR_OF_COUNT_MAX
 from zmqtasks.wire.messages import Hello
 
 
@@ -57,3 +58,27 @@ class OpenLinks:
     def __iter__(self) -> Iterator[LinkId]:
         """One link for each node."""
         return iter([links[0] for links in self._of.values()])
+
+
+class Heirs:
+    """Which node has the journal of which ended one, as far as it was heard of."""
+
+    def __init__(self) -> None:
+        self._heir: dict[bytes, bytes] = {}
+
+    def announced(self, heir: bytes, nodes: Iterable[bytes]) -> None:
+        """A node says whose journals came into its own."""
+        for node in nodes:
+            if node != heir:
+                self._heir.pop(node, None)
+                self._heir[node] = heir
+        while len(self._heir) > HEIR_OF_COUNT_MAX:
+            del self._heir[next(iter(self._heir))]
+
+    def of(self, node: bytes) -> bytes:
+        """Who has what this node had: itself, if nobody has said so."""
+        return self._heir.get(node, node)
+
+    def formers(self, heir: bytes) -> list[bytes]:
+        """The ended nodes whose journals this one has."""
+        return [node for node, other in self._heir.items() if other == heir]

@@ -34,7 +34,7 @@ from zmqtasks.core.handoff import Handoff
 from zmqtasks.core.incoming import Claim, IncomingTask, Phase, claims_of
 from zmqtasks.core.lanes import TakenTask
 from zmqtasks.core.links import LinkId
-from zmqtasks.core.openlinks import OpenLinks
+from zmqtasks.core.openlinks import Heirs, OpenLinks
 from zmqtasks.core.owned import (
     MARK_OWNED,
     Durability,
@@ -65,12 +65,13 @@ _PROVEN_GONE = ("gone", "left")
 class _Arrival:
     """An offer on its way into the journal."""
 
-    __slots__ = ("fresh", "left", "link", "refusal", "request", "session", "writes")
+    __slots__ = ("count", "fresh", "left", "link", "refusal", "request", "session", "writes")
 
-    def __init__(self, link: LinkId, session: int, request: int) -> None:
+    def __init__(self, link: LinkId, session: int, offer: Offer) -> None:
         self.link = link
         self.session = session
-        self.request = request
+        self.request = offer.request
+        self.count = len(offer.tasks)
         self.fresh: list[IncomingTask] = []
         self.left: list[bytes] = []
         self.refusal = ""
@@ -112,8 +113,7 @@ class Taking:
         self.doubts = Doubts(
             node, self.tasks, self.links, dispatcher, drop=self.drop, activate=self.activate
         )
-        #: {ended node: who has its journal}.
-        self._heirs: dict[bytes, bytes] = {}
+        self._heirs = Heirs()
         self._taken: dict[LinkId, list[bytes]] = {}
         self._now_ms = 0
 
@@ -125,9 +125,8 @@ class Taking:
             return
         self.doubts.is_back(peer.node)
         self._ask(link, peer.node)
-        for former, heir in self._heirs.items():
-            if heir == peer.node:
-                self._ask(link, former)
+        for former in self._heirs.formers(peer.node):
+            self._ask(link, former)
 
     def link_down(self, link: LinkId, peer: Hello, reason: str) -> None:
         """What was to be answered on this link has to be asked for."""
@@ -141,6 +140,8 @@ class Taking:
                 is_doubtful |= not claim.is_lasting
                 if claim.link == link:
                     claim.link = None
+        if other is None:
+            other = self.links.to(self._heirs.of(peer.node))
         if other is not None:
             self._ask(other, peer.node)
         else:
@@ -150,12 +151,11 @@ class Taking:
 
     def heir_announced(self, link: LinkId, heir: bytes, nodes: Sequence[bytes]) -> None:
         """The node behind this link has the journals of these nodes, and answers for them."""
+        self._heirs.announced(heir, nodes)
         for former in nodes:
-            if former not in (heir, self.node):
-                self._heirs[former] = heir
-                self.doubts.is_back(former)
-                if self.links.peer(link) is not None:
-                    self._ask(link, former)
+            self.doubts.is_back(former)
+            if self.links.peer(link) is not None:
+                self._ask(link, former)
 
     def _ask(self, link: LinkId, giver: bytes) -> None:
         """Whose are the tasks that it offered, and will not tell of its own accord?"""
@@ -265,7 +265,7 @@ class Taking:
         if refusal:
             self.effects.append(Send(link, Stored(offer.request, refusal)))
             return
-        arrival = _Arrival(link, self.links.session(link), offer.request)
+        arrival = _Arrival(link, self.links.session(link), offer)
         changed: list[IncomingTask] = []
         for record in offer.tasks:
             known = self.tasks.get(record.id)
@@ -365,6 +365,7 @@ class Taking:
                 task.phase = Phase.STORED
             self.drop([task for task in there if not task.claims and not task.is_confirmed])
             self.activate([task for task in there if task.is_confirmed])
+            self.doubts.ask(task.record.id for task in there if task.is_disowned)
         self._written(arrival, "")
 
     def _written(self, arrival: _Arrival, _refusal: str) -> None:
@@ -375,8 +376,8 @@ class Taking:
     def _answer(self, arrival: _Arrival) -> None:
         if self.links.session(arrival.link) == arrival.session:
             stored = Stored(arrival.request, arrival.refusal, arrival.left)
-            if arrival.refusal and len(arrival.left) > len(arrival.fresh):
-                stored.refused = ""  # not of all of them
+            if len(arrival.left) < arrival.count:
+                stored.refused = ""  # not all of them
             self.effects.append(Send(arrival.link, stored))
 
     # --- whose they are -------------------------------------------------------------------
@@ -386,7 +387,7 @@ class Taking:
         found = [
             giver
             for giver in task.claims
-            if giver != peer.node and self._heirs.get(giver) == peer.node
+            if giver != peer.node and self._heirs.of(giver) == peer.node
         ]
         own = task.claims.get(peer.node)
         if own is not None and (own.epoch < peer.epoch or own.number <= upto):
@@ -403,13 +404,14 @@ class Taking:
                 # Active here, or it was.
                 taken.append(task_id)
             elif task.phase is Phase.ACTIVATING:
-                task.givers.append(peer.node)
+                task.given_on.append(link)
             elif self._claims(task, peer, message.upto):
-                task.givers.append(peer.node)
+                task.given_on.append(link)
                 active.append(task)
             elif peer.node not in task.claims:
-                # It was active here before, and has come back by way of others.
-                taken.append(task_id)
+                # An heir of which we have not heard yet, and shall ask. Or it was active
+                # here before, and comes back by way of others; so that one is told later.
+                task.given_on.append(link)
         for task in active:
             task.is_confirmed = True
         self.activate([task for task in active if task.phase is Phase.STORED])
@@ -473,7 +475,7 @@ class Taking:
                 known.is_written = True  # submitted here as well; the journal has it now
             owner.stories.tell(
                 record.id, "taken", attempt=record.attempt,
-                of=format_node(next(iter(task.givers or task.claims), b"")),
+                of=format_node(next(iter(task.claims), b"")),
             )  # fmt: skip
             is_held = task.is_held and task.is_fresh
             if is_held:
@@ -486,10 +488,9 @@ class Taking:
         task_id = task.record.id
         if task.is_guessed:
             self.doubts.guessed[task_id] = list(task.claims)
-        for giver in task.givers:
-            link = self.links.to(giver)
-            if link is None:
-                continue  # it will say again that it has given it
+        for link in task.given_on:
+            if self.links.peer(link) is None:
+                continue  # it will be said again
             self._taken.setdefault(link, []).append(task_id)
             if task.is_watched:
                 self.answers.follow([task_id], link)

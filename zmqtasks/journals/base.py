@@ -88,7 +88,8 @@ class Journal(Protocol):
         iterator ends. Commits may come between two pieces. Given up or killed at any
         moment and begun again, it goes on with what is left: no task comes twice, even
         if it was dropped here in the meantime, and none is left out. A task that is held
-        here already comes in its piece too, but stays in this journal as it is here.
+        here already comes in its piece too; what the two journals say of it is merged in
+        the same commit, as ``core.marks.merged_record`` has it.
 
         Args:
             folder: the other journal, of the same kind as this one. One that does not

@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 import msgspec
 
+from zmqtasks.core.marks import merged_record
 from zmqtasks.core.owned import OwnedRecord, Progress
 from zmqtasks.errors import JournalError, JournalFull
 from zmqtasks.limits import JOURNAL_INHERIT_TASKS
@@ -203,7 +204,12 @@ class MemoryJournal:
             if self._disk._fails():
                 raise self._failed()
             ids = [record.id for record in piece]
-            content.commit(_Change({record.id: record for record in piece}, (), ()), sync=True)
+            both = [
+                merged_record(content.written[record.id], record)
+                for record in piece
+                if record.id in content.written
+            ]
+            content.commit(_Change({record.id: record for record in piece}, both, ()), sync=True)
             source.commit(_Change({}, (), ids), sync=True)
             yield piece
         self._disk.contents.pop(folder, None)

@@ -24,6 +24,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from zmqtasks.core.marks import merged_record
 from zmqtasks.core.owned import OwnedRecord, Progress, merged
 from zmqtasks.errors import JournalCorrupt, JournalError, JournalFull
 from zmqtasks.journals import sqlite_file as file
@@ -451,8 +452,13 @@ class SqliteJournal:
     def _take_over(
         self, piece: list[OwnedRecord], inherited: tuple[bytes, int]
     ) -> list[OwnedRecord]:
-        self._write(self._plan(piece, (), (), inherited), sync=True)
+        both = [self._merged(record) for record in piece if record.id in self._held]
+        self._write(self._plan(piece, both, (), inherited), sync=True)
         return piece
+
+    def _merged(self, theirs: OwnedRecord) -> Progress:
+        _, ours = next(self._read_tasks((self._held[theirs.id] >> 32) - 1))
+        return merged_record(ours, theirs)
 
     def _set_syncing(self, db: sqlite3.Connection, *, sync: bool) -> None:
         if sync != self._is_syncing:

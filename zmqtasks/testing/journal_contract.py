@@ -20,6 +20,7 @@ from typing import Any
 import msgspec
 import pytest
 
+from zmqtasks.core.marks import OfferMark, given_mark, offers_mark
 from zmqtasks.core.owned import (
     MARK_OWNED,
     Durability,
@@ -310,18 +311,38 @@ class JournalContract:
             ]
             assert list(journal.load()) == rest
 
-    def test_a_task_that_both_hold_stays_as_it_is_here(
+    def test_of_a_task_that_both_hold_the_later_mark_counts(
         self, make_journal: MakeJournal, folder: Path, tmp_path: Path
     ) -> None:
-        theirs = [owned(1, mark=given_to(b"us"), attempt=3), owned(2)]
+        us, them, others = b"node-one", b"node-two", b"node-six"
+        offered = offers_mark([OfferMark(them, us, is_lasting=True)])
+        ours = [owned(number, mark=offered) for number in range(4)]
+        ours += [owned(4), owned(5, mark=given_mark(them, us)), owned(6)]
+        with self.opened(make_journal, folder) as journal:
+            journal.commit(ours, sync=True)
+        theirs = [
+            owned(1, mark=given_mark(us, them), attempt=3),
+            owned(2, strikes=1),
+            owned(3, mark=given_mark(others, them)),
+            owned(4, mark=given_mark(us, them)),
+            owned(5, mark=offers_mark([OfferMark(us, them, is_lasting=True)])),
+            owned(7),
+        ]
         with self.opened(make_journal, tmp_path / "other") as journal:
             journal.commit(theirs, sync=True)
-        ours = owned(1, mark=incoming_from(b"them"))
+        merged = [
+            ours[0],
+            owned(1, attempt=3),
+            owned(2, strikes=1),
+            theirs[2],
+            *(owned(number) for number in range(4, 8)),
+        ]
         with self.opened(make_journal, folder) as journal:
-            journal.commit([ours], sync=True)
-            # It is told all the same: the two may differ in whose it is.
+            # They are told as they were there.
             assert list(journal.inherit(tmp_path / "other")) == [theirs]
-            assert list(journal.load()) == [ours, owned(2)]
+            assert list(journal.load()) == merged
+        with self.opened(make_journal, folder) as journal:
+            assert list(journal.load()) == merged
 
     def test_taking_over_nothing_is_no_error(
         self, make_journal: MakeJournal, folder: Path, tmp_path: Path
