@@ -73,7 +73,7 @@ class Story:
             self._take_ending(outcome)
         #: What happened, oldest first: each a dict with ``at`` (seconds since 1970),
         #: ``node``, ``event`` and further facts.
-        self.lines = _lines(told, view.names)
+        self.lines = _lines(told)
         #: {name of a node: what it told}, as it came.
         self.told = {name: dict(story) for name, story in view.told}
 
@@ -169,14 +169,13 @@ def _state(state: int, outcome: Outcome | None, told: list[tuple[str, Mapping[st
     return states.STATE_OF_OPEN.get(state, states.PENDING)
 
 
-def _lines(
-    told: list[tuple[str, Mapping[str, Any]]], names: Mapping[str, str]
-) -> list[dict[str, Any]]:
+def _lines(told: list[tuple[str, Mapping[str, Any]]]) -> list[dict[str, Any]]:
+    # Ids of nodes stay ids: who has such an id now may have got it with a journal since.
     lines = [
         {
             "at": line.get("at_ms", 0) / 1000,
             "node": name,
-            **{key: _named(value, names) for key, value in line.items() if key != "at_ms"},
+            **{key: value for key, value in line.items() if key != "at_ms"},
         }
         for name, story in told
         for line in story.get("lines", ())
@@ -215,17 +214,22 @@ def _event_text(event: str, facts: dict[str, Any]) -> str:
     if event == "refused":
         return f"a late outcome of attempt {attempt} was refused"
     if event == "given":
-        return f"handed over to {facts.get('to')}, which owns it from here on"
+        return f"handed over to {_node_text(facts.get('to'))}, which owns it from here on"
     if event == "taken":
-        return f"taken over from node {facts.get('of')}, at attempt {attempt}"
+        return f"taken over from {_node_text(facts.get('of'))}, at attempt {attempt}"
     if event == "given up":
-        return f"left to node {facts.get('to')}, which owns it all the same"
+        return f"left to {_node_text(facts.get('to'))}, which owns it all the same"
     if event == "resumed":
         return f"found in the journal after a restart, at attempt {attempt}"
     if event == "retried":
         return f"submitted anew by hand, in place of dead task {_id_text(facts.get('of'))}"
     words = ", ".join(f"{key} {value}" for key, value in facts.items())
     return f"{event}: {words}" if words else event
+
+
+def _node_text(value: object) -> str:
+    """A node by its name, or "node" and its id."""
+    return f"node {value}" if _NODE.fullmatch(str(value)) else str(value)
 
 
 def _id_text(value: object) -> str:

@@ -117,7 +117,7 @@ def test_former_owner_is_heard_for_what_happened_only() -> None:
     assert (found.state, found.owner, found.why) == ("STARTED", "broker-1", None)
     shown = str(found)
     assert "web:  handed over to broker-1, which owns it from here on" in shown
-    assert "broker-1:  taken over from node web, at attempt 1" in shown
+    assert "broker-1:  taken over from node 00112233445566aa, at attempt 1" in shown
     alone = story(("web", {**former, "why": "it is being handed to node 00112233445566bb"}))
     assert (alone.state, alone.owner) == ("PENDING", None)
     assert "  waits:    it is being handed to node broker-1" in str(alone).splitlines()
@@ -192,7 +192,11 @@ def test_story_is_plain_data_for_programs() -> None:
         ({"event": "resumed", "attempt": 2}, "found in the journal after a restart, at attempt 2"),
         ({"event": "retried", "of": ID.hex()}, f"in place of dead task {TEXT}"),
         ({"event": "given", "to": "b1"}, "handed over to b1, which owns it from here on"),
-        ({"event": "given up", "to": "b1"}, "left to node b1, which owns it all the same"),
+        ({"event": "given up", "to": "b1"}, "left to b1, which owns it all the same"),
+        (
+            {"event": "given", "to": "00112233445566bb"},
+            "handed over to node 00112233445566bb, which owns it from here on",
+        ),
         ({"event": "retried", "of": "?"}, "in place of dead task ?"),
         ({"event": "lost", "attempt": 1, "reason": "r"}, "attempt 1 came to nothing: r"),
         ({"event": "moved", "to": "b", "ms": 3}, "moved: to b, ms 3"),
