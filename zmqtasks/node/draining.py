@@ -112,7 +112,8 @@ class Draining:
             return 0
         if handoff.is_giving:
             self._quiet_since_ms = now_ms
-        quiet_ms = _QUIET_MS if handoff.has_takers else 0
+        may_take = handoff.has_takers or mesh.membership.pending_dials()
+        quiet_ms = _QUIET_MS if may_take else 0
         return min(self._quiet_since_ms + quiet_ms, self._until_ms) - now_ms
 
     @property
