@@ -89,6 +89,8 @@ SETTLED_KEPT_COUNT_MAX = 100_000
 SETTLED_KEPT_BYTES_MAX = 64 * 1024 * 1024
 #: A store lost for this long no longer holds results back (logged).
 STORE_GONE_MS = 600_000
+#: One that said goodbye: for so long it may be back from an upgrade.
+STORE_LEFT_MS = 120_000
 #: Forgotten tasks that a store remembers, and for how long, to drop what of them is
 #: still on its way.
 FORGOTTEN_COUNT_MAX = 100_000
@@ -163,7 +165,7 @@ LOOKUP_CHUNK_BYTES = 4 * 1024 * 1024
 LOOKUPS_MAX = 4
 LOOKUP_IDS_MAX = 100_000
 #: Published and not stored by a store that is linked; what comes then it asks for.
-PUB_AHEAD_BYTES_MAX = 32 * 1024 * 1024
+PUB_AHEAD_BYTES_MAX = 16 * 1024 * 1024
 #: Bare ACK when this much came without anything to send back.
 UNACKED_BYTES_MAX = 1024 * 1024
 

@@ -25,7 +25,7 @@ from zmqtasks.core.replaying import Replays
 from zmqtasks.core.resultlog import ResultLog, with_kind, without_body
 from zmqtasks.core.resultreader import ResultReader
 from zmqtasks.core.spillrows import SpillPiece, SpillState
-from zmqtasks.limits import PUB_AHEAD_BYTES_MAX, STORE_GONE_MS
+from zmqtasks.limits import PUB_AHEAD_BYTES_MAX, STORE_GONE_MS, STORE_LEFT_MS
 from zmqtasks.wire.messages import (
     Done,
     Hello,
@@ -74,8 +74,9 @@ class Publisher:
         self.effects: list[Effect] = []
         #: Topics (prefixes) that somebody subscribes to.
         self.topics: set[bytes] = set()
-        #: {store node: when it was lost}.
-        self._stores_lost_ms: dict[bytes, int] = {}
+        #: {store node that is away: until when it counts}, and those that said goodbye.
+        self._away: dict[bytes, int] = {}
+        self._left: set[bytes] = set()
         #: ``(position, bytes)`` of what was published and not stored, and the sum of it.
         self._ahead: deque[tuple[int, int]] = deque()
         self._ahead_bytes = 0
@@ -102,37 +103,49 @@ class Publisher:
 
     def store_up(self, node: bytes) -> None:
         """A store is linked: nothing goes from the log before it has it."""
-        self._stores_lost_ms.pop(node, None)
+        self._away.pop(node, None)
+        self._left.discard(node)
         self.log.store_seen(node)
 
     def store_down(self, node: bytes, reason: str, now_ms: int) -> None:
-        """A store is lost; it may come back, unless it has said goodbye."""
+        """A store is lost; it may come back, also one that has said goodbye: stores are
+        stopped to be upgraded, too."""
         if reason == "left":
-            self.log.store_left(node)
+            self._left.add(node)
+            self._away[node] = now_ms + STORE_LEFT_MS
         else:
-            self._stores_lost_ms[node] = now_ms
-
-    @property
-    def has_store(self) -> bool:
-        """A store reads our log now."""
-        return self.reader is not None or any(node in self.links for node in self.log.stores)
+            self._away[node] = now_ms + STORE_GONE_MS
 
     @property
     def is_idle(self) -> bool:
-        """Nobody who is there waits for anything of the log."""
+        """Nobody who is there, or is only lost, waits for anything of the log."""
         if any(node in self.links for node, waiting in self.log.undecided.items() if waiting):
             return False
-        return not (self.log.is_awaited and self.has_store)
+        return not self.log.is_awaited or self._left.issuperset(self.log.stores)
 
     def tick(self, now_ms: int) -> None:
         """Trim the log; give up stores that have been away for too long."""
         self._note_dropped(self.log.trim(now_ms))
-        for node, lost_ms in list(self._stores_lost_ms.items()):
-            if now_ms - lost_ms >= STORE_GONE_MS:
-                del self._stores_lost_ms[node]
-                self.log.store_left(node)
-                text = f"a store ({node.hex()}) has been away too long: results wait no more for it"
-                self.effects.append(Note("warning", "store.gone", text))
+        for node, until_ms in list(self._away.items()):
+            if now_ms >= until_ms:
+                del self._away[node]
+                self._give_up(node)
+
+    def _give_up(self, node: bytes) -> None:
+        """Results wait no more for this store."""
+        has_left = node in self._left
+        self._left.discard(node)
+        awaited = self.log.awaited_count if self.log.is_awaited else 0
+        self.log.store_left(node)
+        if not has_left:
+            text = f"a store ({node.hex()}) has been away too long: results wait no more for it"
+            self.effects.append(Note("warning", "store.gone", text))
+        elif awaited and not self.log.stores:
+            text = (
+                f"the store that left ({node.hex()}) has not come back, nor another one: "
+                f"{awaited} records of results are kept for readers only, as far as there is room"
+            )
+            self.effects.append(Note("warning", "store.gone", text))
 
     def flush(self, now_ms: int) -> None:
         """Once a turn: keep the log within its memory, send what was asked for again."""

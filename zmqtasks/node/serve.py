@@ -196,6 +196,12 @@ class Node:
             left = self._keeper_or_none.close()
             if left:
                 _LOG.error("%d outcomes could not be stored; their workers keep them", left)
+        unstored = self.runtime.mesh.log.awaited_count if self.runtime.mesh.log.is_awaited else 0
+        if unstored:
+            _LOG.warning(
+                "%d records of results are in no store and end with this node; callers that are "
+                "there tell of theirs again", unstored,
+            )  # fmt: skip
         left = self.journal.close()
         if left and not isinstance(self._failure, JournalError):
             _LOG.error(
