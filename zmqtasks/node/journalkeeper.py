@@ -66,6 +66,7 @@ class JournalKeeper:
         self._opening: Future[_Opened] | None = None
         #: Openings for the thread of ``stand_by``; None ends it.
         self._wanted: SimpleQueue[Future[_Opened] | None] = SimpleQueue()
+        self._server: threading.Thread | None = None
         self._waiting: list[fx.JournalWrite] = []
         #: Why there is no journal, "" where there is one or nothing was written yet.
         self._why_not = ""
@@ -130,8 +131,8 @@ class JournalKeeper:
         It is there from the beginning, since some Pythons (3.12) start no more threads when
         a process ends, and that is when most scripts have something to write, if ever.
         """
-        thread = threading.Thread(target=self._serve, name="zmqtasks-journal", daemon=True)
-        thread.start()
+        self._server = threading.Thread(target=self._serve, name="zmqtasks-journal", daemon=True)
+        self._server.start()
 
     def joined(self) -> None:
         """The machines are there: a node owns what was in its journal, and adopts."""
@@ -360,6 +361,8 @@ class JournalKeeper:
             with suppress(Exception):  # then nothing was written, nor claimed
                 opened = self._opening.result(_CLOSE_S)
         if opened is None:
+            if self._server is not None and self._opening is None:
+                self._server.join()  # it has nothing to do
             return sum(len(effect.puts) for effect in self._waiting)
         for effect in self._waiting:
             opened.writer.write(

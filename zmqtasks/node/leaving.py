@@ -125,11 +125,10 @@ class Leaving:
             piece = client.on_loop(self._get_piece)
             if piece is None:
                 return
-            left_s = max(0.0, give_up_s - time.monotonic())
-            if not client.conditions.wait(piece.is_told, left_s):
-                self._refusal = "the disk does not answer"
-            elif piece.refusal:
-                self._refusal = piece.refusal
+            try:
+                client.conditions.wait(piece.is_told, max(0.0, give_up_s - time.monotonic()))
+            finally:
+                self._refusal = client.on_loop(piece.end)
 
     def _get_piece(self) -> _Piece | None:
         """Write some of those that are not written; None if there are none."""
@@ -219,3 +218,9 @@ class _Piece:
     def is_told(self) -> bool:
         """The journal has answered."""
         return self._is_told
+
+    def end(self) -> str:
+        """Wait no longer; returns why they are not in the journal, "" if they are."""
+        if not self._is_told:
+            self.told("the disk does not answer")
+        return self.refusal
