@@ -20,10 +20,10 @@ SUBMIT = """
 """
 
 
-def submit(mesh: Mesh, count: int, durability: str = "memory", **env: str) -> str:
+def submit(mesh: Mesh, count: int, durability: str = "memory", routes: str = "") -> str:
     """A script that ends at once; gives what it says of that."""
     code = SUBMIT.format(count=count, folder=str(mesh.folder), durability=durability)
-    return mesh.run(code, **env).stderr
+    return mesh.run(code, ZMQTASKS_QUEUE_ROUTES=routes).stderr
 
 
 def nodes(mesh: Mesh) -> dict[str, Any]:
@@ -62,8 +62,8 @@ def test_a_broker_that_was_killed_goes_on_with_what_it_had(mesh: Mesh) -> None:
 
 def test_a_producer_gets_results_through_a_broker_that_dies(mesh: Mesh) -> None:
     """Nothing but the queue's route says that a broker is in between."""
-    own = {"ZMQTASKS_STATE_DIR": str(mesh.folder / "broker")}
-    broker = mesh.start_node(roles="broker", name="b1", **own)
+    own = str(mesh.folder / "broker")
+    broker = mesh.start_node(roles="broker", name="b1", ZMQTASKS_STATE_DIR=own)
     mesh.start_node(name="w1")
     client = mesh.start(
         f"""
@@ -80,7 +80,7 @@ def test_a_producer_gets_results_through_a_broker_that_dies(mesh: Mesh) -> None:
     wait_for((mesh.folder / "first.started").exists, "the first one runs")
     assert open_count(mesh, "b1") == 1
     broker.kill()
-    again = mesh.start_node(roles="broker", name="b2", **own)
+    again = mesh.start_node(roles="broker", name="b2", ZMQTASKS_STATE_DIR=own)
     again.wait_log("goes on with 1 that were there")
     (mesh.folder / "first.go").touch()
     client.wait_log("held")
@@ -121,12 +121,11 @@ def test_producers_use_another_broker_when_one_is_gone(mesh: Mesh) -> None:
         mesh.start_node(roles="broker", name=name, ZMQTASKS_STATE_DIR=str(mesh.folder / name))
         for name in ("b1", "b2")
     ]
-    routes = {"ZMQTASKS_QUEUE_ROUTES": "*=broker"}
-    assert "10 handed to b" in submit(mesh, 10, **routes)
+    assert "10 handed to b" in submit(mesh, 10, routes="*=broker")
     first = brokers[0] if open_count(mesh, "b1") else brokers[1]
     first.kill()
     other = "b2" if first is brokers[0] else "b1"
-    assert f"10 handed to {other}" in submit(mesh, 10, **routes)
+    assert f"10 handed to {other}" in submit(mesh, 10, routes="*=broker")
     mesh.start_node(name="w1")
     wait_for(lambda: set(ran(mesh.folder)) == set(range(10)), "those of the second run")
 
@@ -219,10 +218,13 @@ def test_a_worker_without_a_usable_folder_works_and_warns(mesh: Mesh) -> None:
     path = _unusable_state(mesh)
     worker = mesh.start_node(name="w1")
     assert "takes over no tasks of others" in worker.wait_log("journal.none")
-    elsewhere = {"ZMQTASKS_STATE_DIR": str(mesh.folder / "elsewhere")}
-    done = mesh.run("from tasks import add; print(add.delay(2, 3).get(timeout=10))", **elsewhere)
+    elsewhere = str(mesh.folder / "elsewhere")
+    done = mesh.run(
+        "from tasks import add; print(add.delay(2, 3).get(timeout=10))",
+        ZMQTASKS_STATE_DIR=elsewhere,
+    )
     assert done.stdout == "5\n"
-    status = mesh.cli("status", **elsewhere).stdout
+    status = mesh.cli("status", ZMQTASKS_STATE_DIR=elsewhere).stdout
     assert "journals that fail:" in status
     assert str(path) in status
 
@@ -234,9 +236,8 @@ def test_a_broker_in_memory_says_what_it_cannot_promise(mesh: Mesh) -> None:
     folder = memory / f"{os.getpid()}-{mesh.runtime.name}"
     folder.mkdir()
     try:
-        state = {"ZMQTASKS_STATE_DIR": str(folder)}
         with_mark(mesh)
-        broker = mesh.start_node(roles="broker", name="b1", **state)
+        broker = mesh.start_node(roles="broker", name="b1", ZMQTASKS_STATE_DIR=str(folder))
         submit(mesh, 3, "disk")
         wait_for(lambda: open_count(mesh, "b1") == 3, "a broker takes them all the same")
         broker.wait_log("no power loss")

@@ -105,8 +105,8 @@ def show(seen: Sequence[SeenNode], title: str) -> None:
     if answered:
         console.print(table)
     lines = (*address_lines(answered), *task_lines(answered))
-    lines = (*lines, *journal_lines(answered), *trouble_lines(seen), *waiting_lines(seen))
-    for line in lines:
+    lines = (*lines, *journal_lines(answered), *handoff_lines(answered))
+    for line in (*lines, *trouble_lines(seen), *waiting_lines(seen)):
         console.print(line, markup=False, highlight=False, soft_wrap=True)
 
 
@@ -197,6 +197,25 @@ def journal_lines(seen: Sequence[SeenNode]) -> list[str]:
             facts.append("in memory, gone with the power")
         lines.append(f"  {node.name}: {journal['folder']}: {', '.join(facts)}")
     return ["", "journals:", *lines] if lines else []
+
+
+def handoff_lines(seen: Sequence[SeenNode]) -> list[str]:
+    """Tasks on their way from one owner to another."""
+    lines = []
+    for node in seen:
+        handoff = (node.report or {}).get("handoff") or {}
+        facts = [
+            f"{_count(handoff[key], 'task')} {what}"
+            for key, what in (
+                ("offered", "offered to other nodes"),
+                ("given", "given to other nodes, which have not confirmed that yet"),
+                ("incoming", "offered by other nodes, which have not said yet whose they are"),
+            )
+            if handoff.get(key)
+        ]
+        if facts:
+            lines.append(f"  {node.name}: {', '.join(facts)}")
+    return ["", "being handed over:", *lines] if lines else []
 
 
 def trouble_lines(seen: Sequence[SeenNode]) -> list[str]:

@@ -106,6 +106,18 @@ class Ownership:
         """A journal is writing, or a task is on its way from one owner to another."""
         return self.custody.is_writing or bool(self.handoff.deciding) or self.taking.expected > 0
 
+    # --- questions ------------------------------------------------------------------------
+
+    def describe(self) -> dict[str, int]:
+        """Plain data for `zmqtasks status`: tasks that are ``offered`` to other nodes,
+        ``given`` to them without their word that they have them, and ``incoming``: offered
+        to this node by one that has not said yet whose they are."""
+        return {
+            "offered": sum(bool(task.offered) for task in self.dispatcher.tasks.values()),
+            "given": len(self.handoff.unconfirmed),
+            "incoming": len(self.taking.tasks),
+        }
+
     # --- links and messages ---------------------------------------------------------------
 
     def link_up(self, link: LinkId, peer: Hello) -> None:

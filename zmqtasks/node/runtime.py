@@ -485,6 +485,8 @@ class Runtime:
             if mesh.lane is not None:
                 producer["open"] += mesh.lane.open_count
                 producer["waiting"] += mesh.lane.describe()
+        if mesh.ownership is not None:
+            data["handoff"] = mesh.ownership.describe()
         journal = self.part.describe_journal()
         if journal is not None:
             data["journal"] = journal

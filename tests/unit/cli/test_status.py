@@ -4,7 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
-from zmqtasks.cli.status import address_lines, journal_lines, load_of, trouble_lines
+from zmqtasks.cli.status import (
+    address_lines,
+    handoff_lines,
+    journal_lines,
+    load_of,
+    trouble_lines,
+)
 from zmqtasks.node.survey import SeenNode
 
 
@@ -88,3 +94,15 @@ def test_journals_that_fail_or_are_missing_are_trouble() -> None:
         "  b: no room; free some",
         "  w: no such folder",
     ]
+
+
+def test_tasks_between_two_owners_are_shown() -> None:
+    busy = _node("b", {"handoff": {"offered": 1, "given": 2, "incoming": 3}})
+    quiet = _node("w", {"handoff": {"offered": 0, "given": 0, "incoming": 0}})
+    assert handoff_lines([busy, quiet]) == [
+        "",
+        "being handed over:",
+        "  b: 1 task offered to other nodes, 2 tasks given to other nodes, which have not "
+        "confirmed that yet, 3 tasks offered by other nodes, which have not said yet whose they are",
+    ]
+    assert handoff_lines([quiet]) == []
