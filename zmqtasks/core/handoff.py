@@ -25,66 +25,19 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
-from typing import NamedTuple
 
 from zmqtasks.core.answers import Answers
-from zmqtasks.core.batching import MessageBounds
 from zmqtasks.core.custody import Custody
 from zmqtasks.core.dispatcher import Dispatcher
 from zmqtasks.core.effects import Effect, Note, Send
 from zmqtasks.core.given import GivenTasks
-from zmqtasks.core.lanes import Lane, OwnedTask
+from zmqtasks.core.lanes import OwnedTask
 from zmqtasks.core.links import LinkId
 from zmqtasks.core.marks import given_mark, taker_in
+from zmqtasks.core.offering import Offered, Offering
 from zmqtasks.core.openlinks import Heirs, OpenLinks
 from zmqtasks.core.owned import MARK_OWNED, Given, OwnedRecord, Progress, parse_mark
-from zmqtasks.limits import (
-    BATCH_BYTES_MAX,
-    BATCH_COUNT_MAX,
-    HANDOFF_OFFERS_MAX,
-    HANDOFF_RETRY_MS,
-    HANDOFF_UNSERVED_MS,
-)
-from zmqtasks.wire.messages import (
-    Handed,
-    Hello,
-    Kind,
-    Message,
-    Offer,
-    OfferRecord,
-    Resolve,
-    Stored,
-    Taken,
-)
-
-
-def takes_tasks(peer: Hello) -> bool:
-    """This node has a journal for tasks of others: a broker, or it says so."""
-    return "broker" in peer.roles or bool(peer.ext.get("j"))
-
-
-class _Offered(NamedTuple):
-    """An offer that has no answer yet, with the attempt of each task as offered."""
-
-    link: LinkId
-    taker: bytes
-    tasks: list[tuple[OwnedTask, int]]
-
-
-class _Taker:
-    """A linked node that takes tasks."""
-
-    __slots__ = ("again_ms", "is_paused", "link", "peer", "under_way")
-
-    def __init__(self, link: LinkId, peer: Hello) -> None:
-        self.link = link
-        self.peer = peer
-        #: Offers without an answer.
-        self.under_way = 0
-        #: It refused: not before this time.
-        self.again_ms = 0
-        #: Connected, but silent.
-        self.is_paused = False
+from zmqtasks.wire.messages import Handed, Hello, Message, Resolve, Stored, Taken
 
 
 class _Words:
@@ -121,7 +74,7 @@ class Handoff:
         self.given = given
         self.answers = answers
         self.follow = follow
-        self.is_broker = is_broker
+        self.offering = Offering(node, dispatcher, custody, follow=follow, is_broker=is_broker)
         self.effects: list[Effect] = []
         self.links = OpenLinks()
         #: {task id: taker} given away, and not known to be active there.
@@ -133,15 +86,7 @@ class Handoff:
         self._heirs = Heirs()
         #: Ended nodes whose journals are in ours.
         self._former: dict[bytes, None] = {}
-        self._takers: dict[bytes, _Taker] = {}
-        self._offers: dict[int, _Offered] = {}
-        self._number = 0
         self._words: dict[LinkId, _Words] = {}
-        self._turn = 0
-        self._now_ms = 0
-        self._wake_ms: int | None = None
-        self._is_leaving = False
-        self._has_ended = False
         #: {name of a taker: tasks given to it since ``leave``}.
         self._report: dict[str, int] = {}
 
@@ -151,36 +96,25 @@ class Handoff:
         """A peer is there; say again what it has not confirmed."""
         if not self.links.up(link, peer):
             return
-        if takes_tasks(peer):
-            self._takers[peer.node] = _Taker(link, peer)
+        self.offering.link_up(link, peer)
         self._say_again(peer.node, link)
 
     def link_down(self, link: LinkId, peer: Hello, reason: str) -> None:
         """What was offered there is ours again; what was said there may be lost."""
         other = self.links.down(link)
         self._words.pop(link, None)
-        withdrawn: list[bytes] = []
-        for number, offer in list(self._offers.items()):
-            if offer.link == link:
-                self._forget_offer(number)
-                withdrawn += [task.id for task, _ in offer.tasks]
+        withdrawn = self.offering.link_down(link, peer.node, other)
         self.dispatcher.put_back(withdrawn)
         if other is None:
-            self._takers.pop(peer.node, None)
             return
         if withdrawn:
             # It may have asked there, and we were silent since the offer stood.
             self._words_for(other).kept += withdrawn
-        taker = self._takers.get(peer.node)
-        if taker is not None:
-            taker.link = other
         self._say_again(peer.node, other)
 
     def link_paused(self, link: LinkId, paused: bool) -> None:
         """Offer it nothing new, or again."""
-        for taker in self._takers.values():
-            if taker.link == link:
-                taker.is_paused = paused
+        self.offering.link_paused(link, paused)
 
     def heir_announced(self, link: LinkId, heir: bytes, nodes: Sequence[bytes]) -> None:
         """The node behind this link has the journals of these nodes: what they were given
@@ -254,14 +188,11 @@ class Handoff:
         return True
 
     def _stored(self, link: LinkId, peer: Hello, message: Stored, now_ms: int) -> None:
-        offer = self._offers.get(message.request)
-        if offer is None or offer.link != link:
+        offer = self.offering.answered(link, message.request)
+        if offer is None:
             return  # of an earlier link, and taken back since
-        self._forget_offer(message.request)
         if message.refused or message.left:
-            taker = self._takers.get(peer.node)
-            if taker is not None:
-                taker.again_ms = now_ms + HANDOFF_RETRY_MS
+            self.offering.pause(peer.node, now_ms)
         if message.refused:
             ids = [task.id for task, _ in offer.tasks]
             self.dispatcher.put_back(ids)
@@ -271,7 +202,7 @@ class Handoff:
         else:
             self._decide(offer, dict.fromkeys(message.left))
 
-    def _decide(self, offer: _Offered, left: Mapping[bytes, None]) -> None:
+    def _decide(self, offer: Offered, left: Mapping[bytes, None]) -> None:
         """The taker has them: from the note on they are no longer ours."""
         owner = self.dispatcher
         going: list[OwnedTask] = []
@@ -314,7 +245,7 @@ class Handoff:
         for task_id in given:
             del self.deciding[task_id]
         self.unconfirmed.update(dict.fromkeys(given, taker))
-        self.given.gave(given, taker, follow=self.follow and not self._is_leaving)
+        self.given.gave(given, taker, follow=self.follow and not self.offering.is_leaving)
         self.answers.moved(given, taker)
         if len(given) < len(tasks):
             # These have settled meanwhile. Their note says "given" until the journal has
@@ -326,7 +257,7 @@ class Handoff:
         name = peer.name if peer is not None else taker.hex()
         for task_id in given:
             owner.stories.tell(task_id, "given", to=name)
-        if self._is_leaving and given:
+        if self.offering.is_leaving and given:
             self._report[name] = self._report.get(name, 0) + len(given)
         if link is not None:
             self._words_for(link).given += given
@@ -392,10 +323,7 @@ class Handoff:
 
     def leave(self, now_ms: int) -> None:
         """This node ends: give away whatever is open, until ``end``."""
-        self._is_leaving = True
-        self._has_ended = False
-        for taker in self._takers.values():
-            taker.again_ms = 0
+        self.offering.leave()
 
     def end(self) -> None:
         """Give nothing more away; what is offered stays here, and its takers are told so.
@@ -403,9 +331,7 @@ class Handoff:
         Goodbyes come after the effects of this. A decision that is being written stands:
         wait for ``custody.is_writing`` to turn False, so that the taker hears of it too.
         """
-        self._has_ended = True
-        for number, offer in list(self._offers.items()):
-            self._forget_offer(number)
+        for offer in self.offering.end():
             ids = [task.id for task, _ in offer.tasks]
             self.dispatcher.put_back(ids)
             self._words_for(offer.link).kept += ids
@@ -418,12 +344,12 @@ class Handoff:
     @property
     def is_giving(self) -> bool:
         """Something is on its way to a taker, that may still take it."""
-        return bool(self._offers or self.deciding)
+        return bool(self.offering.offers or self.deciding)
 
     @property
     def has_takers(self) -> bool:
         """Some node that takes tasks is linked."""
-        return bool(self._takers)
+        return bool(self.offering.takers)
 
     def leaving_report(self) -> dict[str, int]:
         """{name of a taker: tasks given to it} since ``leave``."""
@@ -433,23 +359,19 @@ class Handoff:
 
     def flush(self, now_ms: int) -> None:
         """Say what was decided, then offer what should go elsewhere: once a turn."""
-        self._now_ms = now_ms
         if self._words:
             self._speak()
-        self._wake_ms = None
-        if self._takers and not self._has_ended:
-            if self._is_leaving:
-                self._offer_held()
-                self._offer_lanes(now_ms, self._lanes_of_all(), brokers_only=False)
-            elif not self.is_broker:
-                self._offer_lanes(now_ms, self._lanes_for_brokers(now_ms), brokers_only=True)
+        self.offering.flush(now_ms)
+        if self.offering.effects:
+            self.effects += self.offering.effects
+            self.offering.effects.clear()
 
     def tick(self, now_ms: int) -> None:
         """Time has passed; ``flush`` looks at it."""
 
     def next_deadline_ms(self) -> int | None:
         """When ``flush`` is wanted next."""
-        return self._wake_ms
+        return self.offering.next_deadline_ms()
 
     def _speak(self) -> None:
         """Before new offers, which it does not concern."""
@@ -457,160 +379,5 @@ class Handoff:
         for link, said in words.items():
             if self.links.peer(link) is None or not (said.given or said.kept or said.unknown):
                 continue
-            handed = Handed(self._number, said.given, said.kept, said.unknown)
+            handed = Handed(self.offering.number, said.given, said.kept, said.unknown)
             self.effects.append(Send(link, handed))
-
-    def _wake_at(self, at_ms: int) -> None:
-        self._wake_ms = at_ms if self._wake_ms is None else min(self._wake_ms, at_ms)
-
-    # --- offering -------------------------------------------------------------------------
-
-    def _lanes_for_brokers(self, now_ms: int) -> list[Lane]:
-        """Lanes whose tasks a broker should have."""
-        lanes: list[Lane] = []
-        for lane in self.dispatcher.lanes.values():
-            if not lane.ready or lane.route == "direct":
-                continue
-            if lane.route == "broker":
-                lanes.append(lane)
-            elif lane.unserved_since_ms >= 0:
-                due_ms = lane.unserved_since_ms + HANDOFF_UNSERVED_MS
-                if now_ms >= due_ms:
-                    lanes.append(lane)
-                else:
-                    self._wake_at(due_ms)
-        return lanes
-
-    def _lanes_of_all(self) -> list[Lane]:
-        return [lane for lane in self.dispatcher.lanes.values() if lane.ready]
-
-    def _offer_lanes(self, now_ms: int, lanes: list[Lane], *, brokers_only: bool) -> None:
-        if not lanes:
-            return
-        open_takers = [taker for taker in self._takers.values() if self._may_take(taker, now_ms)]
-        brokers = [taker for taker in open_takers if "broker" in taker.peer.roles]
-        if brokers or brokers_only:
-            self._offer_to(brokers, lanes)
-            return
-        nodes = [taker.peer.node for taker in open_takers]
-        unserved: list[Lane] = []
-        for lane in lanes:
-            serving = [worker.peer.node for worker in lane.workers if worker.peer.node in nodes]
-            if serving:
-                self._offer_to([self._takers[node] for node in serving], [lane])
-            else:
-                unserved.append(lane)
-        self._offer_to(open_takers, unserved)
-
-    def _may_take(self, taker: _Taker, now_ms: int) -> bool:
-        if taker.again_ms > now_ms:
-            self._wake_at(taker.again_ms)
-            return False
-        return not taker.is_paused
-
-    def _offer_to(self, takers: Sequence[_Taker], lanes: Sequence[Lane]) -> None:
-        """In turn, as much as each may have under way."""
-        if not takers:
-            return
-        self._turn += 1
-        first = self._turn % len(takers)
-        waiting = [*takers[first:], *takers[:first]]
-        while waiting:
-            taker = waiting.pop(0)
-            if taker.under_way >= HANDOFF_OFFERS_MAX:
-                continue
-            tasks = self._take(lanes, taker.peer.node)
-            if tasks:
-                self._offer(taker, tasks)
-                waiting.append(taker)
-
-    def _take(self, lanes: Iterable[Lane], node: bytes) -> list[OwnedTask]:
-        """As many ready tasks as one message takes."""
-        tasks: list[OwnedTask] = []
-        size = 0
-        for lane in lanes:
-            count_max = BATCH_COUNT_MAX - len(tasks)
-            bytes_max = BATCH_BYTES_MAX - size
-            if count_max <= 0 or (tasks and bytes_max <= 0):
-                break
-            if tasks and lane.ready and len(lane.ready[0].body) > bytes_max:
-                continue
-            taken = self.dispatcher.take_ready(lane, count_max, bytes_max, node)
-            size += sum(len(task.body) for task in taken)
-            tasks += taken
-        return tasks
-
-    def _offer_held(self) -> None:
-        """What a worker works on goes to that worker, if it takes tasks."""
-        for worker in list(self.dispatcher.workers.values()):
-            node = worker.peer.node
-            taker = self._takers.get(node)
-            if not worker.held or taker is None or taker.again_ms > 0 or node == self.node:
-                continue
-            batch: list[OwnedTask] = []
-            bounds = MessageBounds()
-            for task in self.dispatcher.offer_held(worker, node):
-                if not bounds.takes(task.body):
-                    self._offer(taker, batch)
-                    batch = []
-                batch.append(task)
-            if batch:
-                self._offer(taker, batch)
-
-    def _offer(self, taker: _Taker, tasks: list[OwnedTask]) -> None:
-        """Offer these, once they are in our journal, if there is one."""
-        self._number += 1
-        taker.under_way += 1
-        self._offers[self._number] = _Offered(
-            taker.link, taker.peer.node, [(task, task.attempt) for task in tasks]
-        )
-        fresh = [task for task in tasks if not task.is_written]
-        if not fresh or not self.custody.has_journal:
-            self._send_offer(self._number, is_lasting=self.custody.has_journal)
-            return
-        written = self.dispatcher.written
-        for task in fresh:
-            task.is_written = True
-        records = [written.record_of(task) for task in fresh]
-        self.custody.put(records, partial(self._written, self._number, fresh), sync=False)
-
-    def _written(self, number: int, fresh: Sequence[OwnedTask], refusal: str) -> None:
-        if not refusal:
-            if number in self._offers:
-                self._send_offer(number, is_lasting=True)
-            return
-        # The disk is full. All the better if somebody else takes them.
-        for task in fresh:
-            task.is_written = False
-        open_ids = [task.id for task in fresh if task.id in self.dispatcher.tasks]
-        self.dispatcher.written.submitted(open_ids, self._now_ms)
-        offer = self._offers.pop(number, None)
-        if offer is None:
-            return
-        is_fresh = dict.fromkeys(task.id for task in fresh)
-        for is_lasting in (True, False):
-            part = [pair for pair in offer.tasks if (pair[0].id in is_fresh) != is_lasting]
-            if part:
-                self._number += 1
-                self._offers[self._number] = offer._replace(tasks=part)
-                self._send_offer(self._number, is_lasting=is_lasting)
-
-    def _send_offer(self, number: int, *, is_lasting: bool) -> None:
-        offer = self._offers[number]
-        kinds: dict[Kind, int] = {}
-        records = [
-            OfferRecord(
-                kinds.setdefault(task.lane.kind, len(kinds)), task.id, attempt, task.strikes,
-                task.durability, task.worker is not None, task.body, task.ext,
-            )
-            for task, attempt in offer.tasks
-        ]  # fmt: skip
-        watch = self.follow and not self._is_leaving
-        message = Offer(number, list(kinds), records, is_lasting, watch)
-        self.effects.append(Send(offer.link, message))
-
-    def _forget_offer(self, number: int) -> None:
-        offer = self._offers.pop(number)
-        taker = self._takers.get(offer.taker)
-        if taker is not None and taker.under_way:
-            taker.under_way -= 1

@@ -36,7 +36,7 @@ class Storm:
         self.chance = random.Random(seed)
         self.heirs = heirs
         self.power = power
-        self.giver = Node(G, "producer", route="broker")
+        self.giver = Node(G, "producer", "store", route="broker")
         self.net = Network([self.giver, Node(T, "broker"), Node(U, "broker")])
         self.count = 0
         #: Ids of tasks that were accepted for good.
