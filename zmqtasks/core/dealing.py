@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable
 from zmqtasks.core.batching import MessageBounds
 from zmqtasks.core.diagnosis import WARN_AFTER_MS, explain_waiting
 from zmqtasks.core.effects import Effect, Note, Send
+from zmqtasks.core.held import STRIKES_KEY
 from zmqtasks.core.lanes import Lane, OwnedTask, WorkerLink, load_of
 from zmqtasks.core.links import LinkId
 from zmqtasks.wire.messages import Demand, Hello, Kind, TaskRecord, Tasks
@@ -185,7 +186,8 @@ class Dealer:
                 self.effects.append(Send(worker.link, Tasks(list(kinds), records)))
                 kinds, records = {}, []
             index = kinds.setdefault(task.lane.kind, len(kinds))
-            records.append(TaskRecord(index, task.id, task.attempt, task.body, task.ext))
+            ext = {**(task.ext or {}), STRIKES_KEY: task.strikes} if task.strikes else task.ext
+            records.append(TaskRecord(index, task.id, task.attempt, task.body, ext))
         self.effects.append(Send(worker.link, Tasks(list(kinds), records)))
 
     def _demand(self, lanes: list[Lane]) -> None:

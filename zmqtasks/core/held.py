@@ -14,6 +14,10 @@ from zmqtasks.wire.messages import Kind, TaskRecord
 _EWMA = 0.2
 
 
+#: Key in ``TaskRecord.ext``: workers or children that died while the task ran, if any.
+STRIKES_KEY = "k"
+
+
 class KindStat:
     """How long tasks of one kind take, their results' way from the child included."""
 
@@ -92,3 +96,9 @@ class SlotOutcome(NamedTuple):
     run_us: int
     body: bytes
     error: str
+
+
+def is_suspect(task: HeldTask) -> bool:
+    """It was running when a worker or child died, so it runs alone: then the first
+    unanswered task of a dead child is the one that ran."""
+    return task.ext is not None and STRIKES_KEY in task.ext

@@ -7,8 +7,8 @@
                +--lease lost, draining--> back to the owner
 
 How much credit each owner has is dealt by ``core.credit``. Which tasks share a slot's
-batch follows from how long tasks of their kind took, and a task that was redelivered runs
-alone, so that the first unanswered task of a dead child is the one that ran.
+batch follows from how long tasks of their kind took, and a task that was running when a
+worker or child died runs alone: it may have been the reason.
 """
 
 from __future__ import annotations
@@ -21,7 +21,15 @@ from typing import Any
 
 from zmqtasks.core.credit import Giver, deal_credit, limit_for, window_of
 from zmqtasks.core.effects import AnswerSlot, Effect, Note, RunInSlot, Send
-from zmqtasks.core.held import Finished, HeldTask, KindStat, SlotOutcome, SlotState, hold
+from zmqtasks.core.held import (
+    Finished,
+    HeldTask,
+    KindStat,
+    SlotOutcome,
+    SlotState,
+    hold,
+    is_suspect,
+)
 from zmqtasks.core.links import LANE, SELF, LinkId
 from zmqtasks.limits import INTAKE_BYTES_MAX, INTAKE_TASKS_MAX, STARTED_REPORT_MS
 from zmqtasks.wire.messages import (
@@ -425,12 +433,12 @@ class Intake:
         pending = len(state.pending)
         if pending and state.budget_us > _SLOT_BUDGET_US / 2:
             return batch
-        if pending and state.pending[-1].attempt > 1:
+        if pending and is_suspect(state.pending[-1]):
             return batch
         while queue and len(batch) < count_max and pending + len(batch) < _SLOT_COUNT_MAX:
             task = queue[0]
             mean_us = task.stat.mean_us
-            alone = mean_us < 0 or task.attempt > 1
+            alone = mean_us < 0 or is_suspect(task)
             if alone or state.budget_us + mean_us > _SLOT_BUDGET_US:
                 if pending or batch:
                     break

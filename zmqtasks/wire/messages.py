@@ -147,7 +147,8 @@ class TaskRecord(_Array):
     ``ext`` keys: ``h`` headers (dict), ``p`` parent task id (bytes), ``r`` id of the
     first task in the line of parents (bytes), ``o`` node id of the producer that
     called, ``d`` times delivered before, when not attempt - 1, ``c`` digest of the
-    content (8 bytes) where the caller chose the id, ``dur`` 1 where it is to be on disk.
+    content (8 bytes) where the caller chose the id, ``dur`` 1 where it is to be on disk,
+    ``k`` workers and children that died while it ran, if any.
     """
 
     kind: int

@@ -22,6 +22,7 @@ from tests.support.machines import (
 from zmqtasks.core.calls import Call
 from zmqtasks.core.dispatcher import Dispatcher, to_ranges
 from zmqtasks.core.effects import Effect, Note, RoomFreed, Send, TasksSettled
+from zmqtasks.core.held import STRIKES_KEY
 from zmqtasks.core.links import LinkId
 from zmqtasks.limits import BATCH_COUNT_MAX, BLOB_BYTES_MIN, STRIKES_MAX
 from zmqtasks.wire import codec
@@ -519,3 +520,11 @@ def test_ranges_cover_exactly_the_positions(
     positions: list[int], ranges: list[tuple[int, int]]
 ) -> None:
     assert to_ranges(positions) == ranges
+
+
+def test_a_worker_is_told_of_the_strikes_of_a_task_that_it_gets(owner: Owner) -> None:
+    owner.worker()
+    owner.submit(1)
+    (first,) = sent(owner.turn(), Tasks)
+    (again,) = sent(owner.reject(1, 1, RejectCode.CHILD_DIED_RUNNING), Tasks)
+    assert [message.tasks[0].ext for message in (first, again)] == [None, {STRIKES_KEY: 1}]

@@ -8,7 +8,7 @@ import pytest
 
 from tests.support.machines import ADD, MUL, OWNER, entry, hello, link_to, of, record, sent, task_id
 from zmqtasks.core.effects import AnswerSlot, Effect, Note, RunInSlot
-from zmqtasks.core.held import SlotOutcome
+from zmqtasks.core.held import STRIKES_KEY, SlotOutcome
 from zmqtasks.core.intake import Intake
 from zmqtasks.core.links import LinkId
 from zmqtasks.limits import STARTED_REPORT_MS
@@ -114,13 +114,23 @@ def test_short_tasks_with_large_results_do_not_fill_the_memory() -> None:
     assert len(handed[0]) <= 2
 
 
-def test_redelivered_task_runs_alone() -> None:
-    """So that the first unanswered task of a dead child is the one that ran."""
+def test_a_task_whose_worker_or_child_died_while_it_ran_runs_alone() -> None:
+    """It may be what killed them; no other shall share its fate."""
     worker = Worker(slots=1)
     worker.give(record(1))
     worker.ended(0, 1, run_us=10)
-    assert running(worker.give(record(2, attempt=2), record(3))) == {0: [2]}
+    suspect = record(2, attempt=2)
+    suspect.ext = {STRIKES_KEY: 1}
+    assert running(worker.give(suspect, record(3))) == {0: [2]}
     assert running(worker.ended(0, 2, attempt=2, run_us=10)) == {0: [3]}
+
+
+def test_a_task_that_is_merely_given_again_shares_a_slot() -> None:
+    """As all tasks of an owner after its restart do."""
+    worker = Worker(slots=1)
+    worker.give(record(1))
+    worker.ended(0, 1, run_us=10)
+    assert running(worker.give(record(2, attempt=2), record(3, attempt=2))) == {0: [2, 3]}
 
 
 @pytest.mark.parametrize(("kind", "code"), [
