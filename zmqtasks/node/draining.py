@@ -30,6 +30,8 @@ _GIVING_MS_MAX = 5_000
 _QUIET_MS = 1_200
 #: To write down what is left, and for the last words to peers, when the time is over.
 _LAST_WORDS_MS = 200
+#: How often what is left is offered to the journal.
+_TRIES = 3
 
 
 class _Phase(Enum):
@@ -58,6 +60,7 @@ class Draining:
         self._give_by_ms = 0
         self._quiet_since_ms = 0
         self._is_late = False
+        self._tries = 0
         #: {name of a node: tasks that it has taken}.
         self._taken: dict[str, int] = {}
 
@@ -92,12 +95,15 @@ class Draining:
                 return wait_ms
             self._phase = _Phase.WRITING
             self._taken = mesh.stay_with_tasks()
-            self._dispatcher.write_all(now_ms)
             self._until_ms = max(self._until_ms, now_ms + _LAST_WORDS_MS)
-            return 0
         if self._phase is _Phase.WRITING:
             if mesh.is_deciding and now_ms < self._until_ms:
                 return self._until_ms - now_ms
+            if self._dispatcher.unwritten_count and self._tries < _TRIES:
+                # A journal that had too much to do takes them now.
+                self._tries += 1
+                self._dispatcher.write_all(now_ms)
+                return 0
             self._phase = _Phase.GONE
             self._tell()
             self._runtime.leave("stopped" if self._is_late else "drained")

@@ -102,7 +102,8 @@ def test_tasks_between_two_owners_are_shown() -> None:
     assert handoff_lines([busy, quiet]) == [
         "",
         "being handed over:",
-        "  b: 1 task offered to other nodes, 2 tasks given to other nodes, which have not "
-        "confirmed that yet, 3 tasks offered by other nodes, which have not said yet whose they are",
+        "  b: 1 task offered to other nodes, "
+        "2 tasks given to other nodes, which have not confirmed that yet, "
+        "3 tasks offered by other nodes, which have not said yet whose they are",
     ]
     assert handoff_lines([quiet]) == []
