@@ -18,6 +18,7 @@ The journal lies in DIR (the present folder by default): choose the disk that is
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import math
 import os
@@ -58,29 +59,27 @@ def main() -> None:
     parser.add_argument("--worker", action="store_true", help="a node runs the tasks meanwhile")
     parser.add_argument("--json", action="store_true", help="print the figures as JSON")
     options = parser.parse_args()
-    with private_mesh(options.folder) as folder:
-        fsync = [time_fsync(folder, options.runs)]
+    with private_mesh(options.folder) as folder, disk_page(folder, options.runs) as sync_page:
         if options.worker:
             with worker(folder):
-                figures = measure(options)
+                figures = measure(options, sync_page)
         else:
-            figures = measure(options)
-        fsync.append(time_fsync(folder, options.runs))
-    # Before and after, since other programs use the disk too.
-    figures["fsync"] = {key: min(run[key] for run in fsync) for key in fsync[0]}
+            figures = measure(options, sync_page)
     print(json.dumps(figures) if options.json else described(figures))
     # What is still open is of no use to anybody: the folder is gone.
     sys.stdout.flush()
     os._exit(0)
 
 
-def measure(options: argparse.Namespace) -> dict[str, Any]:
-    """All but the bare fsync."""
+def measure(options: argparse.Namespace, sync_page: Callable[[], None]) -> dict[str, Any]:
+    """All figures."""
     from tasks import add, keep  # type: ignore[import-not-found]  # written by private_mesh
 
     keep.delay(0, 0)  # opens the client and its journal
-    one = repeat(options.runs, lambda: keep.delay(1, 2))
+    # In turns, since other programs use the disk too, and disks have moods.
+    fsync, one = time_in_turns(options.runs, sync_page, lambda: keep.delay(1, 2))
     return {
+        "fsync": spread(fsync),
         "one": spread(one),
         "threads": {
             "threads": options.threads,
@@ -149,19 +148,20 @@ def worker(folder: Path) -> Iterator[None]:
         node.wait()
 
 
-def time_fsync(folder: Path, count: int) -> dict[str, float]:
-    """Milliseconds of writing a page over what is there, until it is on the disk."""
+@contextmanager
+def disk_page(folder: Path, count: int) -> Iterator[Callable[[], None]]:
+    """A function that writes a page over what is there and waits until it is on the disk."""
     fd = os.open(folder / "fsync", os.O_RDWR | os.O_CREAT, 0o600)
     try:
         os.pwrite(fd, _PAGE * count, 0)
         os.fsync(fd)
-        place = iter(range(0, (count + 1) * len(_PAGE), len(_PAGE)))
+        places = itertools.cycle(range(0, count * len(_PAGE), len(_PAGE)))
 
-        def once() -> None:
-            os.pwrite(fd, _PAGE, next(place))
+        def sync_page() -> None:
+            os.pwrite(fd, os.urandom(len(_PAGE)), next(places))
             os.fdatasync(fd)
 
-        return spread(repeat(count, once))
+        yield sync_page
     finally:
         os.close(fd)
 
@@ -186,14 +186,16 @@ def time_bulk(count: int, delay_many: Callable[[Any], object]) -> dict[str, floa
     return {"tasks": count, "tasks_per_s": count / (time.perf_counter() - begun)}
 
 
-def repeat(count: int, once: Callable[[], object]) -> list[float]:
-    """Seconds of each run, after one that does not count."""
-    once()
-    took = []
+def time_in_turns(count: int, *functions: Callable[[], object]) -> list[list[float]]:
+    """Seconds of each run of each function, after one that does not count."""
+    took: list[list[float]] = [[] for _ in functions]
+    for function in functions:
+        function()
     for _ in range(count):
-        begun = time.perf_counter()
-        once()
-        took.append(time.perf_counter() - begun)
+        for function, seconds in zip(functions, took, strict=True):
+            begun = time.perf_counter()
+            function()
+            seconds.append(time.perf_counter() - begun)
     return took
 
 

@@ -285,7 +285,8 @@ class NodeSettings:
         Meta(
             ge=1,
             le=100_000_000,
-            description="Unfinished tasks of one producer; `delay()` waits at this number.",
+            description="Unfinished tasks of one producer, those included that it has handed to a "
+            "broker; `delay()` waits at this number.",
         ),
     ] = limits.OPEN_TASKS_MAX
     open_bytes_max: Annotated[
@@ -318,11 +319,17 @@ class NodeSettings:
     # --- waiting ---
     submit_timeout_s: Annotated[
         _Seconds,
-        Meta(description="Seconds that `delay()` waits for room before it raises MeshOverloaded."),
+        Meta(
+            description="Seconds that `delay()` waits for room before it raises MeshOverloaded, "
+            "and as long for the disk, with durability `disk`, before it raises SubmitUnknown."
+        ),
     ] = 10.0
     exit_wait_s: Annotated[
         _Seconds,
-        Meta(description="Seconds that a process that ends waits for its unfinished tasks."),
+        Meta(
+            description="Seconds that a process that ends takes at most to hand its unfinished "
+            "tasks over to other nodes. What nobody takes stays on the disk of this host."
+        ),
     ] = 5.0
     drain_timeout_s: Annotated[
         _Seconds,
