@@ -35,6 +35,7 @@ from zmqtasks.core.links import LinkId
 from zmqtasks.core.owned import Dead, Durability, OwnedRecord, parse_mark
 from zmqtasks.core.ownedtasks import OwnedTasks
 from zmqtasks.core.written import Told
+from zmqtasks.ids import format_task_id
 from zmqtasks.limits import STRIKES_MAX
 from zmqtasks.wire.messages import (
     Credit,
@@ -97,10 +98,14 @@ class Dispatcher(OwnedTasks):
 
     # --- what tasks submit ----------------------------------------------------------------
 
-    def same_content(self, call: Call) -> bool:
-        """False if another task of this id, with other content, is open here."""
-        task = self.tasks.get(call.id)
-        return task is None or (task.lane.kind == call.kind and task.body == call.body)
+    def _has_other_content(self, call: Call) -> bool:
+        """Its caller chose an id that belongs to a task with other content here."""
+        digest = (call.ext or {}).get("c")
+        if digest is None:
+            return False
+        task, kept = self.tasks.get(call.id), self.kept.get(call.id)
+        ext = task.ext if task is not None else kept.ext if kept is not None else None
+        return bool((ext or {}).get("c", digest) != digest)
 
     def submit_remote(self, link: LinkId, message: Submit, now_ms: int) -> None:
         """Own what a task that we own submitted on its worker."""
@@ -110,7 +115,7 @@ class Dispatcher(OwnedTasks):
         elif not self.has_room:
             refused = f"the owner holds {len(self.tasks)} open tasks already"
         if refused:
-            self.effects.append(Send(link, Submitted(message.request, refused)))
+            self._submitted(link, message.request, refused)
             return
         kinds = message.kinds
         parent = self.tasks.get(message.parent)
@@ -119,6 +124,13 @@ class Dispatcher(OwnedTasks):
             Call(record.id, kinds[record.kind], bytes_of(record.body), record.ext)
             for record in message.tasks
         ]
+        other = next((call for call in calls if self._has_other_content(call)), None)
+        if other is not None:
+            self._submitted(link, message.request, (
+                f"task id {format_task_id(other.id)} belongs to a call with other content: repeat "
+                "a call with the same arguments, or choose another idempotency_key or task_id"
+            ))  # fmt: skip
+            return
         if is_durable or any((call.ext or {}).get("dur") for call in calls):
             answer = partial(self._submitted, link, message.request)
             self._submit_durable(calls, answer)

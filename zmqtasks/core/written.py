@@ -108,7 +108,7 @@ class WrittenTasks:
                 came.appendleft((since_ms, count - take))
             for _ in range(take):
                 task = self._tasks.get(fresh.popleft())
-                if task is not None and not task.is_written:
+                if task is not None and not task.is_written and task.outcome is None:
                     task.is_written = True
                     due.append(task)
         if due:
@@ -127,9 +127,11 @@ class WrittenTasks:
     def _written_behind(self, tasks: list[OwnedTask], now_ms: int, refusal: str) -> None:
         if not refusal:
             return
-        for task in tasks:
+        # One that has ended meanwhile settles when the note of that is in the journal.
+        again = [task for task in tasks if task.id in self._tasks and task.outcome is None]
+        for task in again:
             task.is_written = False
-        self.submitted([task.id for task in tasks if task.id in self._tasks], now_ms)
+        self.submitted([task.id for task in again], now_ms)
         self._look_ms = now_ms + WRITE_BEHIND_MS
 
     # --- changes --------------------------------------------------------------------------

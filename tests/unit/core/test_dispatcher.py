@@ -41,6 +41,7 @@ from zmqtasks.wire.messages import (
     Status,
     Submit,
     Submitted,
+    TaskRecord,
     Tasks,
     TaskState,
 )
@@ -197,11 +198,23 @@ def test_task_id_seen_before_means_the_same_task(owner: Owner) -> None:
     assert [o.id for o in settled(effects)] == [task_id(1)]
 
 
-def test_same_id_with_other_content_is_told_apart(owner: Owner) -> None:
-    owner.submit(1)
-    assert owner.machine.same_content(call(1))
-    assert not owner.machine.same_content(call(1, body=b"other"))
-    assert not owner.machine.same_content(call(1, kind=MUL))
+def test_call_of_a_task_under_the_id_of_another_one_is_refused(owner: Owner) -> None:
+    owner.worker()
+
+    def submitted(digest: bytes) -> str:
+        chosen = TaskRecord(0, task_id(1), 1, b"args", {"c": digest})
+        owner.machine.received(LINK, Submit(4, task_id(9), [ADD], [chosen]), 0)
+        [answer] = sent(owner.turn(), Submitted)
+        return answer.refused
+
+    assert submitted(b"content") == ""
+    assert submitted(b"content") == ""
+    assert "belongs to a call with other content" in submitted(b"another")
+    ended = outcome(1)
+    ended.ext = {"c": b"content"}
+    owner.done(ended)
+    assert "belongs to a call with other content" in submitted(b"another")
+    assert submitted(b"content") == ""
 
 
 def test_open_tasks_are_bounded_and_room_is_told() -> None:

@@ -230,6 +230,21 @@ def test_a_task_that_settles_while_it_is_written_behind_leaves_the_journal(owner
     assert settled(owner.commit())
 
 
+def test_a_task_that_settles_is_not_written_again_when_the_disk_had_refused_it(
+    owner: Owner,
+) -> None:
+    owner.worker()
+    owner.machine.submit([call(1)], 0)
+    owner.turn()
+    owner.turn(WRITE_BEHIND_MS)
+    put = owner.writes.pop()
+    owner.done(outcome(1))
+    owner.custody.refused([put.batch], "failed")
+    owner.turn(10 * WRITE_BEHIND_MS)
+    assert not [write for write in owner.writes if write.puts]
+    assert settled(owner.commit())
+
+
 def test_a_full_disk_does_no_harm_to_memory_tasks_and_is_tried_again(owner: Owner) -> None:
     owner.machine.submit([call(1)], 0)
     owner.turn()
