@@ -144,11 +144,10 @@ class Kind(msgspec.Struct, array_like=True, gc=False, frozen=True):
 class TaskRecord(_Array):
     """One task on the wire. ``body`` is the payload, or the index of its frame.
 
-    ``ext`` keys: ``h`` headers (dict), ``p`` parent task id (bytes), ``r`` id of the
-    first task in the line of parents (bytes), ``o`` node id of the producer that
-    called, ``d`` times delivered before, when not attempt - 1, ``c`` digest of the
-    content (8 bytes) where the caller chose the id, ``dur`` 1 where it is to be on disk,
-    ``k`` workers and children that died while it ran, if any.
+    ``ext`` keys: ``h`` headers (dict), ``p`` parent task id, ``r`` id of the first task in
+    the line of parents, ``o`` node id of the producer that called, ``d`` times delivered
+    before, when not attempt - 1, ``c`` digest of the content where the caller chose the id,
+    ``dur`` 1: to be on disk, ``k`` workers and children that died while it ran, if any.
     """
 
     kind: int
