@@ -62,6 +62,7 @@ from zmqtasks.wire.messages import (
 
 #: Nodes with these roles run tasks, or take them over.
 _RUN_ROLES = frozenset(("worker", "broker"))
+_STORE_ROLES = frozenset(("store",))
 
 
 class Machine(Protocol):
@@ -277,11 +278,14 @@ class MeshNode:
         """Timers of all machines."""
         self.membership.stored = stored = self.log.stored_upto()
         self.membership.tick(now_ms)
+        # Whoever owns open tasks looks for nodes that run them, or take them over, and a node
+        # whose store is lost for one: while it drains, it is not found.
+        needed = _STORE_ROLES if self.publisher.misses_store else frozenset()
         if self.dispatcher is not None:
-            # Whoever owns open tasks looks for nodes that run them, or take them over.
-            needed = _RUN_ROLES if self.dispatcher.tasks else frozenset()
-            self.membership.need_roles(needed, now_ms)
+            if self.dispatcher.tasks:
+                needed |= _RUN_ROLES
             self.dispatcher.stored(SELF, stored)
+        self.membership.need_roles(needed, now_ms)
         if self.ownership is not None:
             self.ownership.tick(now_ms)
         if self.intake is not None:

@@ -117,6 +117,14 @@ class Publisher:
             self._away[node] = now_ms + STORE_GONE_MS
 
     @property
+    def misses_store(self) -> bool:
+        """What is in the log waits for a store, and none is linked."""
+        log = self.log
+        return (
+            log.is_awaited and self.reader is None and not any(n in self.links for n in log.stores)
+        )
+
+    @property
     def is_idle(self) -> bool:
         """Nobody who is there, or is only lost, waits for anything of the log."""
         if any(node in self.links for node, waiting in self.log.undecided.items() if waiting):

@@ -237,6 +237,19 @@ def test_drain_waits_for_a_store_that_is_there_or_lost_but_not_for_one_that_left
     assert worker.machine.is_idle
 
 
+def test_store_is_missed_while_results_wait_and_none_is_linked() -> None:
+    worker = Worker()
+    worker.report(1)
+    assert not worker.machine.misses_store, "none was ever seen"
+    worker.store_up()
+    assert not worker.machine.misses_store
+    worker.store_down("gone")
+    assert worker.machine.misses_store
+    worker.store_up(OTHER)
+    worker.receive(OTHER, Rack(1))
+    assert not worker.machine.misses_store
+
+
 # --- the disk -----------------------------------------------------------------------------
 
 
