@@ -289,15 +289,25 @@ class Offering:
         self.offers[self.number] = Offered(
             taker.link, taker.peer.node, [(task, task.attempt) for task in tasks]
         )
-        fresh = [task for task in tasks if not task.is_written]
-        if not fresh or not self.custody.has_journal:
-            self._send(self.number, is_lasting=self.custody.has_journal)
+        if self.custody.has_journal:
+            # After whatever is under way to the journal, which may be some of these.
+            self.custody.note([], partial(self._write_down, self.number), sync=False)
+        else:
+            self._send(self.number, is_lasting=False)
+
+    def _write_down(self, number: int, _refusal: str) -> None:
+        offer = self.offers.get(number)
+        if offer is None:
+            return
+        fresh = [task for task, _ in offer.tasks if not task.is_written]
+        if not fresh:
+            self._send(number, is_lasting=True)
             return
         written = self.dispatcher.written
         for task in fresh:
             task.is_written = True
         records = [written.record_of(task) for task in fresh]
-        self.custody.put(records, partial(self._written, self.number, fresh), sync=False)
+        self.custody.put(records, partial(self._written, number, fresh), sync=False)
 
     def _written(self, number: int, fresh: Sequence[OwnedTask], refusal: str) -> None:
         if not refusal:
@@ -305,10 +315,10 @@ class Offering:
                 self._send(number, is_lasting=True)
             return
         # The disk is full. All the better if somebody else takes them.
-        for task in fresh:
-            task.is_written = False
-        open_ids = [task.id for task in fresh if task.id in self.dispatcher.tasks]
-        self.dispatcher.written.submitted(open_ids, self._now_ms)
+        unwritten = partial(self._unwritten, number, fresh)
+        self.dispatcher.written.take_out(fresh, unwritten, self._now_ms)
+
+    def _unwritten(self, number: int, fresh: Sequence[OwnedTask]) -> None:
         offer = self.offers.pop(number, None)
         if offer is None:
             return

@@ -65,9 +65,15 @@ class Owner:
         return self.turn(now_ms)
 
     def refuse(self, text: str, now_ms: int = 0) -> list[Effect]:
+        """The disk takes no new tasks; that they are not on it is sure a commit later."""
         writes, self.writes = self.writes, []
         self.custody.refused([write.batch for write in writes], text)
-        return self.turn(now_ms)
+        effects = self.turn(now_ms)
+        assert not of(effects, CallsRefused)
+        assert [write.drops for write in self.writes] == [
+            [put.id for write in writes for put in write.puts]
+        ]
+        return effects + self.commit(now_ms)
 
     def worker(self, link: LinkId = LINK, kinds: Sequence[Kind] = (ADD, ONCE)) -> None:
         self.machine.link_up(link, worker_hello(link.peer[1:9], kinds=kinds))
