@@ -53,9 +53,9 @@ class Leaving:
         """Wait as long as there is reason to; returns what people should know of it, "" for
         nothing."""
         on_loop = self._client.on_loop
-        if on_loop(self._is_done):
-            return ""
         try:
+            if on_loop(self._is_done):
+                return ""
             self._hand_over()
         except KeyboardInterrupt:
             self._give_up_s = 0.0
@@ -213,7 +213,8 @@ class _Piece:
         self.refusal = refusal
         if refusal:
             for task in self._tasks:
-                task.is_written = False
+                # One that has ended meanwhile settles when the note of that is written.
+                task.is_written = task.outcome is not None
 
     def is_told(self) -> bool:
         """The journal has answered."""
