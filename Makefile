@@ -10,7 +10,7 @@ BENCH_ARGS ?=
 WORKERS ?= 2
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test lint format reference bench chaos clean
+.PHONY: help venv demo test lint format reference bench chaos simulate clean
 
 help:
 	@echo "make demo     set up, start a mesh on this machine and count words with it"
@@ -67,6 +67,9 @@ bench: $(VENV)/.core
 
 chaos: $(VENV)/.dev
 	$(BIN)/python -m pytest -s -m chaos tests/chaos $(PYTEST_ARGS)
+
+simulate: $(VENV)/.dev
+	$(BIN)/python -m tests.simulation --seeds 0:10000 --jobs 2
 
 clean:
 	rm -rf $(VENV) build dist .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis

@@ -4,6 +4,7 @@
 
     python -m tests.simulation --seed 4711          one world, a line for each event
     python -m tests.simulation --seeds 0:1000       many, quietly
+    python -m tests.simulation --seeds 0:10000 --jobs 2
     python -m tests.simulation --shrink 4711        which fault classes does it need to fail?
 """
 
@@ -14,6 +15,8 @@ import sys
 import time
 import traceback
 from collections import Counter
+from concurrent.futures import ProcessPoolExecutor
+from typing import NamedTuple
 
 from tests.simulation.faults import CLASSES
 from tests.simulation.world import World
@@ -25,6 +28,7 @@ def main() -> int:
     parser.add_argument("--seeds", help="run the worlds A:B")
     parser.add_argument("--shrink", type=int, help="smallest set of faults that still fails")
     parser.add_argument("--off", default="", help="fault classes to leave out, with commas")
+    parser.add_argument("--jobs", type=int, default=1, help="processes that share the worlds (1)")
     parser.add_argument("--quiet", action="store_true", help="no line for each event")
     args = parser.parse_args()
     off = [name for name in args.off.split(",") if name]
@@ -32,7 +36,7 @@ def main() -> int:
         return _shrink(args.shrink)
     if args.seeds:
         first, last = args.seeds.split(":")
-        return _many(range(int(first or 0), int(last)), off)
+        return _many(range(int(first or 0), int(last)), off, args.jobs)
     return _one(args.seed or 0, off, quiet=args.quiet)
 
 
@@ -54,23 +58,46 @@ def _failure(world: World) -> str:
     return ""
 
 
-def _many(seeds: range, off: list[str]) -> int:
+class Tally(NamedTuple):
+    """What came of some worlds."""
+
+    fired: Counter[str]
+    #: {seed: the last line of what went wrong}.
+    failed: dict[int, str]
+    events: int
+    virtual_ms: int
+
+
+def _some(seeds: range, off: list[str]) -> Tally:
     fired: Counter[str] = Counter()
-    failed: list[int] = []
+    failed: dict[int, str] = {}
     events = virtual_ms = 0
-    start_s = time.perf_counter()
     for seed in seeds:
         world = World(seed, off)
         failure = _failure(world)
         if failure:
-            failed.append(seed)
-            print(f"seed {seed}: {failure.strip().splitlines()[-1]}", flush=True)
+            failed[seed] = failure.strip().splitlines()[-1]
+            print(f"seed {seed}: {failed[seed]}", flush=True)
         fired += world.faults.fired
         events += world.events_count
         virtual_ms += world.now
+    return Tally(fired, failed, events, virtual_ms)
+
+
+def _many(seeds: range, off: list[str], jobs: int) -> int:
+    start_s = time.perf_counter()
+    if jobs > 1:
+        parts = [seeds[part :: jobs * 8] for part in range(jobs * 8)]
+        with ProcessPoolExecutor(jobs) as pool:
+            tallies = list(pool.map(_some, parts, [off] * len(parts)))
+    else:
+        tallies = [_some(seeds, off)]
     took_s = time.perf_counter() - start_s
+    failed = sorted(seed for tally in tallies for seed in tally.failed)
+    fired = sum((tally.fired for tally in tallies), Counter[str]())
     print(
-        f"{len(seeds)} worlds, {events} events, {virtual_ms / 1000:.0f} s of virtual time in "
+        f"{len(seeds)} worlds, {sum(tally.events for tally in tallies)} events, "
+        f"{sum(tally.virtual_ms for tally in tallies) / 1000:.0f} s of virtual time in "
         f"{took_s:.1f} s; {len(failed)} failed: {failed}"
     )
     for name in CLASSES:

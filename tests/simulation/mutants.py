@@ -11,15 +11,19 @@ from typing import Any
 from unittest import mock
 
 from zmqtasks.core import effects as fx
+from zmqtasks.core.custody import Custody
 from zmqtasks.core.dispatcher import Dispatcher
+from zmqtasks.core.incoming import IncomingTask, Phase
 from zmqtasks.core.intake import Intake
 from zmqtasks.core.lanes import OwnedTask
 from zmqtasks.core.link import Link
 from zmqtasks.core.linkevents import LeaseBack
 from zmqtasks.core.links import LinkId
 from zmqtasks.core.membership import Membership
+from zmqtasks.core.ownedtasks import OwnedTasks
 from zmqtasks.core.publishing import Publisher
 from zmqtasks.core.resultreader import ResultReader
+from zmqtasks.core.taking import Taking
 from zmqtasks.core.written import WrittenTasks
 from zmqtasks.wire.messages import Outcome, VerdictRecord
 
@@ -201,6 +205,49 @@ def anybody_may_claim() -> AbstractContextManager[None]:
     return both()
 
 
+def active_when_offered() -> AbstractContextManager[None]:
+    """A taker works on what it is offered before its giver has let go of it."""
+    real = Taking._stored
+
+    def stored(self: Taking, arrival: Any, refusal: str) -> None:
+        real(self, arrival, refusal)
+        fresh: list[IncomingTask] = arrival.fresh
+        there = [task for task in fresh if self.tasks.get(task.record.id) is task]
+        self.activate([task for task in there if task.phase is Phase.STORED])
+
+    return _patched(Taking, "_stored", stored)
+
+
+def given_and_kept() -> AbstractContextManager[None]:
+    """A giver goes on with what it has given away."""
+    real = OwnedTasks.give
+
+    def give(self: OwnedTasks, ids: Sequence[bytes]) -> list[OwnedTask]:
+        given = real(self, ids)
+        for task in given:
+            self.tasks[task.id] = task
+            self.open_bytes += len(task.body)
+            task.offered = b""
+            self._ready(task)
+        return given
+
+    return _patched(OwnedTasks, "give", give)
+
+
+def offers_taken_from_memory() -> AbstractContextManager[None]:
+    """A taker says that it has stored an offer as soon as the journal was asked to."""
+    real = Custody.put
+
+    def put(self: Custody, records: Any, then: Callable[[str], None], *, sync: bool) -> None:
+        if any(record.mark for record in records):
+            real(self, records, lambda refusal: None, sync=sync)
+            then("")
+        else:
+            real(self, records, then, sync=sync)
+
+    return _patched(Custody, "put", put)
+
+
 MUTANTS: dict[str, Mutant] = {
     mutant.__name__: mutant
     for mutant in (
@@ -216,5 +263,8 @@ MUTANTS: dict[str, Mutant] = {
         attempt_not_noted,
         attempt_repeated_after_restart,
         anybody_may_claim,
+        active_when_offered,
+        given_and_kept,
+        offers_taken_from_memory,
     )
 }

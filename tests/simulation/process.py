@@ -20,7 +20,6 @@ from zmqtasks.core.intake import Intake
 from zmqtasks.core.linkevents import Timers
 from zmqtasks.core.links import Candidate, LinkId
 from zmqtasks.core.mesh import MeshNode
-from zmqtasks.core.owned import OwnedRecord
 from zmqtasks.core.publishing import RESULTS_TOPIC
 from zmqtasks.core.resultreader import ResultReader
 from zmqtasks.core.rows import final_row
@@ -97,6 +96,7 @@ class Process:
         self.alive = True
         self.new_task_id = task_id_maker(node, epoch)
         self.paused_until_ms = 0
+        self.leave_by_ms = 0
         # --- connections, see Network ---
         self.connected: dict[str, Connection] = {}
         self.out: dict[bytes, Connection] = {}
@@ -154,7 +154,7 @@ class Process:
             world.after(world.rng.randint(0, 50), self._slot_up, number)
         records = self.journal.open()
         if records:
-            self.deliver(self._resume, records)
+            self.node.resume(records, world.now, world.heirs.get(folder, []))
         self._plan_wake(world.now)
 
     def _make_performers(self) -> dict[type, Callable[[Any], None]]:
@@ -303,9 +303,6 @@ class Process:
         for call in self._durable.pop(effect.token):
             self.world.ledger.refused(self, call.id)
 
-    def _resume(self, records: list[OwnedRecord]) -> None:
-        self.node.resume(records, self.world.now)
-
     def adopt(self, last: Process) -> None:
         """Take over the journal of a dead process, if nobody was faster."""
         folder = last.journal.folder
@@ -316,8 +313,35 @@ class Process:
         except JournalError:
             return  # tried again later
         del self.world.holders[folder]
-        nodes = dict.fromkeys([last.hello.node, *(record.id[:8] for record in records)])
-        self.node.adopt(last.hello.node, records, list(nodes), self.world.now)
+        former = [*self.world.heirs.pop(folder, []), last.hello.node]
+        self.world.heirs.setdefault(self.journal.folder, []).extend(former)
+        self.node.adopt(last.hello.node, records, former, self.world.now)
+
+    # --- the end ------------------------------------------------------------------------
+
+    def leave(self) -> None:
+        """A script ends: it gives away what it can, and writes down the rest."""
+        self.leave_by_ms = self.world.now + self.world.rng.choice((0, 200, 2_000))
+        self.world.owners_changed = True
+        self.node.leave_tasks(self.world.now)
+        self._give_away()
+
+    def _give_away(self) -> None:
+        node, now = self.node, self.world.now
+        if node.tasks_left and now < self.leave_by_ms:
+            self.world.after(20, self.deliver, self._give_away)
+            return
+        node.stay_with_tasks()
+        assert node.dispatcher is not None
+        node.dispatcher.write_all(now)
+        self.deliver(self._end)
+
+    def _end(self) -> None:
+        if self.node.is_deciding:
+            self.world.after(20, self.deliver, self._end)
+            return
+        self.node.membership.say_goodbye("the process ended")
+        self.world.after(self.world.rng.randint(1, 250), self.world.left, self)
 
     def watch(self, ids: list[bytes]) -> None:
         token = self.node.ask(ids, True, self.world.now)

@@ -18,7 +18,9 @@ SEEDS = 1_000
 #: Parts of the seeds, so that several processes can share them.
 PARTS = 4
 #: A planted bug must show within so many worlds.
-MUTANT_SEEDS = 300
+MUTANT_SEEDS = 1_000
+#: Every fault strikes so often in each part.
+FIRED_MIN = 20
 
 
 def run(seed: int) -> World:
@@ -36,8 +38,8 @@ def test_every_world_settles_each_task_once_and_comes_to_rest(part: int) -> None
     fired: Counter[str] = Counter()
     for seed in range(part, SEEDS, PARTS):
         fired += run(seed).faults.fired
-    silent = [name for name in CLASSES if not fired[name]]
-    assert not silent, f"faults that never struck: {silent}"
+    seldom = {name: fired[name] for name in CLASSES if fired[name] < FIRED_MIN}
+    assert not seldom, f"faults that hardly ever struck: {seldom}"
 
 
 def test_without_faults_nothing_is_redelivered_or_lost() -> None:

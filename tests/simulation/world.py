@@ -69,6 +69,8 @@ class World:
         self.disk = MemoryDisk()
         #: {folder of a journal: the last process that had it}.
         self.holders: dict[Path, Process] = {}
+        #: {folder of a journal: ended nodes whose journals were merged into it}.
+        self.heirs: dict[Path, list[bytes]] = {}
         #: {queue: route} of the producers.
         self.routes: dict[str, str] = {}
         #: An owner has ended, or given tasks away: its attempts are not counted any more.
@@ -98,6 +100,8 @@ class World:
         Raises:
             AssertionError: an invariant does not hold.
         """
+        for _ in range(self.rng.choice((0, 0, 1, 2))):
+            self.at(self.rng.randint(500, SAFETY_MS), self._leave)
         self.at(SAFETY_MS, self._heal)
         end_ms = SAFETY_MS + LIVENESS_MS
         heap = self._heap
@@ -140,7 +144,6 @@ class World:
         brokers = rng.choices((0, 1, 2), (6, 3, 1))[0]
         routes = ("direct", "auto", "auto", "broker") if brokers else ("direct", "auto")
         self.routes = {queue: rng.choice(routes) for queue in ("default", "special")}
-        self.routes = {}
         if rng.random() < 0.5:
             worker_dials: frozenset[str] = frozenset()
         else:
@@ -156,6 +159,7 @@ class World:
                 roles, dials = ("worker", "store"), _STORE_DIALS
             plan = Plan(f"w{number}", roles, dials, kinds, rng.randint(1, 3))
             self._start(plan, rng.randint(0, 300))
+        self.owners_changed = brokers > 0
         for number in range(brokers):
             self._start(Plan(f"b{number}", ("broker",), _BROKER_DIALS), rng.randint(0, 500))
         if store == "own":
@@ -205,6 +209,21 @@ class World:
                 adopter = self.rng.choice(adopters)
                 adopter.deliver(adopter.adopt, last)
 
+    def _leave(self) -> None:
+        """A script comes to its end, and perhaps another one begins."""
+        scripts = [p for p in self.alive() if p.plan.role[0] == "p" and not p.leave_by_ms]
+        if scripts:
+            script = self.rng.choice(scripts)
+            script.deliver(script.leave)
+
+    def left(self, process: Process) -> None:
+        """It has said goodbye."""
+        if process.alive:
+            process.die(is_silent=False)
+            self.ledger.crashed(process, is_cut=False)
+            if process.plan.role == "p0":
+                self._start(process.plan, self.rng.randint(0, 500), process)
+
     def _announce(self, subject: Process, listener: Process) -> None:
         rng = self.rng
         rate = self.faults.rate("candidates", 0.7)
@@ -250,7 +269,7 @@ class World:
             self.at(rng.randint(120, SAFETY_MS - 500), self._submit, rng.random(), batch, how)
 
     def _submit(self, draw: float, batch: list[tuple[Any, ...]], how: str) -> None:
-        owners = [p for p in self.processes if p.plan.role.startswith("p") and p.alive]
+        owners = [p for p in self.alive() if p.plan.role[0] == "p" and not p.leave_by_ms]
         if not owners:
             return
         owner = owners[int(draw * len(owners))]
