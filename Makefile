@@ -20,6 +20,7 @@ help:
 	@echo "make reference  write the generated pages under docs/reference"
 	@echo "make bench    measure throughput and latency"
 	@echo "make chaos    the long tests that kill nodes"
+	@echo "make simulate  ten thousand simulated worlds"
 	@echo "make venv     only set up the development environment in $(VENV)"
 	@echo "make clean    remove what was made"
 
