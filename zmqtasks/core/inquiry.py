@@ -15,6 +15,7 @@ from collections.abc import Callable, Sequence
 from zmqtasks.core.effects import Effect, QuestionAnswered, Send
 from zmqtasks.core.links import LinkId
 from zmqtasks.ids import owner_of
+from zmqtasks.limits import WATCH_AGAIN_MS
 from zmqtasks.wire.messages import Query, StateRecord, States, TaskState
 
 _RANK: dict[int, int] = {
@@ -27,12 +28,16 @@ _RANK: dict[int, int] = {
 
 
 class _Question:
-    __slots__ = ("again", "asked", "asked_ms", "best", "owners", "told", "waiting", "watch")
+    __slots__ = (
+        "again", "asked", "asked_ms", "best", "next_ms", "owners", "told", "waiting", "watch",
+    )  # fmt: skip
 
     def __init__(self, ids: Sequence[bytes], watch: bool, now_ms: int) -> None:
         self.best = {task_id: StateRecord(task_id, TaskState.UNKNOWN, {}, None) for task_id in ids}
         self.watch = watch
         self.asked_ms = now_ms
+        #: When all are asked again: peers remember only so many who watch.
+        self.next_ms = now_ms + WATCH_AGAIN_MS
         #: {task id: link over which its owner answered}.
         self.owners: dict[bytes, LinkId] = {}
         #: Links that were asked, and are still there.
@@ -151,6 +156,10 @@ class Inquiry:
             if now_ms < question.asked_ms + self.grace_ms:
                 continue
             self._conclude(token, question, may_live)
+            if now_ms >= question.next_ms and token in self.questions:
+                question.next_ms = now_ms + WATCH_AGAIN_MS
+                for link in list(question.asked):
+                    self._send(token, question, link)
 
     def _conclude(self, token: int, question: _Question, may_live: Callable[[bytes], bool]) -> None:
         states = [

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from typing import TYPE_CHECKING
@@ -140,14 +141,27 @@ class Questions:
         if not elsewhere:
             return
 
+        token = mesh.ask(elsewhere, True, self._runtime.now_ms)
+        # Handles are dropped when their owner has waited for long enough, and nobody says so.
+        told = weakref.ref(
+            ticket, lambda _: self._runtime.loop.call_soon(self._nobody_waits, token)
+        )
+
         def news(effect: fx.QuestionAnswered) -> None:
+            ticket = told()
+            if ticket is None:
+                return
             for record in effect.states:
                 if record.state == TaskState.SETTLED and record.outcome is not None:
                     ticket.settled(record.id, record.outcome)
                 elif record.state == TaskState.UNKNOWN:
                     ticket.settled(record.id, unknown_outcome(record.id))
 
-        self._news[mesh.ask(elsewhere, True, self._runtime.now_ms)] = news
+        self._news[token] = news
+
+    def _nobody_waits(self, token: int) -> None:
+        self._news.pop(token, None)
+        self._runtime.mesh.inquiry.drop(token)
 
     def follow(self, record: StateRecord, ticket: Ticket) -> None:
         """This is known of a task of somebody else: tell the ticket how it ends."""

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from tests.support.machines import OWNER, WORKER, link_to, of, outcome, sent, task_id
 from zmqtasks.core.effects import Effect, QuestionAnswered
 from zmqtasks.core.inquiry import Inquiry
+from zmqtasks.limits import WATCH_AGAIN_MS
 from zmqtasks.wire.messages import Outcome, Query, StateRecord, States, TaskState
 
 OWNER_LINK = link_to(OWNER, "out")
@@ -203,3 +204,25 @@ def test_an_outcome_stands_when_the_named_owner_does_not_know_the_task() -> None
     asker.machine.answered(WORKER_LINK, States(token, [unsettled]))
     asker.machine.answered(taker, States(token, [state(1, TaskState.UNKNOWN)]))
     assert asker.tick() == [([TaskState.SETTLED], True)]
+
+
+def test_peers_are_asked_again_now_and_then_what_somebody_waits_for() -> None:
+    """One that has too many watchers does not remember them all."""
+    asker = Asker()
+    token = asker.ask(1, watch=True, links=[OWNER_LINK])
+    asker.machine.answered(OWNER_LINK, States(token, [state(1, TaskState.PENDING, owned=True)]))
+    asker.effects()
+    assert asker.tick(WATCH_AGAIN_MS - 1) == []
+    asker.machine.tick(WATCH_AGAIN_MS, all_found=True, may_live=nobody)
+    assert sent(asker.effects(), Query) == [Query(token, [task_id(1)], True)]
+    asker.machine.tick(2 * WATCH_AGAIN_MS, all_found=True, may_live=nobody)
+    assert sent(asker.effects(), Query) == [], "it has not answered yet"
+
+
+def test_dropped_question_asks_nobody_any_more() -> None:
+    asker = Asker()
+    asker.machine.drop(asker.ask(1, watch=True, links=[OWNER_LINK]))
+    asker.effects()
+    asker.machine.link_up(STORE_LINK)
+    asker.machine.tick(WATCH_AGAIN_MS, all_found=True, may_live=nobody)
+    assert asker.effects() == []
