@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 #: Calls that `delay_many` hands to the gateway at once.
 BATCH_COUNT = 1_000
+BATCH_BYTES = 1024 * 1024
 #: Durable batches that may be under way while the next one is made.
 AHEAD_COUNT = 2
 
@@ -201,6 +202,8 @@ class Batches:
         self._calls = iter(calls)
         self.durability = durability
         self.gateway = gateway(app)
+        self._count_max = min(BATCH_COUNT, app.settings.open_tasks_max)
+        self._bytes_max = min(BATCH_BYTES, app.settings.open_bytes_max)
         self.results: ResultSet[Any] = ResultSet.of_submitted(app, self.gateway)
         #: Durable batches under way, with the number of calls in each; the oldest first.
         self._ahead: deque[tuple[Pending, int]] = deque()
@@ -209,23 +212,23 @@ class Batches:
 
     def __iter__(self) -> Iterator[list[Call]]:
         while True:
-            items = list(islice(self._calls, BATCH_COUNT))
-            if not items:
+            bodies = self._encode(islice(self._calls, self._count_max))
+            if not bodies:
                 return
-            bodies = self._encode(items)
-            ids = self.gateway.new_ids(len(items))
+            ids = self.gateway.new_ids(len(bodies))
             kind = self._kind
             yield [
                 _new_call(Call, (task_id, kind, body, None))
                 for task_id, body in zip(ids, bodies, strict=True)
             ]
 
-    def _encode(self, items: Sequence[Any]) -> list[bytes]:
+    def _encode(self, items: Iterable[Any]) -> list[bytes]:
         match = self._signature.match
         encode = self._app.encode_arguments
         names = self._signature.names
         first = len(self.results)
-        bodies = []
+        left = self._bytes_max
+        bodies: list[bytes] = []
         for index, item in enumerate(items):
             if isinstance(item, (tuple, list)):
                 match(*item)
@@ -239,6 +242,9 @@ class Batches:
                     "is a tuple of arguments or a dict of keyword arguments: "
                     "task.delay_many((x,) for x in ...)"
                 )
+            left -= len(bodies[-1])
+            if left <= 0:
+                break
         return bodies
 
     def submit(self, batch: list[Call], wait_s: float | None) -> None:

@@ -56,7 +56,7 @@ class Room:
             MeshOverloaded: there was none in time, and nothing counts.
         """
         with self._changed:
-            if not self._fits() and not self._wait(wait_s):
+            if not self._fits(count, size) and not self._wait(count, size, wait_s):
                 raise MeshOverloaded(
                     f"{self.count} tasks with {self.bytes} bytes of arguments are open and the "
                     f"limits are {self.count_max} and {self.bytes_max}: nothing was submitted. "
@@ -65,15 +65,17 @@ class Room:
             self._coming_count += count
             self._coming_bytes += size
 
-    def _fits(self) -> bool:
-        return self.count < self.count_max and self.bytes < self.bytes_max
+    def _fits(self, count: int, size: int) -> bool:
+        if not self.count:
+            return True  # what is over a limit all by itself passes when nothing else is open
+        return self.count + count <= self.count_max and self.bytes + size <= self.bytes_max
 
-    def _wait(self, wait_s: float) -> bool:
+    def _wait(self, count: int, size: int, wait_s: float) -> bool:
         if not wait_s:
             return False
         self._waiting_count += 1
         try:
-            return self._changed.wait_for(self._fits, wait_s)
+            return self._changed.wait_for(lambda: self._fits(count, size), wait_s)
         finally:
             self._waiting_count -= 1
 

@@ -247,6 +247,17 @@ def test_delay_many_takes_tuples_and_dicts_in_batches(add: Any, gateway: InlineG
     assert len({call.kind for call in gateway.calls}) == 1
 
 
+def test_delay_many_of_large_arguments_goes_in_batches_of_bounded_bytes(
+    app: App, gateway: InlineGateway
+) -> None:
+    @app.task
+    def size(data: bytes) -> int:
+        return len(data)
+
+    assert size.delay_many((b"x" * 400_000,) for _ in range(7)).get(timeout=5) == [400_000] * 7
+    assert len(gateway.submits) == 3
+
+
 def test_delay_many_of_nothing_is_complete(add: Any) -> None:
     results = add.delay_many([])
     assert results.ready()

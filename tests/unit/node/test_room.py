@@ -50,7 +50,24 @@ def test_limit_of_bytes_holds_whatever_the_number_of_tasks() -> None:
     room = Room(1_000, 100)
     room.take(1, 100, 0)
     with pytest.raises(MeshOverloaded):
-        room.take(1, 0, 0)
+        room.take(1, 1, 0)
+
+
+def test_a_batch_gets_room_for_all_of_it_or_none() -> None:
+    room = Room(10, 100)
+    room.take(8, 10, 0)
+    with pytest.raises(MeshOverloaded):
+        room.take(3, 10, 0)
+    with pytest.raises(MeshOverloaded):
+        room.take(1, 91, 0)
+    room.take(2, 90, 0)
+
+
+def test_a_call_that_is_over_a_limit_by_itself_passes_when_nothing_is_open() -> None:
+    room = Room(10, 100)
+    room.take(1, 1_000, 0)
+    with pytest.raises(MeshOverloaded):
+        room.take(1, 1, 0)
 
 
 def test_calls_on_their_way_count_until_the_machines_say_what_they_hold() -> None:
