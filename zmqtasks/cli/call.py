@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import json
 import sys
-import time
 from collections.abc import Sequence
 from difflib import get_close_matches
 from typing import Any
 
 import click
 
-from zmqtasks.app import states
 from zmqtasks.app.app import App
 from zmqtasks.app.result import AsyncResult
 from zmqtasks.cli.errors import EXIT_OPEN
@@ -40,7 +38,7 @@ _LOOK_EVERY_S = 0.01
 @click.option("--idempotency-key", metavar="TEXT",
               help="Names what the call is about: with the same key and arguments it is the same "
               "task, however often it is called.")  # fmt: skip
-@click.option("--no-wait", is_flag=True, help="Return as soon as a worker runs it.")
+@click.option("--no-wait", is_flag=True, help="Print the id and leave the task to the mesh.")
 @click.option("--json", "with_json", is_flag=True, help="Print id, state and result as JSON.")
 @setting_options([*CLIENT_KEYS, "durability"])
 def call(
@@ -53,9 +51,11 @@ def call(
     Each argument is read as JSON where it is JSON, else taken as text: 2 is a number,
     '"2"' and two are texts. Exit code 1: the task failed; 3: no result in time.
     """
+    if no_wait and timeout is not None:
+        raise click.UsageError("--no-wait waits for no result: leave --timeout out")
     arguments = [parse_argument(text) for text in args]
     keywords = parse_keywords(kwargs)
-    with session(flags) as client:
+    with session(flags, sees_to_tasks=True) as client:
         queue = queue or client.settings.default_queue
         app = App(find_app(client, name, queue, app_name))
         durability: Any = client.settings.durability  # with the flags, which App knows not
@@ -64,7 +64,10 @@ def call(
             idempotency_key=idempotency_key,
         )  # fmt: skip
         if no_wait:
-            code = show_started(client, handle, timeout, with_json=with_json)
+            click.echo(
+                as_json({"id": handle.id, "state": handle.state}) if with_json else handle.id
+            )
+            code = EXIT_OPEN if client.end("the command ended") else 0
         else:
             code = show_result(handle, timeout, with_json=with_json)
     sys.exit(code)
@@ -176,17 +179,3 @@ def show_open(handle: AsyncResult[Any], text: str, *, with_json: bool) -> int:
     else:
         click.echo(f"zmqtasks: {text}", err=True)
     return EXIT_OPEN
-
-
-def show_started(
-    client: Client, handle: AsyncResult[Any], timeout: float | None, *, with_json: bool
-) -> int:
-    """Print the id once a worker runs the task, which needs its caller until then."""
-    give_up = time.monotonic() + (FIND_S if timeout is None else timeout)
-    while handle.state == states.PENDING:
-        if time.monotonic() > give_up:
-            text = client.describe(handle._task_id)
-            return show_open(handle, f"not started yet, and given up: {text}", with_json=with_json)
-        time.sleep(_LOOK_EVERY_S)
-    click.echo(as_json({"id": handle.id, "state": handle.state}) if with_json else handle.id)
-    return 0

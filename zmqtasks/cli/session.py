@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 from typing import Any
 
 from zmqtasks.app import current
@@ -18,8 +17,12 @@ FIND_S = 2.0
 
 
 @contextmanager
-def session(flags: dict[str, Any]) -> Iterator[Client]:
+def session(flags: dict[str, Any], *, sees_to_tasks: bool = False) -> Iterator[Client]:
     """A client with the settings of the command line, closed at the end.
+
+    Args:
+        sees_to_tasks: what has not finished then goes to other nodes, or to the disk; else
+            it is given up.
 
     Raises:
         ConfigError, SecurityError: the settings cannot be used.
@@ -27,13 +30,14 @@ def session(flags: dict[str, Any]) -> Iterator[Client]:
     loaded = settings_from(flags)
     if loaded.origins["log_level"] != "default":
         set_up_logging(loaded.settings.log_level)
-    # A command says itself what has not finished, so its client need not wait for it.
-    client = Client(replace(loaded.settings, exit_wait_s=0.0))
+    client = Client(loaded.settings)
     current.install(client)
     try:
         yield client
     finally:
         current.install(None)
+        if sees_to_tasks:
+            client.end("the command ended")
         client.close("the command ended")
 
 

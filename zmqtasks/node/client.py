@@ -409,14 +409,25 @@ class Client:
         self.runtime.loop.call_soon(self.runtime.leave, reason)
         self._thread.join(_ROUND_TRIP_S)
 
-    def _at_exit(self) -> None:
+    def end(self, reason: str) -> int:
+        """Leave the mesh when all is seen to, see ``leaving.py``; stderr says what became of
+        open tasks. A second call, or one after ``close``, does nothing.
+
+        Returns:
+            How many tasks were given up.
+        """
         if os.getpid() != self._pid or self._closed:
-            return
-        told = Leaving(self).run()
+            return 0
+        leaving = Leaving(self)
+        told = leaving.run()
         if told and sys.stderr is not None:
             with suppress(OSError, ValueError):  # it may be closed
                 sys.stderr.write(f"zmqtasks: {told}\n")
-        self.close("the process ended")
+        self.close(reason)
+        return leaving.given_up_count
+
+    def _at_exit(self) -> None:
+        self.end("the process ended")
 
 
 def _without_ports(settings: NodeSettings) -> NodeSettings:

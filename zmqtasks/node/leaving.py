@@ -48,6 +48,8 @@ class Leaving:
         #: Why tasks are not in the journal, "" while that is not so.
         self._refusal = ""
         self._busy_s = time.monotonic()
+        #: Tasks that end with this process, after ``run``.
+        self.given_up_count = 0
 
     def run(self) -> str:
         """Wait as long as there is reason to; returns what people should know of it, "" for
@@ -184,6 +186,7 @@ class Leaving:
         given_up = Counter(task.lane.kind.name for task in tasks if not task.is_written)
         for waiting in client.lane.describe():
             given_up[waiting["task"]] += waiting["count"]
+        self.given_up_count = given_up.total()
         if given_up:
             parts.append(self._given_up(given_up))
         if not parts:
