@@ -12,7 +12,7 @@ import msgspec
 
 from zmqtasks.core.handoff import Handoff
 from zmqtasks.core.incoming import Claim, claims_of
-from zmqtasks.core.marks import taker_in
+from zmqtasks.core.marks import giver_in, taker_in
 from zmqtasks.core.owned import (
     MARK_OWNED,
     Dead,
@@ -58,9 +58,9 @@ class Adoption:
             mark = parse_mark(record.mark)
             is_ours = False
             if isinstance(mark, Given):
-                self._was_given(record, taker_in(mark), former)
+                self._was_given(record, mark, former)
             elif isinstance(mark, Incoming):
-                is_ours = self._was_offered(record, claims_of(mark), now_ms)
+                is_ours = self._was_offered(record, claims_of(mark), former, now_ms)
             elif not isinstance(mark, Dead):
                 is_ours = self._was_owned(record)
             if is_ours:
@@ -104,23 +104,26 @@ class Adoption:
             self._note(record, MARK_OWNED)
         return True
 
-    def _was_given(self, record: OwnedRecord, taker: bytes, former: bytes) -> None:
+    def _was_given(self, record: OwnedRecord, mark: Given, former: bytes) -> None:
         """That node gave it away, and had not heard that it is active there."""
         if self._is_open(record):
             return
+        taker = taker_in(mark)
         given_to = self.handoff.unconfirmed.get(record.id)
-        if taker == self.taking.node:
-            incoming = self.taking.tasks.get(record.id)
-            if incoming is not None:
-                self.taking.confirm(incoming)
-            elif given_to is None:
+        incoming = self.taking.tasks.get(record.id)
+        if incoming is not None and incoming.is_claimed(giver_in(mark), taker):
+            self.taking.confirm(incoming)
+        elif taker == self.taking.node or self.handoff.is_heir_of(taker):
+            if incoming is None and given_to is None:
                 self.handoff.forget([record.id])  # it was active here, and has ended
         elif given_to is None or given_to == former:
             if self.taking.forget(record.id) or given_to is not None:
                 self._note(record, record.mark)
             self.handoff.resume([record])
 
-    def _was_offered(self, record: OwnedRecord, claims: dict[bytes, Claim], now_ms: int) -> bool:
+    def _was_offered(
+        self, record: OwnedRecord, claims: dict[bytes, Claim], former: bytes, now_ms: int
+    ) -> bool:
         """It was offered to that node, which had not heard that it is its own; True if it
         is ours again."""
         if self._is_open(record):
@@ -128,7 +131,7 @@ class Adoption:
         own = claims.pop(self.taking.node, None)
         given_to = self.handoff.unconfirmed.get(record.id)
         if given_to is not None:
-            is_back = own is not None and own.taker == given_to
+            is_back = own is not None and given_to in (own.taker, former)
             if is_back:
                 self.handoff.take_back(record.id)
                 self._note(record, MARK_OWNED)

@@ -87,6 +87,8 @@ class Handoff:
         #: Ended nodes whose journals are in ours.
         self._former: dict[bytes, None] = {}
         self._words: dict[LinkId, _Words] = {}
+        #: {task id: link on which its taker asked while the offer still stood}.
+        self._owed: dict[bytes, LinkId] = {}
         #: {name of a taker: tasks given to it since ``leave``}.
         self._report: dict[str, int] = {}
 
@@ -103,13 +105,15 @@ class Handoff:
         """What was offered there is ours again; what was said there may be lost."""
         other = self.links.down(link)
         self._words.pop(link, None)
+        for task_id in [key for key, asked_on in self._owed.items() if asked_on == link]:
+            del self._owed[task_id]
         withdrawn = self.offering.link_down(link, peer.node, other)
         self.dispatcher.put_back(withdrawn)
         if other is None:
             return
         if withdrawn:
             # It may have asked there, and we were silent since the offer stood.
-            self._words_for(other).kept += withdrawn
+            self._say_kept(withdrawn, other)
         self._say_again(peer.node, other)
 
     def link_paused(self, link: LinkId, paused: bool) -> None:
@@ -134,6 +138,15 @@ class Handoff:
         ids = [task_id for task_id, taker in self.unconfirmed.items() if taker == node]
         if ids:
             self._words_for(link).given += ids
+
+    def _say_kept(self, ids: Sequence[bytes], link: LinkId | None) -> None:
+        """To the taker; and where it has asked meanwhile, if that was on another link."""
+        if link is not None:
+            self._words_for(link).kept += ids
+        for task_id in ids if self._owed else ():
+            asked_on = self._owed.pop(task_id, None)
+            if asked_on is not None and asked_on != link:
+                self._words_for(asked_on).kept.append(task_id)
 
     def _words_for(self, link: LinkId) -> _Words:
         return self._words.setdefault(link, _Words())
@@ -162,6 +175,10 @@ class Handoff:
             del self.unconfirmed[task_id]
         if done:
             self.forget(done)
+
+    def is_heir_of(self, node: bytes) -> bool:
+        """The journal of that (ended) node is in ours."""
+        return node in self._former
 
     def take_back(self, task_id: bytes) -> bool:
         """We own it again, as the heir of its taker; False if we had not given it."""
@@ -196,7 +213,7 @@ class Handoff:
         if message.refused:
             ids = [task.id for task, _ in offer.tasks]
             self.dispatcher.put_back(ids)
-            self._words_for(link).kept += ids
+            self._say_kept(ids, link)
             text = f"{peer.name} takes no tasks at the moment: {message.refused}"
             self.effects.append(Note("info", "handoff.refused", text, text))
         else:
@@ -219,7 +236,7 @@ class Handoff:
         owner.put_back(back)
         if back:
             # Of those left, too: it may have asked about an earlier offer of them.
-            self._words_for(offer.link).kept += back
+            self._say_kept(back, offer.link)
         if not going:
             return
         mark = given_mark(offer.taker, self.node)
@@ -238,12 +255,13 @@ class Handoff:
     def _decided(self, tasks: Sequence[OwnedTask], taker: bytes, _refusal: str) -> None:
         owner = self.dispatcher
         taker = self._heirs.of(taker)
-        if taker in self._former:
+        if self.is_heir_of(taker):
             self._keep(tasks)
             return
         given = [task.id for task in owner.give(task.id for task in tasks)]
         for task_id in given:
             del self.deciding[task_id]
+            self._owed.pop(task_id, None)
         self.unconfirmed.update(dict.fromkeys(given, taker))
         self.given.gave(given, taker, follow=self.follow and not self.offering.is_leaving)
         self.answers.moved(given, taker)
@@ -278,9 +296,7 @@ class Handoff:
     def _settled(self, ids: Sequence[bytes], taker: bytes, _refusal: str) -> None:
         for task_id in ids:
             self.deciding.pop(task_id, None)
-        link = self.links.to(taker)
-        if link is not None:
-            self._words_for(link).kept += ids
+        self._say_kept(ids, self.links.to(taker))
 
     def confirmed(self, ids: Iterable[bytes], taker: bytes) -> None:
         """These are active at this node, durably."""
@@ -308,11 +324,14 @@ class Handoff:
         for task_id in ids:
             task = owner.tasks.get(task_id)
             if self.deciding.get(task_id) in takers:
-                continue  # it will be told
+                self._owed[task_id] = link
+                continue
             if self.unconfirmed.get(task_id) in takers:
                 words.given.append(task_id)
             elif task is not None:
-                if not any(self._stands(task, taker) for taker in takers):
+                if any(self._stands(task, taker) for taker in takers):
+                    self._owed[task_id] = link
+                else:
                     words.kept.append(task_id)
             elif owner.kept.get(task_id) is not None or self.given.taker_of(task_id) is not None:
                 words.kept.append(task_id)
@@ -334,7 +353,7 @@ class Handoff:
         for offer in self.offering.end():
             ids = [task.id for task, _ in offer.tasks]
             self.dispatcher.put_back(ids)
-            self._words_for(offer.link).kept += ids
+            self._say_kept(ids, offer.link)
         self._speak()
 
     def left(self) -> int:

@@ -74,6 +74,11 @@ class IncomingTask:
             OfferMark(giver, claim.taker, claim.is_lasting) for giver, claim in self.claims.items()
         )
 
+    def is_claimed(self, giver: bytes, taker: bytes) -> bool:
+        """This node had offered it to that one."""
+        claim = self.claims.get(giver)
+        return claim is not None and claim.taker == taker
+
     @property
     def is_disowned(self) -> bool:
         """A giver does not know the task any more."""

@@ -74,7 +74,8 @@ def taker_in(mark: Given) -> bytes:
     return mark.node[:NODE_ID_BYTES]
 
 
-def _giver_in(mark: Given) -> bytes:
+def giver_in(mark: Given) -> bytes:
+    """Who has given it away."""
     return mark.node[NODE_ID_BYTES:]
 
 
@@ -93,18 +94,19 @@ def merged_mark(ours: bytes, theirs: bytes) -> bytes:
         offers = offers_of(here)
         if isinstance(there, Incoming):
             return offers_mark(dict.fromkeys([*offers, *offers_of(there)]))
-        is_between = any(
-            offer.giver == _giver_in(there) and offer.taker == taker_in(there) for offer in offers
-        )
-        return MARK_OWNED if is_between else theirs
+        to_us = [offer.giver for offer in offers if offer.taker == taker_in(there)]
+        if giver_in(there) in to_us:
+            return MARK_OWNED
+        # Given to us long ago, it has come back by way of others.
+        return ours if to_us else theirs
     if isinstance(there, Incoming):
         is_between = any(
-            offer.giver == _giver_in(here) and offer.taker == taker_in(here)
+            offer.giver == giver_in(here) and offer.taker == taker_in(here)
             for offer in offers_of(there)
         )
         return MARK_OWNED if is_between else ours
     # Both have given it away: the one that had it from the other did so later.
-    return theirs if taker_in(here) == _giver_in(there) else ours
+    return theirs if taker_in(here) == giver_in(there) else ours
 
 
 def merged_record(ours: OwnedRecord, theirs: OwnedRecord) -> Progress:

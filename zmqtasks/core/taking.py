@@ -124,9 +124,7 @@ class Taking:
         if not self.links.up(link, peer):
             return
         self.doubts.is_back(peer.node)
-        self._ask(link, peer.node)
-        for former in self._heirs.formers(peer.node):
-            self._ask(link, former)
+        self._ask_all(link, peer.node)
 
     def link_down(self, link: LinkId, peer: Hello, reason: str) -> None:
         """What was to be answered on this link has to be asked for."""
@@ -140,10 +138,11 @@ class Taking:
                 is_doubtful |= not claim.is_lasting
                 if claim.link == link:
                     claim.link = None
-        if other is None:
-            other = self.links.to(self._heirs.of(peer.node))
+        heir = self.links.to(self._heirs.of(peer.node))
         if other is not None:
-            self._ask(other, peer.node)
+            self._ask_all(other, peer.node)
+        elif heir is not None:
+            self._ask(heir, peer.node)
         else:
             is_gone = is_doubtful and reason in _PROVEN_GONE
             wait_ms = 0 if is_gone else OWNER_GONE_MS
@@ -156,6 +155,12 @@ class Taking:
             self.doubts.is_back(former)
             if self.links.peer(link) is not None:
                 self._ask(link, former)
+
+    def _ask_all(self, link: LinkId, node: bytes) -> None:
+        """Ask what a node knows as a giver, and as an heir of givers."""
+        self._ask(link, node)
+        for former in self._heirs.formers(node):
+            self._ask(link, former)
 
     def _ask(self, link: LinkId, giver: bytes) -> None:
         """Whose are the tasks that it offered, and will not tell of its own accord?"""
@@ -195,7 +200,7 @@ class Taking:
         for link in self.links:
             peer = self.links.peer(link)
             assert peer is not None
-            self._ask(link, peer.node)
+            self._ask_all(link, peer.node)
 
     def took_over(self, nodes: Sequence[bytes]) -> None:
         """The journals of these nodes are in ours, as far as they go: what they had offered
@@ -356,9 +361,11 @@ class Taking:
     def _stored(self, arrival: _Arrival, refusal: str) -> None:
         if refusal:
             arrival.refusal = refusal
-            for task in arrival.fresh:
-                self.tasks.pop(task.record.id, None)
-                arrival.left.append(task.record.id)
+            ids = [task.record.id for task in arrival.fresh]
+            for task_id in ids:
+                self.tasks.pop(task_id, None)
+            arrival.left += ids
+            self._drop_from_journal(ids)  # a disk that failed may have them even so
         else:
             there = [task for task in arrival.fresh if self.tasks.get(task.record.id) is task]
             for task in there:

@@ -181,7 +181,9 @@ class Storm:
             node.turn()
 
     def do_fill(self) -> None:
-        node = self.chance.choice(list(self.net.nodes.values()))
+        # That of the giver stays as it is: what cannot be written is offered all the same,
+        # and is only as safe as the process that has it.
+        node = self.net.nodes[self.chance.choice((T, U))]
         node.disk.bytes_max = self.chance.choice((None, 0))
         self.note(f"the disk of {node.name!r} holds {node.disk.bytes_max}")
 
