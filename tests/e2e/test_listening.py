@@ -78,3 +78,16 @@ def test_a_key_closes_loopback_to_other_users(mesh: Mesh) -> None:
     assert "only members on this host can reach it" in node.wait_log("mesh key")
     assert _listening_addresses(node) == {"127.0.0.1"}
     assert "WARNING" not in node.log
+
+
+def test_a_worker_that_dials_out_has_no_port_and_works_on_its_host(mesh: Mesh) -> None:
+    key = mesh.folder / "mesh.key"
+    assert mesh.cli("keygen", str(key)).returncode == 0
+    node = mesh.start_node("--dial", "--key", str(key))
+    assert "dials brokers and stores of other hosts" in node.wait_log("mesh key")
+    assert _listening_addresses(node) == set()
+    done = mesh.run(
+        "from tasks import add; print(add.delay(2, 3).get(timeout=10))",
+        ZMQTASKS_KEY_FILE=str(key), ZMQTASKS_LISTEN="127.0.0.1",
+    )  # fmt: skip
+    assert done.stdout == "5\n"

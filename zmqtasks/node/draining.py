@@ -131,18 +131,15 @@ class Draining:
     def _tell(self) -> None:
         if self._taken:
             who = ", ".join(f"{count} to {name}" for name, count in self._taken.items())
-            _LOG.info("handed over %s: %s", _tasks(sum(self._taken.values())), who)
+            count = sum(self._taken.values())
+            _LOG.info("handed over %s: %s", "1 task" if count == 1 else f"{count} tasks", who)
         lost = self._dispatcher.unwritten_count
         left = self._runtime.mesh.tasks_left - lost
         if left:
-            _LOG.info(
-                "%s stay in journal %s, for the next node on this host", _tasks(left),
-                self._journal.folder,
-            )  # fmt: skip
+            stay = "1 task stays" if left == 1 else f"{left} tasks stay"
+            where = self._journal.folder
+            _LOG.info("%s in journal %s, for the next node on this host", stay, where)
         if lost:
             why = self._journal.why_not or "the journal did not take them in time"
-            _LOG.error("%s are lost: no node took them over, and %s", _tasks(lost), why)
-
-
-def _tasks(count: int) -> str:
-    return "1 task" if count == 1 else f"{count} tasks"
+            are = "1 task is" if lost == 1 else f"{lost} tasks are"
+            _LOG.error("%s lost: no node takes over what waits here, and %s", are, why)

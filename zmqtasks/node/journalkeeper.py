@@ -176,7 +176,8 @@ class JournalKeeper:
         mesh.adopt(former, records, heir_of, self._runtime.now_ms)
         count = len(mesh.dispatcher.tasks) - before
         self.adopted_count += count
-        _LOG.info(
+        _LOG.log(
+            logging.INFO if count else logging.DEBUG,
             "took over %d tasks that a process of this host left (node %s)", count,
             format_node(former) or "unknown",
         )  # fmt: skip

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -78,13 +79,33 @@ def test_a_node_whose_journal_turns_out_damaged_stops_with_the_remedy(
     assert "zmqtasks journal salvage" in told
 
 
-def test_a_node_that_ended_leaves_its_slot_to_others(node: Node, settings: NodeSettings) -> None:
+def test_what_a_node_owns_when_it_ends_is_written_down_and_left_to_others(
+    node: Node, settings: NodeSettings, caplog: pytest.LogCaptureFixture
+) -> None:
     node.start()
     own(node)
-    node.stop()
-    assert node.run() == 0
+    with caplog.at_level(logging.INFO, "zmqtasks.node"):
+        node.stop()
+        assert node.run() == 0
+    folder = Path(settings.state_dir) / "unit" / "journal" / "0"
+    assert f"1 task stays in journal {folder}, for the next node on this host" in caplog.messages
     (left,) = JournalSlots(Path(settings.state_dir) / "unit" / "journal").left_behind()
     assert (left.number, left.open_count, left.damage) == (0, 1, "")
+
+
+def test_a_node_without_a_journal_says_what_is_lost_with_it(
+    settings: NodeSettings, caplog: pytest.LogCaptureFixture
+) -> None:
+    Path(settings.state_dir).write_text("no folder")
+    node = Node(replace(settings, roles=("store",), store="memory://"), None)
+    node.start()
+    own(node)
+    with caplog.at_level(logging.ERROR, "zmqtasks.node"):
+        node.stop()
+        assert node.run() == 0
+    told = caplog.messages[-1]
+    assert told.startswith("1 task is lost: no node takes over what waits here, and state_dir ")
+    assert settings.state_dir in told
 
 
 def test_a_broker_that_gets_no_journal_does_not_start(settings: NodeSettings) -> None:
