@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -78,7 +79,8 @@ class SimJournal:
             if write.puts and self._tries >= _TRIES:
                 self._waiting.popleft()
                 self._tries = 0
-                self.process.deliver(node.journal_refused, [write.batch], str(exc))
+                refused = partial(node.journal_refused, is_certain=False)
+                self.process.deliver(refused, [write.batch], str(exc))
             self._go_on(_RETRY_MS)
             return
         else:

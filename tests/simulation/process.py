@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from tests.simulation.invariants import CheckedMembership, check_node, finished
 from tests.simulation.journal import SimJournal
 from tests.simulation.network import ZMTP_TIMEOUT_MS
+from tests.simulation.spill import SimSpill
 from tests.simulation.tasks import Spec, catalog, offspring, value_of
 from zmqtasks.core import effects as fx
 from zmqtasks.core.calls import Call
@@ -59,6 +60,14 @@ class Plan(NamedTuple):
     slots: int = 0
 
 
+class Place(NamedTuple):
+    """Who a process is in the mesh, and where its R_in listens."""
+
+    node: bytes
+    epoch: int
+    endpoint: str
+
+
 class Slot:
     """A pool process."""
 
@@ -78,16 +87,16 @@ class Process:
     Args:
         plan: what it is.
         name: unique in its world.
-        node, epoch: its identity.
-        endpoint: where its R_in listens.
-        store: what its predecessor has committed.
+        place: its identity, and where it listens.
         folder: its journal.
+        store: what its predecessor has committed.
     """
 
     def __init__(
-        self, world: World, plan: Plan, name: str, node: bytes, epoch: int, endpoint: str,
-        store: MemoryStore | None, folder: Path,
+        self, world: World, plan: Plan, name: str, place: Place, folder: Path,
+        store: MemoryStore | None,
     ) -> None:  # fmt: skip
+        node, epoch, endpoint = place
         self.world = world
         self.plan = plan
         self.name = name
@@ -97,6 +106,54 @@ class Process:
         self.new_task_id = task_id_maker(node, epoch)
         self.paused_until_ms = 0
         self.leave_by_ms = 0
+        self._make_tables()
+        # --- machines ---
+        self.hello = Hello(
+            node, epoch, 0, 0, 0, MESH, 1, 1, [], name, list(plan.roles), b"host", 1,
+            [endpoint], [endpoint + "p"], [endpoint + "l"], plan.slots,
+            sorted({kind.queue for kind in plan.kinds}), catalog(plan.kinds),
+            {} if "producer" in plan.roles else {"j": 1},
+        )  # fmt: skip
+        membership = CheckedMembership(
+            self.hello, "sim", "", plan.dial_roles, TIMERS, world.now, world.ledger
+        )
+        if store is None and "store" in plan.roles:
+            store = MemoryStore(wall_ms=lambda: world.now)
+        self.store = store
+        self.journal = SimJournal(world, self, folder)
+        self.spill = SimSpill(world, self)
+        routes = world.routes if "producer" in plan.roles else {}
+        self.node = MeshNode(
+            membership,
+            dispatcher=Dispatcher(
+                10_000,
+                1 << 30,
+                Custody(has_journal=True),
+                lambda queue: routes.get(queue, "direct"),
+            ),
+            intake=(
+                Intake(self.hello.queues, self.hello.catalog, plan.slots) if plan.slots else None
+            ),
+            reader=ResultReader() if self.store is not None else None,
+            inline_bytes_max=INLINE_BYTES,
+            grace_ms=100,
+            log=self.spill.log,
+        )
+        self.slots: dict[int, Slot] = {}
+        self._requests = 0
+        self._commits_ms = 0
+        self._performers = self._make_performers()
+        self._tokens = 0
+        #: {token of a durable call: its tasks}.
+        self._durable: dict[int, list[Call]] = {}
+        for number in range(plan.slots):
+            world.after(world.rng.randint(0, 50), self._slot_up, number)
+        records = self.journal.open()
+        if records:
+            self.node.resume(records, world.now, world.heirs.get(folder, []))
+        self._plan_wake(world.now)
+
+    def _make_tables(self) -> None:
         # --- connections, see Network ---
         self.connected: dict[str, Connection] = {}
         self.out: dict[bytes, Connection] = {}
@@ -113,49 +170,6 @@ class Process:
         self._deadline_ms = 0
         self._wake_ms = -1
         self._spins = 0
-        # --- machines ---
-        self.hello = Hello(
-            node, epoch, 0, 0, 0, MESH, 1, 1, [], name, list(plan.roles), b"host", 1,
-            [endpoint], [endpoint + "p"], [endpoint + "l"], plan.slots,
-            sorted({kind.queue for kind in plan.kinds}), catalog(plan.kinds),
-            {} if "producer" in plan.roles else {"j": 1},
-        )  # fmt: skip
-        membership = CheckedMembership(
-            self.hello, "sim", "", plan.dial_roles, TIMERS, world.now, world.ledger
-        )
-        if store is None and "store" in plan.roles:
-            store = MemoryStore(wall_ms=lambda: world.now)
-        self.store = store
-        self.journal = SimJournal(world, self, folder)
-        routes = world.routes if "producer" in plan.roles else {}
-        self.node = MeshNode(
-            membership,
-            dispatcher=Dispatcher(
-                10_000,
-                1 << 30,
-                Custody(has_journal=True),
-                lambda queue: routes.get(queue, "direct"),
-            ),
-            intake=(
-                Intake(self.hello.queues, self.hello.catalog, plan.slots) if plan.slots else None
-            ),
-            reader=ResultReader() if self.store is not None else None,
-            inline_bytes_max=INLINE_BYTES,
-            grace_ms=100,
-        )
-        self.slots: dict[int, Slot] = {}
-        self._requests = 0
-        self._commits_ms = 0
-        self._performers = self._make_performers()
-        self._tokens = 0
-        #: {token of a durable call: its tasks}.
-        self._durable: dict[int, list[Call]] = {}
-        for number in range(plan.slots):
-            world.after(world.rng.randint(0, 50), self._slot_up, number)
-        records = self.journal.open()
-        if records:
-            self.node.resume(records, world.now, world.heirs.get(folder, []))
-        self._plan_wake(world.now)
 
     def _make_performers(self) -> dict[type, Callable[[Any], None]]:
         world = self.world
@@ -181,6 +195,7 @@ class Process:
             fx.StoreRows: self._store_rows,
             fx.AskStore: self._ask_store,
             fx.Note: self._note,
+            **self.spill.performers,
         }
 
     # --- turns --------------------------------------------------------------------------

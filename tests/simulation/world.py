@@ -18,7 +18,7 @@ from typing import Any, get_args
 from tests.simulation.faults import Faults
 from tests.simulation.invariants import Ledger, check_end, unrest
 from tests.simulation.network import ZMTP_TIMEOUT_MS, Connection, Network
-from tests.simulation.process import MESH, Plan, Process
+from tests.simulation.process import MESH, Place, Plan, Process
 from tests.simulation.tasks import KINDS, QUICK, RARE, SLOW, Spec
 from zmqtasks.core import effects as fx
 from zmqtasks.core.links import Candidate, LinkId
@@ -77,6 +77,8 @@ class World:
         self.owners_changed = False
         self._silent_ends: set[bytes] = set()
         self._same_host = self.rng.random() < 0.5
+        #: Memory for results of each process; in some worlds most of them go to the disk.
+        self.log_bytes_max = random.Random(seed ^ 0xD15C).choice((1 << 26, 1_500, 5_000))
         #: So much of what has come in is read in one turn.
         self.drain_max = self.rng.choice((3, 10, 200))
         self._populate()
@@ -183,7 +185,7 @@ class World:
         if last is not None and self.faults.rate("candidates", 1) and rng.random() < 0.3:
             endpoint = last.endpoint  # old news of the predecessor lead here now
         store = last.store if last is not None else None
-        process = Process(self, plan, name, node, epoch, endpoint, store, folder)
+        process = Process(self, plan, name, Place(node, epoch, endpoint), folder, store)
         self.holders[folder] = process
         self.processes.append(process)
         self.by_routing_id[process.routing_id] = process

@@ -8,6 +8,7 @@ a full disk refuses, and changes of tasks that are there, which it never does.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import TypeAlias
 
 from zmqtasks.core.effects import Effect, JournalWrite
@@ -31,6 +32,8 @@ class Custody:
         self.effects: list[Effect] = []
         #: {batch: whom to tell}, of all writes that are under way.
         self._waiting: dict[int, list[Then]] = {}
+        #: {batch: ids of its new tasks}, of those that have any.
+        self._new: dict[int, list[bytes]] = {}
         self._batch = 0
         self._puts: list[OwnedRecord] = []
         self._put_thens: list[Then] = []
@@ -85,7 +88,9 @@ class Custody:
             puts, self._puts = self._puts, []
             thens, self._put_thens = self._put_thens, []
             sync, self._puts_sync = self._puts_sync, False
-            self.effects.append(JournalWrite(self._next(thens), puts, [], [], sync))
+            batch = self._next(thens)
+            self._new[batch] = [record.id for record in puts]
+            self.effects.append(JournalWrite(batch, puts, [], [], sync))
         if self._progress or self._drops or self._change_thens:
             progress, self._progress = self._progress, []
             drops, self._drops = self._drops, []
@@ -110,11 +115,28 @@ class Custody:
     def committed(self, batches: Sequence[int]) -> None:
         """These writes are in the journal."""
         for batch in batches:
+            self._new.pop(batch, None)
             for then in self._waiting.pop(batch, ()):
                 then("")
 
-    def refused(self, batches: Sequence[int], text: str) -> None:
-        """The new tasks of these writes are not in the journal."""
+    def refused(self, batches: Sequence[int], text: str, *, is_certain: bool) -> None:
+        """The new tasks of these writes are not in the journal.
+
+        Args:
+            batches: numbers of ``JournalWrite`` effects.
+            text: the reason, for people.
+            is_certain: False: the disk has failed, and a restart might find them after all.
+                Then they are taken out again before anybody hears that they are not there.
+        """
         for batch in batches:
-            for then in self._waiting.pop(batch, ()):
-                then(text)
+            ids = self._new.pop(batch, [])
+            thens = self._waiting.pop(batch, [])
+            if is_certain or not ids:
+                _tell(thens, text, "")
+            else:
+                self.drop(ids, partial(_tell, thens, text), sync=False)
+
+
+def _tell(thens: Sequence[Then], text: str, _done: str) -> None:
+    for then in thens:
+        then(text)

@@ -177,9 +177,13 @@ class MeshNode:
         """These ``JournalWrite`` effects have been carried out."""
         self.custody.committed(batches)
 
-    def journal_refused(self, batches: Sequence[int], text: str) -> None:
-        """The new tasks of these ``JournalWrite`` effects are not in the journal."""
-        self.custody.refused(batches, text)
+    def journal_refused(
+        self, batches: Sequence[int], text: str, *, is_certain: bool = True
+    ) -> None:
+        """The new tasks of these ``JournalWrite`` effects are not in the journal; see
+        ``Custody.refused``."""
+        assert self.ownership is not None
+        self.ownership.custody.refused(batches, text, is_certain=is_certain)
 
     def ask(self, ids: Sequence[bytes], watch: bool, now_ms: int) -> int:
         """Ask everybody about tasks; returns the token of the answers."""

@@ -315,10 +315,7 @@ class Offering:
                 self._send(number, is_lasting=True)
             return
         # The disk is full. All the better if somebody else takes them.
-        unwritten = partial(self._unwritten, number, fresh)
-        self.dispatcher.written.take_out(fresh, unwritten, self._now_ms)
-
-    def _unwritten(self, number: int, fresh: Sequence[OwnedTask]) -> None:
+        self.dispatcher.written.not_written(fresh, self._now_ms)
         offer = self.offers.pop(number, None)
         if offer is None:
             return

@@ -96,22 +96,13 @@ class OwnedTasks:
         self.written.put(tasks, partial(self._put, tasks, then))
 
     def _put(self, tasks: list[OwnedTask], then: Callable[[str], None], refusal: str) -> None:
-        if refusal:
-            refused = partial(self._refused, tasks, then, refusal)
-            self.custody.drop([task.id for task in tasks], refused, sync=False)
-            return
         for task in tasks:
             task.is_noting = False
-            self._ready(task)
-        then("")
-
-    def _refused(
-        self, tasks: list[OwnedTask], then: Callable[[str], None], refusal: str, _none: str
-    ) -> None:
-        """They are surely not in the journal, so nobody will find them there."""
-        for task in tasks:
-            del self.tasks[task.id]
-            self.open_bytes -= len(task.body)
+            if refusal:
+                del self.tasks[task.id]
+                self.open_bytes -= len(task.body)
+            else:
+                self._ready(task)
         then(refusal)
 
     def _accept(self, call: Call) -> OwnedTask | None:

@@ -127,23 +127,15 @@ class WrittenTasks:
     def _written_behind(self, tasks: list[OwnedTask], now_ms: int, refusal: str) -> None:
         if refusal:
             self._look_ms = now_ms + WRITE_BEHIND_MS
-            self.take_out(tasks, lambda: None, now_ms)
+            self.not_written(tasks, now_ms)
 
-    def take_out(self, tasks: Sequence[OwnedTask], then: Callable[[], None], now_ms: int) -> None:
-        """The journal has refused these; if its disk failed, it may have them even so. When
-        it has surely not, they are as before, and ``then`` is called."""
-        ids = [task.id for task in tasks]
-        self.custody.drop(ids, partial(self._taken_out, tasks, then, now_ms), sync=False)
-
-    def _taken_out(
-        self, tasks: Sequence[OwnedTask], then: Callable[[], None], now_ms: int, _refusal: str
-    ) -> None:
+    def not_written(self, tasks: Sequence[OwnedTask], now_ms: int) -> None:
+        """The journal has refused these: they are as before."""
         # One that has ended meanwhile settles when the note of that is in the journal.
         again = [task for task in tasks if task.id in self._tasks and task.outcome is None]
         for task in again:
             task.is_written = False
         self.submitted([task.id for task in again], now_ms)
-        then()
 
     # --- changes --------------------------------------------------------------------------
 

@@ -154,6 +154,8 @@ class JournalWriter:
         self._failures = 0
         #: Told as broken.
         self._is_broken = False
+        #: The disk was full when new tasks were tried last.
+        self._is_full = False
 
         #: Guards all below, which both threads use; notified when there is something to do.
         self._changed = threading.Condition(threading.Lock())
@@ -342,6 +344,8 @@ class JournalWriter:
     def _carry_out(self, group: list[_Batch]) -> None:
         """Commit a group, or settle what cannot be; what is left goes back to the front."""
         error: JournalError | None = None
+        # Whether a full disk has room again, only new tasks can tell.
+        is_telling = not self._is_full or any(batch.puts for batch in group)
         try:
             try:
                 self._commit(group)
@@ -361,9 +365,10 @@ class JournalWriter:
         done = [batch for batch in group if not (batch.puts or batch.progress or batch.drops)]
         left = [batch for batch in group if batch.puts or batch.progress or batch.drops]
         if error is not None:
+            self._is_full = isinstance(error, JournalFull)
             self._note_failure(error)
         self._put_back(left)
-        self._note_done(done, is_well=error is None)
+        self._note_done(done, is_well=error is None and is_telling)
         if left:
             # Whether there is room may differ for what comes; whether the disk works not.
             self._pause(len(left) if isinstance(error, JournalFull) else None)
@@ -432,6 +437,7 @@ class JournalWriter:
                 self._has_refused = False
         if is_well:
             self._failures = 0
+            self._is_full = False
         if has_recovered:
             logger.warning("journal.recovered journal=%s", options.name)
         numbers = [batch.number for batch in done if not batch.refused]

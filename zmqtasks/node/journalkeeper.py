@@ -23,7 +23,7 @@ from typing import Any, NamedTuple
 from zmqtasks import paths
 from zmqtasks.core import effects as fx
 from zmqtasks.core.owned import Durability, OwnedRecord
-from zmqtasks.errors import ConfigError, JournalCorrupt, JournalError
+from zmqtasks.errors import ConfigError, JournalCorrupt, JournalError, JournalFull
 from zmqtasks.ids import format_node
 from zmqtasks.journals.slots import JournalSlots, Slot
 from zmqtasks.journals.sqlite import SqliteJournal
@@ -301,7 +301,8 @@ class JournalKeeper:
     def _refused(self, batches: list[int], error: JournalError) -> None:
         for batch in batches:
             self._under_way.pop(batch, None)
-        self._runtime.mesh.journal_refused(batches, str(error))
+        is_certain = isinstance(error, JournalFull)
+        self._runtime.mesh.journal_refused(batches, str(error), is_certain=is_certain)
 
     def _broke(self, error: JournalError) -> None:
         self._why_not = str(error)

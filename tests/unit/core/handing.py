@@ -180,7 +180,7 @@ class Node:
         try:
             self.journal.commit(write.puts, write.progress, write.drops, sync=write.sync)
         except JournalFull as exc:
-            self.custody.refused([write.batch], str(exc))
+            self.custody.refused([write.batch], str(exc), is_certain=True)
         else:
             self.custody.committed([write.batch])
         self.turn()

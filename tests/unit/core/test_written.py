@@ -64,16 +64,11 @@ class Owner:
         self.custody.committed([write.batch for write in writes])
         return self.turn(now_ms)
 
-    def refuse(self, text: str, now_ms: int = 0) -> list[Effect]:
-        """The disk takes no new tasks; that they are not on it is sure a commit later."""
+    def refuse(self, text: str, now_ms: int = 0, *, is_certain: bool = True) -> list[Effect]:
         writes, self.writes = self.writes, []
-        self.custody.refused([write.batch for write in writes], text)
-        effects = self.turn(now_ms)
-        assert not of(effects, CallsRefused)
-        assert [write.drops for write in self.writes] == [
-            [put.id for write in writes for put in write.puts]
-        ]
-        return effects + self.commit(now_ms)
+        numbers = [write.batch for write in writes]
+        self.custody.refused(numbers, text, is_certain=is_certain)
+        return self.turn(now_ms)
 
     def worker(self, link: LinkId = LINK, kinds: Sequence[Kind] = (ADD, ONCE)) -> None:
         self.machine.link_up(link, worker_hello(link.peer[1:9], kinds=kinds))
@@ -131,6 +126,16 @@ def test_a_durable_call_that_the_disk_refuses_is_not_owned(owner: Owner) -> None
     assert not sent(effects, Tasks)
     assert not owner.machine.tasks
     assert owner.machine.open_bytes == 0
+
+
+def test_a_call_that_a_failing_disk_may_have_is_taken_out_before_it_is_refused(
+    owner: Owner,
+) -> None:
+    owner.durable(call(1))
+    effects = owner.refuse("the disk fails", is_certain=False)
+    assert not of(effects, CallsRefused)
+    assert [write.drops for write in owner.writes] == [[task_id(1)]]
+    assert of(owner.commit(), CallsRefused) == [CallsRefused(1, "the disk fails")]
 
 
 def test_without_a_journal_durable_calls_are_refused() -> None:
@@ -245,7 +250,7 @@ def test_a_task_that_settles_is_not_written_again_when_the_disk_had_refused_it(
     owner.turn(WRITE_BEHIND_MS)
     put = owner.writes.pop()
     owner.done(outcome(1))
-    owner.custody.refused([put.batch], "failed")
+    owner.custody.refused([put.batch], "failed", is_certain=False)
     owner.turn(10 * WRITE_BEHIND_MS)
     assert not [write for write in owner.writes if write.puts]
     assert settled(owner.commit())
