@@ -299,7 +299,17 @@ class Offering:
         offer = self.offers.get(number)
         if offer is None:
             return
-        fresh = [task for task, _ in offer.tasks if not task.is_written]
+        # What has settled meanwhile, or goes on with another attempt, is offered no more.
+        still = [
+            (t, a) for t, a in offer.tasks if t.attempt == a and self.dispatcher.is_offered(t.id)
+        ]
+        kept = dict.fromkeys(task.id for task, _ in still)
+        self.dispatcher.put_back([task.id for task, _ in offer.tasks if task.id not in kept])
+        if not still:
+            self._end(number)
+            return
+        self.offers[number] = offer._replace(tasks=still)
+        fresh = [task for task, _ in still if not task.is_written]
         if not fresh:
             self._send(number, is_lasting=True)
             return
