@@ -60,7 +60,7 @@ class Adoption:
             if isinstance(mark, Given):
                 self._was_given(record, mark, former)
             elif isinstance(mark, Incoming):
-                is_ours = self._was_offered(record, claims_of(mark), former, now_ms)
+                is_ours = self._was_offered(record, claims_of(mark), now_ms)
             elif not isinstance(mark, Dead):
                 is_ours = self._was_owned(record)
             if is_ours:
@@ -111,7 +111,7 @@ class Adoption:
         taker = taker_in(mark)
         given_to = self.handoff.unconfirmed.get(record.id)
         incoming = self.taking.tasks.get(record.id)
-        if incoming is not None and incoming.is_claimed(giver_in(mark), taker):
+        if incoming is not None and (giver_in(mark), taker) in incoming.claims:
             self.taking.confirm(incoming)
         elif taker == self.taking.node or self.handoff.is_heir_of(taker):
             if incoming is None and given_to is None:
@@ -121,28 +121,27 @@ class Adoption:
                 self._note(record, record.mark)
             self.handoff.resume([record])
 
-    def _was_offered(
-        self, record: OwnedRecord, claims: dict[bytes, Claim], former: bytes, now_ms: int
-    ) -> bool:
+    def _was_offered(self, record: OwnedRecord, claims: Sequence[Claim], now_ms: int) -> bool:
         """It was offered to that node, which had not heard that it is its own; True if it
         is ours again."""
         if self._is_open(record):
             return False
-        own = claims.pop(self.taking.node, None)
+        ours = [claim.taker for claim in claims if claim.giver == self.taking.node]
+        theirs = [claim for claim in claims if claim.giver != self.taking.node]
         given_to = self.handoff.unconfirmed.get(record.id)
         if given_to is not None:
-            is_back = own is not None and given_to in (own.taker, former)
+            is_back = given_to in ours
             if is_back:
                 self.handoff.take_back(record.id)
                 self._note(record, MARK_OWNED)
             return is_back
         incoming = self.taking.tasks.get(record.id)
         if incoming is not None:
-            for giver, claim in claims.items():
-                incoming.claims.setdefault(giver, claim)
+            for claim in theirs:
+                incoming.claims.setdefault((claim.giver, claim.taker), claim)
             self._note(record, incoming.mark)
             return False
-        self.taking.restore(record, claims, now_ms)
-        if not claims:
+        self.taking.restore(record, theirs, now_ms)
+        if not theirs:
             self.taking.drop([self.taking.tasks[record.id]])
         return False

@@ -68,7 +68,7 @@ class Doubts:
 
     def is_away(self, giver: bytes, ask_ms: int) -> None:
         """It cannot be asked now; when that has lasted until then, ask others."""
-        if any(giver in task.claims for task in self._tasks.values()):
+        if any(task.claims_by(giver) for task in self._tasks.values()):
             self._away.setdefault(giver, _Away(ask_ms))
 
     def link_down(self, link: LinkId) -> None:
@@ -86,7 +86,7 @@ class Doubts:
                 continue
             away.ask_ms = now_ms + away.delay_ms
             away.delay_ms = min(2 * away.delay_ms, HANDOFF_ASK_MS_MAX)
-            ids = [task_id for task_id, task in self._tasks.items() if giver in task.claims]
+            ids = [task_id for task_id, task in self._tasks.items() if task.claims_by(giver)]
             if ids:
                 self.ask(ids)
             else:
@@ -127,8 +127,8 @@ class Doubts:
 
     def _will_be_told(self, task: IncomingTask) -> bool:
         return any(
-            not claim.is_unknown and self._links.to(giver) is not None
-            for giver, claim in task.claims.items()
+            not claim.is_unknown and self._links.to(claim.giver) is not None
+            for claim in task.claims.values()
         )
 
     def confirmed(self, ids: Iterable[bytes]) -> None:

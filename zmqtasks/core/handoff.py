@@ -37,6 +37,7 @@ from zmqtasks.core.marks import given_mark, taker_in
 from zmqtasks.core.offering import Offered, Offering
 from zmqtasks.core.openlinks import Heirs, OpenLinks
 from zmqtasks.core.owned import MARK_OWNED, Given, OwnedRecord, Progress, parse_mark
+from zmqtasks.ids import format_node
 from zmqtasks.wire.messages import Handed, Hello, Message, Resolve, Stored, Taken
 
 
@@ -77,7 +78,7 @@ class Handoff:
         self.offering = Offering(node, dispatcher, custody, follow=follow, is_broker=is_broker)
         self.effects: list[Effect] = []
         self.links = OpenLinks()
-        #: {task id: taker} given away, and not known to be active there.
+        #: {task id: whom it was offered to} given away, and not known to be active there.
         self.unconfirmed: dict[bytes, bytes] = {}
         #: {task id: taker} whose being given is being written.
         self.deciding: dict[bytes, bytes] = {}
@@ -86,7 +87,8 @@ class Handoff:
         self._heirs = Heirs()
         #: Ended nodes whose journals are in ours.
         self._former: dict[bytes, None] = {}
-        self._words: dict[LinkId, _Words] = {}
+        #: {(link, whom it was offered to): what to say}.
+        self._words: dict[tuple[LinkId, bytes], _Words] = {}
         #: {task id: link on which its taker asked while the offer still stood}.
         self._owed: dict[bytes, LinkId] = {}
         #: {name of a taker: tasks given to it since ``leave``}.
@@ -104,7 +106,8 @@ class Handoff:
     def link_down(self, link: LinkId, peer: Hello, reason: str) -> None:
         """What was offered there is ours again; what was said there may be lost."""
         other = self.links.down(link)
-        self._words.pop(link, None)
+        for key in [key for key in self._words if key[0] == link]:
+            del self._words[key]
         for task_id in [key for key, asked_on in self._owed.items() if asked_on == link]:
             del self._owed[task_id]
         withdrawn = self.offering.link_down(link, peer.node, other)
@@ -113,7 +116,7 @@ class Handoff:
             return
         if withdrawn:
             # It may have asked there, and we were silent since the offer stood.
-            self._say_kept(withdrawn, other)
+            self._say_kept(withdrawn, other, peer.node)
         self._say_again(peer.node, other)
 
     def link_paused(self, link: LinkId, paused: bool) -> None:
@@ -127,29 +130,25 @@ class Handoff:
             return
         self.given.inherited(heir, nodes)
         self._heirs.announced(heir, nodes)
-        former = dict.fromkeys(nodes)
-        ids = [task_id for task_id, taker in self.unconfirmed.items() if taker in former]
-        for task_id in ids:
-            self.unconfirmed[task_id] = heir
-        if ids and self.links.peer(link) is not None:
-            self._words_for(link).given += ids
+        if self.links.peer(link) is not None:
+            self._say_again(heir, link)
 
     def _say_again(self, node: bytes, link: LinkId) -> None:
-        ids = [task_id for task_id, taker in self.unconfirmed.items() if taker == node]
-        if ids:
-            self._words_for(link).given += ids
+        for task_id, taker in self.unconfirmed.items():
+            if taker == node or self._heirs.of(taker) == node:
+                self._words_for(link, taker).given.append(task_id)
 
-    def _say_kept(self, ids: Sequence[bytes], link: LinkId | None) -> None:
+    def _say_kept(self, ids: Sequence[bytes], link: LinkId | None, taker: bytes) -> None:
         """To the taker; and where it has asked meanwhile, if that was on another link."""
         if link is not None:
-            self._words_for(link).kept += ids
+            self._words_for(link, taker).kept += ids
         for task_id in ids if self._owed else ():
             asked_on = self._owed.pop(task_id, None)
             if asked_on is not None and asked_on != link:
-                self._words_for(asked_on).kept.append(task_id)
+                self._words_for(asked_on, taker).kept.append(task_id)
 
-    def _words_for(self, link: LinkId) -> _Words:
-        return self._words.setdefault(link, _Words())
+    def _words_for(self, link: LinkId, taker: bytes) -> _Words:
+        return self._words.setdefault((link, taker), _Words())
 
     # --- after a restart ------------------------------------------------------------------
 
@@ -161,9 +160,9 @@ class Handoff:
                 taker = taker_in(mark)
                 self.unconfirmed[record.id] = taker
                 self.given.gave([record.id], taker, follow=False)
-                link = self.links.to(taker)
+                link = self.links.to(self._heirs.of(taker))
                 if link is not None:
-                    self._words_for(link).given.append(record.id)
+                    self._words_for(link, taker).given.append(record.id)
 
     def took_over(self, nodes: Sequence[bytes]) -> None:
         """The journals of these nodes are in ours, as far as they go: what we had given to
@@ -201,19 +200,23 @@ class Handoff:
         elif isinstance(message, Taken):
             self.confirmed(message.ids, peer.node)
         else:
-            self._resolve(link, message.ids, (message.taker, peer.node))
+            self._resolve(link, message.ids, message.taker)
         return True
 
     def _stored(self, link: LinkId, peer: Hello, message: Stored, now_ms: int) -> None:
         offer = self.offering.answered(link, message.request)
         if offer is None:
             return  # of an earlier link, and taken back since
+        if self.is_heir_of(peer.node):
+            # Read late: that node has ended, and what it had stored is here.
+            self.dispatcher.put_back(task.id for task, _ in offer.tasks)
+            return
         if message.refused or message.left:
             self.offering.pause(peer.node, now_ms)
         if message.refused:
             ids = [task.id for task, _ in offer.tasks]
             self.dispatcher.put_back(ids)
-            self._say_kept(ids, link)
+            self._say_kept(ids, link, peer.node)
             text = f"{peer.name} takes no tasks at the moment: {message.refused}"
             self.effects.append(Note("info", "handoff.refused", text, text))
         else:
@@ -236,7 +239,7 @@ class Handoff:
         owner.put_back(back)
         if back:
             # Of those left, too: it may have asked about an earlier offer of them.
-            self._say_kept(back, offer.link)
+            self._say_kept(back, offer.link, offer.taker)
         if not going:
             return
         mark = given_mark(offer.taker, self.node)
@@ -254,7 +257,6 @@ class Handoff:
 
     def _decided(self, tasks: Sequence[OwnedTask], taker: bytes, _refusal: str) -> None:
         owner = self.dispatcher
-        taker = self._heirs.of(taker)
         if self.is_heir_of(taker):
             self._keep(tasks)
             return
@@ -263,22 +265,23 @@ class Handoff:
             del self.deciding[task_id]
             self._owed.pop(task_id, None)
         self.unconfirmed.update(dict.fromkeys(given, taker))
-        self.given.gave(given, taker, follow=self.follow and not self.offering.is_leaving)
-        self.answers.moved(given, taker)
+        holder = self._heirs.of(taker)
+        self.given.gave(given, holder, follow=self.follow and not self.offering.is_leaving)
+        self.answers.moved(given, holder)
         if len(given) < len(tasks):
             # These have settled meanwhile. Their note says "given" until the journal has
             # dropped them; only then may the taker forget them.
             settled = [task.id for task in tasks if task.id in self.deciding]
             self.custody.note([], partial(self._settled, settled, taker), sync=True)
-        link = self.links.to(taker)
+        link = self.links.to(holder)
         peer = self.links.peer(link) if link is not None else None
-        name = peer.name if peer is not None else taker.hex()
+        name = peer.name if peer is not None else format_node(holder)
         for task_id in given:
             owner.stories.tell(task_id, "given", to=name)
         if self.offering.is_leaving and given:
             self._report[name] = self._report.get(name, 0) + len(given)
         if link is not None:
-            self._words_for(link).given += given
+            self._words_for(link, taker).given += given
 
     def _keep(self, tasks: Sequence[OwnedTask]) -> None:
         """While it was written the journal of the taker came into ours."""
@@ -296,7 +299,7 @@ class Handoff:
     def _settled(self, ids: Sequence[bytes], taker: bytes, _refusal: str) -> None:
         for task_id in ids:
             self.deciding.pop(task_id, None)
-        self._say_kept(ids, self.links.to(taker))
+        self._say_kept(ids, self.links.to(self._heirs.of(taker)), taker)
 
     def confirmed(self, ids: Iterable[bytes], taker: bytes) -> None:
         """These are active at this node, durably."""
@@ -317,19 +320,18 @@ class Handoff:
         for task_id in ids:
             self.dropping.pop(task_id, None)
 
-    def _resolve(self, link: LinkId, ids: Iterable[bytes], takers: tuple[bytes, bytes]) -> None:
-        """``takers``: to whom they were offered, and who asks: its heir, if not itself."""
-        words = self._words_for(link)
+    def _resolve(self, link: LinkId, ids: Iterable[bytes], taker: bytes) -> None:
+        words = self._words_for(link, taker)
         owner = self.dispatcher
         for task_id in ids:
             task = owner.tasks.get(task_id)
-            if self.deciding.get(task_id) in takers:
+            if self.deciding.get(task_id) == taker:
                 self._owed[task_id] = link
                 continue
-            if self.unconfirmed.get(task_id) in takers:
+            if self.unconfirmed.get(task_id) == taker:
                 words.given.append(task_id)
             elif task is not None:
-                if any(self._stands(task, taker) for taker in takers):
+                if self._stands(task, taker):
                     self._owed[task_id] = link
                 else:
                     words.kept.append(task_id)
@@ -353,7 +355,7 @@ class Handoff:
         for offer in self.offering.end():
             ids = [task.id for task, _ in offer.tasks]
             self.dispatcher.put_back(ids)
-            self._say_kept(ids, offer.link)
+            self._say_kept(ids, offer.link, offer.taker)
         self._speak()
 
     def left(self) -> int:
@@ -395,8 +397,8 @@ class Handoff:
     def _speak(self) -> None:
         """Before new offers, which it does not concern."""
         words, self._words = self._words, {}
-        for link, said in words.items():
+        for (link, taker), said in words.items():
             if self.links.peer(link) is None or not (said.given or said.kept or said.unknown):
                 continue
-            handed = Handed(self.offering.number, said.given, said.kept, said.unknown)
+            handed = Handed(self.offering.number, said.given, said.kept, said.unknown, taker)
             self.effects.append(Send(link, handed))

@@ -14,9 +14,10 @@ from zmqtasks.core.owned import Incoming, OwnedRecord
 class Claim:
     """One giver's offer of a task."""
 
-    __slots__ = ("epoch", "is_lasting", "is_unknown", "link", "number", "taker")
+    __slots__ = ("epoch", "giver", "is_lasting", "is_unknown", "link", "number", "taker")
 
-    def __init__(self, taker: bytes, *, is_lasting: bool) -> None:
+    def __init__(self, giver: bytes, taker: bytes, *, is_lasting: bool) -> None:
+        self.giver = giver
         #: Whom it was offered to: this node, or one whose heir it is.
         self.taker = taker
         #: The giver's journal has the task.
@@ -61,23 +62,36 @@ class IncomingTask:
         self.is_confirmed = False
         #: It becomes ours although no giver has said so.
         self.is_guessed = False
-        #: {giver: its offer}; the one that owns the task is among them, or it is not ours.
-        self.claims: dict[bytes, Claim] = {}
+        #: {(giver, taker): offer}; the giver that owns the task is among them, or the task
+        #: is not ours.
+        self.claims: dict[tuple[bytes, bytes], Claim] = {}
         #: Where "given" was said: there it is to be told when it is active. On another link
         #: to the same node that may be lost, and the giver would not know.
         self.given_on: list[LinkId] = []
 
     @property
+    def giver(self) -> bytes:
+        """One that has offered it."""
+        return next((claim.giver for claim in self.claims.values()), b"")
+
+    @property
     def mark(self) -> bytes:
         """How the journal says whose offers it is waiting for."""
         return offers_mark(
-            OfferMark(giver, claim.taker, claim.is_lasting) for giver, claim in self.claims.items()
+            OfferMark(claim.giver, claim.taker, claim.is_lasting) for claim in self.claims.values()
         )
 
-    def is_claimed(self, giver: bytes, taker: bytes) -> bool:
-        """This node had offered it to that one."""
-        claim = self.claims.get(giver)
-        return claim is not None and claim.taker == taker
+    def claims_by(self, giver: bytes) -> list[Claim]:
+        """What this node has offered."""
+        return [claim for claim in self.claims.values() if claim.giver == giver]
+
+    def add(self, claim: Claim) -> None:
+        """Another offer, or a later one of the same giver."""
+        self.claims[claim.giver, claim.taker] = claim
+
+    def remove(self, claim: Claim) -> None:
+        """It has been answered."""
+        del self.claims[claim.giver, claim.taker]
 
     @property
     def is_disowned(self) -> bool:
@@ -98,11 +112,11 @@ class IncomingTask:
         return attempt
 
 
-def claims_of(mark: Incoming) -> dict[bytes, Claim]:
-    """{giver: offer} as a journal has them."""
-    return {
-        giver: Claim(taker, is_lasting=is_lasting) for giver, taker, is_lasting in offers_of(mark)
-    }
+def claims_of(mark: Incoming) -> list[Claim]:
+    """The offers that a journal has of a task."""
+    return [
+        Claim(giver, taker, is_lasting=is_lasting) for giver, taker, is_lasting in offers_of(mark)
+    ]
 
 
 def is_guarded(record: OwnedRecord) -> bool:

@@ -133,8 +133,7 @@ class Taking:
         self.doubts.link_down(link)
         is_doubtful = False
         for task in self.tasks.values():
-            claim = task.claims.get(peer.node)
-            if claim is not None:
+            for claim in task.claims_by(peer.node):
                 is_doubtful |= not claim.is_lasting
                 if claim.link == link:
                     claim.link = None
@@ -166,9 +165,9 @@ class Taking:
         """Whose are the tasks that it offered, and will not tell of its own accord?"""
         asked: dict[bytes, list[bytes]] = {}
         for task_id, task in self.tasks.items():
-            claim = task.claims.get(giver)
-            if claim is not None and claim.link is None and task.phase is not Phase.ACTIVATING:
-                asked.setdefault(claim.taker, []).append(task_id)
+            for claim in task.claims_by(giver):
+                if claim.link is None and task.phase is not Phase.ACTIVATING:
+                    asked.setdefault(claim.taker, []).append(task_id)
         for task_id, givers in self.doubts.guessed.items():
             if giver in givers:
                 asked.setdefault(self.node, []).append(task_id)
@@ -186,14 +185,14 @@ class Taking:
             if isinstance(mark, Incoming):
                 self.restore(record, claims_of(mark), now_ms)
 
-    def restore(self, record: OwnedRecord, claims: dict[bytes, Claim], now_ms: int) -> None:
+    def restore(self, record: OwnedRecord, claims: Iterable[Claim], now_ms: int) -> None:
         """A task in our journal that these nodes have offered."""
         task = IncomingTask(record, Phase.STORED, is_held=False, is_fresh=False)
-        task.claims = claims
         self.tasks[record.id] = task
-        for giver in claims:
-            if self.links.to(giver) is None and giver != self.node:
-                self.doubts.is_away(giver, now_ms + OWNER_GONE_MS)
+        for claim in claims:
+            task.add(claim)
+            if self.links.to(claim.giver) is None and claim.giver != self.node:
+                self.doubts.is_away(claim.giver, now_ms + OWNER_GONE_MS)
 
     def ask_linked(self) -> None:
         """Ask whoever is there about claims that came with the journal of another node."""
@@ -208,12 +207,11 @@ class Taking:
         unknown: list[bytes] = []
         orphans: list[IncomingTask] = []
         for task_id, task in self.tasks.items():
-            for giver in nodes:
-                claim = task.claims.get(giver)
-                if claim is None or task.phase is Phase.ACTIVATING:
-                    continue
+            if task.phase is Phase.ACTIVATING:
+                continue
+            for claim in [claim for node in nodes for claim in task.claims_by(node)]:
                 if claim.is_lasting:
-                    del task.claims[giver]
+                    task.remove(claim)
                 else:
                     claim.is_unknown = True
                     unknown.append(task_id)
@@ -255,9 +253,7 @@ class Taking:
             self._offered(link, peer, message)
         else:
             self._given(link, peer, message)
-            gone = self._disclaimed(peer, message.upto, message.kept, lasting_only=False)
-            gone += self._disclaimed(peer, message.upto, message.unknown, lasting_only=True)
-            self.drop(gone)
+            self.drop(self._disclaimed(peer, message))
             self._drop_from_journal(self.doubts.give_way(message.kept))
             self.doubts.confirmed(message.unknown)
             self.doubts.ask(message.unknown)
@@ -267,6 +263,8 @@ class Taking:
 
     def _offered(self, link: LinkId, peer: Hello, offer: Offer) -> None:
         refusal = self._refusal(offer)
+        if self.handoff.is_heir_of(peer.node):
+            refusal = "that node has ended, and its journal is here"  # read late
         if refusal:
             self.effects.append(Send(link, Stored(offer.request, refusal)))
             return
@@ -288,8 +286,9 @@ class Taking:
                 self._merge(known, record, offer, peer.node)
                 changed.append(known)
             known.is_watched |= offer.watch
-            known.claims[peer.node] = claim = Claim(self.node, is_lasting=offer.lasting)
+            claim = Claim(peer.node, self.node, is_lasting=offer.lasting)
             claim.epoch, claim.number, claim.link = peer.epoch, offer.request, link
+            known.add(claim)
         self._store(arrival, changed)
 
     def _refusal(self, offer: Offer) -> str:
@@ -335,7 +334,7 @@ class Taking:
     def _merge(self, known: IncomingTask, record: OfferRecord, offer: Offer, giver: bytes) -> None:
         """Offered again: by the same node, whose last offer counts, or by another one."""
         attempt = record.attempt
-        is_only = list(known.claims) == [giver]
+        is_only = list(known.claims) == [(giver, self.node)]
         known.is_held = is_only and record.held
         known.is_fresh = is_only
         if not is_only:
@@ -389,17 +388,18 @@ class Taking:
 
     # --- whose they are -------------------------------------------------------------------
 
-    def _claims(self, task: IncomingTask, peer: Hello, upto: int) -> list[bytes]:
-        """The givers for whose offers of this task the peer can answer now."""
-        found = [
-            giver
-            for giver in task.claims
-            if giver != peer.node and self._heirs.of(giver) == peer.node
+    def _answered(self, task: IncomingTask, peer: Hello, message: Handed) -> list[Claim]:
+        """The offers of this task about which the peer has spoken."""
+        return [
+            claim
+            for claim in task.claims.values()
+            if claim.taker == message.taker
+            and (
+                self._heirs.of(claim.giver) == peer.node
+                if claim.giver != peer.node
+                else claim.epoch < peer.epoch or claim.number <= message.upto
+            )
         ]
-        own = task.claims.get(peer.node)
-        if own is not None and (own.epoch < peer.epoch or own.number <= upto):
-            found.append(peer.node)
-        return found
 
     def _given(self, link: LinkId, peer: Hello, message: Handed) -> None:
         active: list[IncomingTask] = []
@@ -412,10 +412,10 @@ class Taking:
                 taken.append(task_id)
             elif task.phase is Phase.ACTIVATING:
                 task.given_on.append(link)
-            elif self._claims(task, peer, message.upto):
+            elif self._answered(task, peer, message):
                 task.given_on.append(link)
                 active.append(task)
-            elif peer.node not in task.claims:
+            elif not task.claims_by(peer.node):
                 # An heir of which we have not heard yet, and shall ask. Or it was active
                 # here before, and comes back by way of others; so that one is told later.
                 task.given_on.append(link)
@@ -423,22 +423,21 @@ class Taking:
             task.is_confirmed = True
         self.activate([task for task in active if task.phase is Phase.STORED])
 
-    def _disclaimed(
-        self, peer: Hello, upto: int, ids: Iterable[bytes], *, lasting_only: bool
-    ) -> list[IncomingTask]:
-        """Take these claims back; returns the tasks without any that is left."""
+    def _disclaimed(self, peer: Hello, message: Handed) -> list[IncomingTask]:
+        """Forget these offers; returns the tasks without any that is left."""
         orphans: list[IncomingTask] = []
-        for task_id in ids:
-            task = self.tasks.get(task_id)
-            if task is None or task.phase is Phase.ACTIVATING:
-                continue
-            for giver in self._claims(task, peer, upto):
-                if task.claims[giver].is_lasting or not lasting_only:
-                    del task.claims[giver]
-                else:
-                    task.claims[giver].is_unknown = True
-            if not task.claims and task.phase is Phase.STORED:
-                orphans.append(task)
+        for ids, is_kept in ((message.kept, True), (message.unknown, False)):
+            for task_id in dict.fromkeys(ids):
+                task = self.tasks.get(task_id)
+                if task is None or task.phase is Phase.ACTIVATING:
+                    continue
+                for claim in self._answered(task, peer, message):
+                    if is_kept or claim.is_lasting:
+                        task.remove(claim)
+                    else:
+                        claim.is_unknown = True
+                if not task.claims and task.phase is Phase.STORED:
+                    orphans.append(task)
         return orphans
 
     def drop(self, tasks: Sequence[IncomingTask]) -> None:
@@ -482,7 +481,7 @@ class Taking:
                 known.is_written = True  # submitted here as well; the journal has it now
             owner.stories.tell(
                 record.id, "taken", attempt=record.attempt,
-                of=format_node(next(iter(task.claims), b"")),
+                of=format_node(task.giver),
             )  # fmt: skip
             is_held = task.is_held and task.is_fresh
             if is_held:
@@ -494,7 +493,7 @@ class Taking:
     def _tell_taken(self, task: IncomingTask) -> None:
         task_id = task.record.id
         if task.is_guessed:
-            self.doubts.guessed[task_id] = list(task.claims)
+            self.doubts.guessed[task_id] = [claim.giver for claim in task.claims.values()]
         for link in task.given_on:
             if self.links.peer(link) is None:
                 continue  # it will be said again
@@ -510,8 +509,7 @@ class Taking:
         if task is None:
             return None
         kind = task.record.kind
-        giver = next(iter(task.claims), b"")
-        why = f"node {format_node(giver)} is handing it to this one and has not confirmed that"
+        why = f"node {format_node(task.giver)} is handing it to this one and has not confirmed that"
         info = {
             "name": kind.name, "queue": kind.queue, "attempt": task.record.attempt, "why": why,
             "offer": max((claim.number for claim in task.claims.values()), default=0),
@@ -530,8 +528,8 @@ class Taking:
         """{giver: stored tasks that wait for its word}, for `zmqtasks status`."""
         waiting: dict[str, int] = {}
         for task in self.tasks.values():
-            for giver in task.claims:
-                name = format_node(giver)
+            for claim in task.claims.values():
+                name = format_node(claim.giver)
                 waiting[name] = waiting.get(name, 0) + 1
         return waiting
 

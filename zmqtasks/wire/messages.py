@@ -9,111 +9,16 @@ refuses the task. Source: docs/protocol.md.
 
 from __future__ import annotations
 
-from enum import IntEnum
 from typing import Any, ClassVar
 
 import msgspec
 
-
-class MessageType(IntEnum):
-    """The type byte of the header."""
-
-    HELLO = 0x01
-    WELCOME = 0x02
-    HEARTBEAT = 0x03
-    BYE = 0x04
-    ERROR = 0x05
-    ACK = 0x06
-    NAK = 0x07
-    TASKS = 0x10
-    CANCEL = 0x11
-    RECALL = 0x12
-    DEMAND = 0x13
-    RACK = 0x14
-    REPLAY = 0x15
-    QUERY = 0x16
-    SETTLED = 0x17
-    SUBMITTED = 0x18
-    OFFER = 0x19
-    HANDED = 0x1A
-    HEIR = 0x1B
-    CREDIT = 0x20
-    REJECT = 0x22
-    STARTED = 0x23
-    DONE = 0x24
-    RESULTS = 0x26
-    TRIMMED = 0x27
-    SUBMIT = 0x28
-    STATES = 0x29
-    FORGET = 0x2A
-    STORED = 0x2B
-    TAKEN = 0x2C
-    RESOLVE = 0x2D
-    PEERS = 0x30
-    INSPECT = 0x31
-    REPORT = 0x32
-    ORDER = 0x33
-    PUB_RESULTS = 0x40
-    PUB_HEAD = 0x41
-
-
-class Status(IntEnum):
-    """How an attempt ended, as it travels and is stored."""
-
-    SUCCESS = 0
-    FAILURE = 1
-    RETRIES_EXHAUSTED = 2
-    EXPIRED = 3
-    CANCELLED = 4
-    TIME_LIMIT = 5
-    WORKER_LOST = 6
-    DEAD = 7
-
-
-class RejectCode(IntEnum):
-    """Why an intake gives a task back to its owner."""
-
-    BUSY = 1
-    DRAINING = 2
-    NO_QUEUE = 3
-    UNKNOWN_TASK = 4
-    BAD = 5
-    UNSUPPORTED = 6
-    LEASE = 7
-    #: The child that held it died; it may have started there.
-    CHILD_DIED = 8
-    #: The child died while running it: a strike.
-    CHILD_DIED_RUNNING = 9
-
-
-class ErrorCode(IntEnum):
-    """Why a peer was refused."""
-
-    WRONG_MESH = 1
-    VERSION = 2
-    UNKNOWN_LINK = 3
-    STALE_EPOCH = 4
-    UNSUPPORTED = 5
-    TOO_MANY_PEERS = 6
-
-
-class Verdict(IntEnum):
-    """What the owner decided about an attempt's outcome."""
-
-    NONE = 0
-    SETTLED = 1
-    REFUSED = 2
-
-
-class TaskState(IntEnum):
-    """A task's state as nodes tell it to each other (public names: app/states.py)."""
-
-    UNKNOWN = 0
-    PENDING = 1
-    STARTED = 2
-    SETTLED = 3
-    #: The answering node holds an outcome that no owner has settled yet.
-    UNSETTLED = 4
+from zmqtasks.wire.codes import ErrorCode as ErrorCode
+from zmqtasks.wire.codes import MessageType as MessageType
+from zmqtasks.wire.codes import RejectCode as RejectCode
+from zmqtasks.wire.codes import Status as Status
+from zmqtasks.wire.codes import TaskState as TaskState
+from zmqtasks.wire.codes import Verdict as Verdict
 
 
 class _Array(msgspec.Struct, array_like=True, gc=False):
@@ -380,7 +285,8 @@ class Handed(Message):
     """Whose the tasks of the offers up to number ``upto`` are.
 
     ``given``: the taker's, from now on. ``kept``: not the taker's, so forget the offer.
-    ``unknown``: the sender has no record of them (only in answer to RESOLVE).
+    ``unknown``: the sender has no record of them (only in answer to RESOLVE). ``taker`` is
+    whom they were offered to: the receiver, or a node whose heir it is.
     """
 
     TYPE: ClassVar[MessageType] = MessageType.HANDED
@@ -388,6 +294,7 @@ class Handed(Message):
     given: list[bytes]
     kept: list[bytes]
     unknown: list[bytes]
+    taker: bytes
 
 
 class Taken(Message):

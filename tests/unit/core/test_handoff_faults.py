@@ -161,6 +161,9 @@ class Storm:
             self.net.restart(node)
 
     def bury(self, node: Node, heir: Node) -> None:
+        # Journals of the dead are looked for now and then, and read; no write lasts so long.
+        while heir.writes:
+            heir.write()
         self.buried[node.name] = None
         heir.adopt(node)
         self.net.carry(heir)

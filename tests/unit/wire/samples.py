@@ -88,7 +88,7 @@ SAMPLES: list[Message] = [
     Order(4, "dead.retry", [TASK]),
     Offer(5, [KIND], [OfferRecord(0, TASK, 2, 1, 1, True, b"args", {"p": TASK})], True, True),
     Stored(5, "the journal is full", [TASK]),
-    Handed(5, [TASK], [TASK[::-1]], [TASK[1:] + b"x"]),
+    Handed(5, [TASK], [TASK[::-1]], [TASK[1:] + b"x"], NODE),
     Taken([TASK]),
     Resolve([TASK], NODE),
     Heir([NODE]),
