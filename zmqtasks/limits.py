@@ -249,6 +249,8 @@ LOST_MS = 4_000
 #: An owner that cannot be reached for this long is gone for those who ask about its tasks:
 #: then the first outcome that is known stands.
 OWNER_GONE_MS = 60_000
+#: A producer that was killed may have left an outbox; a node of its host has it by then.
+OUTBOX_ADOPTED_MS = 5_000
 #: ZMTP alive but the loop silent for this long: lost as well.
 STALLED_LOST_MS = 60_000
 #: A gap in a publisher's numbers must last this long before it is asked for.

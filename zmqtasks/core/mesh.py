@@ -39,6 +39,8 @@ from zmqtasks.core.resultlog import ResultLog
 from zmqtasks.core.resultreader import ResultReader
 from zmqtasks.core.succession import Succession, has_journal
 from zmqtasks.limits import (
+    OUTBOX_ADOPTED_MS,
+    OWNER_GONE_MS,
     RESULT_INLINE_BYTES_MAX,
 )
 from zmqtasks.wire.messages import (
@@ -448,7 +450,10 @@ class MeshNode:
         if reason in ("left", "gone", "replaced"):
             self.succession.ended(peer, now_ms)
         if reason not in ("left", "gone", "replaced") or has_journal(peer):
-            self.reach.away(peer, now_ms)
+            self.reach.away(peer, now_ms + OWNER_GONE_MS)
+        elif reason == "gone" and "producer" in peer.roles:
+            # What its outbox holds is the business of a node of its host, in a moment.
+            self.reach.away(peer, now_ms + OUTBOX_ADOPTED_MS)
         if self.reader is not None:
             self.reader.link_down(peer.node, peer.epoch)
             self._effects.append(self.answers.unsubscribe_from(peer))

@@ -19,15 +19,15 @@ class Reach:
         self.membership = membership
         #: {node: link}, the open link to use for it.
         self.links: dict[bytes, LinkId] = {}
-        #: {node that is away: since when}; it may come back.
-        self._away_ms: dict[bytes, int] = {}
+        #: {node that is away: until when it may come back}.
+        self._away_until_ms: dict[bytes, int] = {}
         #: Those of them that own tasks of others.
         self._brokers_away: set[bytes] = set()
 
     def link_up(self, link: LinkId, node: bytes) -> None:
         """A link is open; the first of a node is the one that is used."""
         self.links.setdefault(node, link)
-        self._away_ms.pop(node, None)
+        self._away_until_ms.pop(node, None)
         self._brokers_away.discard(node)
 
     def link_down(self, link: LinkId, node: bytes) -> LinkId | None:
@@ -48,9 +48,9 @@ class Reach:
             self.links[node] = other_link
         return other_link
 
-    def away(self, peer: Hello, now_ms: int) -> None:
-        """The last link to it closed, and it may come back."""
-        self._away_ms[peer.node] = now_ms
+    def away(self, peer: Hello, until_ms: int) -> None:
+        """The last link to it closed; until then it may come back, or have an heir."""
+        self._away_until_ms[peer.node] = until_ms
         if "broker" in peer.roles:
             self._brokers_away.add(peer.node)
 
@@ -62,8 +62,7 @@ class Reach:
         """The node is not linked, and nothing proves that it is gone."""
         if node in self.links or node == self.membership.hello.node:
             return False
-        lost_ms = self._away_ms.get(node, -OWNER_GONE_MS)
-        if now_ms - lost_ms < OWNER_GONE_MS:
+        if now_ms < self._away_until_ms.get(node, now_ms):
             return True
         contact = self.membership.candidates.get(node)
         if contact is None:
@@ -73,7 +72,7 @@ class Reach:
 
     def tick(self, now_ms: int) -> None:
         """Wait no longer for nodes that have been silent for too long."""
-        for node, lost_ms in list(self._away_ms.items()):
-            if now_ms - lost_ms >= OWNER_GONE_MS:
-                del self._away_ms[node]
+        for node, until_ms in list(self._away_until_ms.items()):
+            if now_ms >= until_ms:
+                del self._away_until_ms[node]
                 self._brokers_away.discard(node)

@@ -50,7 +50,7 @@ def test_end_of_a_link_that_is_not_in_use_changes_nothing() -> None:
 
 def test_silent_node_may_come_back_for_a_while() -> None:
     made = Fixture()
-    made.reach.away(hello(WORKER, "worker"), 1_000)
+    made.reach.away(hello(WORKER, "worker"), 1_000 + OWNER_GONE_MS)
     assert made.reach.may_live(WORKER, 1_000 + OWNER_GONE_MS - 1)
     made.reach.tick(1_000 + OWNER_GONE_MS)
     assert not made.reach.may_live(WORKER, 1_000 + OWNER_GONE_MS)
