@@ -9,7 +9,7 @@ from zmqtasks.core.calls import Call
 from zmqtasks.core.links import Candidate, LinkId
 from zmqtasks.core.owned import OwnedRecord, Progress
 from zmqtasks.core.rows import OutcomeRow, VerdictRow
-from zmqtasks.core.spillrows import SpillRow
+from zmqtasks.core.spillrows import SpillChange, SpillRow
 from zmqtasks.wire.messages import Message, Outcome, StateRecord
 
 Level = Literal["debug", "info", "warning", "error"]
@@ -170,13 +170,15 @@ class ForgetRows(NamedTuple):
 
 
 class SpillWrite(NamedTuple):
-    """Put rows of the result log on the disk; answered by ``spilled(batch, …)``.
+    """Put rows of the result log on the disk, and change rows that are there, all or
+    nothing; answered by ``spilled(batch, …)``.
 
     All spill effects are carried out in the order given.
     """
 
     batch: int
     rows: list[SpillRow]
+    changes: list[SpillChange]
 
 
 class SpillRead(NamedTuple):

@@ -196,12 +196,13 @@ class Publisher:
     def spilled(self, error: str, state: SpillState, now_ms: int) -> None:
         """A ``SpillWrite`` was carried out, or not: why."""
         self.log.spilled(error, state, now_ms)
-        if error and not self._disk_trouble:
-            text = f"results cannot wait on the disk, so they wait in memory: {error}"
+        trouble = self.log.spill.failing
+        if trouble and not self._disk_trouble:
+            text = f"results cannot wait on the disk, so they wait in memory: {trouble}"
             self.effects.append(Note("error", "results.disk", text))
-        elif self._disk_trouble and not error:
+        elif self._disk_trouble and not trouble:
             self.effects.append(Note("warning", "results.disk", "results go to the disk again"))
-        self._disk_trouble = error
+        self._disk_trouble = trouble
 
     def spill_read(self, token: int, piece: SpillPiece) -> None:
         """A ``SpillRead`` was carried out."""

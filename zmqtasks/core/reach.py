@@ -34,14 +34,15 @@ class Reach:
         """A link is closed.
 
         Returns:
-            Another open link to that node if the closed one was in use, else None.
+            Another open link to the same process if the closed one was in use, else None.
+            That of a newer life of the node comes up by itself.
         """
         if self.links.get(node) != link:
             return None
         del self.links[node]
         others = (
             other.id for other in self.membership.links.values()
-            if other.is_open and other.peer is not None and other.peer.node == node
+            if other.is_open and other.id.peer == link.peer
         )  # fmt: skip
         other_link = next(others, None)
         if other_link is not None:

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Iterable
+from itertools import islice
 from typing import Any, NamedTuple
 
 import msgspec
@@ -22,7 +23,7 @@ import msgspec
 from zmqtasks.core.held import Finished
 from zmqtasks.core.links import LANE
 from zmqtasks.core.spill import Spill
-from zmqtasks.core.spillrows import EMPTY, UNDECIDED, SpillRow, SpillState
+from zmqtasks.core.spillrows import EMPTY, UNDECIDED, SpillChange, SpillRow, SpillState
 from zmqtasks.limits import (
     RESULT_LOG_AGE_MS_MAX,
     RESULT_LOG_BYTES_MAX,
@@ -77,6 +78,8 @@ class ResultLog:
         self.worker_name = worker_name
         self.bytes_max = bytes_max
         self.has_disk = has_disk
+        #: Smaller payloads that an owner has not decided on stay in memory.
+        self.body_bytes_min = SPILL_BODY_BYTES_MIN
         self.spill = Spill()
         #: Last position given out.
         self.head = 0
@@ -86,12 +89,17 @@ class ResultLog:
         #: What they weigh.
         self.bytes = 0
         self.dropped_count = 0
-        #: {owner node: {position}} outcomes without a verdict.
+        #: {owner node: {position}} outcomes that it must decide on.
         self.undecided: dict[bytes, dict[int, None]] = {}
         #: {task id: position of its latest outcome here}, of those in ``entries``.
         self.positions: dict[bytes, int] = {}
         #: {store node: position up to which it has committed}.
         self.stores: dict[bytes, int] = {}
+        #: {position: None} of all outcomes without a verdict, also where no owner is left: a
+        #: new one may come and decide.
+        self._open: dict[int, None] = {}
+        #: The same of stubs with a verdict that is not in their row yet.
+        self._decided_stubs: dict[int, None] = {}
         #: When owners of old outcomes are given up next.
         self._aging_ms = 0
 
@@ -122,6 +130,7 @@ class ResultLog:
                 if waiting is None:
                     undecided[owner] = waiting = {}
                 waiting[position] = None
+                self._open[position] = None
             self.bytes += size + _ENTRY_BYTES
             made.append((task.kind, outcome))
         self.head = position
@@ -159,11 +168,15 @@ class ResultLog:
         entry = self.entries.get(position)
         if entry is None or entry.outcome is None or not entry.owner:
             return
+        self._take_from_owner(position, entry)
+        made.append(self._verdict(entry, verdict, now_ms))
+
+    def _take_from_owner(self, position: int, entry: LogEntry) -> None:
+        """It has decided, or is not waited for any more."""
         waiting = self.undecided.get(entry.owner)
         if waiting is not None:
             waiting.pop(position, None)
         entry.owner = b""
-        made.append(self._verdict(entry, verdict, now_ms))
 
     def _verdict(self, entry: LogEntry, verdict: Verdict, now_ms: int) -> VerdictRecord:
         outcome = entry.outcome
@@ -171,6 +184,9 @@ class ResultLog:
         self.head += 1
         entry.decision = verdict
         entry.verdict_at = self.head
+        self._open.pop(outcome.position, None)
+        if entry.is_stub:
+            self._decided_stubs[outcome.position] = None
         record = VerdictRecord(outcome.id, outcome.attempt, verdict, self.head)
         self.entries[self.head] = LogEntry(None, None, record, b"", now_ms)
         self.bytes += _ENTRY_BYTES // 2
@@ -181,15 +197,14 @@ class ResultLog:
         for position in self.undecided.pop(owner, {}):
             entry = self.entries.get(position)
             if entry is not None:
-                entry.owner = b""
+                self._take_from_owner(position, entry)
 
     def undecidable(self, positions: Iterable[int]) -> None:
         """Their owner does not know these tasks any more: the first outcome stands."""
         for position in positions:
             entry = self.entries.get(position)
             if entry is not None and entry.owner:
-                self.undecided.get(entry.owner, {}).pop(position, None)
-                entry.owner = b""
+                self._take_from_owner(position, entry)
 
     def inherited(self, owner: bytes, heir: bytes) -> bool:
         """Another node decides now on all that this owner has not decided on.
@@ -292,8 +307,7 @@ class ResultLog:
             self._aging_ms = now_ms + _AGE_STEP_MS
             for position, entry in self._older_than(old_ms):
                 if entry.owner:
-                    self.undecided.get(entry.owner, {}).pop(position, None)
-                    entry.owner = b""
+                    self._take_from_owner(position, entry)
         self.spill.trim(safe, before_ms)
         return self.bound(now_ms)
 
@@ -326,14 +340,23 @@ class ResultLog:
         """
         if self.bytes <= self.bytes_max * 3 // 4:
             return 0
-        if self.has_disk and self.spill.can_write(now_ms):
+        if self.has_disk and not self.spill.writing:
             self._trim_stored()
-            rows = self._to_spill()
-            if rows:
-                self.spill.write(rows)
+            self._write(now_ms)
         if self.spill.writing or self.bytes <= self.bytes_max:
             return 0
         return self._drop_oldest()
+
+    def _write(self, now_ms: int) -> None:
+        """Stubs that are decided go first: they need no room on the disk."""
+        if self._decided_stubs and self.spill.can_change(now_ms):
+            positions = list(islice(self._decided_stubs, SPILL_BATCH_ROWS_MAX))
+            rows = [self._row(position, self.entries[position]) for position in positions]
+            self.spill.write([], [SpillChange(r.position, r.need, r.decision) for r in rows])
+        elif self.spill.can_write(now_ms):
+            rows = self._to_spill()
+            if rows:
+                self.spill.write(rows)
 
     def _to_spill(self) -> list[SpillRow]:
         """The oldest that have a verdict, for a store; else large ones without, for their
@@ -342,24 +365,30 @@ class ResultLog:
         rows: list[SpillRow] = []
         size = 0
         for position, entry in self._unspilled():
-            rows.append(_row(position, entry))
+            rows.append(self._row(position, entry))
             size += _weight(entry)
             if size >= wanted or len(rows) >= SPILL_BATCH_ROWS_MAX:
                 break
         return rows
 
+    def _row(self, position: int, entry: LogEntry) -> SpillRow:
+        need = UNDECIDED if position in self._open else max(position, entry.verdict_at)
+        return SpillRow(
+            position, need, entry.at_ms, entry.kind, entry.outcome, entry.verdict, entry.decision
+        )
+
     def _unspilled(self) -> Iterable[tuple[int, LogEntry]]:
         found = False
         for position, entry in self.entries.items() if self.stores else ():
-            if not entry.owner and not entry.is_stub:
+            if not entry.is_stub and position not in self._open:
                 found = True
                 yield position, entry
         if found:
             return
-        for position in sorted(p for waiting in self.undecided.values() for p in waiting):
+        for position in sorted(self._open):
             entry = self.entries[position]
             assert entry.outcome is not None
-            if not entry.is_stub and entry.outcome.size >= SPILL_BODY_BYTES_MIN:
+            if not entry.is_stub and entry.outcome.size >= self.body_bytes_min:
                 yield position, entry
 
     @property
@@ -374,7 +403,7 @@ class ResultLog:
         for position, entry in self.entries.items():
             if excess <= 0:
                 break
-            if not entry.owner:
+            if not entry.owner and not entry.is_stub:
                 positions.append(position)
                 excess -= _weight(entry)
         for position in positions:
@@ -392,6 +421,8 @@ class ResultLog:
     def _leave_memory(self, position: int) -> LogEntry:
         entry = self.entries.pop(position)
         self.bytes -= _weight(entry)
+        self._open.pop(position, None)
+        self._decided_stubs.pop(position, None)
         outcome = entry.outcome
         if outcome is not None and self.positions.get(outcome.id) == position:
             del self.positions[outcome.id]
@@ -412,6 +443,8 @@ class ResultLog:
                 entry.outcome = without_body(entry.outcome)
                 entry.is_stub = True
                 self.bytes += _weight(entry)
+                if position not in self._open:
+                    self._decided_stubs[position] = None
 
     def spill_broken(self, error: str, now_ms: int) -> int:
         """The disk has lost what was there; returns how many rows."""
@@ -471,13 +504,6 @@ def _weight(entry: LogEntry) -> int:
     if entry.outcome is None:
         return _ENTRY_BYTES // 2
     return _ENTRY_BYTES if entry.is_stub else entry.outcome.size + _ENTRY_BYTES
-
-
-def _row(position: int, entry: LogEntry) -> SpillRow:
-    need = UNDECIDED if entry.owner else max(position, entry.verdict_at)
-    return SpillRow(
-        position, need, entry.at_ms, entry.kind, entry.outcome, entry.verdict, entry.decision
-    )
 
 
 def with_kind(outcome: Outcome, kind: int) -> Outcome:

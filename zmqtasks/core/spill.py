@@ -9,7 +9,7 @@
 One write is under way at a time, and what it holds stays in memory until it is on the
 disk: a disk that fails costs nothing but memory. Rows carry all there is to know, so what
 has its verdict leaves nothing in memory. Of an outcome that its owner has not decided on a
-*stub* stays: whose it is, and what DONE says of it.
+*stub* stays: whose it is, and what DONE says of it; until it is decided, and its row says so.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from zmqtasks.core.effects import Effect, SpillTrim, SpillWrite
-from zmqtasks.core.spillrows import EMPTY, UNDECIDED, SpillRow, SpillState
+from zmqtasks.core.spillrows import EMPTY, UNDECIDED, SpillChange, SpillRow, SpillState
 from zmqtasks.limits import SPILL_RETRY_MS
 
 
@@ -38,6 +38,9 @@ class Spill:
         #: Rows that could not be read again.
         self.lost_count = 0
         self._retry_ms = 0
+        #: The same for changes, which need no room; the write under way is one.
+        self._retry_change_ms = 0
+        self._is_change = False
         self._batch = 0
         #: Last asked for: ``(upto, before_ms)``, and whether that is under way.
         self._trimmed = (0, 0)
@@ -57,20 +60,31 @@ class Spill:
         """No write is under way, and the disk took the last one or may take one again."""
         return not self.writing and (not self.failing or now_ms >= self._retry_ms)
 
-    def write(self, rows: Sequence[SpillRow]) -> None:
-        """Put these on the disk; none of them is there."""
+    def can_change(self, now_ms: int) -> bool:
+        """The same for rows that are there: a disk that is full still takes that."""
+        return not self.writing and now_ms >= self._retry_change_ms
+
+    def write(self, rows: Sequence[SpillRow], changes: Sequence[SpillChange] = ()) -> None:
+        """Put these rows on the disk, none of which is there; change others that are."""
         self._batch += 1
+        self._is_change = not rows
         self.writing = {row.position: row.need != UNDECIDED for row in rows}
-        self.effects.append(SpillWrite(self._batch, list(rows)))
+        self.writing.update((change.position, True) for change in changes)
+        self.effects.append(SpillWrite(self._batch, list(rows), list(changes)))
 
     def written(self, error: str, state: SpillState, now_ms: int) -> dict[int, bool]:
         """The write has ended; returns what of ``writing`` is on the disk."""
         done, self.writing = self.writing, {}
         self.state = state
-        self.failing = error
         if error:
-            self._retry_ms = now_ms + SPILL_RETRY_MS
+            self.failing = error
+            if self._is_change:
+                self._retry_change_ms = now_ms + SPILL_RETRY_MS
+            else:
+                self._retry_ms = now_ms + SPILL_RETRY_MS
             return {}
+        if not self._is_change:
+            self.failing = ""
         self.high = max(self.high, *done)
         return done
 

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from zmqtasks.wire.messages import Kind, Outcome, Verdict, VerdictRecord
 
-#: ``SpillRow.need`` of an outcome whose owner has not decided yet.
+#: ``SpillRow.need`` of an outcome without a verdict: the log says when it may go.
 UNDECIDED = 1 << 62
 
 
@@ -23,6 +23,15 @@ class SpillRow(NamedTuple):
     verdict: VerdictRecord | None
     #: The verdict on ``outcome``, as far as it was known.
     decision: Verdict = Verdict.NONE
+
+
+class SpillChange(NamedTuple):
+    """The owner of an outcome that is on the disk has decided."""
+
+    position: int
+    #: See ``SpillRow``.
+    need: int
+    decision: Verdict
 
 
 class SpillState(NamedTuple):

@@ -5,7 +5,7 @@ however the process ends, and nothing has to be tidied up. It is never synced: w
 it counts no longer than the process. When nothing is left in it, it is given back to the
 disk as a whole.
 
-Each row has a checksum. A damaged row is left out, counted and deleted: the others do not
+What a row holds has a checksum. A damaged row is left out, counted and deleted: the others do not
 depend on it.
 """
 
@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import os
 import sqlite3
-import struct
 import tempfile
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -24,7 +23,14 @@ from pathlib import Path
 import msgspec
 
 from zmqtasks.core.resultlog import without_body
-from zmqtasks.core.spillrows import EMPTY, UNDECIDED, SpillPiece, SpillRow, SpillState
+from zmqtasks.core.spillrows import (
+    EMPTY,
+    UNDECIDED,
+    SpillChange,
+    SpillPiece,
+    SpillRow,
+    SpillState,
+)
 from zmqtasks.errors import ConfigError, JournalError, JournalFull
 from zmqtasks.limits import (
     SPILL_RESERVE_BYTES,
@@ -57,9 +63,9 @@ _TABLE = """
 """
 _INDEX = "CREATE INDEX rows_of ON rows (id) WHERE id IS NOT NULL"
 _INSERT = "INSERT OR REPLACE INTO rows VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"
+_CHANGE = "UPDATE rows SET need = ?, decision = ? WHERE position = ?"
 _SELECT = "SELECT position, size, need, at_ms, decision, sum, record, body FROM rows"
 
-_HEAD = struct.Struct(">QQI")
 _Record = tuple[Kind | None, Outcome | None, VerdictRecord | None]
 _encode = msgspec.msgpack.Encoder().encode
 _decode = msgspec.msgpack.Decoder(_Record).decode
@@ -89,8 +95,8 @@ class SpillFile:
         #: What is in the file.
         self.state: SpillState = EMPTY
 
-    def write(self, rows: Sequence[SpillRow]) -> None:
-        """Put rows in, all or none.
+    def write(self, rows: Sequence[SpillRow], changes: Sequence[SpillChange] = ()) -> None:
+        """Put rows in, and change rows that are here, all or nothing.
 
         Raises:
             JournalFull: there is no room for them.
@@ -100,9 +106,13 @@ class SpillFile:
         size = sum(value[3] for value in values)
         with self._translated():
             db = self._opened()
-            self._check_room(db, size)
+            if rows:
+                self._check_room(db, size)
             with _transaction(db):
                 db.executemany(_INSERT, values)
+                db.executemany(_CHANGE, ((c.need, c.decision, c.position) for c in changes))
+            if not rows:
+                return
             count, total, low = self.state
             first = min(row.position for row in rows)
             self.state = SpillState(
@@ -362,7 +372,7 @@ def _values(
         body, task_id = outcome.body, outcome.id
         outcome = without_body(outcome)
     record = _encode((row.kind, outcome, row.verdict))
-    check = _check(row.position, row.need, row.decision, record, body)
+    check = _check(row.position, record, body)
     size = len(body) + _ROW_BYTES
     return (
         row.position, row.need, row.at_ms, size, row.decision, check, task_id, record, body,
@@ -373,16 +383,15 @@ def _row(values: tuple[int, int, int, int, int, int, bytes, bytes]) -> SpillRow 
     """The row, or None when it is damaged."""
     position, _, need, at_ms, decision, check, record, body = values
     try:
-        if check != _check(position, need, decision, record, body):
+        if check != _check(position, record, body):
             return None
         kind, outcome, verdict = _decode(record)
-    except (msgspec.DecodeError, TypeError, ValueError, struct.error):
+    except (msgspec.DecodeError, TypeError, ValueError):
         return None
     if outcome is not None:
         outcome.body = body
     return SpillRow(position, need, at_ms, kind, outcome, verdict, Verdict(decision))
 
 
-def _check(position: int, need: int, decision: int, record: bytes, body: bytes) -> int:
-    head = _HEAD.pack(position, need, decision)
-    return zlib.crc32(body, zlib.crc32(record, zlib.crc32(head)))
+def _check(position: int, record: bytes, body: bytes) -> int:
+    return zlib.crc32(body, zlib.crc32(record, position & 0xFFFFFFFF))

@@ -182,7 +182,7 @@ class Spiller:
     def _carry_out(self, effect: SpillEffect) -> None:
         file, listener = self._file, self._listener
         if isinstance(effect, SpillWrite):
-            file.write(effect.rows)
+            file.write(effect.rows, effect.changes)
             self._call_soon(listener.spilled, "", file.state)
         elif isinstance(effect, SpillRead):
             piece = file.read(effect.first, effect.last, effect.count_max, effect.bytes_max)

@@ -33,7 +33,7 @@ from zmqtasks.core.publishing import RESULTS_TOPIC
 from zmqtasks.core.resultreader import ResultReader
 from zmqtasks.limits import GAP_MS
 from zmqtasks.wire import codec
-from zmqtasks.wire.messages import Hello, Message, PubResults, TaskState, Verdict, Welcome
+from zmqtasks.wire.messages import Hello, Message, PubResults, Rack, TaskState, Verdict, Welcome
 
 OWNER_LINK = link_to(OWNER, "in")
 WORKER_LINK = link_to(WORKER, "out")
@@ -271,3 +271,33 @@ def test_nonsense_of_a_member_is_dropped_or_ignored(role: str, data: st.DataObje
         node.end_turn(10, 0)
         node.tick(300 * seq)
         node.end_turn(300 * seq, 0)
+
+
+def test_acknowledgement_for_an_ended_process_is_not_given_to_its_successor() -> None:
+    """Its link was taken for another one to the same process: the store confirmed to the new
+    process what it had of the old one's log, and the new one's results were lost."""
+    store = make(hello(b"a-store1", "store"))
+    reader = store.reader
+    assert reader is not None
+    old, new = link_to(WORKER, "in", epoch=1), link_to(WORKER, "in", epoch=2)
+    for link, epoch in ((old, 1), (new, 2)):
+        store.membership.frames_received(link, [], "", 0)
+        (greeting,) = [e for e in store.end_turn(0, 0) if isinstance(e, fx.Transmit)]
+        own = codec.decode(greeting.frames)[1]
+        assert isinstance(own, Hello)
+        session = own.session
+        peer = hello(WORKER, "worker", epoch=epoch)
+        peer.session, peer.peer_session = 7, session
+        for message in (peer, Welcome(7, session, 0, 1)):
+            frames = codec.encode(message, 7, session)
+            store.membership.frames_received(link, frames, "", 0)
+        if epoch == 1:
+            store.end_turn(0, 0)
+            state = reader.publishers[WORKER, 1]
+            state.upto = state.committed = 6
+            state.head = 9
+    # Both the end of the old link and the beginning of the new one came in this turn.
+    sent = [codec.decode(e.frames)[1] for e in store.end_turn(0, 0) if isinstance(e, fx.Transmit)]
+    assert not any(isinstance(message, Rack) for message in sent)
+    assert store.reach.links == {WORKER: new}
+    assert reader.publishers[WORKER, 1].link is None

@@ -284,6 +284,9 @@ class Disk:
             if not error:
                 assert not self.rows.keys() & {row.position for row in effect.rows}
                 self.rows.update((row.position, row) for row in effect.rows)
+                for position, need, decision in effect.changes:
+                    row = self.rows[position]
+                    self.rows[position] = row._replace(need=need, decision=decision)
             self.log.spilled(error, self.state(), self.now_ms)
         elif isinstance(effect, SpillTrim):
             for row in list(self.rows.values()):
@@ -381,6 +384,57 @@ def test_verdict_that_comes_while_an_outcome_is_written_is_not_lost() -> None:
     disk.log.stored(STORE, verdict.position)
     disk.trim()
     assert 1 not in disk.rows
+
+
+def test_stubs_that_are_decided_leave_the_memory_too() -> None:
+    """They were dropped, payload and all, when there were more of them than the memory takes."""
+    disk = Disk(bytes_max=20_000)
+    for number in range(1, 101):
+        disk.finish(number, size=5_000, decided=False)
+        disk.turn()
+    assert len(disk.log.undecided_of(OWNER)) == 100
+    disk.log.decide([(1, 100)], [], 0)
+    disk.turn()
+    assert disk.log.bytes <= disk.log.bytes_max
+    assert disk.log.dropped_count == 0
+    assert disk.rows[1].decision == Verdict.SETTLED
+    assert disk.rows[1].need == 101
+    disk.log.stored(STORE, disk.log.head)
+    disk.trim()
+    assert not disk.rows
+    assert not disk.log.entries
+
+
+def test_outcome_whose_owner_is_gone_can_be_decided_by_another_though_it_is_on_the_disk() -> None:
+    disk = Disk()
+    disk.finish(*range(1, 11), size=5_000, decided=False)
+    disk.log.owner_gone(OWNER)
+    disk.turn()
+    assert disk.log.entries[1].is_stub
+    taken = disk.log.taken_over(task_id(1), 1, HEIR)
+    assert taken is not None
+    assert (taken.body, taken.size) == (None, 5_000)
+    disk.log.stored(STORE, 10)
+    disk.trim()
+    assert list(disk.rows) == [1], "the others need no verdict"
+    (verdict,) = disk.log.decide([(1, 1)], [], 0)
+    disk.log.stored(STORE, verdict.position)
+    disk.trim()
+    assert not disk.rows
+
+
+def test_full_disk_still_lets_decided_stubs_leave_the_memory() -> None:
+    disk = Disk(bytes_max=20_000)
+    disk.finish(*range(1, 31), size=5_000, decided=False)
+    disk.turn()
+    disk.finish(31, size=5_000)
+    disk.log.bound(0)
+    disk.carry_out(disk.take()[0], "no room")
+    disk.log.decide([(1, 30)], [], 0)
+    dropped = disk.turn()
+    assert dropped == 0
+    assert disk.log.spill.failing == "no room"
+    assert all(not entry.is_stub for entry in disk.log.entries.values())
 
 
 def test_decision_on_a_row_is_that_of_its_stub_where_there_is_one() -> None:

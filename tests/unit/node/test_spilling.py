@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from zmqtasks.core.effects import SpillFind, SpillRead, SpillTrim, SpillWrite
-from zmqtasks.core.spillrows import EMPTY, SpillPiece, SpillRow, SpillState
+from zmqtasks.core.spillrows import EMPTY, SpillChange, SpillPiece, SpillRow, SpillState
 from zmqtasks.errors import JournalError, JournalFull
 from zmqtasks.journals.spill import SpillFile
 from zmqtasks.limits import SPILL_FIND_IDS_MAX, SPILL_TRIES, SPILL_TRIM_ROWS_MAX
@@ -46,9 +46,9 @@ class Faulty(SpillFile):
         if self.failures:
             raise self.failures.pop(0)
 
-    def write(self, rows: Sequence[SpillRow]) -> None:
+    def write(self, rows: Sequence[SpillRow], changes: Sequence[SpillChange] = ()) -> None:
         self._pass()
-        super().write(rows)
+        super().write(rows, changes)
 
     def read(self, first: int, last: int, count_max: int, bytes_max: int) -> SpillPiece:
         self._pass()
@@ -111,7 +111,7 @@ def read(token: int, first: int = 1, last: int = 9) -> SpillRead:
 def test_effects_are_carried_out_and_answered_in_the_order_given(bench: Bench) -> None:
     bench.file.may_work.clear()
     bench.do(
-        SpillWrite(1, [row(1), row(2)]),
+        SpillWrite(1, [row(1), row(2)], []),
         read(5),
         SpillFind(6, [row(2).outcome.id]),  # type: ignore[union-attr]
         SpillTrim(1, -1, [], []),
@@ -132,7 +132,7 @@ def test_a_large_trim_lets_others_have_their_turn_and_is_answered_at_its_end(
     bench: Bench,
 ) -> None:
     count = 2 * SPILL_TRIM_ROWS_MAX + 1
-    bench.do(SpillWrite(1, [row(position) for position in range(1, count + 1)]))
+    bench.do(SpillWrite(1, [row(position) for position in range(1, count + 1)], []))
     bench.answers(1)
     bench.file.may_work.clear()
     bench.do(read(4, 1, 1), SpillTrim(count, -1, [], []), read(5, count, count))
@@ -141,29 +141,29 @@ def test_a_large_trim_lets_others_have_their_turn_and_is_answered_at_its_end(
 
 
 def test_full_disk_is_the_answer_to_a_write_and_loses_nothing(bench: Bench) -> None:
-    bench.do(SpillWrite(1, [row(1)]))
+    bench.do(SpillWrite(1, [row(1)], []))
     bench.answers(1)
     bench.file.failures = [JournalFull("no room")]
-    bench.do(SpillWrite(2, [row(2)]), read(3))
+    bench.do(SpillWrite(2, [row(2)], []), read(3))
     assert bench.answers(2) == [("spilled", "no room", 1), ("read", 3, [1])]
 
 
 def test_failing_disk_is_tried_again_before_it_counts(bench: Bench) -> None:
     bench.file.failures = [JournalError("a hiccup")] * (SPILL_TRIES - 1)
-    bench.do(SpillWrite(1, [row(1)]))
+    bench.do(SpillWrite(1, [row(1)], []))
     assert bench.answers(1) == [("spilled", "", 1)]
     bench.file.failures = [JournalError("it is broken")] * SPILL_TRIES
-    bench.do(SpillWrite(2, [row(2)]))
+    bench.do(SpillWrite(2, [row(2)], []))
     assert bench.answers(1) == [("spilled", "it is broken", 1)]
 
 
 def test_disk_that_cannot_be_read_has_lost_what_was_there_and_a_new_file_is_begun(
     bench: Bench,
 ) -> None:
-    bench.do(SpillWrite(1, [row(1)]))
+    bench.do(SpillWrite(1, [row(1)], []))
     bench.answers(1)
     bench.file.failures = [JournalError("it is broken")] * SPILL_TRIES
-    bench.do(read(2), SpillWrite(3, [row(5)]), read(4))
+    bench.do(read(2), SpillWrite(3, [row(5)], []), read(4))
     assert bench.answers(4) == [
         ("broken", "it is broken"),
         ("read", 2, []),
@@ -175,9 +175,9 @@ def test_disk_that_cannot_be_read_has_lost_what_was_there_and_a_new_file_is_begu
 def test_error_of_its_own_is_answered_too(bench: Bench, caplog: pytest.LogCaptureFixture) -> None:
     """Unanswered, a write would stop the node from starting tasks for ever."""
     bench.file.failures = [ZeroDivisionError("a bug")]
-    bench.do(SpillWrite(1, [row(1)]))
+    bench.do(SpillWrite(1, [row(1)], []))
     assert bench.answers(1) == [("spilled", "ZeroDivisionError('a bug')", 0)]
-    bench.do(SpillWrite(2, [row(1)]))
+    bench.do(SpillWrite(2, [row(1)], []))
     assert bench.answers(1) == [("spilled", "", 1)]
     assert "spill.failed" in caplog.text
 
@@ -194,7 +194,7 @@ def test_too_many_lookups_are_refused_with_the_reason(bench: Bench) -> None:
 
 
 def test_end_gives_the_file_back_and_answers_nothing_more(bench: Bench) -> None:
-    bench.do(SpillWrite(1, [row(1)]))
+    bench.do(SpillWrite(1, [row(1)], []))
     bench.answers(1)
     bench.spiller.close()
     assert bench.file.state == EMPTY
