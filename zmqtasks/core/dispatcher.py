@@ -85,6 +85,8 @@ class Dispatcher(OwnedTasks):
         self._verdicts: dict[LinkId, tuple[list[int], list[int]]] = {}
         #: {link: positions of outcomes of tasks that are not known here}.
         self._unknown: dict[LinkId, list[int]] = {}
+        #: Node that a task of ours was given to, None if it was not.
+        self.taker_of: Callable[[bytes], bytes | None] = lambda task_id: None
         self._was_full = False
 
     @property
@@ -287,7 +289,11 @@ class Dispatcher(OwnedTasks):
             refused.append(outcome.position)
             self.stories.tell(outcome.id, "refused", attempt=outcome.attempt)
         else:
-            self._unknown.setdefault(link, []).append(outcome.position)
+            taker = self.taker_of(outcome.id)
+            if taker is None:
+                self._unknown.setdefault(link, []).append(outcome.position)
+            elif taker != link.peer[1:9]:  # else it decides on that itself
+                refused.append(outcome.position)
 
     def _fetched(self, link: LinkId, message: Results) -> None:
         self._verdicts.setdefault(link, ([], []))

@@ -55,6 +55,7 @@ class Ownership:
             hello.node, dispatcher, custody, self.given, answers,
             follow="producer" in hello.roles, is_broker="broker" in hello.roles,
         )  # fmt: skip
+        dispatcher.taker_of = self.given.taker_of
         self.taking = Taking(hello.node, dispatcher, custody, self.handoff, answers)
         self.adoption = Adoption(self.taking, self.handoff)
         #: Whose effects are to be collected, in this order.

@@ -541,3 +541,13 @@ def test_a_worker_is_told_of_the_strikes_of_a_task_that_it_gets(owner: Owner) ->
     (first,) = sent(owner.turn(), Tasks)
     (again,) = sent(owner.reject(1, 1, RejectCode.CHILD_DIED_RUNNING), Tasks)
     assert [message.tasks[0].ext for message in (first, again)] == [None, {STRIKES_KEY: 1}]
+
+
+def test_what_was_given_away_is_decided_by_its_taker(owner: Owner) -> None:
+    """Not by its former owner: to all others it says that their attempt is void."""
+    owner.worker()
+    owner.machine.link_up(SECOND, worker_hello(b"worker-2"))
+    owner.machine.taker_of = lambda task_id: WORKER
+    assert sent(owner.done(outcome(1)), Settled) == []
+    (message,) = sent(owner.done(outcome(1), link=SECOND), Settled)
+    assert (message.ranges, message.refused, message.unknown) == ([], [1], [])
