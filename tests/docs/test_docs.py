@@ -31,6 +31,8 @@ WITH_EXAMPLES = [page for page in PAGES if blocks_of((ROOT / page).read_text(enc
 
 #: `core/dispatcher.py` or `core/dispatcher.py` followed by `Dispatcher.submit`.
 _CODE = re.compile(r"`([a-z_/]+\.py)`(?:[\s,:]+`([A-Za-z_]+(?:\.[A-Za-z_]+)*)`)?")
+#: `tests/unit/test_settings.py::test_name`.
+_TEST = re.compile(r"`(tests/[\w/]+\.py)::(\w+(?:\.\w+)?)`")
 _LINK = re.compile(r"\]\(([^)#\s]+)(#[^)\s]+)?\)")
 
 
@@ -104,6 +106,26 @@ def names_in(path: Path) -> frozenset[str]:
                 if isinstance(item, ast.FunctionDef | ast.AsyncFunctionDef)
             }
     return frozenset(found)
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_tests_that_are_named_exist(page: str) -> None:
+    for file, name in _TEST.findall(text_of(page)):
+        assert (ROOT / file).exists(), file
+        assert name in names_in(ROOT / file), f"{file} has no {name}"
+
+
+def test_every_promise_has_tests_that_guard_it() -> None:
+    page = text_of("docs/promises.md")
+    assert page.count(".py::") == len(_TEST.findall(page)), "the name of a test is misspelt"
+    sections = [section.partition(" ") for section in page.split("\n## ")]
+    promises = [(name, text) for name, _, text in sections if re.fullmatch(r"P\d+", name)]
+    assert promises
+    assert [name for name, _ in promises] == [f"P{n}" for n in range(1, len(promises) + 1)]
+    for name, text in promises:
+        tests = [test for _, test in _TEST.findall(text)]
+        assert tests, f"{name} names no test"
+        assert all(test.startswith(("test_", "Test")) for test in tests), name
 
 
 def test_protocol_page_has_every_message() -> None:
