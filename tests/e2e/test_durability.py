@@ -244,10 +244,15 @@ def test_script_without_a_journal_waits_for_its_tasks(mesh: Mesh) -> None:
 def test_script_that_has_its_results_leaves_nothing_and_says_nothing(mesh: Mesh) -> None:
     mesh.start_node(name="w1")
     done = mesh.run(
-        "from tasks import add; print(add.delay(1, 2).get(timeout=10))",
+        """
+        import sys
+        from tasks import add
+        print(add.delay(1, 2).get(timeout=10))
+        print("sqlite3" in sys.modules)
+        """,
         ZMQTASKS_STATE_DIR=str(mesh.folder / "own"),
     )
-    assert (done.stdout, done.stderr) == ("3\n", "")
+    assert (done.stdout, done.stderr) == ("3\nFalse\n", "")
     assert not (mesh.folder / "own").exists()
 
 

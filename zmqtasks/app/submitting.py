@@ -14,7 +14,6 @@ from zmqtasks.app.resultset import ResultSet
 from zmqtasks.errors import ConfigError, MeshOverloaded, SubmitError, SubmitRejected
 from zmqtasks.ids import keyed_task_id, parse_task_id
 from zmqtasks.node.gateway import Call, Durability, Gateway, Pending
-from zmqtasks.wire.content import content_digest
 from zmqtasks.wire.messages import Kind
 
 if TYPE_CHECKING:
@@ -101,6 +100,8 @@ def prepare(
         task_id = parse_task_id(text) if text else through.new_ids(1)[0]
     ext: dict[str, Any] = {}
     if key or text:
+        from zmqtasks.wire.content import content_digest  # most processes never need it
+
         # Whoever has a task of this id can tell whether this call asks for the same.
         ext["c"] = content_digest(kind.app, kind.name, body)
     headers = options.get("headers")

@@ -21,7 +21,6 @@ from zmqtasks.ids import format_task_id
 from zmqtasks.limits import CHOSEN_IDS_MAX
 from zmqtasks.node.questions import Questions
 from zmqtasks.node.tickets import Tickets
-from zmqtasks.wire.content import content_digest
 from zmqtasks.wire.messages import StateRecord
 
 if TYPE_CHECKING:
@@ -56,6 +55,8 @@ def digest_of(call: Call) -> bytes:
     digest = (call.ext or {}).get("c")
     if isinstance(digest, bytes):
         return digest
+    from zmqtasks.wire.content import content_digest  # most processes never need it
+
     return content_digest(call.kind.app, call.kind.name, call.body)
 
 

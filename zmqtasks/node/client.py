@@ -30,9 +30,9 @@ from zmqtasks.errors import LocalProtocolError, NoWorkers, SubmitRejected
 from zmqtasks.ids import task_id_maker
 from zmqtasks.node.accepting import Acceptance, Acceptances
 from zmqtasks.node.chosen import ChosenIds, Fate, is_chosen, refusal
+from zmqtasks.node.clientjournal import ClientJournal
 from zmqtasks.node.conditions import Conditions
 from zmqtasks.node.gateway import Pending, TaskView
-from zmqtasks.node.journalkeeper import JournalKeeper
 from zmqtasks.node.leaving import Leaving
 from zmqtasks.node.questions import Questions
 from zmqtasks.node.room import Room, size_of
@@ -93,8 +93,7 @@ class Client:
         )
         self.runtime = Runtime(_without_ports(settings), part, mesh_key)
         #: What of its tasks is on the disk of this host.
-        self.journal = JournalKeeper(self.runtime, lambda error: None)
-        self.journal.start_lazily()
+        self.journal = ClientJournal(self.runtime)
         self._make_id = task_id_maker(self.runtime.node, self.runtime.epoch)
         self._inbox: deque[Sequence[Call]] = deque()
         self._durable_inbox: deque[Acceptance] = deque()
@@ -277,7 +276,7 @@ class Client:
 
     def _run(self) -> None:
         try:
-            self.journal.stand_by()
+            self.journal.start()
             self.runtime.loop.run(self._turn, self.runtime.awake)
         except BaseException as exc:  # noqa: BLE001 - told to the callers
             self._failure = exc

@@ -5,15 +5,14 @@ There are two ways to begin:
 
 * A *node* claims a slot before it joins the mesh (``start_node``): it is the node of that
   slot, with its id and the tasks in it, and takes over what ended processes left in others.
-* A *client* claims a slot when it first has something to write (``start_lazily`` and
-  ``stand_by``): most scripts never do. It keeps its own id, takes over nothing, and only
+* A *client* claims a slot when it first has something to write (``serve``, see
+  ``clientjournal.py``): most scripts never do. It keeps its own id, takes over nothing, and only
   wants an empty slot.
 """
 
 from __future__ import annotations
 
 import logging
-import threading
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import suppress
@@ -48,7 +47,7 @@ class _Opened(NamedTuple):
 class JournalKeeper:
     """The journal of one process.
 
-    All but ``start_node`` and ``close`` is called on the loop's thread.
+    All but ``start_node``, ``serve`` and ``close`` is called on the loop's thread.
 
     Args:
         runtime: of the process.
@@ -64,9 +63,8 @@ class JournalKeeper:
         self._adopter: Adopter | None = None
         #: A lazy start under way, and what waits for it.
         self._opening: Future[_Opened] | None = None
-        #: Openings for the thread of ``stand_by``; None ends it.
+        #: Openings for the thread in ``serve``; None ends it.
         self._wanted: SimpleQueue[Future[_Opened] | None] = SimpleQueue()
-        self._server: threading.Thread | None = None
         self._waiting: list[fx.JournalWrite] = []
         #: Why there is no journal, "" where there is one or nothing was written yet.
         self._why_not = ""
@@ -120,19 +118,6 @@ class JournalKeeper:
             "journal.none: %s; until it is started anew this node takes over no tasks of others, "
             "and those that it owns end with it", exc,
         )  # fmt: skip
-
-    def start_lazily(self) -> None:
-        """Claim an empty slot when there is something to write; before ``open``."""
-        self._runtime.part.has_journal = True
-
-    def stand_by(self) -> None:
-        """Start the thread that will claim a slot and write to it.
-
-        It is there from the beginning, since some Pythons (3.12) start no more threads when
-        a process ends, and that is when most scripts have something to write, if ever.
-        """
-        self._server = threading.Thread(target=self._serve, name="zmqtasks-journal", daemon=True)
-        self._server.start()
 
     def joined(self) -> None:
         """The machines are there: a node owns what was in its journal, and adopts."""
@@ -250,8 +235,8 @@ class JournalKeeper:
         self._opening = Future()
         self._wanted.put(self._opening)
 
-    def _serve(self) -> None:
-        """The thread of a client's journal."""
+    def serve(self) -> None:
+        """Be the thread of a client's journal, until ``close``."""
         while (opening := self._wanted.get()) is not None:
             try:
                 opened = self._claim()
@@ -363,8 +348,6 @@ class JournalKeeper:
             with suppress(Exception):  # then nothing was written, nor claimed
                 opened = self._opening.result(_CLOSE_S)
         if opened is None:
-            if self._server is not None and self._opening is None:
-                self._server.join()  # it has nothing to do
             return sum(len(effect.puts) for effect in self._waiting)
         for effect in self._waiting:
             opened.writer.write(

@@ -160,8 +160,8 @@ class Host:
 
     def client(self) -> Process:
         client = self.process()
-        client.keeper.start_lazily()
-        client.keeper.stand_by()
+        client.part.has_journal = True
+        threading.Thread(target=client.keeper.serve, name="zmqtasks-journal").start()
         client.open()
         return client
 
