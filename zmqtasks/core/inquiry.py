@@ -88,13 +88,16 @@ class Inquiry:
             self._send(token, question, link)
 
     def link_down(self, link: LinkId) -> None:
-        """It will not answer."""
-        for question in self.questions.values():
-            question.waiting.discard(link)
+        """It will not answer. What it owned, others may own now, who were asked before."""
+        for token, question in self.questions.items():
+            mine = [task_id for task_id, owner in question.owners.items() if owner == link]
+            for task_id in mine:
+                del question.owners[task_id]
             question.asked.pop(link, None)
-            for task_id, owner in list(question.owners.items()):
-                if owner == link:
-                    del question.owners[task_id]
+            if mine or link in question.waiting:
+                question.waiting.discard(link)
+                for other in list(question.asked):
+                    self._send(token, question, other)
 
     def _send(self, token: int, question: _Question, link: LinkId) -> None:
         open_ids = [task_id for task_id in question.best if task_id not in question.told]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from tests.support.machines import OWNER, WORKER, link_to, of, outcome, sent, task_id
-from zmqtasks.core.effects import Effect, QuestionAnswered
+from zmqtasks.core.effects import Effect, QuestionAnswered, Send
 from zmqtasks.core.inquiry import Inquiry
 from zmqtasks.limits import WATCH_AGAIN_MS
 from zmqtasks.wire.messages import Outcome, Query, StateRecord, States, TaskState
@@ -79,6 +79,7 @@ def test_unknown_is_said_only_when_all_have_answered_and_all_are_found() -> None
     asker.machine.answered(OWNER_LINK, States(token, [state(1, TaskState.UNKNOWN)]))
     assert asker.tick() == [], "one has not answered"
     asker.machine.link_down(STORE_LINK)
+    asker.machine.answered(OWNER_LINK, States(token, [state(1, TaskState.UNKNOWN)]))
     assert asker.tick(all_found=False) == [], "one is still being dialled"
     assert asker.tick(now_ms=50) == [], "one may still be found"
     assert asker.tick() == [([TaskState.UNKNOWN], True)]
@@ -133,6 +134,7 @@ def test_owner_that_is_gone_for_good_lets_the_first_outcome_stand() -> None:
     asker.machine.answered(WORKER_LINK, States(token, [unsettled]))
     asker.machine.answered(OWNER_LINK, States(token, [state(1, TaskState.PENDING, owned=True)]))
     asker.machine.link_down(OWNER_LINK)
+    asker.machine.answered(WORKER_LINK, States(token, [unsettled]))
     assert asker.tick() == [([TaskState.SETTLED], True)]
 
 
@@ -225,4 +227,36 @@ def test_dropped_question_asks_nobody_any_more() -> None:
     asker.effects()
     asker.machine.link_up(STORE_LINK)
     asker.machine.tick(WATCH_AGAIN_MS, all_found=True, may_live=nobody)
+    assert asker.effects() == []
+
+
+def test_when_one_leaves_without_an_answer_the_others_are_asked_again() -> None:
+    """It had given its tasks to one that was asked before and had not known them then."""
+    asker = Asker()
+    token = asker.ask(1, links=[OWNER_LINK, STORE_LINK])
+    asker.machine.answered(STORE_LINK, States(token, [state(1, TaskState.UNKNOWN)]))
+    asker.effects()
+    asker.machine.link_down(OWNER_LINK)
+    assert of(asker.effects(), Send) == [Send(STORE_LINK, Query(token, [task_id(1)], False))]
+    assert asker.tick() == []
+    asker.machine.answered(STORE_LINK, States(token, [state(1, TaskState.PENDING, owned=True)]))
+    assert asker.tick() == [([TaskState.PENDING], True)]
+
+
+def test_when_an_owner_leaves_the_others_are_asked_again() -> None:
+    asker = Asker()
+    token = asker.ask(1, watch=True, links=[OWNER_LINK, STORE_LINK])
+    asker.machine.answered(OWNER_LINK, States(token, [state(1, TaskState.PENDING, owned=True)]))
+    asker.machine.answered(STORE_LINK, States(token, [state(1, TaskState.UNKNOWN)]))
+    asker.effects()
+    asker.machine.link_down(OWNER_LINK)
+    assert [send.link for send in of(asker.effects(), Send)] == [STORE_LINK]
+
+
+def test_when_one_leaves_that_had_nothing_to_say_nobody_is_asked_again() -> None:
+    asker = Asker()
+    token = asker.ask(1, watch=True, links=[OWNER_LINK, STORE_LINK])
+    asker.machine.answered(STORE_LINK, States(token, [state(1, TaskState.UNKNOWN)]))
+    asker.effects()
+    asker.machine.link_down(STORE_LINK)
     assert asker.effects() == []
