@@ -291,3 +291,25 @@ def test_handles_of_tasks_that_a_broker_took_get_their_results(mesh: Mesh) -> No
         ZMQTASKS_QUEUE_ROUTES="*=broker",
     )
     assert done.stdout == "True\nTrue\n"
+
+
+def test_state_of_a_task_that_a_broker_took_is_what_the_broker_says(mesh: Mesh) -> None:
+    mesh.start_node(roles="broker", name="b1")
+    mesh.start_node(name="w1")
+    script = mesh.start(
+        f"""
+        from pathlib import Path
+        from tasks import hold
+        handle = hold.delay({str(mesh.folder)!r})
+        while handle.state != "STARTED":
+            pass
+        print("started", flush=True)
+        handle.get(timeout=20)
+        print("ended", handle.state, flush=True)
+        """,
+        ZMQTASKS_QUEUE_ROUTES="*=broker",
+    )
+    script.wait_log("started")
+    (mesh.folder / "go").touch()
+    assert script.wait_log("ended") == "ended SUCCESS"
+    assert script.wait() == 0

@@ -62,7 +62,8 @@ class Questions:
         known = {state.id: state for state in own}
         asked = [
             task_id for task_id, state in known.items()
-            if state.state in (TaskState.UNKNOWN, TaskState.UNSETTLED)
+            # Of what was given away its new owner knows more.
+            if state.state in (TaskState.UNKNOWN, TaskState.UNSETTLED) or "taker" in state.info
         ]  # fmt: skip
         if asked:
             known.update((state.id, state) for state in self._wait(asked, timeout_s, quick=False))
