@@ -451,8 +451,9 @@ class MeshNode:
             self.succession.ended(peer, now_ms)
         if reason not in ("left", "gone", "replaced") or has_journal(peer):
             self.reach.away(peer, now_ms + OWNER_GONE_MS)
-        elif reason == "gone" and "producer" in peer.roles:
-            # What its outbox holds is the business of a node of its host, in a moment.
+        elif "producer" in peer.roles:
+            # Who has its tasks now may have been asked too early; and what its outbox holds
+            # is the business of a node of its host, in a moment.
             self.reach.away(peer, now_ms + OUTBOX_ADOPTED_MS)
         if self.reader is not None:
             self.reader.link_down(peer.node, peer.epoch)
