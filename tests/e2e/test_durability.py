@@ -78,6 +78,12 @@ def wait_all_ran(mesh: Mesh, count: int = COUNT) -> None:
     assert ran(mesh.folder) == list(range(count))
 
 
+def open_tasks(mesh: Mesh) -> int:
+    """Of all nodes together."""
+    nodes = json.loads(mesh.cli("status", "--json").stdout)["nodes"]
+    return sum(node["producer"]["open"] for node in nodes)
+
+
 def end(script: NodeProcess) -> None:
     script.killed = True  # its files stay behind
     assert script.wait() == -signal.SIGKILL
@@ -215,6 +221,44 @@ def test_ctrl_c_at_the_end_writes_the_tasks_down_at_once(mesh: Mesh) -> None:
     assert "11 written to disk here" in script.log
     (mesh.folder / "go").touch()
     wait_for(lambda: set(ran(mesh.folder)) == {-1, *range(10)}, "all run")
+
+
+def test_offers_that_a_frozen_broker_reads_too_late_are_not_run_twice(mesh: Mesh) -> None:
+    frozen = mesh.start_node(roles="broker", name="b1")
+    script = mesh.start(
+        f"""
+        from pathlib import Path
+        from tasks import mark
+        folder = Path({str(mesh.folder)!r})
+        mark.delay(str(folder), 0)
+        from zmqtasks.app.current import gateway
+        client = gateway(mark.app)
+        client.conditions.wait(lambda: not client.dispatcher.tasks, 20)
+        print("taken", flush=True)
+        while not (folder / "end").exists():
+            pass
+        for number in range(1, 50):
+            mark.delay(str(folder), number)
+        """,
+        ZMQTASKS_QUEUE_ROUTES="*=broker", ZMQTASKS_EXIT_WAIT_S="1",
+    )  # fmt: skip
+    script.wait_log("taken")
+    frozen.signal(signal.SIGSTOP)
+    try:
+        (mesh.folder / "end").touch()
+        assert script.wait() == 0
+        assert "49 written to disk here" in script.log
+        mesh.start_node(name="w1")
+        wait_for(lambda: set(range(1, 50)) <= set(ran(mesh.folder)), "they run from the disk")
+    finally:
+        frozen.signal(signal.SIGCONT)
+    wait_for(lambda: 0 in ran(mesh.folder), "so does what the broker has")
+    # It asks whose the others are, and is told.
+    wait_for(lambda: open_tasks(mesh) == 0, "nothing is open any more")
+    # What it may still have of them goes to the worker.
+    assert frozen.stop() == 0
+    mesh.run("from tasks import add; print(add.delay(1, 2).get(timeout=10))")
+    assert ran(mesh.folder) == list(range(50))
 
 
 def test_script_without_a_journal_names_what_it_gives_up_and_why(mesh: Mesh) -> None:
