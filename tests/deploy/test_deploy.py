@@ -214,6 +214,15 @@ def test_what_containers_keep_of_open_tasks_outlives_them() -> None:
     assert "state" in loaded["volumes"]
 
 
+def test_a_broker_is_added_as_the_readme_says() -> None:
+    example = re.search(r"^  ```yaml\n(.*?)^  ```$", README.read_text(), re.MULTILINE | re.DOTALL)
+    assert example is not None
+    loaded = yaml_subset.load(COMPOSE.read_text().replace("\nvolumes:", f"{example[1]}\nvolumes:"))
+    broker, store = loaded["services"]["broker"], loaded["services"]["store"]
+    assert_node_command(broker["command"])
+    assert broker == {**store, "command": ["node", "--role", "broker"]}
+
+
 def test_the_compose_file_is_yaml_to_others_too() -> None:
     yaml = pytest.importorskip("yaml", reason="PyYAML is not installed")
     assert yaml.safe_load(COMPOSE.read_text()) == compose()
