@@ -433,16 +433,21 @@ class Dispatcher(OwnedTasks):
         record = dead.record
         call = Call(new_id, record.kind, record.body, record.ext)
         self.stories.tell(new_id, "retried", of=task_id.hex())
+        self.dead.remove(task_id)  # asked twice, it runs once
         if self.custody.has_journal:
-            self._submit_durable([call], partial(self._retried, task_id))
+            self._submit_durable([call], partial(self._retried, dead))
         else:
             self.submit([call], now_ms)
-            self._retried(task_id, "")
         return True
 
-    def _retried(self, task_id: bytes, refusal: str) -> None:
+    def _retried(self, dead: DeadTask, refusal: str) -> None:
+        record = dead.record
         if not refusal:
-            self.drop_dead(task_id)
+            self.custody.drop([record.id], None, sync=False)
+            return
+        self.dead.add(dead)
+        text = f"dead task {record.kind.name} is not retried: {refusal}"
+        self.effects.append(Note("error", "task.not_retried", text))
 
     def drop_dead(self, task_id: bytes) -> bool:
         """Keep a dead task no longer; False if there is no such one."""

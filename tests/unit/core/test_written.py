@@ -10,7 +10,14 @@ from tests.support.machines import ADD, WORKER, link_to, of, outcome, sent, task
 from zmqtasks.core.calls import Call
 from zmqtasks.core.custody import Custody
 from zmqtasks.core.dispatcher import Dispatcher
-from zmqtasks.core.effects import CallsAccepted, CallsRefused, Effect, JournalWrite, TasksSettled
+from zmqtasks.core.effects import (
+    CallsAccepted,
+    CallsRefused,
+    Effect,
+    JournalWrite,
+    Note,
+    TasksSettled,
+)
 from zmqtasks.core.lanes import TakenTask
 from zmqtasks.core.links import LinkId
 from zmqtasks.core.owned import Dead, Durability, OwnedRecord, parse_mark
@@ -449,6 +456,20 @@ def test_a_dead_task_is_retried_as_another_one(owner: Owner) -> None:
     assert not owner.machine.retry_dead(task_id(1), task_id(3), 0)
     drops = [dropped for write in owner.writes for dropped in write.drops]
     assert drops == [task_id(1)]
+
+
+def test_a_retry_that_the_disk_refuses_leaves_the_dead_task_where_it_was(owner: Owner) -> None:
+    owner.worker()
+    owner.machine.submit([call(1)], 0)
+    owner.turn()
+    strike_out(owner)
+    assert owner.machine.retry_dead(task_id(1), task_id(2), 0)
+    assert not owner.machine.retry_dead(task_id(1), task_id(3), 0), "asked twice, it runs once"
+    owner.turn()
+    (note,) = of(owner.refuse("the disk is full"), Note)
+    assert "not retried: the disk is full" in note.text
+    assert [dead["id"] for dead in owner.machine.dead.describe()] == [task_id(1).hex()]
+    assert not owner.machine.tasks
 
 
 # --- giving and taking --------------------------------------------------------------------
