@@ -26,6 +26,7 @@ from zmqtasks.core.custody import Custody
 from zmqtasks.core.deadtasks import DeadTask, DeadTasks
 from zmqtasks.core.dealing import always_auto
 from zmqtasks.core.effects import (
+    Note,
     RoomFreed,
     Send,
     TasksSettled,
