@@ -82,6 +82,10 @@ class Adoption:
         self.handoff.took_over(ours)
         self.taking.took_over(ours)
 
+    def _is_ours(self, node: bytes) -> bool:
+        """What that node knew is known here."""
+        return node == self.taking.node or self.handoff.is_heir_of(node)
+
     def _is_open(self, record: OwnedRecord) -> bool:
         """We own it; then the journal is to say so."""
         if self.taking.is_activating(record.id):
@@ -113,7 +117,7 @@ class Adoption:
         incoming = self.taking.tasks.get(record.id)
         if incoming is not None and (giver_in(mark), taker) in incoming.claims:
             self.taking.confirm(incoming)
-        elif taker == self.taking.node or self.handoff.is_heir_of(taker):
+        elif self._is_ours(taker):
             if incoming is None and given_to is None:
                 self.handoff.forget([record.id])  # it was active here, and has ended
         elif given_to is None or given_to == former:
@@ -126,8 +130,8 @@ class Adoption:
         is ours again."""
         if self._is_open(record):
             return False
-        ours = [claim.taker for claim in claims if claim.giver == self.taking.node]
-        theirs = [claim for claim in claims if claim.giver != self.taking.node]
+        ours = [claim.taker for claim in claims if self._is_ours(claim.giver)]
+        theirs = [claim for claim in claims if not self._is_ours(claim.giver)]
         given_to = self.handoff.unconfirmed.get(record.id)
         if given_to is not None:
             is_back = given_to in ours

@@ -27,11 +27,12 @@ from zmqtasks.core.resultlog import ResultLog
 from zmqtasks.core.taking import Taking
 from zmqtasks.errors import JournalFull
 from zmqtasks.journals.memory import MemoryDisk, MemoryJournal
-from zmqtasks.wire.messages import Done, Heir, Hello, Message, Outcome, Query, Tasks
+from zmqtasks.wire.messages import Credit, Done, Heir, Hello, Message, Outcome, Query, Tasks
 
 
 class Node:
-    """One owner: its machines, its journal, and a worker of its own.
+    """One owner: its machines, its journal, and a worker of its own. With the role worker
+    it also runs tasks of others.
 
     Args:
         name: 8 bytes, its node id.
@@ -68,7 +69,10 @@ class Node:
         self.is_alive = True
         self.now_ms = now_ms
         extras = {"j": 1} if self.has_journal else {}
-        self.hello = hello_of(self.name, *self.roles, epoch=self.epoch)
+        slots = 2 if "worker" in self.roles else 0
+        self.hello = hello_of(
+            self.name, *self.roles, epoch=self.epoch, slots=slots, kinds=(ADD,) if slots else ()
+        )
         self.hello.ext.update(extras)
         self.custody = Custody(self.has_journal)
         self.dispatcher = Dispatcher(1_000, 1_000_000, self.custody, lambda queue: self.route)
@@ -88,6 +92,8 @@ class Node:
         self.refused: list[int] = []
         #: {task id: attempt} at its worker.
         self.running: dict[bytes, int] = {}
+        #: {task id: (owner's link, attempt)} that it runs for others.
+        self.hosted: dict[bytes, tuple[LinkId, int]] = {}
         #: Ids whose outcome this life of the process was told.
         self.told: list[bytes] = []
         self.position = 0
@@ -99,7 +105,7 @@ class Node:
         self.taking.resume(records, now_ms)
         self.adoption.ended(self.heir_of)
         self.worker = link_to(b"worker-x")
-        self.dispatcher.link_up(self.worker, worker_hello(b"worker-x", slots=1_000))
+        self.dispatcher.link_up(self.worker, worker_hello(b"worker-x"))
         self.dispatcher.received(self.worker, Done(1_000_000, []), now_ms)
         self.turn()
 
@@ -127,6 +133,9 @@ class Node:
 
     def link_up(self, link: LinkId, peer: Hello) -> None:
         self.links[link] = peer.node
+        self.dispatcher.link_up(link, peer)
+        if "worker" in self.roles:
+            self.out.append((link, Credit(1_000_000)))
         if self.heir_of:
             self.out.append((link, Heir(list(self.heir_of))))
         self.handoff.link_up(link, peer)
@@ -136,6 +145,8 @@ class Node:
 
     def link_down(self, link: LinkId, peer: Hello, reason: str) -> None:
         del self.links[link]
+        self.hosted = {task: at for task, at in self.hosted.items() if at[0] != link}
+        self.dispatcher.link_down(link, reason)
         self.handoff.link_down(link, peer, reason)
         self.taking.link_down(link, peer, reason)
         self.given.link_down(link, peer, reason)
@@ -149,8 +160,11 @@ class Node:
             self.taking.heir_announced(link, node, message.nodes)
         elif isinstance(message, Query):
             self.answers.asked(link, message)
+        elif isinstance(message, Tasks):
+            for record in message.tasks:
+                self.hosted[record.id] = link, record.attempt
         else:
-            for machine in (self.handoff, self.taking, self.given):
+            for machine in (self.dispatcher, self.handoff, self.taking, self.given):
                 if machine.received(link, message, self.now_ms):
                     break
         self.turn()
@@ -167,11 +181,14 @@ class Node:
         self.turn()
 
     def finish(self, task: bytes) -> None:
-        """Its worker has an outcome."""
-        attempt = self.running.pop(task)
+        """Its worker has an outcome, or it has one itself for another owner."""
         self.position += 1
-        done = Outcome(task, attempt, 0, self.position, -1, 0, 1, 5, b"value")
-        self.dispatcher.received(self.worker, Done(1_000_000, [done]), self.now_ms)
+        if task in self.running:
+            done = _outcome(task, self.running.pop(task), self.position)
+            self.dispatcher.received(self.worker, Done(1_000_000, [done]), self.now_ms)
+        else:
+            link, attempt = self.hosted.pop(task)
+            self.out.append((link, Done(1_000_000, [_outcome(task, attempt, self.position)])))
         self.turn()
 
     def write(self) -> None:
@@ -195,6 +212,7 @@ class Node:
         """The end of a turn, as in ``core/mesh.py``."""
         now_ms = self.now_ms
         for _ in range(3):
+            self._take_held()
             settled = self.dispatcher.flush(now_ms)
             self.handoff.flush(now_ms)
             self.taking.flush(now_ms)
@@ -211,6 +229,15 @@ class Node:
             for effect in effects:
                 self._carry_out(effect)
 
+    def _take_held(self) -> None:
+        """What it runs for others has become its own."""
+        ids, self.taking.held_here = self.taking.held_here, []
+        for task in ids:
+            if task in self.hosted:
+                _, attempt = self.hosted.pop(task)
+                self.running[task] = attempt
+                self.dispatcher.claim(self.worker, [(task, attempt)])
+
     def _carry_out(self, effect: Effect) -> None:
         if isinstance(effect, JournalWrite):
             self.writes.append(effect)
@@ -218,13 +245,15 @@ class Node:
             self.accepted.append(effect.token)
         elif isinstance(effect, CallsRefused):
             self.refused.append(effect.token)
-        elif isinstance(effect, Send) and effect.link != self.worker:
-            self.out.append((effect.link, effect.message))
-        elif isinstance(effect, Send) and isinstance(effect.message, Tasks):
-            for record in effect.message.tasks:
-                self.running[record.id] = record.attempt
-                key = (record.id, record.attempt)
-                self.sent[key] = self.sent.get(key, 0) + 1
+        elif isinstance(effect, Send):
+            if effect.link != self.worker:
+                self.out.append((effect.link, effect.message))
+            if isinstance(effect.message, Tasks):
+                for record in effect.message.tasks:
+                    if effect.link == self.worker:
+                        self.running[record.id] = record.attempt
+                    key = (record.id, record.attempt)
+                    self.sent[key] = self.sent.get(key, 0) + 1
 
     # --- looking --------------------------------------------------------------------------
 
@@ -236,6 +265,10 @@ class Node:
         """What its journal holds."""
         content = self.disk.contents.get(self.folder)
         return {} if content is None else content.written
+
+
+def _outcome(task: bytes, attempt: int, position: int) -> Outcome:
+    return Outcome(task, attempt, 0, position, -1, 0, 1, 5, b"value")
 
 
 class End:
@@ -391,7 +424,7 @@ class Network:
                     moved = True
                     node.write()
                     self.carry(node)
-                for task in list(node.running) if work else ():
+                for task in [*node.running, *node.hosted] if work else ():
                     moved = True
                     node.finish(task)
                     self.carry(node)

@@ -18,8 +18,8 @@ G, T, U = b"giver-01", b"taker-01", b"taker-02"
 NODES = (G, T, U)
 #: {what happens: how often}.
 WEIGHTS = {
-    "deliver": 30, "write": 24, "finish": 4, "submit": 5, "connect": 8, "drop": 3, "notice": 5,
-    "kill": 2, "restart": 4, "tick": 4, "leave": 1, "fill": 1,
+    "deliver": 30, "write": 20, "finish": 4, "submit": 6, "connect": 5, "drop": 2, "notice": 3,
+    "kill": 1, "restart": 3, "tick": 3, "leave": 2, "fill": 1, "reroute": 2,
 }  # fmt: skip
 
 
@@ -37,7 +37,7 @@ class Storm:
         self.heirs = heirs
         self.power = power
         self.giver = Node(G, "producer", "store", route="broker")
-        self.net = Network([self.giver, Node(T, "broker"), Node(U, "broker")])
+        self.net = Network([self.giver, Node(T, "broker", "worker"), Node(U, "broker", "worker")])
         self.count = 0
         #: Ids of tasks that were accepted for good.
         self.accepted: dict[bytes, None] = {}
@@ -49,8 +49,11 @@ class Storm:
         self.buried: dict[bytes, None] = {}
         self.trace: list[str] = []
 
-    def run(self, steps: int = 70) -> None:
+    def run(self, steps: int = 80) -> None:
         """The storm, then the calm."""
+        for one, other in ((G, T), (U, G), (T, U)):
+            if self.chance.random() < 0.7:
+                self.net.connect(one, other)
         names, weights = list(WEIGHTS), list(WEIGHTS.values())
         try:
             for name in self.chance.choices(names, weights, k=steps):
@@ -76,8 +79,10 @@ class Storm:
         ends = self.net.open_ends()
         if ends:
             end = self.chance.choice(ends)
-            self.note(f"{end.node.name!r} gets {end.incoming[0]!r} on {end.link}")
-            self.net.deliver(end)
+            for _ in range(min(len(end.incoming), self.chance.choice((1, 1, 2, 5)))):
+                if end.incoming:
+                    self.note(f"{end.node.name!r} gets {end.incoming[0]!r} on {end.link}")
+                    self.net.deliver(end)
 
     def do_write(self) -> None:
         nodes = [node for node in self.net.alive() if node.writes]
@@ -87,10 +92,10 @@ class Storm:
             node.write()
 
     def do_finish(self) -> None:
-        nodes = [node for node in self.net.alive() if node.running]
+        nodes = [node for node in self.net.alive() if node.running or node.hosted]
         if nodes:
             node = self.chance.choice(nodes)
-            task = self.chance.choice(list(node.running))
+            task = self.chance.choice([*node.running, *node.hosted])
             self.note(f"{node.name!r} has an outcome of {task!r}")
             node.finish(task)
 
@@ -175,13 +180,25 @@ class Storm:
         nodes = self.net.alive()
         if nodes:
             node = self.chance.choice(nodes)
-            if self.chance.random() < 0.5:
+            if self.chance.random() < 0.8:
                 self.note(f"{node.name!r} leaves")
                 node.handoff.leave(self.net.now_ms)
             else:
                 self.note(f"{node.name!r} ends the handing over")
                 node.handoff.end()
             node.turn()
+
+    def do_reroute(self) -> None:
+        if self.giver.is_alive:
+            self.giver.route = self.chance.choice(("direct", "broker", "broker"))
+            self.note(f"the giver's queues are {self.giver.route}")
+            self.reroute(self.giver)
+            self.giver.turn()
+
+    def reroute(self, node: Node) -> None:
+        for lane in node.dispatcher.lanes.values():
+            lane.route = node.route
+        node.dispatcher.dealer.is_touched = True
 
     def do_fill(self) -> None:
         # That of the giver stays as it is: what cannot be written is offered all the same,
@@ -233,9 +250,7 @@ class Storm:
         for node in self.net.alive():
             node.handoff.end()
             node.route = "direct"
-            for lane in node.dispatcher.lanes.values():
-                lane.route = "direct"
-            node.dispatcher.dealer.is_touched = True
+            self.reroute(node)
         for _ in range(12):
             self.net.settle_down(work=True)
             self.check()
