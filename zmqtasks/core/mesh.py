@@ -422,7 +422,8 @@ class MeshNode:
         if self.intake is not None:
             self.intake.link_up(link, peer)
         if self.reader is not None:
-            self.reader.link_up(peer.node, peer.epoch, link)
+            # The link in use, whose end is heard of, not the one that came up last.
+            self.reader.link_up(peer.node, peer.epoch, self.reach.links[peer.node])
             self._effects.append(self.answers.subscribe_to(peer, (RESULTS_TOPIC,)))
         self.succession.link_up(link, peer)
         self.inquiry.link_up(link)

@@ -26,7 +26,9 @@ class Reach:
 
     def link_up(self, link: LinkId, node: bytes) -> None:
         """A link is open; the first of a node is the one that is used."""
-        self.links.setdefault(node, link)
+        used = self.links.setdefault(node, link)
+        if used.peer != link.peer:  # of an earlier life of the node
+            self.links[node] = link
         self._away_until_ms.pop(node, None)
         self._brokers_away.discard(node)
 

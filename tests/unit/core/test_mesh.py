@@ -33,7 +33,17 @@ from zmqtasks.core.publishing import RESULTS_TOPIC
 from zmqtasks.core.resultreader import ResultReader
 from zmqtasks.limits import GAP_MS
 from zmqtasks.wire import codec
-from zmqtasks.wire.messages import Hello, Message, PubResults, Rack, TaskState, Verdict, Welcome
+from zmqtasks.wire.messages import (
+    Bye,
+    Hello,
+    Message,
+    PubResults,
+    Rack,
+    Replay,
+    TaskState,
+    Verdict,
+    Welcome,
+)
 
 OWNER_LINK = link_to(OWNER, "in")
 WORKER_LINK = link_to(WORKER, "out")
@@ -273,6 +283,22 @@ def test_nonsense_of_a_member_is_dropped_or_ignored(role: str, data: st.DataObje
         node.end_turn(300 * seq, 0)
 
 
+def greet(node: MeshNode, link: LinkId, peer: Hello) -> None:
+    """A peer comes up on a link; the node has not worked on that yet."""
+    node.membership.frames_received(link, [], "", 0)
+    (greeting,) = [e for e in node.end_turn(0, 0) if isinstance(e, fx.Transmit)]
+    own = codec.decode(greeting.frames)[1]
+    assert isinstance(own, Hello)
+    peer.session, peer.peer_session = 7, own.session
+    for message in (peer, Welcome(7, own.session, 0, 1)):
+        node.membership.frames_received(link, codec.encode(message, 7, own.session), "", 0)
+
+
+def sent_by(node: MeshNode, now_ms: int = 0) -> list[tuple[LinkId, Message]]:
+    transmitted = [e for e in node.end_turn(now_ms, 0) if isinstance(e, fx.Transmit)]
+    return [(e.link, codec.decode(e.frames)[1]) for e in transmitted]
+
+
 def test_acknowledgement_for_an_ended_process_is_not_given_to_its_successor() -> None:
     """Its link was taken for another one to the same process: the store confirmed to the new
     process what it had of the old one's log, and the new one's results were lost."""
@@ -280,24 +306,32 @@ def test_acknowledgement_for_an_ended_process_is_not_given_to_its_successor() ->
     reader = store.reader
     assert reader is not None
     old, new = link_to(WORKER, "in", epoch=1), link_to(WORKER, "in", epoch=2)
-    for link, epoch in ((old, 1), (new, 2)):
-        store.membership.frames_received(link, [], "", 0)
-        (greeting,) = [e for e in store.end_turn(0, 0) if isinstance(e, fx.Transmit)]
-        own = codec.decode(greeting.frames)[1]
-        assert isinstance(own, Hello)
-        session = own.session
-        peer = hello(WORKER, "worker", epoch=epoch)
-        peer.session, peer.peer_session = 7, session
-        for message in (peer, Welcome(7, session, 0, 1)):
-            frames = codec.encode(message, 7, session)
-            store.membership.frames_received(link, frames, "", 0)
-        if epoch == 1:
-            store.end_turn(0, 0)
-            state = reader.publishers[WORKER, 1]
-            state.upto = state.committed = 6
-            state.head = 9
+    greet(store, old, hello(WORKER, "worker", epoch=1))
+    store.end_turn(0, 0)
+    state = reader.publishers[WORKER, 1]
+    state.upto = state.committed = 6
+    state.head = 9
+    greet(store, new, hello(WORKER, "worker", epoch=2))
     # Both the end of the old link and the beginning of the new one came in this turn.
-    sent = [codec.decode(e.frames)[1] for e in store.end_turn(0, 0) if isinstance(e, fx.Transmit)]
-    assert not any(isinstance(message, Rack) for message in sent)
+    assert not any(isinstance(message, Rack) for _, message in sent_by(store))
     assert store.reach.links == {WORKER: new}
     assert (WORKER, 1) not in reader.publishers, "all that it had is stored"
+
+
+def test_store_asks_on_the_link_that_is_left_when_the_second_one_goes() -> None:
+    """It asked on the one that had come up last, and went on when that one was down."""
+    store = make(hello(b"a-store1", "store"))
+    reader = store.reader
+    assert reader is not None
+    first, second = link_to(WORKER, "in"), link_to(WORKER, "out")
+    for link in (first, second):
+        greet(store, link, hello(WORKER, "worker"))
+        store.end_turn(0, 0)
+    bye = codec.encode(Bye("the cable"), 7, store.membership.links[second].session, 1)
+    store.membership.frames_received(second, bye, "", 0)
+    store.end_turn(0, 0)
+    assert store.reach.links == {WORKER: first}
+    reader.head_announced(WORKER, 1, 5, 0)
+    store.tick(GAP_MS)
+    asked = [link for link, message in sent_by(store, GAP_MS) if isinstance(message, Replay)]
+    assert asked == [first]
