@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.e2e.harness import Mesh, wait_for
+from tests.e2e.harness import Mesh
 
 pytestmark = pytest.mark.e2e
 
@@ -160,20 +160,28 @@ def test_worker_that_leaves_is_missed(mesh: Mesh) -> None:
     client.wait_log("value 5")
 
 
-def test_process_that_ends_waits_and_then_says_what_it_gave_up(mesh: Mesh) -> None:
-    quick = mesh.run("""
-        from tasks import add
-        for i in range(3):
-            add.delay(i, i)
-    """, ZMQTASKS_EXIT_WAIT_S="0.3")  # fmt: skip
-    assert "3 of this process's tasks had not finished 0.3 s after its end" in quick.stderr
-    assert "tasks.add: 3" in quick.stderr
-    node = mesh.start_node()
-    done = mesh.run(f"""
+def test_process_without_journal_waits_at_its_end_for_what_nobody_takes(mesh: Mesh) -> None:
+    (mesh.folder / "no-folder").touch()
+    nowhere = {"ZMQTASKS_STATE_DIR": str(mesh.folder / "no-folder")}
+    node = mesh.start_node(**nowhere)
+    done = mesh.run(
+        f"""
+        import threading
+        from pathlib import Path
         from tasks import hold
-        hold.delay({str(mesh.folder)!r})
-        open({str(mesh.folder / "held.go")!r}, "w").close()
-    """)
-    assert (done.stdout, done.stderr) == ("", "")
-    wait_for((mesh.folder / "held.started").exists, "the task has run")
+        folder = Path({str(mesh.folder)!r})
+        hold.delay(str(folder))
+
+        def let_it_end():
+            while not (folder / "held.started").exists():
+                pass
+            (folder / "held.go").touch()
+
+        threading.Thread(target=let_it_end, daemon=True).start()
+        """,
+        **nowhere,
+    )
+    assert done.stdout == ""
+    assert "given up" not in done.stderr
+    assert (mesh.folder / "held.started").exists(), "it ran before the process ended"
     assert node.stop() == 0

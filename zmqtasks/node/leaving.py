@@ -163,8 +163,10 @@ class Leaving:
 
     def _is_kept(self) -> bool:
         """No task would end with this process."""
-        tasks = self._client.dispatcher.tasks.values()
-        return not self._lane_count and all(task.is_written for task in tasks)
+        # What is offered is on its way to the journal first, which may refuse it.
+        if self._lane_count or not self._is_quiet():
+            return False
+        return all(task.is_written for task in self._client.dispatcher.tasks.values())
 
     @property
     def _lane_count(self) -> int:
