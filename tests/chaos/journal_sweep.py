@@ -26,7 +26,7 @@ import msgspec
 from tests.support.faulty_disk import FaultyDisk
 from zmqtasks.core.owned import OwnedRecord, Progress, dead_mark, given_to, merged
 from zmqtasks.errors import JournalCorrupt, JournalError, JournalFull
-from zmqtasks.journals import sqlite
+from zmqtasks.journals import sqlite, sqlite_log
 from zmqtasks.journals.inspection import look_into, mend
 from zmqtasks.journals.slots import JournalSlots
 from zmqtasks.journals.sqlite import SqliteJournal
@@ -35,10 +35,10 @@ from zmqtasks.testing.journal_contract import owned, task_id
 _T = TypeVar("_T")
 #: Limits of a journal for which a few commits meet all that a long life does.
 _SMALL = {
-    "JOURNAL_CHECKPOINT_PAGES": 10,
-    "JOURNAL_SHRINK_COMMITS": 4,
-    "JOURNAL_FREE_PAGES_MAX": 2,
-    "JOURNAL_INHERIT_TASKS": 2,
+    (sqlite_log, "JOURNAL_CHECKPOINT_PAGES"): 10,
+    (sqlite, "JOURNAL_SHRINK_COMMITS"): 4,
+    (sqlite, "JOURNAL_FREE_PAGES_MAX"): 2,
+    (sqlite, "JOURNAL_INHERIT_TASKS"): 2,
 }
 #: How often what failed is tried again, as the contract allows.
 _TRIES = 3
@@ -367,9 +367,9 @@ def sweep(name: str, folder: Path, numbers: range, error: int, *, for_ever: bool
 def main() -> None:
     """See the module."""
     scenario, folder, first, last, step, error, for_ever = sys.argv[1:]
-    for name, value in _SMALL.items():
-        assert hasattr(sqlite, name)
-        setattr(sqlite, name, value)
+    for (module, name), value in _SMALL.items():
+        assert hasattr(module, name)
+        setattr(module, name, value)
     numbers = range(int(first), int(last) + 1, int(step))
     print(sweep(scenario, Path(folder), numbers, int(error), for_ever=for_ever == "1"))
 

@@ -1,7 +1,7 @@
 /* A disk that fails when it is told to, and remembers what was synced: preloaded (LD_PRELOAD)
  * into a process, it stands between that process and the system's calls on files.
  *
- * Only files below the folder in FAULTY_DISK are looked at. The process talks to it by the
+ * Only the folder in FAULTY_DISK and what is in it are looked at. The process talks to it by the
  * functions named disk_*, see faulty_disk.py. One thread.
  *
  * With a trace, each call that changed something is written to a file of its own, in order:
@@ -10,6 +10,7 @@
  *     C  it was made                                    T  cut to the length
  *     A  made at least that long                        S  synced
  *     R  renamed; data: the new path                    U  removed
+ *     X  syncing it failed: nobody knows what of it is on the disk, and it stays that way
  *     N  a note of the process; the offset is its number
  */
 #define _GNU_SOURCE
@@ -39,7 +40,7 @@ static int file_count;
 /* Number of the file + 1 that a descriptor belongs to, 0 for those that are not watched. */
 static int file_of[FDS_MAX];
 
-static long calls, fail_at, syncs;
+static long calls, fail_at, syncs, fail_sync_at;
 static int fail_errno, fail_for_ever;
 static int trace_fd = -1;
 static char broken_rule[256];
@@ -60,6 +61,12 @@ void disk_fail(long nth, int error, int for_ever)
     fail_at = nth;
     fail_errno = error;
     fail_for_ever = for_ever;
+}
+
+/* The nth time from now that a file is synced fails, whatever else does. */
+void disk_fail_sync(long nth)
+{
+    fail_sync_at = syncs + nth;
 }
 
 /* Calls since then. */
@@ -126,12 +133,12 @@ void disk_note(long number)
 /* Its number, -1 when it is not to be looked at. */
 static int number_of(const char *path)
 {
-    static char folder[PATH_MAX];
-    if (!folder[0]) {
-        const char *named = getenv("FAULTY_DISK");
-        snprintf(folder, sizeof folder, "%s/", named ? named : "/nowhere");
-    }
-    if (strncmp(path, folder, strlen(folder)) != 0)
+    static const char *folder;
+    size_t length;
+    if (!folder && !(folder = getenv("FAULTY_DISK")))
+        abort();
+    length = strlen(folder);
+    if (strncmp(path, folder, length) != 0 || (path[length] && path[length] != '/'))
         return -1;
     for (int i = 0; i < file_count; i++)
         if (strcmp(files[i].path, path) == 0)
@@ -181,14 +188,16 @@ static int is_partner_dirty(const char *path)
 
 /* SQLite's log may be used anew only when the database has what was in it, and the database
  * may have only what is in the log. */
-static void changes(int file, int64_t at, int is_cut)
+static void changes(int file, int is_anew, int is_cut)
 {
     const char *path = files[file].path;
-    if (ends_with(path, ".db-wal") && (at == 0 || is_cut) && is_partner_dirty(path))
+    if (ends_with(path, ".db-wal") && (is_anew || is_cut) && is_partner_dirty(path))
         breaks("the log is used anew before the database was synced", path);
     if (ends_with(path, ".db") && is_partner_dirty(path))
         breaks("the database is written before the log was synced", path);
-    files[file].is_dirty = 1;
+    /* What is cut off was of no use any longer. */
+    if (!is_cut)
+        files[file].is_dirty = 1;
 }
 
 /* --- the calls --------------------------------------------------------------------------- */
@@ -212,7 +221,7 @@ static int opened(const char *path, int flags, mode_t mode)
     if (!existed)
         record('C', file, 0, NULL, 0);
     if (flags & O_TRUNC) {
-        changes(file, 0, 1);
+        changes(file, 1, 1);
         record('T', file, 0, NULL, 0);
     }
     return fd;
@@ -248,7 +257,8 @@ int close(int fd)
 
 static ssize_t written(int fd, const void *data, size_t length, off_t at, int is_at)
 {
-    int file = watched(fd);
+    int file = watched(fd), is_anew = 0;
+    char head[32];
     ssize_t done;
     if (file < 0)
         return is_at ? REAL(pwrite)(fd, data, length, at) : REAL(write)(fd, data, length);
@@ -262,9 +272,13 @@ static ssize_t written(int fd, const void *data, size_t length, off_t at, int is
     }
     if (!is_at)
         at = lseek(fd, 0, SEEK_CUR);
+    /* With another salt in its head what a log held before is gone. */
+    if (at == 0 && length >= sizeof head)
+        is_anew = pread(fd, head, sizeof head, 0) != sizeof head ||
+                  memcmp(head + 16, (const char *)data + 16, 8) != 0;
     done = is_at ? REAL(pwrite)(fd, data, length, at) : REAL(write)(fd, data, length);
     if (done > 0) {
-        changes(file, at, 0);
+        changes(file, is_anew, 0);
         record('W', file, at, data, done);
     }
     return done;
@@ -291,8 +305,11 @@ static int synced(int fd, int is_data_only)
     if (file < 0)
         return is_data_only ? REAL(fdatasync)(fd) : REAL(fsync)(fd);
     syncs++;
-    if (fails())
+    if (syncs == fail_sync_at || fails()) {
+        errno = syncs == fail_sync_at ? EIO : errno;
+        record('X', file, 0, NULL, 0);
         return -1;
+    }
     /* The real one would only take time: no power is lost here. */
     files[file].is_dirty = 0;
     record('S', file, 0, NULL, 0);
@@ -316,7 +333,7 @@ static int cut(int fd, off_t length)
         return -1;
     failed = REAL(ftruncate)(fd, length);
     if (file >= 0 && !failed) {
-        changes(file, length, 1);
+        changes(file, 0, 1);
         record('T', file, length, NULL, 0);
     }
     return failed;

@@ -74,8 +74,12 @@ class FaultyDisk:
         """The nth call from now on files of the folder fails, or all from then on."""
         self._disk.disk_fail(ctypes.c_long(nth), error, int(for_ever))
 
+    def fail_sync(self, nth: int) -> None:
+        """The nth time from now that a file is synced fails, whatever else does."""
+        self._disk.disk_fail_sync(ctypes.c_long(nth))
+
     def work(self) -> None:
-        """No call fails any longer."""
+        """No call fails any longer but for ``fail_sync``."""
         self.fail(0, 0)
 
     @property

@@ -11,8 +11,8 @@
 * Damage: see ``sqlite_file.py``; what can be saved: ``salvage.py``.
 
 What is ugly here: when the disk fails during the fsync of a commit, nobody can know
-whether the commit is in the log. So the next commit first empties the log into the
-database (which syncs both), and only then is the failed commit surely undone.
+whether the commit is in the log. The next one writes over it; only then is the failed one
+surely undone. And before that the whole log is written once more: see ``sqlite_log.py``.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from __future__ import annotations
 import contextlib
 import os
 import sqlite3
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -41,8 +41,8 @@ from zmqtasks.journals.sqlite_calls import (
     rows_per_statement,
 )
 from zmqtasks.journals.sqlite_file import Changed, Damage, Meta, ProgressRow, TaskRow, Watermark
+from zmqtasks.journals.sqlite_log import SMALL_PART, DiskSpace, Log, disk_space
 from zmqtasks.limits import (
-    JOURNAL_CHECKPOINT_PAGES,
     JOURNAL_FREE_PAGES_MAX,
     JOURNAL_INHERIT_BYTES,
     JOURNAL_INHERIT_TASKS,
@@ -53,30 +53,18 @@ from zmqtasks.limits import (
 )
 from zmqtasks.wire.messages import Kind
 
-#: A page of the log has a header. Source: https://sqlite.org/fileformat2.html "WAL-Index".
-_WAL_PAGE_BYTES = file.PAGE_BYTES + 24
-#: A small disk gives this part of it to each of the reserve and the log.
-_SMALL_PART = 16
 #: A row costs this beside its payload, a commit this beside its rows: pages of the
 #: tables' ends, of ``meta`` and of the tree above. Twice, in the log and in the database.
 _ROW_BYTES = 96
 _COMMIT_BYTES = 8 * file.PAGE_BYTES
-#: Of the log, for the last commit before a checkpoint.
-_LOG_SPARE_PAGES = 64
+#: A change of a task, or its end, writes at most so many pages, beside its mark: of the
+#: table, of its neighbours when it gets empty, and those that say what is free and where.
+_CHANGE_PAGES = 6
 #: Rows read at once.
 _LOAD_ROWS = 256
 
 _SET_META = "UPDATE meta SET commit_no = ?, seq = ?, tasks = ?, digest = ?, sum = ?"
 _LOAD = f"SELECT {file.TASK_COLUMNS} FROM tasks WHERE seq > ? ORDER BY seq LIMIT {_LOAD_ROWS}"  # noqa: S608
-
-#: (free bytes, all bytes) of the disk that a folder lies on.
-DiskSpace = Callable[[Path], tuple[int, int]]
-
-
-def disk_space(folder: Path) -> tuple[int, int]:
-    """Free bytes for this user and all bytes of the folder's disk."""
-    status = os.statvfs(folder)
-    return status.f_bavail * status.f_frsize, status.f_blocks * status.f_frsize
 
 
 class _Change(NamedTuple):
@@ -101,6 +89,12 @@ class _Change(NamedTuple):
     def only_rows(self) -> bool:
         return not (self.kinds or self.progress or self.dropped or self.inherited)
 
+    def pages_max(self, room: int) -> int:
+        """Pages that it writes to the log at most, when its rows take this room."""
+        marks = sum(len(row[4] or b"") for row in self.progress_rows)
+        changes = _CHANGE_PAGES * (len(self.progress) + len(self.dropped))
+        return (room // 2 + marks + _COMMIT_BYTES) // file.PAGE_BYTES + changes
+
 
 class SqliteJournal:
     """Implements ``Journal``."""
@@ -118,6 +112,7 @@ class SqliteJournal:
         self._db: sqlite3.Connection | None = None
         self._pid = 0
         self._watermark = Watermark(folder)
+        self._log = Log(folder, space)
         #: As it is in the database; new tasks may have come after it.
         self._meta = Meta(b"", 0, 0, 0, 0)
         #: The sum of all checksums, and how many commits there were since it was opened.
@@ -135,12 +130,9 @@ class SqliteJournal:
         self._is_syncing = True
         #: Commits are in the log that nobody synced.
         self._has_unsynced = False
-        #: A commit failed half way: it may be in the log.
-        self._is_doubtful = False
         #: Bytes that new tasks may take, and commits until that is asked for again.
         self._room = 0
         self._room_commits = 0
-        self._log_bytes = 0
         #: No new task is in the log but not in the database.
         self._is_drained = False
 
@@ -150,11 +142,13 @@ class SqliteJournal:
         """See ``Journal.open``."""
         if self._db is not None:
             return
+        # What it was told about the disk, the process that left a log behind took along.
+        is_doubtful = self._log.exists()
         try:
             db, self._meta = file.connect_whole(self._folder)
             try:
                 self._read_state(db)
-                self._set_aside(db)
+                self._log.open(db, is_doubtful=is_doubtful)
             except (Damage, sqlite3.Error) as exc:
                 file.close_failed(db, self._folder, exc)
                 raise
@@ -167,7 +161,8 @@ class SqliteJournal:
                 raise corrupt_error(self._folder, error) from exc
             raise error from exc
         self._db, self._pid = db, os.getpid()
-        self._is_syncing, self._is_doubtful = True, False
+        self._is_syncing = True
+        self._room_commits = 0
         # What a killed process had not synced is in the log all the same.
         self._has_unsynced = True
         hold_for_ever(db)
@@ -231,11 +226,12 @@ class SqliteJournal:
         if db is None:
             return
         try:
-            if self._pid == os.getpid() and not self._is_doubtful:
+            if self._pid == os.getpid():
                 self.commit(sync=True)
         finally:
             self._db = None
             self._watermark.close()
+            self._log.close()
             self._held, self._progress, self._kinds = {}, {}, {}
             if self._pid == os.getpid():
                 let_go(db)
@@ -369,7 +365,7 @@ class SqliteJournal:
 
     def _write(self, change: _Change, *, sync: bool) -> None:
         db = self._checked()
-        if change.is_empty and not (self._is_doubtful or (sync and self._has_unsynced)):
+        if change.is_empty and not (self._log.is_doubtful or (sync and self._has_unsynced)):
             return
         room = self._need_room(db, change)
         meta = self._meta
@@ -377,8 +373,9 @@ class SqliteJournal:
         try:
             if db.in_transaction:
                 db.execute("ROLLBACK")
-            if self._is_doubtful:
-                self._settle_doubt(db)
+            # The next commit undoes a failed one, for good only when it is synced.
+            sync |= self._log.is_doubtful
+            self._log.settle()
             self._set_syncing(db, sync=sync)
             if change.only_rows and power_of_two(len(change.rows), self._rows_max):
                 # The common case, and one that somebody waits for: one statement.
@@ -396,13 +393,14 @@ class SqliteJournal:
             self._room_commits = 0
             error = self._translated(exc)
             if is_committing and not (isinstance(error, JournalFull) and self._is_undone(db)):
-                self._is_doubtful = True
+                self._log.is_doubtful = True
                 if isinstance(error, JournalFull):
                     error = JournalError(str(error))
             raise error from exc
         self._committed(change, meta, sync=sync)
         self._room -= room
         self._commits += 1
+        self._log.committed(db, change.pages_max(room))
         if self._commits % JOURNAL_SHRINK_COMMITS == 0:
             self._shrink(db)
 
@@ -482,43 +480,7 @@ class SqliteJournal:
         self._committed(nothing, meta, sync=True)
         return True
 
-    def _settle_doubt(self, db: sqlite3.Connection) -> None:
-        """Empty the log: what failed is undone for good, what was committed is synced.
-
-        Without it the pages of a failed commit could be found by a restart; and after a
-        failed fsync the kernel may take pages for written that are not, so that the next
-        fsync of the log proves nothing about older commits. The database's does.
-        """
-        self._set_syncing(db, sync=True)
-        busy, _, _ = db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
-        if busy:
-            raise JournalError(f"journal {self._folder}: its log is in use by another program")
-        self._is_doubtful = False
-        self._set_aside(db)
-
     # --- room -----------------------------------------------------------------------------
-
-    def _set_aside(self, db: sqlite3.Connection) -> None:
-        """Take the room of the log from the disk now, where that can be done."""
-        _, whole = self._space(self._folder)
-        pages = min(JOURNAL_CHECKPOINT_PAGES, whole // _SMALL_PART // _WAL_PAGE_BYTES)
-        # The commit that makes a checkpoint due may begin one page before that.
-        self._log_bytes = (pages + _LOG_SPARE_PAGES) * _WAL_PAGE_BYTES
-        db.execute(f"PRAGMA wal_autocheckpoint = {max(1, pages)}")
-        # One large commit makes the log longer; it shrinks again.
-        db.execute(f"PRAGMA journal_size_limit = {2 * self._log_bytes}")
-        db.execute("SELECT count(*) FROM meta").fetchone()  # the log is there from here on
-        self._room_commits = 0
-        if not hasattr(os, "posix_fallocate"):
-            return
-        # The log has no locks, so that another descriptor of it does no harm.
-        with contextlib.suppress(OSError):
-            fd = os.open(self._folder / file.WAL_NAME, os.O_RDWR | os.O_CLOEXEC)
-            try:
-                # Zeros behind its end mean nothing to SQLite.
-                os.posix_fallocate(fd, 0, self._log_bytes)
-            finally:
-                os.close(fd)
 
     def _need_room(self, db: sqlite3.Connection, change: _Change) -> int:
         """The room that a commit takes; only new tasks need any that is not set aside.
@@ -538,7 +500,7 @@ class SqliteJournal:
                     free, whole = self._space(self._folder)
                 except OSError as exc:
                     raise file.os_error(self._folder, exc) from exc
-            reserve = min(JOURNAL_RESERVE_BYTES, whole // _SMALL_PART)
+            reserve = min(JOURNAL_RESERVE_BYTES, whole // SMALL_PART)
             self._room = max(0, free - reserve) + unused
             self._room_commits = JOURNAL_ROOM_COMMITS
             if need > self._room:
@@ -553,9 +515,7 @@ class SqliteJournal:
         """Bring what is in the log into the database while there is room for it. After that
         the log can be used over and over for what settles, even if others fill the disk."""
         if not self._is_drained:
-            with contextlib.suppress(sqlite3.Error):
-                db.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
-                self._is_drained = True
+            self._is_drained = self._log.empty(db)
 
     def _shrink(self, db: sqlite3.Connection) -> None:
         """Give pages back to the disk when most of the file is unused."""

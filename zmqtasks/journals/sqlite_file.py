@@ -465,6 +465,8 @@ def _prepare(db: sqlite3.Connection, folder: Path, *, may_make: bool) -> bool:
     db.execute("PRAGMA fullfsync = ON")
     db.execute("PRAGMA checkpoint_fullfsync = ON")
     db.execute("PRAGMA synchronous = FULL")
+    # Some builds of SQLite write zeros over all that is deleted.
+    db.execute("PRAGMA secure_delete = OFF")
     # Nothing of ours is text; a damaged row that says so is no reason to fail.
     db.text_factory = bytes
     if not is_empty:
