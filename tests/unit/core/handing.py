@@ -211,23 +211,23 @@ class Node:
     def turn(self) -> None:
         """The end of a turn, as in ``core/mesh.py``."""
         now_ms = self.now_ms
-        for _ in range(3):
-            self._take_held()
-            settled = self.dispatcher.flush(now_ms)
-            self.handoff.flush(now_ms)
-            self.taking.flush(now_ms)
-            self.told += [outcome.id for outcome in self.given.flush(now_ms)]
-            self.settled += [outcome.id for outcome in settled]
-            self.told += [outcome.id for outcome in settled]
-            self.answers.settled(settled)
-            self.answers.flush()
+        self._take_held()
+        settled = self.dispatcher.flush(now_ms)
+        self.handoff.flush(now_ms)
+        self.taking.flush(now_ms)
+        self.told += [outcome.id for outcome in self.given.flush(now_ms)]
+        self.settled += [outcome.id for outcome in settled]
+        self.told += [outcome.id for outcome in settled]
+        self.answers.settled(settled)
+        self.answers.flush()
         self.custody.flush()
         for machine in (
             self.dispatcher, self.handoff, self.taking, self.given, self.answers, self.custody,
         ):  # fmt: skip
-            effects, machine.effects = machine.effects, []
-            for effect in effects:
-                self._carry_out(effect)
+            if machine.effects:
+                effects, machine.effects = machine.effects, []
+                for effect in effects:
+                    self._carry_out(effect)
 
     def _take_held(self) -> None:
         """What it runs for others has become its own."""
@@ -351,6 +351,8 @@ class Network:
 
     def carry(self, node: Node) -> None:
         """What a node sends is on its way, or lost."""
+        if not node.out:
+            return
         sending, node.out = node.out, []
         ends = {
             end.link: (connection, connection.ends[1 - side])
