@@ -106,6 +106,7 @@ def show(seen: Sequence[SeenNode], title: str) -> None:
         console.print(table)
     lines = (*address_lines(answered), *task_lines(answered))
     lines = (*lines, *journal_lines(answered), *handoff_lines(answered))
+    lines = (*lines, *result_lines(answered))
     for line in (*lines, *trouble_lines(seen), *waiting_lines(seen)):
         console.print(line, markup=False, highlight=False, soft_wrap=True)
 
@@ -216,6 +217,25 @@ def handoff_lines(seen: Sequence[SeenNode]) -> list[str]:
         if facts:
             lines.append(f"  {node.name}: {', '.join(facts)}")
     return ["", "being handed over:", *lines] if lines else []
+
+
+def result_lines(seen: Sequence[SeenNode]) -> list[str]:
+    """Nodes whose results wait on the disk for a store, or did not get to one."""
+    lines = []
+    for node in seen:
+        results = (node.report or {}).get("results") or {}
+        facts = []
+        if results.get("spilled"):
+            mib = results["spilled_bytes"] / (1 << 20)
+            facts.append(f"{mib:,.1f} MiB of results wait on its disk for a store")
+        if results.get("spill_failing"):
+            facts.append(f"its disk takes no more: {results['spill_failing']}")
+        missed = results.get("missed", 0) + results.get("spill_lost", 0)
+        if missed:
+            facts.append(f"{_count(missed, 'record')} dropped or lost before a store had them")
+        if facts:
+            lines.append(f"  {node.name}: {', '.join(facts)}")
+    return ["", "results:", *lines] if lines else []
 
 
 def trouble_lines(seen: Sequence[SeenNode]) -> list[str]:

@@ -89,6 +89,8 @@ class ResultLog:
         #: What they weigh.
         self.bytes = 0
         self.dropped_count = 0
+        #: Of these, dropped before a store had them.
+        self.missed_count = 0
         #: {owner node: {position}} outcomes that it must decide on.
         self.undecided: dict[bytes, dict[int, None]] = {}
         #: {task id: position of its latest outcome here}, of those in ``entries``.
@@ -409,7 +411,10 @@ class ResultLog:
         for position in positions:
             self._drop(position)
         self.dropped_count += len(positions)
-        return len(positions) if self.stores else 0
+        if not self.stores:
+            return 0
+        self.missed_count += len(positions)
+        return len(positions)
 
     def _drop(self, position: int) -> None:
         entry = self._leave_memory(position)
@@ -495,6 +500,7 @@ class ResultLog:
             "kept": len(self.entries),
             "bytes": self.bytes,
             "dropped": self.dropped_count,
+            "missed": self.missed_count,
             "stores": {node.hex(): position for node, position in self.stores.items()},
             **self.spill.describe(),
         }

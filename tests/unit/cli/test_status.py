@@ -9,6 +9,7 @@ from zmqtasks.cli.status import (
     handoff_lines,
     journal_lines,
     load_of,
+    result_lines,
     trouble_lines,
 )
 from zmqtasks.node.survey import SeenNode
@@ -51,6 +52,25 @@ def test_store_that_fails_is_named_with_the_reason() -> None:
 def test_store_that_works_is_no_trouble() -> None:
     store = {"stored": 7, "waiting": 0, "url": "sqlite:///r.db", "failing": ""}
     assert trouble_lines([_node("keeper", {"store": store})]) == []
+
+
+def test_results_that_wait_on_the_disk_and_those_that_are_lost_are_shown() -> None:
+    quiet = {"spilled": 0, "spilled_bytes": 0, "spill_failing": "", "spill_lost": 0, "dropped": 0}
+    waiting = {**quiet, "spilled": 9, "spilled_bytes": 3 << 20}
+    full = {**waiting, "spill_failing": "no room", "spill_lost": 1, "missed": 1}
+    nodes = [
+        _node("quiet", {"results": quiet}),
+        _node("old", {"results": {**quiet, "dropped": 5}}),
+        _node("w1", {"results": waiting}),
+        _node("w2", {"results": full}),
+    ]
+    assert result_lines(nodes) == [
+        "",
+        "results:",
+        "  w1: 3.0 MiB of results wait on its disk for a store",
+        "  w2: 3.0 MiB of results wait on its disk for a store, its disk takes no more: no room, "
+        "2 records dropped or lost before a store had them",
+    ]
 
 
 def test_nodes_that_did_not_answer_are_named() -> None:
