@@ -365,7 +365,10 @@ class Dispatcher(OwnedTasks):
 
     def _settle_here(self, task: OwnedTask, status: Status, text: str) -> None:
         """An outcome that no worker has: the owner publishes it itself."""
-        outcome = Outcome(task.id, task.attempt, status, 0, 0, 0, 0, 0, b"", {"e": text})
+        ext = {"e": text}
+        if task.ext is not None and "c" in task.ext:
+            ext["c"] = task.ext["c"]
+        outcome = Outcome(task.id, task.attempt, status, 0, 0, 0, 0, 0, b"", ext)
         mark = b""
         if status is Status.DEAD:
             mark = self._bury(task, text)

@@ -86,23 +86,35 @@ class OwnedTasks:
         self.effects.append(answer)
 
     def _submit_durable(self, calls: Iterable[Call], then: Callable[[str], None]) -> None:
-        tasks: list[OwnedTask] = []
+        fresh: list[OwnedTask] = []
+        repeated: list[OwnedTask] = []
         for call in calls:
+            known = self.tasks.get(call.id)
+            if known is not None:
+                known.durability = Durability.DISK
+                if not known.is_written and known.outcome is None:
+                    repeated.append(known)
+                continue
             task = self._accept(call)
             if task is not None:
                 task.durability = Durability.DISK
                 task.is_noting = True
-                tasks.append(task)
-        self.written.put(tasks, partial(self._put, tasks, then))
+                fresh.append(task)
+        self.written.put([*fresh, *repeated], partial(self._put, fresh, repeated, then))
 
-    def _put(self, tasks: list[OwnedTask], then: Callable[[str], None], refusal: str) -> None:
-        for task in tasks:
+    def _put(
+        self, fresh: list[OwnedTask], repeated: list[OwnedTask], then: Callable[[str], None],
+        refusal: str,
+    ) -> None:  # fmt: skip
+        for task in fresh:
             task.is_noting = False
             if refusal:
                 del self.tasks[task.id]
                 self.open_bytes -= len(task.body)
             else:
                 self._ready(task)
+        if refusal:
+            self.written.not_written(repeated, self.written.now_ms)
         then(refusal)
 
     def _accept(self, call: Call) -> OwnedTask | None:

@@ -57,6 +57,8 @@ class WrittenTasks:
         self._ready = ready
         self._settled = settled
         self._doubtful = doubtful
+        #: Time of the last tick.
+        self.now_ms = 0
         #: Wall clock of the present turn.
         self.wall_ms = 0
         #: Ids of tasks that are not written, in the order of their submission, and how many
@@ -236,6 +238,7 @@ class WrittenTasks:
 
     def tick(self, now_ms: int) -> None:
         """Write what has waited, and go on with what nobody claimed."""
+        self.now_ms = now_ms
         due_ms = self._came[0][0] + WRITE_BEHIND_MS if self._came else now_ms + 1
         if now_ms >= max(due_ms, self._look_ms):
             self._look_ms = now_ms + WRITE_BEHIND_EVERY_MS

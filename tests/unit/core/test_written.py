@@ -145,6 +145,29 @@ def test_a_call_that_a_failing_disk_may_have_is_taken_out_before_it_is_refused(
     assert of(owner.commit(), CallsRefused) == [CallsRefused(1, "the disk fails")]
 
 
+def test_a_durable_repeat_of_an_open_memory_task_puts_it_on_the_disk(owner: Owner) -> None:
+    owner.worker()
+    owner.machine.submit([call(1)], 0)
+    owner.turn()
+    effects = owner.durable(call(1))
+    assert not of(effects, CallsAccepted)
+    assert [(put.id, put.durability) for write in owner.writes for put in write.puts] == [
+        (task_id(1), Durability.DISK)
+    ]
+    effects = owner.commit()
+    assert of(effects, CallsAccepted)
+    assert not sent(effects, Tasks), "it is with its worker already"
+
+
+def test_a_durable_repeat_that_the_disk_refuses_leaves_the_memory_task_as_it_was(
+    owner: Owner,
+) -> None:
+    owner.machine.submit([call(1)], 0)
+    owner.durable(call(1))
+    assert of(owner.refuse("full"), CallsRefused)
+    assert not owner.machine.tasks[task_id(1)].is_written
+
+
 def test_without_a_journal_durable_calls_are_refused() -> None:
     owner = Owner(has_journal=False)
     (refusal,) = of(owner.durable(call(1)), CallsRefused)
