@@ -257,6 +257,10 @@ class Node:
 
     # --- looking --------------------------------------------------------------------------
 
+    def next_deadline_ms(self) -> int | None:
+        """When the handoff wants to be looked at next."""
+        return self.handoff.next_deadline_ms()
+
     def owns(self, task: bytes) -> bool:
         """It would dispatch the task, or has its outcome, which nobody has seen."""
         return self.is_alive and task in self.dispatcher.tasks

@@ -1,0 +1,313 @@
+"""Whoever gave a task away hears of its outcome, and can say who has it."""
+
+from __future__ import annotations
+
+from tests.support.machines import hello, link_to, outcome, task_id
+from tests.unit.core.handing import Network, Node
+from zmqtasks.core.calls import UNKNOWN_STATUS
+from zmqtasks.core.effects import Send, TasksSettled
+from zmqtasks.core.given import WATCH_REQUEST, GivenTasks
+from zmqtasks.core.kept import KeptOutcomes
+from zmqtasks.core.links import LinkId
+from zmqtasks.limits import BATCH_COUNT_MAX, GIVEN_REMEMBERED_MAX, HANDOFF_IDS_MAX
+from zmqtasks.wire.messages import Done, Outcome, Query, StateRecord, States, TaskState
+
+G, T, U = b"giver-01", b"taker-01", b"taker-02"
+ONE, TWO = task_id(1), task_id(2)
+
+
+class Giver:
+    """The machine, and links to nodes that are only in the test."""
+
+    def __init__(self, grace_ms: int = 0) -> None:
+        self.kept = KeptOutcomes()
+        self.given = GivenTasks(self.kept, grace_ms)
+        self.now_ms = 0
+
+    def link(self, node: bytes, epoch: int = 1) -> LinkId:
+        link = link_to(node, "out", epoch)
+        self.given.link_up(link, hello(node, "broker", epoch=epoch))
+        return link
+
+    def unlink(self, link: LinkId) -> None:
+        self.given.link_down(link, hello(link.peer[1:9], "broker"), "gone")
+
+    def news(self, link: LinkId, *records: StateRecord, request: int = WATCH_REQUEST) -> bool:
+        return self.given.received(link, States(request, list(records)), self.now_ms)
+
+    def turn(self, now_ms: int = 0) -> list[Outcome]:
+        self.now_ms = now_ms
+        return self.given.flush(now_ms)
+
+    def asked(self) -> list[tuple[LinkId, Query]]:
+        """Who was asked what since this was last looked at."""
+        effects, self.given.effects = self.given.effects, []
+        return [
+            (effect.link, effect.message)
+            for effect in effects
+            if isinstance(effect, Send) and isinstance(effect.message, Query)
+        ]
+
+
+def settled(number: int) -> StateRecord:
+    return StateRecord(task_id(number), TaskState.SETTLED, {}, outcome(number))
+
+
+def unknown(task: bytes) -> StateRecord:
+    return StateRecord(task, TaskState.UNKNOWN, {}, None)
+
+
+def pending(task: bytes, **info: object) -> StateRecord:
+    return StateRecord(task, TaskState.PENDING, dict(info), None)
+
+
+def test_outcome_of_a_given_task_settles_it_here() -> None:
+    giver = Giver()
+    link = giver.link(T)
+    giver.given.gave([ONE], T, follow=True)
+    giver.news(link, settled(1))
+    assert giver.turn() == [outcome(1)]
+    assert giver.given.effects == [TasksSettled([outcome(1)])]
+    assert giver.kept.get(ONE) == outcome(1)
+    assert giver.given.following == {}
+
+
+def test_same_news_again_is_none() -> None:
+    giver = Giver()
+    link = giver.link(T)
+    giver.given.gave([ONE], T, follow=True)
+    giver.news(link, settled(1))
+    giver.news(link, settled(1), settled(2))
+    assert giver.turn() == [outcome(1)]
+    assert giver.turn() == []
+
+
+def test_answers_to_other_questions_are_left_alone() -> None:
+    giver = Giver()
+    link = giver.link(T)
+    assert not giver.news(link, settled(1), request=7)
+
+
+def test_taker_is_asked_again_on_each_new_link() -> None:
+    giver = Giver()
+    giver.given.gave([ONE, TWO], T, follow=True)
+    link = giver.link(T)
+    assert giver.asked() == [(link, Query(WATCH_REQUEST, [ONE, TWO], True))]
+    giver.unlink(link)
+    again = giver.link(T, epoch=2)
+    assert giver.asked() == [(again, Query(WATCH_REQUEST, [ONE, TWO], True))]
+
+
+def test_other_link_to_the_taker_is_used_when_one_is_gone() -> None:
+    giver = Giver()
+    giver.given.gave([ONE], T, follow=True)
+    first = giver.link(T)
+    second = link_to(T, "in")
+    giver.given.link_up(second, hello(T, "broker"))
+    giver.asked()
+    giver.unlink(first)
+    assert giver.asked() == [(second, Query(WATCH_REQUEST, [ONE], True))]
+
+
+def test_many_tasks_are_asked_for_in_few_messages() -> None:
+    giver = Giver()
+    ids = [task_id(number) for number in range(10_000)]
+    giver.given.gave(ids, T, follow=True)
+    giver.link(T)
+    asked = [query.ids for _, query in giver.asked()]
+    assert len(asked) == -(-10_000 // HANDOFF_IDS_MAX)
+    assert [task for part in asked for task in part] == ids
+
+
+def test_task_that_went_on_is_followed_to_its_next_owner() -> None:
+    giver = Giver()
+    first, second = giver.link(T), giver.link(U)
+    giver.given.gave([ONE], T, follow=True)
+    giver.news(first, pending(ONE, taker=U))
+    assert giver.asked() == [(second, Query(WATCH_REQUEST, [ONE], True))]
+    assert giver.given.taker_of(ONE) == U
+    giver.news(second, settled(1))
+    assert giver.turn() == [outcome(1)]
+
+
+def test_heir_of_the_taker_is_asked() -> None:
+    giver = Giver()
+    giver.given.gave([ONE], T, follow=True)
+    heir = giver.link(U)
+    giver.given.inherited(U, [T])
+    assert giver.asked() == [(heir, Query(WATCH_REQUEST, [ONE], True))]
+
+
+def test_nothing_is_concluded_while_the_taker_is_away() -> None:
+    giver = Giver()
+    giver.unlink(giver.link(T))
+    giver.given.gave([ONE], T, follow=True)
+    assert giver.turn(3_600_000) == []
+    assert giver.given.next_deadline_ms() is None
+    record = giver.given.state_of(ONE)
+    assert record is not None
+    assert record.state == TaskState.PENDING
+    assert "out of reach" in record.info["why"]
+
+
+def test_task_that_its_taker_does_not_know_is_asked_for_everywhere() -> None:
+    giver = Giver()
+    link, other = giver.link(T), giver.link(U)
+    giver.given.gave([ONE], T, follow=True)
+    giver.news(link, unknown(ONE))
+    giver.turn()
+    asked = giver.asked()
+    assert [to for to, _ in asked] == [link, other]
+    request = asked[0][1].request
+    assert request < 0
+    giver.news(link, unknown(ONE), request=request)
+    giver.news(other, settled(1), request=request)
+    assert giver.turn() == [outcome(1)]
+
+
+def test_task_that_nobody_knows_is_unknown_after_the_grace() -> None:
+    giver = Giver(grace_ms=1_500)
+    link = giver.link(T)
+    giver.given.gave([ONE], T, follow=True)
+    giver.news(link, unknown(ONE))
+    for now_ms in (0, 1_000, 3_000):
+        assert giver.turn(now_ms) == []
+        for to, query in giver.asked():
+            giver.news(to, unknown(ONE), request=query.request)
+    ended = giver.turn(3_000)
+    assert [(found.id, found.status) for found in ended] == [(ONE, UNKNOWN_STATUS)]
+    assert giver.kept.get(ONE) is None
+
+
+def test_task_that_somebody_else_owns_is_followed_there() -> None:
+    giver = Giver()
+    link, other = giver.link(T), giver.link(U)
+    giver.given.gave([ONE], T, follow=True)
+    giver.news(link, unknown(ONE))
+    giver.turn()
+    request = giver.asked()[0][1].request
+    giver.news(link, unknown(ONE), request=request)
+    giver.news(other, pending(ONE, owned=True), request=request)
+    assert giver.asked() == [(other, Query(WATCH_REQUEST, [ONE], True))]
+    assert giver.given.next_deadline_ms() is None
+
+
+def test_outcome_that_no_owner_decided_on_stands_when_no_owner_is_left() -> None:
+    giver = Giver()
+    link = giver.link(T)
+    giver.given.gave([ONE], T, follow=True)
+    giver.news(link, unknown(ONE))
+    giver.turn()
+    request = giver.asked()[0][1].request
+    record = StateRecord(ONE, TaskState.UNSETTLED, {}, outcome(1))
+    giver.news(link, record, request=request)
+    assert giver.turn() == [outcome(1)]
+
+
+def test_task_that_somebody_holds_is_waited_for() -> None:
+    giver = Giver()
+    link = giver.link(T)
+    giver.given.gave([ONE], T, follow=True)
+    giver.news(link, unknown(ONE))
+    giver.turn()
+    giver.news(link, pending(ONE), request=giver.asked()[0][1].request)
+    assert giver.turn() == []
+    assert giver.given.next_deadline_ms() == 1_000
+
+
+def test_peer_that_is_lost_does_not_hold_the_answer_up() -> None:
+    giver = Giver()
+    link, other = giver.link(T), giver.link(U)
+    giver.given.gave([ONE], T, follow=True)
+    giver.news(link, unknown(ONE))
+    giver.turn()
+    request = giver.asked()[0][1].request
+    giver.news(link, unknown(ONE), request=request)
+    giver.unlink(other)
+    assert [found.status for found in giver.turn()] == [UNKNOWN_STATUS]
+
+
+def test_former_owner_says_who_has_a_task() -> None:
+    giver = Giver()
+    giver.given.gave([ONE], T, follow=False)
+    giver.link(T)
+    record = giver.given.state_of(ONE)
+    assert record is not None
+    assert record.info == {
+        "why": "it was handed to taker-01, which owns it now", "taker": T,
+    }  # fmt: skip
+    assert giver.given.state_of(TWO) is None
+    giver.given.back([ONE])
+    assert giver.given.state_of(ONE) is None
+
+
+def test_memory_of_given_tasks_is_bounded() -> None:
+    giver = Giver()
+    ids = [task_id(number) for number in range(GIVEN_REMEMBERED_MAX + 10)]
+    giver.given.gave(ids, T, follow=False)
+    assert giver.given.taker_of(ids[9]) is None
+    assert giver.given.taker_of(ids[10]) == T
+
+
+# --- with a taker -------------------------------------------------------------------------
+
+
+def given_to_a_broker(count: int) -> tuple[Network, Node, Node]:
+    giver, taker = Node(G, "producer", route="broker"), Node(T, "broker")
+    net = Network([giver, taker])
+    net.connect(G, T)
+    giver.dispatcher.tasks_max = 10_000
+    giver.submit(list(range(1, count + 1)))
+    net.settle_down()
+    assert giver.dispatcher.tasks == {}
+    return net, giver, taker
+
+
+def test_outcomes_come_in_batches() -> None:
+    net, giver, taker = given_to_a_broker(500)
+    end = net.connections[G, T].ends[0]
+    for task in list(taker.running):
+        taker.running.pop(task)
+        taker.dispatcher.received(taker.worker, _done(task), 0)
+    taker.turn()
+    while taker.writes:
+        taker.write()
+    net.carry(taker)
+    news = [message for message in end.incoming if isinstance(message, States)]
+    assert len(news) == -(-500 // BATCH_COUNT_MAX)
+    net.settle_down()
+    assert len(giver.told) == 500
+
+
+def test_outcome_after_the_taker_s_restart_is_told() -> None:
+    net, giver, taker = given_to_a_broker(1)
+    net.kill(taker)
+    net.restart(taker)
+    net.notice(net.connections[G, T], 0, "gone")
+    net.connect(G, T)
+    net.pass_time(10_000)
+    net.settle_down(work=True)
+    assert giver.told == [ONE]
+
+
+def test_outcome_at_the_second_taker_is_told() -> None:
+    net, giver, taker = given_to_a_broker(1)
+    other = net.nodes[U] = Node(U, "broker")
+    other.start(0)
+    net.connect(G, U)
+    net.connect(T, U)
+    taker.dispatcher.link_down(taker.worker, "left")
+    taker.running.clear()
+    taker.turn()
+    net.settle_down()
+    taker.handoff.leave(0)
+    taker.turn()
+    net.settle_down()
+    assert other.owns(ONE)
+    net.settle_down(work=True)
+    assert other.settled == [ONE]
+    assert giver.told == [ONE]
+
+
+def _done(task: bytes) -> Done:
+    return Done(1_000_000, [Outcome(task, 1, 0, 1, -1, 0, 1, 5, b"value")])
