@@ -174,12 +174,14 @@ def work_on(oracle: Oracle, journal: SqliteJournal, numbers: range) -> None:
         )
 
 
-def commits_found(folder: Path, allowed: list[list[OwnedRecord]]) -> None:
+def commits_found(folder: Path, allowed: list[list[OwnedRecord]]) -> list[OwnedRecord]:
+    """One of these is what a process finds that starts now."""
     journal = SqliteJournal(folder)
     journal.open()
     found = list(journal.load())
     assert found in allowed, difference(found, allowed)
     journal.close()
+    return found
 
 
 def make_slots(folder: Path) -> None:
@@ -298,7 +300,7 @@ class Scenario(NamedTuple):
 
     make: Callable[[Path], None]
     work: Callable[[Path], Any]
-    look: Callable[[Path, Any], None]
+    look: Callable[[Path, Any], object]
 
 
 SCENARIOS = {

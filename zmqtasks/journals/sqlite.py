@@ -90,10 +90,9 @@ class _Change(NamedTuple):
         return not (self.kinds or self.progress or self.dropped or self.inherited)
 
     def pages_max(self, room: int) -> int:
-        """Pages that it writes to the log at most, when its rows take this room."""
-        marks = sum(len(row[4] or b"") for row in self.progress_rows)
+        """Pages that it writes to the log at most, when it takes this room."""
         changes = _CHANGE_PAGES * (len(self.progress) + len(self.dropped))
-        return (room // 2 + marks + _COMMIT_BYTES) // file.PAGE_BYTES + changes
+        return (room // 2 + _COMMIT_BYTES) // file.PAGE_BYTES + changes
 
 
 class SqliteJournal:
@@ -149,11 +148,9 @@ class SqliteJournal:
             try:
                 self._read_state(db)
                 self._log.open(db, is_doubtful=is_doubtful)
-            except (Damage, sqlite3.Error) as exc:
+            except BaseException as exc:
                 file.close_failed(db, self._folder, exc)
-                raise
-            except BaseException:
-                db.close()
+                self._log.close()
                 raise
         except (Damage, sqlite3.Error) as exc:
             error = self._translated(exc)
@@ -231,12 +228,12 @@ class SqliteJournal:
         finally:
             self._db = None
             self._watermark.close()
-            self._log.close()
             self._held, self._progress, self._kinds = {}, {}, {}
             if self._pid == os.getpid():
                 let_go(db)
                 # Its last act is to fold the log into the database.
                 db.close()
+            self._log.close()
 
     # --- reading --------------------------------------------------------------------------
 
@@ -483,27 +480,32 @@ class SqliteJournal:
     # --- room -----------------------------------------------------------------------------
 
     def _need_room(self, db: sqlite3.Connection, change: _Change) -> int:
-        """The room that a commit takes; only new tasks need any that is not set aside.
+        """The room that a commit takes from the disk.
 
         Raises:
-            JournalFull: there is too little.
+            JournalFull: there is too little, for new tasks also when only the reserve is left.
         """
-        if not change.rows:
+        grown = sum(len(row[10]) + len(row[9] or b"") + len(row[8]) for row in change.rows)
+        grown += sum(len(row[4] or b"") for row in change.progress_rows)
+        grown += _ROW_BYTES * (len(change.rows) + len(change.progress_rows))
+        if not grown:
             return 0
-        payload = sum(len(row[10]) + len(row[9] or b"") + len(row[8]) for row in change.rows)
-        need = 2 * (payload + _ROW_BYTES * len(change.rows) + _COMMIT_BYTES)
+        need = 2 * (grown + _COMMIT_BYTES)
         self._room_commits -= 1
         if self._room_commits < 0 or need > self._room:
-            with self._translating():
+            try:
+                free, whole = self._space(self._folder)
                 unused = db.execute("PRAGMA freelist_count").fetchone()[0] * file.PAGE_BYTES
-                try:
-                    free, whole = self._space(self._folder)
-                except OSError as exc:
-                    raise file.os_error(self._folder, exc) from exc
+                # The log has room of its own.
+                certain = free + unused + self._log.growth_bytes(db)
+            except OSError as exc:
+                raise file.os_error(self._folder, exc) from exc
+            except sqlite3.Error as exc:
+                raise self._translated(exc) from exc
             reserve = min(JOURNAL_RESERVE_BYTES, whole // SMALL_PART)
             self._room = max(0, free - reserve) + unused
             self._room_commits = JOURNAL_ROOM_COMMITS
-            if need > self._room:
+            if need > self._room and (change.rows or grown > certain):
                 self._use_reserve(db)
                 raise file.full_error(
                     self._folder,

@@ -1,10 +1,14 @@
-"""The write-ahead log of an open SQLite journal: its room, and what failed syncs leave of it.
+"""The write-ahead log of an open SQLite journal: room on the disk, and what failed syncs leave.
 
 SQLite would empty its log by itself, but passes over what fails while it does. That must
 not be: when a sync fails, the kernel may take for written what is not on the disk, so that
 the next sync of the same file says nothing about it, and a commit that is reported as
 synced may still have a hole before it. So the log is emptied here, and after a failure it
 is *in doubt*, until all that is in it was written and synced once more.
+
+Room is taken from the disk before it is needed: for the log, and for the database to grow
+by, since a log that does not fit into the database cannot be emptied, and then nothing can
+be written any longer, not even that a task is done.
 """
 
 from __future__ import annotations
@@ -15,7 +19,7 @@ import sqlite3
 from collections.abc import Callable
 from pathlib import Path
 
-from zmqtasks.journals.sqlite_file import PAGE_BYTES, WAL_NAME, os_error, sync_folder
+from zmqtasks.journals.sqlite_file import DB_NAME, PAGE_BYTES, WAL_NAME, os_error, sync_folder
 from zmqtasks.limits import JOURNAL_CHECKPOINT_PAGES
 
 # Source for all three: https://sqlite.org/fileformat2.html, "WAL File Format".
@@ -26,6 +30,8 @@ _PAGE_BYTES = PAGE_BYTES + _PAGE_HEAD_BYTES
 SMALL_PART = 16
 #: Of the log, for the last commit before it is emptied.
 _SPARE_PAGES = 64
+#: The database has room for so many more; fewer on a small disk.
+_GROWTH_PAGES = 256
 _COPY_BYTES = 1024 * 1024
 
 #: (free bytes, all bytes) of the disk that a folder lies on.
@@ -50,8 +56,10 @@ class Log:
         self._folder = folder
         self._space = space
         self._fd = -1
+        self._db_fd = -1
         #: It is emptied when it has so many pages.
         self._pages = 0
+        self._growth_bytes = 0
         #: At least so many more can come before that.
         self._left = 0
         #: It may have something that is not on the disk and that no sync would bring there.
@@ -75,24 +83,39 @@ class Log:
         db.execute(f"PRAGMA journal_size_limit = {2 * room_bytes}")
         db.execute("SELECT count(*) FROM meta").fetchone()  # the log is there from here on
         try:
-            # It has no locks, so that another descriptor of it does no harm.
             self._fd = os.open(self._folder / WAL_NAME, os.O_RDWR | os.O_CLOEXEC)
+            self._db_fd = os.open(self._folder / DB_NAME, os.O_RDWR | os.O_CLOEXEC)
             # SQLite does that too, but does not mind when it fails.
             sync_folder(self._folder)
         except OSError as exc:
             raise os_error(self._folder, exc) from exc
         self.is_doubtful = is_doubtful
         self._left = 0
-        if hasattr(os, "posix_fallocate"):
-            with contextlib.suppress(OSError):
-                # Zeros behind its end mean nothing to SQLite.
-                os.posix_fallocate(self._fd, 0, room_bytes)
+        self._growth_bytes = min(_GROWTH_PAGES, whole // SMALL_PART // PAGE_BYTES) * PAGE_BYTES
+        _set_aside(self._fd, 0, room_bytes)
+        self._set_growth_aside(db)
 
     def close(self) -> None:
-        """Let go of the file; a second call does nothing."""
-        if self._fd >= 0:
-            os.close(self._fd)
-            self._fd = -1
+        """Let go of the files; a second call does nothing. After the connection is closed:
+        SQLite's lock of the database ends with any of its descriptors."""
+        for fd in (self._fd, self._db_fd):
+            if fd >= 0:
+                os.close(fd)
+        self._fd = self._db_fd = -1
+
+    def growth_bytes(self, db: sqlite3.Connection) -> int:
+        """The room that the database surely has to grow by, however full the disk is.
+
+        Raises:
+            sqlite3.Error: the database cannot be read.
+        """
+        with contextlib.suppress(OSError):
+            return max(0, os.fstat(self._db_fd).st_size - _size_of(db))
+        return 0
+
+    def _set_growth_aside(self, db: sqlite3.Connection) -> None:
+        with contextlib.suppress(sqlite3.Error):
+            _set_aside(self._db_fd, _size_of(db), self._growth_bytes)
 
     def settle(self) -> None:
         """End the doubt: write again what is in the log, as it is, and sync that.
@@ -145,6 +168,8 @@ class Log:
         except sqlite3.Error as exc:
             self.is_doubtful |= getattr(exc, "sqlite_errorcode", 0) & 0xFF != sqlite3.SQLITE_FULL
             return False
+        # SQLite has cut off what was set aside.
+        self._set_growth_aside(db)
         return True
 
     def _length(self) -> int:
@@ -163,3 +188,17 @@ class Log:
                 else:
                     last = middle
         return last
+
+
+def _size_of(db: sqlite3.Connection) -> int:
+    """Bytes of the database, with what is in the log."""
+    pages: int = db.execute("PRAGMA page_count").fetchone()[0]
+    return pages * PAGE_BYTES
+
+
+def _set_aside(fd: int, at: int, size: int) -> None:
+    """Have the disk keep this room for a file, where it can. Zeros behind the end of what it
+    has written mean nothing to SQLite."""
+    if size and hasattr(os, "posix_fallocate"):
+        with contextlib.suppress(OSError):
+            os.posix_fallocate(fd, at, size)

@@ -1,12 +1,11 @@
-"""SqliteJournal: kills, failing calls, full disks, forks, versions, and what it costs."""
+"""SqliteJournal: failing calls, full disks, forks, versions. Kills, lost power and failing
+system calls: tests/chaos."""
 
 from __future__ import annotations
 
 import contextlib
 import gc
 import os
-import shutil
-import signal
 import sqlite3
 import subprocess
 import sys
@@ -16,6 +15,7 @@ from typing import Any
 
 import pytest
 
+from tests.support.small_disk import ballast, small_disk
 from zmqtasks.core.owned import OwnedRecord, Progress
 from zmqtasks.errors import ConfigError, JournalCorrupt, JournalError, JournalFull
 from zmqtasks.journals.sqlite import SqliteJournal
@@ -38,100 +38,6 @@ def content(folder: Path) -> list[OwnedRecord]:
         return list(journal.load())
     finally:
         journal.close()
-
-
-# --- kills ----------------------------------------------------------------------------------
-
-_WRITER = """
-import sys
-from pathlib import Path
-from zmqtasks.core.owned import Progress
-from zmqtasks.journals.sqlite import SqliteJournal
-from zmqtasks.testing.journal_contract import owned, task_id
-
-journal = SqliteJournal(Path(sys.argv[1]))
-journal.open()
-start = 1 + max([int.from_bytes(r.id[5:], "big") for r in journal.load()], default=1)
-for number in range(start, 1_000_000):
-    progress = [Progress(task_id(number - 1), 2, 1)] if number % 7 == 0 else []
-    drops = [task_id(number - 2)] if number % 3 == 0 else []
-    journal.commit([owned(number)], progress, drops, sync=number % 4 == 0)
-    print(number, flush=True)
-"""
-
-
-def test_what_was_committed_survives_kills_at_any_moment(folder: Path) -> None:
-    expected: dict[int, OwnedRecord] = {}
-    for count in (1, 40, 3, 150, 17):
-        with subprocess.Popen(
-            [sys.executable, "-c", _WRITER, str(folder)], stdout=subprocess.PIPE, text=True
-        ) as writer:
-            assert writer.stdout is not None
-            told = [int(writer.stdout.readline()) for _ in range(count)]
-            writer.send_signal(signal.SIGKILL)
-            # Whatever it told before it died counts as well.
-            told += [int(line) for line in writer.stdout if line.endswith("\n")]
-        for number in told:
-            _follow(expected, number)
-        found = content(folder)
-        # One more may have been committed and not told.
-        if found[-1].id == task_id(told[-1] + 1):
-            _follow(expected, told[-1] + 1)
-        assert found == list(expected.values())
-
-
-def _follow(expected: dict[int, OwnedRecord], number: int) -> None:
-    expected[number] = owned(number)
-    if number % 7 == 0 and number - 1 in expected:
-        expected[number - 1] = owned(number - 1, attempt=2, strikes=1)
-    if number % 3 == 0:
-        expected.pop(number - 2, None)
-
-
-@pytest.mark.skipif(shutil.which("strace") is None, reason="needs strace to see the calls")
-def test_each_synced_commit_is_synced_before_it_returns(folder: Path, tmp_path: Path) -> None:
-    script = """
-import os, sys
-from pathlib import Path
-from zmqtasks.journals.sqlite import SqliteJournal
-from zmqtasks.testing.journal_contract import owned
-journal = SqliteJournal(Path(sys.argv[1]))
-journal.open()
-os.write(1, b"opened")
-for number in range(5):
-    journal.commit([owned(2 * number)], sync=False)
-    os.write(1, b"written")
-    journal.commit([owned(2 * number + 1)], sync=True)
-    os.write(1, b"synced")
-journal.commit([owned(99)], sync=False)
-os.write(1, b"written")
-journal.commit(sync=True)
-os.write(1, b"synced")
-os._exit(0)
-"""
-    trace = tmp_path / "trace"
-    subprocess.run(
-        ["strace", "-f", "-o", trace, "-e", "trace=write,pwrite64,fsync,fdatasync",
-         sys.executable, "-c", script, str(folder)],
-        check=True, stdout=subprocess.DEVNULL,
-    )  # fmt: skip
-    calls = trace.read_text().partition('"opened"')[2].splitlines()[1:]
-    since_written = synced = 0
-    told: list[str] = []
-    for call in calls:
-        if "sync(" in call:
-            synced += 1
-            since_written = 0
-        elif '"synced"' in call:
-            assert since_written == 0, "told before what it wrote was synced"
-            told.append("synced")
-        elif '"written"' in call:
-            told.append("written")
-        elif "pwrite64(" in call and "zmqtasks" not in call:
-            since_written += 1
-    assert told == ["written", "synced"] * 6
-    # And what need not be synced is not.
-    assert synced == 6
 
 
 # --- calls that fail ------------------------------------------------------------------------
@@ -237,8 +143,8 @@ def test_after_a_failed_sync_the_log_is_written_again_before_anything_else(
 ) -> None:
     db = failing(journal)
     settling(journal, db, monkeypatch)
-    # The room, BEGIN, kinds, tasks, meta, COMMIT.
-    db.countdown, db.code = 5, sqlite3.SQLITE_IOERR_FSYNC
+    # The room (two), BEGIN, kinds, tasks, meta, COMMIT.
+    db.countdown, db.code = 6, sqlite3.SQLITE_IOERR_FSYNC
     with pytest.raises(JournalError):
         journal.commit([owned(1)], sync=True)
     assert db.statements[-2:] == ["COMMIT", "ROLLBACK"]
@@ -256,7 +162,7 @@ def test_a_commit_of_nothing_undoes_a_failed_one_too(
 ) -> None:
     db = failing(journal)
     settling(journal, db, monkeypatch)
-    db.countdown, db.code = 5, sqlite3.SQLITE_IOERR_FSYNC
+    db.countdown, db.code = 6, sqlite3.SQLITE_IOERR_FSYNC
     with pytest.raises(JournalError):
         journal.commit([owned(1)], sync=True)
     db.statements.clear()
@@ -351,23 +257,6 @@ def test_room_that_settled_tasks_left_in_the_file_is_used_again(folder: Path) ->
     assert content(folder) == [owned(100)]
 
 
-@contextlib.contextmanager
-def small_disk(path: Path, size_bytes: int) -> Iterator[Path]:
-    """A file system of that size, where this user may mount one."""
-    path.mkdir()
-    mount = shutil.which("mount")
-    if mount is None or os.geteuid() != 0:
-        pytest.skip("needs root to mount a small file system")
-    options = f"size={size_bytes},mode=0700"
-    made = subprocess.run([mount, "-t", "tmpfs", "-o", options, "zmqtasks-test", path], check=False)
-    if made.returncode != 0:
-        pytest.skip("may not mount a small file system")
-    try:
-        yield path
-    finally:
-        subprocess.run(["umount", "--lazy", path], check=True)
-
-
 def test_on_a_full_disk_open_tasks_settle_and_it_recovers_by_itself(tmp_path: Path) -> None:
     with small_disk(tmp_path / "disk", 8 << 20) as disk, contextlib.ExitStack() as closing:
         journal = SqliteJournal(disk / "tasks")
@@ -375,18 +264,13 @@ def test_on_a_full_disk_open_tasks_settle_and_it_recovers_by_itself(tmp_path: Pa
         closing.callback(journal.close)
         accepted = _fill(journal, 0)
         assert len(accepted) > 20
-        # Another program takes the rest.
-        ballast = disk / "ballast"
-        with contextlib.suppress(OSError), ballast.open("wb", buffering=0) as file:
-            while file.write(bytes(4096)):
-                pass
-        accepted += _fill(journal, 5_000, 10)
-        # Not one byte is free.
-        journal.commit((), [Progress(accepted[-1], 2, 1)], accepted[:3], sync=True)
-        for start in range(3, len(accepted) - 5):
-            journal.commit((), (), [accepted[start]], sync=True)
-        assert [record.id for record in journal.load()] == accepted[-5:]
-        ballast.unlink()
+        with ballast(disk):
+            accepted += _fill(journal, 5_000, 10)
+            # Not one byte is free.
+            journal.commit((), [Progress(accepted[-1], 2, 1)], accepted[:3], sync=True)
+            for start in range(3, len(accepted) - 5):
+                journal.commit((), (), [accepted[start]], sync=True)
+            assert [record.id for record in journal.load()] == accepted[-5:]
         again = _fill(journal, 6_000)
         assert len(again) > 20
         journal.close()
