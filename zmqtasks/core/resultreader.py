@@ -32,6 +32,8 @@ _UNWRITTEN_MAX = 20_000
 UNWRITTEN_BYTES_MAX = 64 * 1024 * 1024
 #: Positions asked for at once. They come in parts, as fast as they are taken.
 _REPLAY_MAX = 2_000
+#: Publishers that are asked at once: each may answer with as much as its link takes.
+ASKED_MAX = 8
 #: Asking again when nothing came for so long.
 _REPLAY_AGAIN_MS = 1_000
 #: Positions beyond a gap that are remembered; what comes then is asked for later.
@@ -110,6 +112,7 @@ class ResultReader:
         publisher = self.publishers.get((node, epoch))
         if publisher is not None:
             publisher.link = None
+            publisher.asked_upto = 0
             if publisher.committed >= publisher.upto:
                 del self.publishers[node, epoch]
 
@@ -269,7 +272,10 @@ class ResultReader:
         """When ``tick`` is wanted next."""
         if self._is_full:
             return None
-        dues = (publisher.due_ms() for publisher in self.publishers.values())
+        publishers = self.publishers.values()
+        asked = [publisher for publisher in publishers if publisher.asked_upto]
+        few = asked if len(asked) >= ASKED_MAX else publishers
+        dues = (publisher.due_ms() for publisher in few)
         return min((due_ms for due_ms in dues if due_ms is not None), default=None)
 
     def tick(self, now_ms: int) -> None:
@@ -278,10 +284,21 @@ class ResultReader:
             self._forgotten.popitem(last=False)
         if self._is_full:
             return
-        for publisher in self.publishers.values():
+        asked_count = 0
+        for key, publisher in list(self.publishers.items()):
+            if publisher.asked_upto and now_ms >= publisher.asked_ms + _REPLAY_AGAIN_MS:
+                publisher.asked_upto = 0
+                self.publishers[key] = self.publishers.pop(key)
+            asked_count += publisher.asked_upto > 0
+        for key, publisher in list(self.publishers.items()):
             due_ms = publisher.due_ms()
-            if due_ms is None or now_ms < due_ms:
+            if asked_count >= ASKED_MAX:
+                return
+            if due_ms is None or now_ms < due_ms or publisher.asked_upto:
                 continue
+            asked_count += 1
+            # The others are asked before it is asked for more.
+            self.publishers[key] = self.publishers.pop(key)
             assert publisher.link is not None
             first = publisher.upto + 1
             last = min(publisher.head, first + _REPLAY_MAX - 1)

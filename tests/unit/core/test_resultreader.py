@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from tests.support.machines import ADD, WORKER, link_to, of, outcome, sent, task_id
-from zmqtasks.core.effects import Effect, StoreRows
+from zmqtasks.core.effects import Effect, Send, StoreRows
 from zmqtasks.core.resultreader import (
     AHEAD_MAX,
+    ASKED_MAX,
     UNWRITTEN_BYTES_MAX,
     ResultReader,
     to_outcome,
@@ -166,6 +167,33 @@ def test_part_that_found_no_room_is_asked_for_again() -> None:
     assert stored(reader.replayed(3, 4, at(3, 3, body), at(4, 4, body))) == []
     assert reader.commit(effects) == [2]
     assert reader.asked(0) == [(3, 4)]
+
+
+def test_few_publishers_are_asked_at_once_and_each_has_its_turn() -> None:
+    """After an outage thousands of workers may have very much for a store."""
+    reader = Reader()
+    nodes = [f"worker{number:02}".encode() for number in range(ASKED_MAX + 2)]
+    for node in nodes:
+        reader.machine.link_up(node, 1, link_to(node, "out"))
+        reader.machine.head_announced(node, 1, 9_000, reader.now_ms)
+    reader.turn()
+
+    def asked() -> list[bytes]:
+        reader.now_ms += GAP_MS
+        reader.machine.tick(reader.now_ms)
+        return [e.link.peer[1:9] for e in reader.turn() if isinstance(e, Send)]
+
+    assert asked() == nodes[:ASKED_MAX]
+    deadline_ms = reader.machine.next_deadline_ms()
+    assert deadline_ms is not None
+    assert deadline_ms > reader.now_ms, "it does not spin"
+    answer = Results([], [], [], 1, 2_000)
+    reader.machine.replayed(nodes[0], 1, answer, reader.now_ms, 0)
+    assert asked() == [nodes[ASKED_MAX]], "it has to wait for its next piece"
+    reader.machine.link_down(nodes[1], 1)
+    assert asked() == [nodes[ASKED_MAX + 1]]
+    reader.now_ms += 1_000
+    assert asked()[0] == nodes[0], "those that do not answer keep nobody from it"
 
 
 def test_positions_beyond_a_gap_are_bounded_and_none_is_taken_for_arrived() -> None:
