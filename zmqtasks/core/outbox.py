@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 
 from zmqtasks.core.batching import MessageBounds
 from zmqtasks.core.effects import Effect, Send
+from zmqtasks.core.given import WATCH_REQUEST
 from zmqtasks.core.links import SELF, LinkId
 from zmqtasks.limits import ANSWERS_PER_LINK_MAX, REPLAY_WINDOW_BYTES
 from zmqtasks.wire.messages import StateRecord, States
@@ -33,7 +34,8 @@ class Outbox:
     ) -> None:
         """Tell this; ``more``: more about this request follows.
 
-        A peer that asks and asks, and never takes an answer, is not answered in the end.
+        A peer that asks and asks, and never takes an answer, is not answered in the end. But
+        of tasks that it gave away it is told the outcome, or it would wait for it for ever.
         """
         box = self._boxes.setdefault(link, deque())
         bounds = MessageBounds()
@@ -43,7 +45,7 @@ class Outbox:
                 box.append(States(request, part, True))
                 part = []
             part.append(record)
-        if len(box) < ANSWERS_PER_LINK_MAX:
+        if len(box) < ANSWERS_PER_LINK_MAX or request == WATCH_REQUEST:
             box.append(States(request, part, more))
 
     def is_waiting(self, link: LinkId) -> bool:

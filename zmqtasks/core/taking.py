@@ -488,6 +488,7 @@ class Taking:
                 self.held_here.append(record.id)
             taken.append(TakenTask(record, is_held or not task.is_fresh))
             self._tell_taken(task)
+        self.handoff.given.back(task.record.id for task in tasks)
         owner.own(taken, self._now_ms)
 
     def _tell_taken(self, task: IncomingTask) -> None:

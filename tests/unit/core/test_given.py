@@ -9,7 +9,13 @@ from zmqtasks.core.effects import Send, TasksSettled
 from zmqtasks.core.given import WATCH_REQUEST, GivenTasks
 from zmqtasks.core.kept import KeptOutcomes
 from zmqtasks.core.links import LinkId
-from zmqtasks.limits import BATCH_COUNT_MAX, GIVEN_REMEMBERED_MAX, HANDOFF_IDS_MAX
+from zmqtasks.core.outbox import Outbox
+from zmqtasks.limits import (
+    ANSWERS_PER_LINK_MAX,
+    BATCH_COUNT_MAX,
+    GIVEN_REMEMBERED_MAX,
+    HANDOFF_IDS_MAX,
+)
 from zmqtasks.wire.messages import Done, Outcome, Query, StateRecord, States, TaskState
 
 G, T, U = b"giver-01", b"taker-01", b"taker-02"
@@ -247,6 +253,25 @@ def test_memory_of_given_tasks_is_bounded() -> None:
     giver.given.gave(ids, T, follow=False)
     assert giver.given.taker_of(ids[9]) is None
     assert giver.given.taker_of(ids[10]) == T
+
+
+def test_giver_that_takes_no_answers_for_long_hears_of_its_tasks_in_the_end() -> None:
+    outbox = Outbox(lambda link: 1 << 40)
+    link = link_to(G)
+    for number in range(ANSWERS_PER_LINK_MAX + 1):
+        outbox.put(link, WATCH_REQUEST, [settled(number)])
+        outbox.put(link, 1, [settled(number)])
+    outbox.flush()
+    assert outbox.effects == []
+    outbox._unacked_bytes = lambda link: 0
+    while outbox.is_waiting(link):
+        outbox.flush()
+    told = [
+        message.states[0].id
+        for message in (effect.message for effect in outbox.effects if isinstance(effect, Send))
+        if isinstance(message, States) and message.request == WATCH_REQUEST
+    ]
+    assert told == [task_id(number) for number in range(ANSWERS_PER_LINK_MAX + 1)]
 
 
 # --- with a taker -------------------------------------------------------------------------
