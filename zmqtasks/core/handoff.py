@@ -112,12 +112,10 @@ class Handoff:
             del self._owed[task_id]
         withdrawn = self.offering.link_down(link, peer.node, other)
         self.dispatcher.put_back(withdrawn)
-        if other is None:
-            return
-        if withdrawn:
-            # It may have asked there, and we were silent since the offer stood.
-            self._say_kept(withdrawn, other, peer.node)
-        self._say_again(peer.node, other)
+        # It, or its heir, may have asked elsewhere, and we were silent as the offer stood.
+        self._say_kept(withdrawn, other, peer.node)
+        if other is not None:
+            self._say_again(peer.node, other)
 
     def link_paused(self, link: LinkId, paused: bool) -> None:
         """Offer it nothing new, or again."""

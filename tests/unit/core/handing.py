@@ -162,7 +162,9 @@ class Node:
             self.answers.asked(link, message)
         elif isinstance(message, Tasks):
             for record in message.tasks:
-                self.hosted[record.id] = link, record.attempt
+                _, before = self.hosted.get(record.id, (link, 0))
+                if record.attempt > before:  # else read late
+                    self.hosted[record.id] = link, record.attempt
         else:
             for machine in (self.dispatcher, self.handoff, self.taking, self.given):
                 if machine.received(link, message, self.now_ms):

@@ -330,6 +330,20 @@ def test_whoever_asks_while_the_offer_stands_is_answered_there_when_it_ends() ->
     assert waiting(net, T, G, Handed)[0].kept == [ONE]
 
 
+def test_heir_that_asks_while_the_offer_stands_is_answered_when_it_ends() -> None:
+    net, giver = giver_and(T, U)
+    giver.handoff.link_paused(end_of(net, G, U).link, True)
+    up_to_stored(net, giver)
+    net.kill(net.nodes[T])
+    net.nodes[U].adopt(net.nodes[T])
+    net.carry(net.nodes[U])
+    assert deliver(net, G, U, Resolve).taker == T
+    assert waiting(net, U, G, Handed) == []
+    net.notice(net.connections[G, T], 0, "gone")
+    said = waiting(net, U, G, Handed)[0]
+    assert (said.kept, said.taker) == ([ONE], T)
+
+
 def test_answers_to_questions_about_offers() -> None:
     net, giver = giver_and(T)
     giver.submit([1])
