@@ -49,7 +49,7 @@ class IncomingTask:
     )  # fmt: skip
 
     def __init__(self, record: OwnedRecord, phase: Phase, *, is_held: bool, is_fresh: bool) -> None:
-        #: With the attempt that is to be given away next.
+        #: With the attempt that is to be given away next; its mark is that of the first offer.
         self.record = record
         self.phase = phase
         #: Its attempt is in this node's intake.
@@ -99,9 +99,12 @@ class IncomingTask:
         return any(claim.is_unknown for claim in self.claims.values())
 
     @property
-    def journal_record(self) -> OwnedRecord:
-        """The task as the journal has it."""
-        return msgspec.structs.replace(self.record, mark=self.mark, attempt=self.journal_attempt)
+    def first_record(self) -> OwnedRecord:
+        """The task as it comes into the journal."""
+        attempt = self.journal_attempt
+        if attempt == self.record.attempt:
+            return self.record
+        return msgspec.structs.replace(self.record, attempt=attempt)
 
     @property
     def journal_attempt(self) -> int:

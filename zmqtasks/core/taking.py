@@ -34,6 +34,7 @@ from zmqtasks.core.handoff import Handoff
 from zmqtasks.core.incoming import Claim, IncomingTask, Phase, claims_of
 from zmqtasks.core.lanes import TakenTask
 from zmqtasks.core.links import LinkId
+from zmqtasks.core.marks import OfferMark, offers_mark
 from zmqtasks.core.openlinks import Heirs, OpenLinks
 from zmqtasks.core.owned import (
     MARK_OWNED,
@@ -270,6 +271,7 @@ class Taking:
             return
         arrival = _Arrival(link, self.links.session(link), offer)
         changed: list[IncomingTask] = []
+        mark = offers_mark([OfferMark(peer.node, self.node, offer.lasting)])
         for record in offer.tasks:
             known = self.tasks.get(record.id)
             if self._is_moving(record.id, known, peer.node):
@@ -278,7 +280,7 @@ class Taking:
             if known is None:
                 if record.id in self.dispatcher.tasks:
                     continue  # ours already: the same task again
-                known = self._new(record, offer)
+                known = self._new(record, offer, mark)
                 arrival.fresh.append(known)
             elif known.phase is Phase.ACTIVATING:
                 continue
@@ -321,11 +323,11 @@ class Taking:
             or task_id in self.handoff.unconfirmed
         )
 
-    def _new(self, record: OfferRecord, offer: Offer) -> IncomingTask:
+    def _new(self, record: OfferRecord, offer: Offer, mark: bytes) -> IncomingTask:
         owned = OwnedRecord(
             record.id, offer.kinds[record.kind], bytes_of(record.body), record.ext,
             record.attempt, record.strikes, Durability(record.durability != 0),
-            self.dispatcher.wall_ms,
+            self.dispatcher.wall_ms, mark,
         )  # fmt: skip
         task = IncomingTask(owned, Phase.STORING, is_held=record.held, is_fresh=True)
         self.tasks[record.id] = task
@@ -346,7 +348,7 @@ class Taking:
     def _store(self, arrival: _Arrival, changed: Sequence[IncomingTask]) -> None:
         arrival.writes = bool(arrival.fresh) + bool(changed)
         if arrival.fresh:
-            records = [task.journal_record for task in arrival.fresh]
+            records = [task.first_record for task in arrival.fresh]
             self.custody.put(records, partial(self._stored, arrival), sync=True)
         if changed:
             self.custody.note(
