@@ -110,6 +110,10 @@ class Offering:
         Returns:
             Ids of the tasks whose offers ended with it.
         """
+        # It may be up again within this turn, and these would go there.
+        self.effects = [
+            effect for effect in self.effects if not isinstance(effect, Send) or effect.link != link
+        ]
         taker = self.takers.get(node)
         if other is None:
             self.takers.pop(node, None)

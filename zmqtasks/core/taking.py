@@ -211,7 +211,7 @@ class Taking:
             if task.phase is Phase.ACTIVATING:
                 continue
             for claim in [claim for node in nodes for claim in task.claims_by(node)]:
-                if claim.is_lasting:
+                if claim.is_lasting or claim.giver == self.node:
                     task.remove(claim)
                 else:
                     claim.is_unknown = True
@@ -461,7 +461,8 @@ class Taking:
             self.dropping.pop(task_id, None)
 
     def activate(self, tasks: Sequence[IncomingTask]) -> None:
-        """They are ours, as soon as the journal says so."""
+        """They are ours, as soon as the journal says so; one may be named twice."""
+        tasks = [task for task in dict.fromkeys(tasks) if task.phase is not Phase.ACTIVATING]
         if not tasks:
             return
         for task in tasks:

@@ -313,6 +313,25 @@ def test_late_answer_to_an_offer_that_was_withdrawn_changes_nothing() -> None:
     assert giver.owns(ONE)
 
 
+def test_offer_does_not_go_out_on_a_later_session_of_its_link() -> None:
+    """The link is lost and back within one turn, as the offer was to be sent."""
+    net, giver = giver_and(T)
+    giver.submit([1])
+    giver.write()
+    link = end_of(net, G, T).link
+    peer = net.nodes[T].hello
+    offering = giver.handoff.offering
+    while not offering.effects:
+        write = giver.writes.popleft()
+        giver.journal.commit(write.puts, write.progress, write.drops, sync=write.sync)
+        giver.custody.committed([write.batch])
+        giver.custody.flush()
+    giver.handoff.link_down(link, peer, "reset")
+    giver.handoff.link_up(link, peer)
+    assert offering.effects == []
+    assert giver.dispatcher.tasks[ONE].offered == b""
+
+
 def test_whoever_asks_while_the_offer_stands_is_answered_there_when_it_ends() -> None:
     """The offer is on a connection that is dead, as only the taker knows; it asks on the
     other one."""
