@@ -1,105 +1,21 @@
-"""The taker: what it stores, when a task is its own, and what it does without a giver."""
+"""The taker: what it stores, and when a task is its own."""
 
 from __future__ import annotations
 
 import msgspec
 import pytest
 
-from tests.support.machines import ADD, hello, link_to, task_id
-from tests.unit.core.handing import Node
-from zmqtasks.core.links import LinkId
-from zmqtasks.core.marks import OfferMark, offers_of
-from zmqtasks.core.owned import Durability, Incoming, OwnedRecord, parse_mark
-from zmqtasks.limits import HANDOFF_ASK_MS_MAX, OWNER_GONE_MS
-from zmqtasks.wire.messages import (
-    Handed,
-    Hello,
-    Kind,
-    Message,
-    Offer,
-    OfferRecord,
-    Outcome,
-    Query,
-    Resolve,
-    StateRecord,
-    States,
-    Stored,
-    Taken,
-    TaskState,
-)
+from tests.support.machines import ADD, link_to
+from tests.unit.core.lone_taker import ONE, TWO, G, H, T, Taker, W, handed, offer, stored
+from zmqtasks.core.owned import Durability, OwnedRecord
+from zmqtasks.wire.messages import Kind, Outcome, Resolve, States, Stored, Taken, TaskState
 
-G, H, T, W = b"giver-01", b"giver-02", b"taker-01", b"worker-9"
-ONE, TWO = task_id(1), task_id(2)
 GUARDED = Kind("shop", "tasks.pay", "d3", "default", (("idem", 0),))
-
-
-class Taker(Node):
-    """A broker, and the links to givers that are not there but in the test."""
-
-    def __init__(self) -> None:
-        super().__init__(T, "broker", "worker")
-        self.peers: dict[LinkId, Hello] = {}
-        self.start(0)
-
-    def link(self, node: bytes = G, *, side: str = "in", epoch: int = 1) -> LinkId:
-        link = link_to(node, side, epoch)
-        self.peers[link] = hello(node, "producer", epoch=epoch)
-        self.link_up(link, self.peers[link])
-        return link
-
-    def unlink(self, link: LinkId, reason: str = "silent") -> None:
-        self.link_down(link, self.peers.pop(link), reason)
-
-    def says(self, link: LinkId) -> list[Message]:
-        """What it has said on a link since this was last asked; all else is dropped."""
-        said = [message for to, message in self.out if to == link]
-        self.out = []
-        return [message for message in said if type(message).__name__ != "Credit"]
-
-    def write_all(self) -> None:
-        while self.writes:
-            self.write()
-
-    def again(self, *, power: bool = False) -> None:
-        """Killed, and started again."""
-        self.end()
-        if power:
-            self.disk.lose_unsynced()
-        self.peers.clear()
-        self.start(self.now_ms)
-
-    def offers(self) -> list[OfferMark]:
-        """Those of task 1 in its journal."""
-        mark = parse_mark(self.records()[ONE].mark)
-        assert isinstance(mark, Incoming)
-        return offers_of(mark)
 
 
 @pytest.fixture
 def taker() -> Taker:
     return Taker()
-
-
-def offer(
-    number: int, *ids: bytes, lasting: bool = True, attempt: int = 1, held: bool = False,
-    kind: Kind = ADD, watch: bool = False,
-) -> Offer:  # fmt: skip
-    tasks = [OfferRecord(0, task_id, attempt, 0, Durability.DISK, held, b"args") for task_id in ids]
-    return Offer(number, [kind], tasks, lasting, watch)
-
-
-def handed(
-    number: int, *, given: tuple[bytes, ...] = (), kept: tuple[bytes, ...] = (),
-    unknown: tuple[bytes, ...] = (), taker: bytes = T,
-) -> Handed:  # fmt: skip
-    return Handed(number, list(given), list(kept), list(unknown), taker)
-
-
-def stored(taker: Taker, link: LinkId, message: Offer) -> None:
-    """The offer arrives and is stored."""
-    taker.receive(link, message)
-    taker.write_all()
-    assert taker.says(link) == [Stored(message.request, "", [])]
 
 
 # --- offers -------------------------------------------------------------------------------
@@ -441,156 +357,6 @@ def test_giver_is_told_the_outcome(taker: Taker) -> None:
     assert (news[0].request, news[0].states[0].outcome) == (
         0, Outcome(ONE, 1, 0, 1, -1, 0, 1, 5, b"value"),
     )  # fmt: skip
-
-
-# --- givers that stay away ----------------------------------------------------------------
-
-
-def answer(taker: Taker, link: LinkId, **info: object) -> None:
-    """The other node says this about task 1 when it is asked."""
-    query = next(message for message in taker.says(link) if isinstance(message, Query))
-    known = TaskState.PENDING if info else TaskState.UNKNOWN
-    taker.receive(link, States(query.request, [StateRecord(ONE, known, dict(info), None)]))
-    taker.write_all()
-
-
-def test_giver_with_a_journal_is_waited_for(taker: Taker) -> None:
-    other = taker.link(W)
-    stored(taker, taker.link(G), offer(1, ONE))
-    taker.unlink(link_to(G, "in"), "gone")
-    for _ in range(5):
-        deadline_ms = taker.taking.next_deadline_ms()
-        assert deadline_ms is not None
-        taker.tick(deadline_ms)
-        answer(taker, other)
-        assert not taker.owns(ONE)
-    assert list(taker.records()) == [ONE]
-
-
-def test_others_are_asked_ever_more_seldom(taker: Taker) -> None:
-    other = taker.link(W)
-    stored(taker, taker.link(G), offer(1, ONE))
-    taker.unlink(link_to(G, "in"), "gone")
-    waits: list[int] = []
-    for _ in range(9):
-        deadline_ms = taker.taking.next_deadline_ms()
-        assert deadline_ms is not None
-        waits.append(deadline_ms - taker.now_ms)
-        taker.tick(deadline_ms)
-        answer(taker, other)
-    assert waits[:3] == [OWNER_GONE_MS, OWNER_GONE_MS, 2 * OWNER_GONE_MS]
-    assert waits[-1] == HANDOFF_ASK_MS_MAX
-
-
-def test_task_that_somebody_else_owns_is_forgotten(taker: Taker) -> None:
-    other = taker.link(W)
-    stored(taker, taker.link(G), offer(1, ONE))
-    taker.unlink(link_to(G, "in"), "gone")
-    taker.tick(OWNER_GONE_MS)
-    answer(taker, other, owned=True)
-    assert taker.records() == {}
-
-
-def test_task_whose_outcome_is_known_is_forgotten(taker: Taker) -> None:
-    other = taker.link(W)
-    stored(taker, taker.link(G), offer(1, ONE))
-    taker.unlink(link_to(G, "in"), "gone")
-    taker.tick(OWNER_GONE_MS)
-    query = next(message for message in taker.says(other) if isinstance(message, Query))
-    done = Outcome(ONE, 1, 0, 1, -1, 0, 1, 5, b"value")
-    taker.receive(other, States(query.request, [StateRecord(ONE, TaskState.SETTLED, {}, done)]))
-    taker.write_all()
-    assert taker.records() == {}
-
-
-@pytest.mark.parametrize("reason", ["gone", "left"])
-def test_task_of_an_ended_giver_without_a_journal_becomes_ours(taker: Taker, reason: str) -> None:
-    other = taker.link(W)
-    stored(taker, taker.link(G), offer(1, ONE, lasting=False))
-    taker.unlink(link_to(G, "in"), reason)
-    taker.tick(1)
-    answer(taker, other)
-    assert taker.owns(ONE)
-    assert taker.running == {ONE: 2}  # the giver may have given the first attempt away
-
-
-def test_silent_giver_without_a_journal_is_waited_for_a_minute(taker: Taker) -> None:
-    other = taker.link(W)
-    stored(taker, taker.link(G), offer(1, ONE, lasting=False))
-    taker.unlink(link_to(G, "in"), "silent")
-    taker.tick(OWNER_GONE_MS - 1)
-    assert taker.says(other) == []
-    taker.tick(OWNER_GONE_MS)
-    answer(taker, other)
-    assert taker.owns(ONE)
-
-
-def test_giver_that_is_back_is_believed_and_not_guessed(taker: Taker) -> None:
-    other = taker.link(W)
-    stored(taker, taker.link(G), offer(1, ONE, lasting=False))
-    taker.unlink(link_to(G, "in"), "silent")
-    taker.tick(OWNER_GONE_MS)
-    taker.link(G)
-    answer(taker, other)
-    assert not taker.owns(ONE)
-
-
-def test_giver_that_has_forgotten_is_as_good_as_gone(taker: Taker) -> None:
-    other, link = taker.link(W), taker.link(G)
-    stored(taker, link, offer(1, ONE, lasting=False))
-    taker.receive(link, handed(1, unknown=(ONE,)))
-    asked = [to for to, message in taker.out if isinstance(message, Query)]
-    assert asked == [other, link]
-    for to in asked:
-        taker.receive(to, States(-3, [StateRecord(ONE, TaskState.UNKNOWN, {}, None)]))
-    taker.write_all()
-    assert taker.owns(ONE)
-
-
-def test_of_two_takers_without_a_giver_the_last_one_offered_to_goes_on(taker: Taker) -> None:
-    other = taker.link(W)
-    stored(taker, taker.link(G), offer(3, ONE, lasting=False))
-    taker.unlink(link_to(G, "in"), "gone")
-    taker.tick(1)
-    answer(taker, other, offer=4)
-    assert taker.records() == {}
-
-
-def test_guess_gives_way_to_a_giver_that_kept_its_task(taker: Taker) -> None:
-    other = taker.link(W)
-    stored(taker, taker.link(G), offer(1, ONE, lasting=False))
-    taker.unlink(link_to(G, "in"), "gone")
-    taker.tick(1)
-    answer(taker, other)
-    assert taker.owns(ONE)
-    link = taker.link(G)
-    assert taker.says(link) == [Resolve([ONE], T)]
-    taker.receive(link, handed(1, kept=(ONE,)))
-    taker.write_all()
-    assert not taker.owns(ONE)
-    assert taker.records() == {}
-
-
-def test_guess_that_was_right_stays(taker: Taker) -> None:
-    other = taker.link(W)
-    stored(taker, taker.link(G), offer(1, ONE, lasting=False))
-    taker.unlink(link_to(G, "in"), "gone")
-    taker.tick(1)
-    answer(taker, other)
-    link = taker.link(G)
-    taker.says(link)
-    taker.receive(link, handed(1, given=(ONE,)))
-    assert taker.says(link) == [Taken([ONE])]
-    taker.receive(link, handed(1, kept=(ONE,)))
-    assert taker.owns(ONE)
-
-
-def test_nobody_to_ask_is_an_answer_too(taker: Taker) -> None:
-    stored(taker, taker.link(G), offer(1, ONE, lasting=False))
-    taker.unlink(link_to(G, "in"), "gone")
-    taker.tick(1)
-    taker.write_all()
-    assert taker.owns(ONE)
 
 
 def test_record_of_before_the_restart_is_the_one_that_is_run(taker: Taker) -> None:
