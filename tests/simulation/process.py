@@ -373,9 +373,10 @@ class Process:
             self._subscribed(publisher, (RESULTS_TOPIC,))
 
     def owns(self, task_id: bytes) -> bool:
-        """It is alive, and one of its open tasks."""
+        """It is alive and has not said goodbye, and one of its open tasks."""
         dispatcher = self.node.dispatcher
-        return self.alive and dispatcher is not None and task_id in dispatcher.tasks
+        is_there = self.alive and not self.node.membership.leaving
+        return is_there and dispatcher is not None and task_id in dispatcher.tasks
 
     def die(self, *, is_silent: bool) -> None:
         """SIGKILL; ``is_silent``: with its host, so no kernel closes its connections."""

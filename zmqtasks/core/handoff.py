@@ -378,9 +378,14 @@ class Handoff:
 
     def flush(self, now_ms: int) -> None:
         """Say what was decided, then offer what should go elsewhere: once a turn."""
+        # Offers that the journal has let go come before the word that takes them back.
+        self._send_offers()
         if self._words:
             self._speak()
         self.offering.flush(now_ms)
+        self._send_offers()
+
+    def _send_offers(self) -> None:
         if self.offering.effects:
             self.effects += self.offering.effects
             self.offering.effects.clear()

@@ -216,6 +216,9 @@ class OwnedTasks:
     def put_back(self, ids: Iterable[bytes]) -> None:
         """These offers came to nothing: the tasks go on here."""
         tasks = [self.tasks[task_id] for task_id in ids if task_id in self.tasks]
+        unwritten = [task.id for task in tasks if task.offered and not task.is_written]
+        if unwritten:
+            self.written.submitted(unwritten, self.written.now_ms)
         for task in reversed(tasks):
             if task.offered:
                 task.offered = b""

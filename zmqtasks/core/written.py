@@ -110,7 +110,12 @@ class WrittenTasks:
                 came.appendleft((since_ms, count - take))
             for _ in range(take):
                 task = self._tasks.get(fresh.popleft())
-                if task is not None and not task.is_written and task.outcome is None:
+                # Whoever is offered a task goes by what our journal knew of it then.
+                if (
+                    task is not None
+                    and not (task.is_written or task.offered)
+                    and task.outcome is None
+                ):
                     task.is_written = True
                     due.append(task)
         if due:
