@@ -165,6 +165,7 @@ class Ledger:
                 continue
             if is_cut:
                 self.forgotten.add(task_id)
+                self.must.pop(task_id, None)  # nothing is promised of it now
             if task_id not in kept and self.holder(task_id) is None:
                 self.must.pop(task_id, None)
         if is_cut:
@@ -300,7 +301,7 @@ def check_node(process: Process) -> None:
         elsewhere = 0
         for task_id, task in dispatcher.tasks.items():
             last = process.world.ledger.last_holder.get(task_id)
-            if last is not process:
+            if last is not process and process.owns(task_id):
                 assert last is None or not last.owns(task_id), (
                     f"{last.name} and {process.name} both own {task_id.hex()}"
                 )

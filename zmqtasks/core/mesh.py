@@ -64,6 +64,8 @@ from zmqtasks.wire.messages import (
 
 #: Nodes with these roles run tasks, or take them over.
 _RUN_ROLES = frozenset(("worker", "broker"))
+#: Whoever may take tasks, or be the heir of one that gave some.
+_TAKE_ROLES = frozenset(("worker", "broker", "store"))
 _STORE_ROLES = frozenset(("store",))
 
 
@@ -291,6 +293,8 @@ class MeshNode:
             if self.dispatcher.tasks:
                 needed |= _RUN_ROLES
             self.dispatcher.stored(SELF, stored)
+        if self.ownership is not None and self.ownership.is_undecided:
+            needed |= _TAKE_ROLES
         self.membership.need_roles(needed, now_ms)
         if self.ownership is not None:
             self.ownership.tick(now_ms)

@@ -103,6 +103,11 @@ class Ownership:
         return self.handoff.leaving_report()
 
     @property
+    def is_undecided(self) -> bool:
+        """Somebody has to be asked, or told, whose some tasks are; it may be anybody."""
+        return bool(self.handoff.unconfirmed or self.taking.tasks)
+
+    @property
     def is_deciding(self) -> bool:
         """A journal is writing, or a task is on its way from one owner to another."""
         return self.custody.is_writing or bool(self.handoff.deciding) or self.taking.expected > 0
