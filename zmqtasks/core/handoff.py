@@ -354,6 +354,7 @@ class Handoff:
             ids = [task.id for task, _ in offer.tasks]
             self.dispatcher.put_back(ids)
             self._say_kept(ids, offer.link, offer.taker)
+        self._send_offers()
         self._speak()
 
     def left(self) -> int:
