@@ -370,8 +370,11 @@ def look(folder: Path, trace: Path, count: int, seed: int, losses: int) -> None:
     """Let the power fail so many times, each time from the beginning."""
     commits = list(make_commits(count, seed))
     choice = random.Random(seed)
-    steps = sum(1 for _ in read_trace(trace))
-    moments = [choice.randrange(steps) for _ in range(losses)]
+    ops = "".join(step.op for step in read_trace(trace))
+    # Half of them soon after a sync that failed, where there is most to go wrong.
+    failed = [number for number, op in enumerate(ops) if op == "X"]
+    moments = [choice.randrange(len(ops)) for _ in range(losses // 2)]
+    moments += [choice.choice(failed) + choice.randrange(1, 60) for _ in range(losses // 2)]
     states = States(commits)
     for image in images(trace, commits, moments, choice):
         found = content_of(image, folder, folder.with_name("after"))
@@ -379,7 +382,7 @@ def look(folder: Path, trace: Path, count: int, seed: int, losses: int) -> None:
             f"neither what {image.surely} to {len(image.done)} commits made, nor one of "
             f"{image.doubtful} after those"
         )
-    print(f"{count} commits in {steps} steps, {losses} power losses")
+    print(f"{count} commits in {len(ops)} steps, {losses} power losses")
 
 
 def main() -> None:

@@ -21,9 +21,9 @@ class Size(NamedTuple):
 @pytest.mark.parametrize(
     "size",
     [
-        pytest.param(Size(300, 60, 50.0), id="short"),
+        pytest.param(Size(400, 120, 50.0), id="short"),
         pytest.param(
-            Size(10_000, 5_000, 800.0), id="full",
+            Size(10_000, 2_000, 800.0), id="full",
             marks=[pytest.mark.chaos, pytest.mark.timeout(1_700)],
         ),
     ],
@@ -31,7 +31,7 @@ class Size(NamedTuple):
 def test_what_was_synced_is_there_after_the_power_failed(
     faulty_disk: Path, tmp_path: Path, size: Size
 ) -> None:
-    disk, trace, seed = tmp_path / "disk", tmp_path / "trace", 7
+    disk, trace, seed = tmp_path / "disk", tmp_path / "trace", 3
     disk.mkdir()
     for mode, *more in ("work",), ("look", size.losses):
         told = run_on(
