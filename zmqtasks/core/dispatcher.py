@@ -304,11 +304,27 @@ class Dispatcher(OwnedTasks):
                 task.fetching.position == outcome.position and task.attempt == outcome.attempt
             ):  # fmt: skip
                 self._settle(task, outcome, link)
+        if message.upto >= message.first:
+            self._miss(link, message)
 
     def claim(self, link: LinkId, attempts: Iterable[tuple[bytes, int]]) -> None:
         """The worker behind this link has these attempts, running or not."""
         for task_id, attempt in attempts:
             self._is_claimed(link, self.tasks.get(task_id), attempt)
+
+    def _miss(self, link: LinkId, message: Results) -> None:
+        """Results that the answer covers and does not have: their worker has lost them."""
+        worker = self.dealer.worker_at(link)
+        if worker is None:
+            return
+        missing = [
+            task for task in worker.held.values()
+            if task.fetching is not None
+            and message.first <= task.fetching.position <= message.upto
+        ]  # fmt: skip
+        for task in missing:
+            del worker.held[task.id]
+            self._redeliver(task, f"worker {worker.peer.name} has lost its result", strike=False)
 
     def _started(self, link: LinkId, message: Started) -> None:
         for task_id, attempt in message.tasks:

@@ -17,6 +17,7 @@ import msgspec
 
 from zmqtasks.core.dispatcher import Dispatcher
 from zmqtasks.core.incoming import IncomingTask, Phase
+from zmqtasks.core.lanes import is_guarded
 from zmqtasks.core.links import LinkId
 from zmqtasks.core.openlinks import OpenLinks
 from zmqtasks.core.polling import Findings, Polls
@@ -121,6 +122,8 @@ class Doubts:
             task.is_guessed = True
             attempt = task.record.attempt + 1  # the giver may have given the last one away
             task.record = msgspec.structs.replace(task.record, attempt=attempt)
+            if is_guarded(task.record.kind):
+                task.is_fresh = False  # it may have been started, and must not be again
             guessed.append(task)
         self._drop(orphans)
         self._activate(guessed)

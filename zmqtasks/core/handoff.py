@@ -404,5 +404,9 @@ class Handoff:
         for (link, taker), said in words.items():
             if self.links.peer(link) is None or not (said.given or said.kept or said.unknown):
                 continue
-            handed = Handed(self.offering.number, said.given, said.kept, said.unknown, taker)
+            # Several reasons to say it may have come together.
+            given, kept, unknown = (
+                list(dict.fromkeys(ids)) for ids in (said.given, said.kept, said.unknown)
+            )
+            handed = Handed(self.offering.number, given, kept, unknown, taker)
             self.effects.append(Send(link, handed))

@@ -6,6 +6,7 @@ from enum import Enum
 
 import msgspec
 
+from zmqtasks.core.lanes import is_guarded
 from zmqtasks.core.links import LinkId
 from zmqtasks.core.marks import OfferMark, offers_mark, offers_of
 from zmqtasks.core.owned import Incoming, OwnedRecord
@@ -110,7 +111,7 @@ class IncomingTask:
     def journal_attempt(self) -> int:
         """The last attempt that may have been given to a worker."""
         attempt = self.record.attempt
-        if self.is_fresh and not self.is_held and is_guarded(self.record):
+        if self.is_fresh and not self.is_held and is_guarded(self.record.kind):
             attempt -= 1
         return attempt
 
@@ -120,9 +121,3 @@ def claims_of(mark: Incoming) -> list[Claim]:
     return [
         Claim(giver, taker, is_lasting=is_lasting) for giver, taker, is_lasting in offers_of(mark)
     ]
-
-
-def is_guarded(record: OwnedRecord) -> bool:
-    """Not idempotent: no attempt of it is given to two workers, so its number is noted
-    before it is sent and not when it is stored."""
-    return bool(record.kind.ext) and dict(record.kind.ext).get("idem", 1) == 0

@@ -56,6 +56,11 @@ class TakenTask(msgspec.Struct, frozen=True):
     is_held: bool
 
 
+def is_guarded(kind: Kind) -> bool:
+    """Not idempotent: no task of it is started twice."""
+    return bool(kind.ext) and dict(kind.ext).get("idem", 1) == 0
+
+
 class Lane:
     """The READY tasks of one kind, and the workers that can run them."""
 
@@ -66,7 +71,7 @@ class Lane:
         #: "direct", "broker" or "auto": who gets its tasks.
         self.route = route
         #: Not idempotent: no task of it is started twice.
-        self.is_guarded = dict(kind.ext).get("idem", 1) == 0 if kind.ext else False
+        self.is_guarded = is_guarded(kind)
         self.ready: deque[OwnedTask] = deque()
         self.workers: list[WorkerLink] = []
         #: Since when nobody in sight can run its tasks, -1 while that is not so.

@@ -296,6 +296,7 @@ class Taking:
     def _refusal(self, offer: Offer) -> str:
         count = len(offer.tasks)
         size = sum(len(bytes_of(record.body)) for record in offer.tasks)
+        size += sum(len(task.record.body) for task in self.tasks.values())
         owner = self.dispatcher
         if self.draining:
             return "it is leaving"
@@ -496,7 +497,7 @@ class Taking:
 
     def _tell_taken(self, task: IncomingTask) -> None:
         task_id = task.record.id
-        if task.is_guessed:
+        if task.is_guessed and not task.given_on:
             self.doubts.guessed[task_id] = [claim.giver for claim in task.claims.values()]
         for link in task.given_on:
             if self.links.peer(link) is None:

@@ -8,7 +8,7 @@ What concerns such a task is in the journal before anybody sees it:
   could carry one number.
 
 Tasks with durability *disk* are synced each time, others only written: those survive the
-end of the process, not a power loss. And those do not wait for a disk that fails.
+end of the process, not a power loss.
 
 After a restart nobody knows which attempts are somewhere. So for a moment every task is
 *unsure*: a worker that still runs it, or has its outcome, may say so; then it goes on with
@@ -204,17 +204,6 @@ class WrittenTasks:
             told = self._leaving.pop(task.id, None)
             if told is not None:
                 self._settled(task, told)
-
-    def disk_fails(self) -> None:
-        """The journal gets nothing written at the moment: memory tasks go on without it."""
-        waiting = [
-            task
-            for task in self._tasks.values()
-            if task.durability is Durability.MEMORY and (task.is_noting or task.outcome is not None)
-        ]
-        self.flush()
-        self._noted([task for task in waiting if task.outcome is None], "")
-        self._left([task for task in waiting if task.outcome is not None], "")
 
     # --- after a restart ------------------------------------------------------------------
 

@@ -125,9 +125,12 @@ class Finding:
         """Let nobody else find this node; to those who know it, it still lives."""
         self.local.withdraw()
 
+    def close_sockets(self) -> None:
+        """Ask nobody any more; the context of the sockets waits for this."""
+        self._greeter.close()
+
     def stop(self) -> None:
         """End every way of looking."""
-        self._greeter.close()
         for way in self._ways:
             way.stop()
 

@@ -362,8 +362,12 @@ class JournalWriter:
             self._failures += 1
             if self._failures >= self._options.tries:
                 self._refuse([batch for batch in group if batch.puts], exc)
-        done = [batch for batch in group if not (batch.puts or batch.progress or batch.drops)]
-        left = [batch for batch in group if batch.puts or batch.progress or batch.drops]
+        # One that has nothing (left) to write is done when all before it are.
+        done: list[_Batch] = []
+        left: list[_Batch] = []
+        for batch in group:
+            is_written = not (batch.puts or batch.progress or batch.drops)
+            (done if is_written and not (left and error is not None) else left).append(batch)
         if error is not None:
             self._is_full = isinstance(error, JournalFull)
             self._note_failure(error)

@@ -248,6 +248,7 @@ class Runtime:
     def close(self, linger_ms: int = 500) -> None:
         """Release sockets, files and threads."""
         self.dialer.close()
+        self.finding.close_sockets()
         # The goodbyes leave first: a lock that is free looks like a crash to the others.
         self.transport.close(linger_ms)
         self.finding.stop()

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from zmqtasks import keys, paths
 from zmqtasks.core import effects as fx
+from zmqtasks.core.lanes import is_guarded
 from zmqtasks.errors import JournalError, LocalProtocolError
 from zmqtasks.ids import format_task_id
 from zmqtasks.net.transport import raise_open_files_limit
@@ -26,7 +27,6 @@ from zmqtasks.pools.base import Pool
 from zmqtasks.pools.protocol import ChildOutcome, ChildRequest, RunTask
 from zmqtasks.pools.solo import SoloPool
 from zmqtasks.settings import NodeSettings
-from zmqtasks.wire.messages import Kind
 
 if TYPE_CHECKING:
     from zmqtasks.node.storekeeper import StoreKeeper
@@ -277,11 +277,6 @@ class Node:
 
     def _question_answered(self, effect: fx.QuestionAnswered) -> None:
         self._requests.answered(effect)
-
-
-def is_guarded(kind: Kind) -> bool:
-    """The caller knew that tasks of this kind must not be started twice."""
-    return bool(dict(kind.ext).get("idem", 1) == 0)
 
 
 def _dial_roles(settings: NodeSettings) -> frozenset[str]:

@@ -543,6 +543,16 @@ def test_a_worker_is_told_of_the_strikes_of_a_task_that_it_gets(owner: Owner) ->
     assert [message.tasks[0].ext for message in (first, again)] == [None, {STRIKES_KEY: 1}]
 
 
+def test_a_result_that_its_worker_has_lost_is_computed_again(owner: Owner) -> None:
+    owner.worker()
+    owner.submit(1)
+    owner.turn()
+    owner.done(outcome(1, body=None, size=100_000, position=7))
+    owner.machine.received(LINK, Results([], [], [], 7, 7, True), 0)
+    (again,) = sent(owner.turn(), Tasks)
+    assert [(task.id, task.attempt) for task in again.tasks] == [(task_id(1), 2)]
+
+
 def test_what_was_given_away_is_decided_by_its_taker(owner: Owner) -> None:
     """Not by its former owner: to all others it says that their attempt is void."""
     owner.worker()

@@ -163,6 +163,23 @@ def test_guess_that_was_right_stays(taker: Taker) -> None:
     assert taker.owns(ONE)
 
 
+def test_guess_that_is_confirmed_while_it_is_written_is_none() -> None:
+    taker = Taker()
+    other = taker.link(W)
+    stored(taker, taker.link(G), offer(1, ONE, lasting=False))
+    taker.unlink(link_to(G, "in"), "gone")
+    taker.tick(1)
+    (query,) = [message for message in taker.says(other) if isinstance(message, Query)]
+    taker.receive(other, States(query.request, [StateRecord(ONE, TaskState.UNKNOWN, {}, None)]))
+    link = taker.link(G)
+    taker.receive(link, handed(1, given=(ONE,)))
+    taker.write_all()
+    assert taker.says(link) == [Taken([ONE])]
+    # It has nothing more to say of a task that it gave away.
+    taker.receive(link, handed(1, kept=(ONE,)))
+    assert taker.owns(ONE)
+
+
 def test_nobody_to_ask_is_an_answer_too(taker: Taker) -> None:
     stored(taker, taker.link(G), offer(1, ONE, lasting=False))
     taker.unlink(link_to(G, "in"), "gone")

@@ -315,26 +315,6 @@ def test_a_process_that_ends_writes_everything_that_it_owns(owner: Owner) -> Non
     assert owner.machine.unwritten_count == 2
 
 
-def test_memory_tasks_do_not_wait_for_a_disk_that_fails(owner: Owner) -> None:
-    owner.worker()
-    owner.machine.submit([call(1), call(2)], 0)
-    owner.durable(call(3))
-    owner.commit()
-    owner.turn(WRITE_BEHIND_MS)
-    owner.commit()
-    owner.done(outcome(1), outcome(3))
-    reject = Reject([(task_id(2), 1, RejectCode.CHILD_DIED)], "its child died", 99)
-    owner.machine.received(LINK, reject, 0)
-    assert not settled(owner.turn())
-    owner.machine.written.disk_fails()
-    effects = owner.turn()
-    assert [one.id for one in settled(effects)] == [task_id(1)]
-    assert numbers(sent(effects, Tasks)) == [(2, 2)]
-    effects = owner.commit()
-    assert [one.id for one in settled(effects)] == [task_id(3)]
-    assert not sent(effects, Tasks)
-
-
 def test_nothing_is_remembered_for_writing_without_a_journal() -> None:
     owner = Owner(has_journal=False)
     owner.machine.submit([call(1)], 0)
