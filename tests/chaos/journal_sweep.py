@@ -281,7 +281,7 @@ def salvaged(folder: Path) -> None:
 
 def salvaged_found(folder: Path, told: None) -> None:
     del told
-    (report,) = look_into(folder / "0", read_all=True).journals
+    (report,) = look_into(folder / "0").journals
     # Still damaged, or mended: what can be saved is the same.
     assert report.open_count == 19, report
     mend(folder / "0")

@@ -62,7 +62,7 @@ def test_journals_are_listed_in_use_or_left_behind(mesh: Mesh, slots: JournalSlo
     assert done.stdout.splitlines()[1:] == [
         "slot  state",
         f"   0  in use by process {os.getpid()} (its tasks: zmqtasks status)",
-        "   1  free, with 3 tasks",
+        "   1  free, with 3 tasks (2 open, 1 dead)",
         "   2  free",
         "",
         "A node of mesh 'e2e' on this host takes over these 3 tasks: now if there is one, else "
@@ -116,6 +116,8 @@ def test_a_damaged_one_is_found_and_the_command_of_its_error_saves_the_rest(
         list(journal.load())
     journal.close()
     slot.release()
+    listed = mesh.cli("journal", "list").stdout.splitlines()
+    assert listed[2:] == ["   0  damaged: zmqtasks journal check 0"]
     # What the person reads who finds that a node does not start.
     command = str(caught.value).rpartition("(")[2].rstrip(")").split()
     assert command == ["zmqtasks", "journal", "salvage", str(slot.folder)]

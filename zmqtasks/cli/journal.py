@@ -7,7 +7,8 @@ start is a likely reason to look. Those that a process has in use are left alone
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -66,7 +67,7 @@ def list_journals(*, with_json: bool, **flags: Any) -> None:
     """Show the journals of this host, in use or left behind, and what is in them."""
     settings = settings_from(flags).settings
     folder = journal_dir(settings)
-    reports = [look_into(slot, read_all=False) for slot in _slots(folder)]
+    reports = [look_into(slot) for slot in _slots(folder)]
     if with_json:
         click.echo(as_json({"mesh": settings.mesh, "folder": str(folder),
                             "slots": [slot_data(report) for report in reports]}))  # fmt: skip
@@ -89,12 +90,15 @@ def _in_short(report: SlotReport) -> str:
         return f"damaged: zmqtasks journal check {report.folder.name}"
     if report.trouble:
         return report.trouble
-    count = sum(journal.open_count or 0 for journal in report.journals)
-    return f"free, with {_count(count, 'task')}" if count else "free"
+    hands = Counter[str]()
+    for found in report.journals:
+        hands.update(found.hands)
+    return f"free, with {tasks_text(hands)}" if hands else "free"
 
 
 def _remarks(reports: Sequence[SlotReport], mesh: str) -> list[str]:
-    waiting = sum(journal.open_count or 0 for report in reports for journal in report.journals)
+    whole = [report for report in reports if not (report.is_damaged or report.trouble)]
+    waiting = sum(found.open_count or 0 for report in whole for found in report.journals)
     lines = [adoption(waiting, mesh)] if waiting else []
     kept = [path for report in reports for path in report.kept_aside]
     if kept:
@@ -125,7 +129,7 @@ def check(slots: tuple[str, ...], *, with_json: bool, **flags: Any) -> None:
     """
     settings = settings_from(flags).settings
     chosen = [_slot(text, settings) for text in slots]
-    reports = [look_into(slot, read_all=True) for slot in chosen or _slots(journal_dir(settings))]
+    reports = [look_into(slot) for slot in chosen or _slots(journal_dir(settings))]
     if chosen:
         for report in reports:
             if report.is_held:
@@ -153,7 +157,7 @@ def _in_full(report: SlotReport) -> list[str]:
         if found.trouble:
             lines.append(f"{name}: {found.trouble}")
         elif not found.damages:
-            lines.append(f"{name}: whole, {tasks_text(found)}")
+            lines.append(f"{name}: whole, {tasks_text(found.hands)}")
         else:
             lines.append(f"{name}: damaged ({found.folder})")
             lines += [f"   {damage}" for damage in found.damages]
@@ -161,12 +165,12 @@ def _in_full(report: SlotReport) -> list[str]:
     return lines
 
 
-def tasks_text(found: JournalReport) -> str:
+def tasks_text(hands: Mapping[str, int]) -> str:
     """How many tasks, and in whose hands."""
-    parts = [f"{found.hands[hand]} {_WORDS[hand]}" for hand in HANDS if hand in found.hands]
-    count = _count(found.open_count or 0, "task")
+    parts = [f"{hands[hand]} {_WORDS[hand]}" for hand in HANDS if hand in hands]
+    count = _count(sum(hands.values()), "task")
     # That they are open is what they are in a journal for.
-    return count if set(found.hands) <= {"owned"} else f"{count} ({', '.join(parts)})"
+    return count if set(hands) <= {"owned"} else f"{count} ({', '.join(parts)})"
 
 
 def savable_text(found: JournalReport) -> str:
@@ -174,8 +178,8 @@ def savable_text(found: JournalReport) -> str:
     saved = found.open_count or 0
     lost = lost_count(found)
     if lost is None:
-        return f"{tasks_text(found)} can be saved; it cannot be told how many there were"
-    return f"{tasks_text(found)} of {saved + lost} can be saved"
+        return f"{tasks_text(found.hands)} can be saved; it cannot be told how many there were"
+    return f"{tasks_text(found.hands)} of {saved + lost} can be saved"
 
 
 def lost_count(found: JournalReport) -> int | None:
@@ -224,7 +228,7 @@ def salvaged_lines(found: JournalReport, saved: Salvaged) -> list[str]:
     return [
         f"{saved.kept_at.parent / found.folder.name}:",
         *(f"   {damage}" for damage in saved.damages),
-        f"   saved: {tasks_text(found)}",
+        f"   saved: {tasks_text(found.hands)}",
         f"   lost: {'nobody can tell how many' if lost is None else _count(lost, 'task')}",
         f"   the damaged journal is kept as {saved.kept_at}",
     ]

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from zmqtasks.core.owned import Dead, Given, Incoming, OwnedRecord, parse_mark
-from zmqtasks.errors import ConfigError, JournalCorrupt, JournalError
+from zmqtasks.errors import ConfigError, JournalError
 from zmqtasks.journals import salvage
 from zmqtasks.journals.salvage import Salvaged
 from zmqtasks.journals.slots import identity_of, is_slot, journals_in, lock_slot, slot_numbers
@@ -30,10 +30,9 @@ class JournalReport(NamedTuple):
     """What is in one journal of a slot."""
 
     folder: Path
-    #: Tasks that can be read; when it was only counted, those that its last commit says
-    #: there are. None: it cannot be told.
+    #: Tasks that can be read, None when it cannot be told.
     open_count: int | None
-    #: {one of ``HANDS``: how many of them}; empty when only counted.
+    #: {one of ``HANDS``: how many of them}.
     hands: dict[str, int]
     #: Tasks that should be there, None when the journal does not say.
     expected_count: int | None
@@ -80,12 +79,8 @@ def slot_folders(folder: Path) -> list[Path]:
         raise os_error(folder, exc) from exc
 
 
-def look_into(slot: Path, *, read_all: bool) -> SlotReport:
-    """What is in a slot.
-
-    Args:
-        slot: its folder.
-        read_all: read every task and check it; else only count them, as cheap as can be.
+def look_into(slot: Path) -> SlotReport:
+    """What is in the slot that lies in this folder: every task is read.
 
     Raises:
         JournalError: there is no such slot, or it cannot be looked at.
@@ -94,7 +89,7 @@ def look_into(slot: Path, *, read_all: bool) -> SlotReport:
         last = identity_of(slot)
         reports: list[JournalReport] = []
         for path in journals_in(slot) if is_ours else ():
-            report = _read(path) if read_all else _count(path)
+            report = _read(path)
             if report.open_count or report.damages or report.trouble:
                 reports.append(report)
         return SlotReport(
@@ -150,16 +145,6 @@ def _locked(slot: Path) -> Iterator[bool]:
     finally:
         if fd >= 0:
             os.close(fd)
-
-
-def _count(path: Path) -> JournalReport:
-    try:
-        count = salvage.count_open(path)
-    except JournalCorrupt as exc:
-        return JournalReport(path, None, {}, None, exc.damages)
-    except (ConfigError, JournalError) as exc:
-        return JournalReport(path, None, {}, None, (), str(exc))
-    return JournalReport(path, count, {}, count, ())
 
 
 def _read(path: Path) -> JournalReport:

@@ -68,25 +68,23 @@ def test_the_slots_are_listed_by_number(slots: JournalSlots, tmp_path: Path) -> 
     assert slot_folders(tmp_path / "journal") == [slot.folder for slot in claimed]
 
 
-@pytest.mark.parametrize("read_all", [False, True])
-def test_a_slot_in_use_is_not_looked_into(slots: JournalSlots, read_all: bool) -> None:
+def test_a_slot_in_use_is_not_looked_into(slots: JournalSlots) -> None:
     slot = slots.claim_free()
     journal = SqliteJournal(slot.journal_folder)
     journal.open()
     journal.commit([owned(1)], sync=True)
-    report = look_into(slot.folder, read_all=read_all)
+    report = look_into(slot.folder)
     assert (report.is_held, report.node, report.journals) == (True, slot.node.hex(), ())
     journal.commit([owned(2)], sync=True)
     journal.close()
 
 
-@pytest.mark.parametrize("read_all", [False, True])
-def test_an_empty_slot_has_nothing_to_tell(slots: JournalSlots, read_all: bool) -> None:
+def test_an_empty_slot_has_nothing_to_tell(slots: JournalSlots) -> None:
     unused, empty = slots.claim_free(), slots.claim_free()
     put(empty.journal_folder, ())
     for slot in (unused, empty):
         slot.release()
-        report = look_into(slot.folder, read_all=read_all)
+        report = look_into(slot.folder)
         assert (report.is_held, report.journals, report.kept_aside) == (False, (), ())
         assert not report.is_damaged
 
@@ -99,11 +97,9 @@ def test_tasks_are_counted_by_the_hands_they_are_in(slots: JournalSlots) -> None
     ]  # fmt: skip
     put(slot.journal_folder, records, [Progress(task_id(5), 1, 0, given_to(b"b"))])
     slot.release()
-    (found,) = look_into(slot.folder, read_all=True).journals
+    (found,) = look_into(slot.folder).journals
     hands = {"owned": 2, "offered": 1, "given": 1, "dead": 1, "unknown": 1}
     assert found == JournalReport(slot.journal_folder, 6, hands, 6, ())
-    (counted,) = look_into(slot.folder, read_all=False).journals
-    assert counted == JournalReport(slot.journal_folder, 6, {}, 6, ())
 
 
 def test_journals_not_merged_yet_are_looked_into_too(slots: JournalSlots) -> None:
@@ -113,7 +109,7 @@ def test_journals_not_merged_yet_are_looked_into_too(slots: JournalSlots) -> Non
     dead.release()
     (moved,) = slots.take_over(0, mine)
     mine.release()
-    report = look_into(mine.folder, read_all=True)
+    report = look_into(mine.folder)
     assert [(found.folder, found.open_count) for found in report.journals] == [
         (mine.journal_folder, 1),
         (moved, 2),
@@ -123,7 +119,7 @@ def test_journals_not_merged_yet_are_looked_into_too(slots: JournalSlots) -> Non
 def test_damage_is_told_with_what_can_be_saved(slots: JournalSlots) -> None:
     folder = left(slots, owned(1), owned(2), owned(3))
     damage(folder / "tasks")
-    report = look_into(folder, read_all=True)
+    report = look_into(folder)
     (found,) = report.journals
     assert report.is_damaged
     assert (found.open_count, found.expected_count) == (2, 3)
@@ -133,17 +129,16 @@ def test_damage_is_told_with_what_can_be_saved(slots: JournalSlots) -> None:
 def test_one_of_a_newer_version_is_trouble_and_no_damage(slots: JournalSlots) -> None:
     folder = left(slots, owned(1))
     damage(folder / "tasks", f"PRAGMA user_version = {SCHEMA_VERSION + 1}")
-    for read_all in (False, True):
-        report = look_into(folder, read_all=read_all)
-        assert not report.is_damaged
-        assert "newer zmqtasks" in report.trouble
+    report = look_into(folder)
+    assert not report.is_damaged
+    assert "newer zmqtasks" in report.trouble
     with pytest.raises(JournalError, match="newer zmqtasks"):
         mend(folder)
 
 
 def test_a_folder_that_is_no_slot_is_left_as_it_is(tmp_path: Path) -> None:
     with pytest.raises(JournalError, match="there is no journal"):
-        look_into(tmp_path, read_all=True)
+        look_into(tmp_path)
     with pytest.raises(JournalError, match="there is no journal"):
         mend(tmp_path / "none")
     assert list(tmp_path.iterdir()) == []
@@ -159,7 +154,7 @@ def test_what_was_saved_can_be_adopted_and_the_damaged_one_is_kept(slots: Journa
     ((found, saved),) = mend(folder)
     assert (found.open_count, saved.task_count) == (2, 2)
     assert (saved.kept_at / "tasks.db").read_bytes() == damaged
-    report = look_into(folder, read_all=True)
+    report = look_into(folder)
     assert not report.is_damaged
     assert report.kept_aside == (saved.kept_at,)
     # As any other that was left behind.
@@ -173,9 +168,9 @@ def test_what_was_saved_can_be_adopted_and_the_damaged_one_is_kept(slots: Journa
     # A second damage does not overwrite what was kept of the first.
     put(folder / "tasks", [owned(1), owned(2)])
     damage(folder / "tasks")
-    assert len(look_into(folder, read_all=True).journals) == 1
+    assert len(look_into(folder).journals) == 1
     mend(folder)
-    assert len(look_into(folder, read_all=True).kept_aside) == 2
+    assert len(look_into(folder).kept_aside) == 2
 
 
 def test_only_what_is_damaged_is_mended(slots: JournalSlots) -> None:
