@@ -92,8 +92,8 @@ class Node:
         self.refused: list[int] = []
         #: {task id: attempt} at its worker.
         self.running: dict[bytes, int] = {}
-        #: {task id: (owner's link, attempt)} that it runs for others.
-        self.hosted: dict[bytes, tuple[LinkId, int]] = {}
+        #: {(task id, owner's link): attempt} that it runs for others.
+        self.hosted: dict[tuple[bytes, LinkId], int] = {}
         #: Ids whose outcome this life of the process was told.
         self.told: list[bytes] = []
         self.position = 0
@@ -145,7 +145,7 @@ class Node:
 
     def link_down(self, link: LinkId, peer: Hello, reason: str) -> None:
         del self.links[link]
-        self.hosted = {task: at for task, at in self.hosted.items() if at[0] != link}
+        self.hosted = {key: attempt for key, attempt in self.hosted.items() if key[1] != link}
         self.dispatcher.link_down(link, reason)
         self.handoff.link_down(link, peer, reason)
         self.taking.link_down(link, peer, reason)
@@ -162,9 +162,7 @@ class Node:
             self.answers.asked(link, message)
         elif isinstance(message, Tasks):
             for record in message.tasks:
-                _, before = self.hosted.get(record.id, (link, 0))
-                if record.attempt > before:  # else read late
-                    self.hosted[record.id] = link, record.attempt
+                self.hosted[record.id, link] = record.attempt
         else:
             for machine in (self.dispatcher, self.handoff, self.taking, self.given):
                 if machine.received(link, message, self.now_ms):
@@ -189,7 +187,8 @@ class Node:
             done = _outcome(task, self.running.pop(task), self.position)
             self.dispatcher.received(self.worker, Done(1_000_000, [done]), self.now_ms)
         else:
-            link, attempt = self.hosted.pop(task)
+            link = next(link for hosted, link in self.hosted if hosted == task)
+            attempt = self.hosted.pop((task, link))
             self.out.append((link, Done(1_000_000, [_outcome(task, attempt, self.position)])))
         self.turn()
 
@@ -235,10 +234,11 @@ class Node:
         """What it runs for others has become its own."""
         ids, self.taking.held_here = self.taking.held_here, []
         for task in ids:
-            if task in self.hosted:
-                _, attempt = self.hosted.pop(task)
-                self.running[task] = attempt
-                self.dispatcher.claim(self.worker, [(task, attempt)])
+            for key in [key for key in self.hosted if key[0] == task]:
+                attempt = self.hosted.pop(key)
+                if attempt == self.dispatcher.tasks[task].attempt:
+                    self.running[task] = attempt
+                    self.dispatcher.claim(self.worker, [(task, attempt)])
 
     def _carry_out(self, effect: Effect) -> None:
         if isinstance(effect, JournalWrite):
@@ -432,7 +432,7 @@ class Network:
                     moved = True
                     node.write()
                     self.carry(node)
-                for task in [*node.running, *node.hosted] if work else ():
+                for task in [*node.running, *(key[0] for key in node.hosted)] if work else ():
                     moved = True
                     node.finish(task)
                     self.carry(node)

@@ -208,7 +208,7 @@ def test_what_a_full_disk_does_not_take_is_offered_as_it_is() -> None:
 def held_task(net: Network, giver: Node) -> None:
     """Task 1 is at worker T, and the giver leaves."""
     giver.submit([1])
-    while ONE not in net.nodes[T].hosted:
+    while not net.nodes[T].hosted:
         net.settle_down()
         giver.running.clear()
         for task in list(giver.dispatcher.tasks.values()):

@@ -112,7 +112,7 @@ class Storm:
         nodes = [node for node in self.net.alive() if node.running or node.hosted]
         if nodes:
             node = self.chance.choice(nodes)
-            task = self.chance.choice([*node.running, *node.hosted])
+            task = self.chance.choice([*node.running, *(key[0] for key in node.hosted)])
             self.note(f"{node.name!r} has an outcome of {task!r}")
             node.finish(task)
 

@@ -334,7 +334,7 @@ def test_task_that_is_not_idempotent_survives_a_restart_unless_it_was_sent(taker
 
 def test_task_that_runs_here_is_told_to_the_intake(taker: Taker) -> None:
     link = taker.link()
-    taker.hosted[ONE] = link, 4
+    taker.hosted[ONE, link] = 4
     stored(taker, link, offer(1, ONE, attempt=4, held=True))
     taker.receive(link, handed(1, given=(ONE,)))
     taker.write_all()
