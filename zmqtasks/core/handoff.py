@@ -213,6 +213,8 @@ class Handoff:
             self.offering.pause(peer.node, now_ms)
         if message.refused:
             ids = [task.id for task, _ in offer.tasks]
+            for task, _ in offer.tasks:
+                task.is_fleeting = False
             self.dispatcher.put_back(ids)
             self._say_kept(ids, link, peer.node)
             text = f"{peer.name} takes no tasks at the moment: {message.refused}"

@@ -46,6 +46,15 @@ class OwnedTask(msgspec.Struct):
     outcome: Outcome | None = None
     #: Node that it is offered to, b"" if none: nobody else gets it meanwhile.
     offered: bytes = b""
+    #: A node may have it in its journal that was told that ours does not: it works on it
+    #: when we are gone, so ours must not have it then.
+    is_fleeting: bool = False
+
+    @property
+    def may_be_written(self) -> bool:
+        """The journal should have it if it stays open, and has not."""
+        is_kept = self.is_written or self.offered or self.is_fleeting
+        return not is_kept and self.outcome is None
 
 
 class TakenTask(msgspec.Struct, frozen=True):

@@ -343,6 +343,9 @@ class Offering:
 
     def _send(self, number: int, *, is_lasting: bool) -> None:
         offer = self.offers[number]
+        if self.custody.has_journal and not is_lasting:
+            for task, _ in offer.tasks:
+                task.is_fleeting = True
         kinds: dict[Kind, int] = {}
         records = [
             OfferRecord(

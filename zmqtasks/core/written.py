@@ -111,11 +111,7 @@ class WrittenTasks:
             for _ in range(take):
                 task = self._tasks.get(fresh.popleft())
                 # Whoever is offered a task goes by what our journal knew of it then.
-                if (
-                    task is not None
-                    and not (task.is_written or task.offered)
-                    and task.outcome is None
-                ):
+                if task is not None and task.may_be_written:
                     task.is_written = True
                     due.append(task)
         if due:
@@ -124,7 +120,7 @@ class WrittenTasks:
 
     def write_all(self, now_ms: int) -> None:
         """Write every open task that is not written yet, synced: this process ends."""
-        due = [t for t in self._tasks.values() if not t.is_written and t.outcome is None]
+        due = [task for task in self._tasks.values() if task.may_be_written]
         for task in due:
             task.is_written = True
         if due:

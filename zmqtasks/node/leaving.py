@@ -137,7 +137,7 @@ class Leaving:
         tasks: list[OwnedTask] = []
         size = 0
         for task in self._client.dispatcher.tasks.values():
-            if task.is_written or task.outcome is not None:
+            if not task.may_be_written:
                 continue
             size += len(task.body)
             if tasks and size > JOURNAL_MERGE_BYTES_MAX:
