@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import signal
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -139,7 +140,7 @@ def test_killed_producer_loses_no_memory_task_older_than_a_second(mesh: Mesh) ->
 # --- ended --------------------------------------------------------------------------------
 
 
-def fire_and_forget(mesh: Mesh, **env: str) -> str:
+def fire_and_forget(mesh: Mesh, **env: Any) -> str:
     """A script submits 500 tasks and ends at once; gives what it said."""
     code = FIRE_AND_FORGET.format(count=COUNT, folder=str(mesh.folder))
     return mesh.run(code, **env).stderr

@@ -204,7 +204,7 @@ def test_interrupted_client_ends_without_hanging(mesh: Mesh) -> None:
 def test_client_interrupted_while_it_waits_at_its_end_says_what_it_gives_up(mesh: Mesh) -> None:
     """Nobody has a journal, else there was nothing to wait for."""
     (mesh.folder / "no-folder").touch()
-    nowhere = {"ZMQTASKS_STATE_DIR": str(mesh.folder / "no-folder")}
+    nowhere: dict[str, Any] = {"ZMQTASKS_STATE_DIR": str(mesh.folder / "no-folder")}
     store = mesh.start_node("--store", "memory://", roles="store", name="s1", **nowhere)
     client = mesh.start("""
         from tasks import add

@@ -11,7 +11,7 @@ pytestmark = pytest.mark.e2e
 LIMIT = 20
 
 
-def limited(**more: str) -> dict[str, str]:
+def limited(**more: str) -> dict[str, Any]:
     return {"ZMQTASKS_OPEN_TASKS_MAX": str(LIMIT), "ZMQTASKS_EXIT_WAIT_S": "0", **more}
 
 

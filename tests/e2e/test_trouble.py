@@ -162,7 +162,7 @@ def test_worker_that_leaves_is_missed(mesh: Mesh) -> None:
 
 def test_process_without_journal_waits_at_its_end_for_what_nobody_takes(mesh: Mesh) -> None:
     (mesh.folder / "no-folder").touch()
-    nowhere = {"ZMQTASKS_STATE_DIR": str(mesh.folder / "no-folder")}
+    nowhere: dict[str, Any] = {"ZMQTASKS_STATE_DIR": str(mesh.folder / "no-folder")}
     node = mesh.start_node(**nowhere)
     done = mesh.run(
         f"""

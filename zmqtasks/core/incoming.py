@@ -25,8 +25,7 @@ class Claim:
         self.is_lasting = is_lasting
         #: The giver has said that it does not know the task (any more).
         self.is_unknown = False
-        #: The giver's incarnation and the number of the offer; 0, 0 when it was before our
-        #: restart.
+        #: The giver's incarnation and the number of the offer.
         self.epoch = 0
         self.number = 0
         #: The link on which the giver will answer, None when it must be asked.
@@ -79,7 +78,8 @@ class IncomingTask:
     def mark(self) -> bytes:
         """How the journal says whose offers it is waiting for."""
         return offers_mark(
-            OfferMark(claim.giver, claim.taker, claim.is_lasting) for claim in self.claims.values()
+            OfferMark(claim.giver, claim.taker, claim.is_lasting, claim.epoch, claim.number)
+            for claim in self.claims.values()
         )
 
     def claims_by(self, giver: bytes) -> list[Claim]:
@@ -118,6 +118,9 @@ class IncomingTask:
 
 def claims_of(mark: Incoming) -> list[Claim]:
     """The offers that a journal has of a task."""
-    return [
-        Claim(giver, taker, is_lasting=is_lasting) for giver, taker, is_lasting in offers_of(mark)
-    ]
+    claims: list[Claim] = []
+    for giver, taker, is_lasting, epoch, number in offers_of(mark):
+        claim = Claim(giver, taker, is_lasting=is_lasting)
+        claim.epoch, claim.number = epoch, number
+        claims.append(claim)
+    return claims

@@ -4,7 +4,8 @@
 mark   content
 =====  ==========================================================================
 ``>``  taker, giver
-``<``  for each offer: giver, taker, one byte: is it in the giver's journal too
+``<``  for each offer: giver, taker, whether it is in the giver's journal too (1 byte),
+       the giver's epoch (4), number of the offer (8)
 =====  ==========================================================================
 
 Both sides are named, since a journal may come into that of another node: then
@@ -13,6 +14,7 @@ Both sides are named, since a journal may come into that of another node: then
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Iterable
 from typing import NamedTuple
 
@@ -28,8 +30,7 @@ from zmqtasks.core.owned import (
 )
 from zmqtasks.ids import NODE_ID_BYTES
 
-_LASTING, _FLEETING = b"\x01", b"\x00"
-_OFFER_BYTES = 2 * NODE_ID_BYTES + 1
+_OFFER = struct.Struct(f"!{NODE_ID_BYTES}s{NODE_ID_BYTES}s?IQ")
 
 
 class OfferMark(NamedTuple):
@@ -39,29 +40,20 @@ class OfferMark(NamedTuple):
     taker: bytes
     #: The giver's journal has the task.
     is_lasting: bool
+    #: Of the giver, and of its offers: the last one counts.
+    epoch: int = 0
+    number: int = 0
 
 
 def offers_mark(offers: Iterable[OfferMark]) -> bytes:
     """The mark of a task that was offered, and not given so far."""
-    return incoming_from(
-        b"".join(
-            giver + taker + (_LASTING if is_lasting else _FLEETING)
-            for giver, taker, is_lasting in offers
-        )
-    )
+    return incoming_from(b"".join(_OFFER.pack(*offer) for offer in offers))
 
 
 def offers_of(mark: Incoming) -> list[OfferMark]:
     """The offers in a mark."""
-    packed = mark.node
-    parts = (packed[at : at + _OFFER_BYTES] for at in range(0, len(packed), _OFFER_BYTES))
-    return [
-        OfferMark(
-            part[:NODE_ID_BYTES], part[NODE_ID_BYTES : 2 * NODE_ID_BYTES],
-            part[2 * NODE_ID_BYTES :] != _FLEETING,
-        )
-        for part in parts
-    ]  # fmt: skip
+    whole = len(mark.node) // _OFFER.size * _OFFER.size
+    return [OfferMark(*offer) for offer in _OFFER.iter_unpack(mark.node[:whole])]
 
 
 def given_mark(taker: bytes, giver: bytes) -> bytes:
@@ -93,7 +85,7 @@ def merged_mark(ours: bytes, theirs: bytes) -> bytes:
     if isinstance(here, Incoming):
         offers = offers_of(here)
         if isinstance(there, Incoming):
-            return offers_mark(dict.fromkeys([*offers, *offers_of(there)]))
+            return offers_mark(_last_ones([*offers, *offers_of(there)]))
         to_us = [offer.giver for offer in offers if offer.taker == taker_in(there)]
         if giver_in(there) in to_us:
             return MARK_OWNED
@@ -107,6 +99,16 @@ def merged_mark(ours: bytes, theirs: bytes) -> bytes:
         return MARK_OWNED if is_between else ours
     # Both have given it away: the one that had it from the other did so later.
     return theirs if taker_in(here) == giver_in(there) else ours
+
+
+def _last_ones(offers: Iterable[OfferMark]) -> list[OfferMark]:
+    """Of those between the same two nodes."""
+    last: dict[tuple[bytes, bytes], OfferMark] = {}
+    for offer in offers:
+        known = last.setdefault(offer[:2], offer)
+        if (known.epoch, known.number) < (offer.epoch, offer.number):
+            last[offer[:2]] = offer
+    return list(last.values())
 
 
 def merged_record(ours: OwnedRecord, theirs: OwnedRecord) -> Progress:

@@ -271,7 +271,8 @@ class Taking:
             return
         arrival = _Arrival(link, self.links.session(link), offer)
         changed: list[IncomingTask] = []
-        mark = offers_mark([OfferMark(peer.node, self.node, offer.lasting)])
+        made = OfferMark(peer.node, self.node, offer.lasting, peer.epoch, offer.request)
+        mark = offers_mark([made])
         for record in offer.tasks:
             known = self.tasks.get(record.id)
             if self._is_moving(record.id, known, peer.node):

@@ -134,6 +134,18 @@ def test_of_two_takers_without_a_giver_the_last_one_offered_to_goes_on(taker: Ta
     assert taker.records() == {}
 
 
+@pytest.mark.parametrize(("theirs", "ours"), [(2, True), (4, False)])
+def test_after_a_restart_it_is_known_who_was_offered_the_task_last(theirs: int, ours: bool) -> None:
+    taker = Taker()
+    stored(taker, taker.link(G), offer(3, ONE, lasting=False))
+    taker.again(power=True)
+    other = taker.link(W)
+    taker.tick(taker.now_ms + OWNER_GONE_MS)
+    answer(taker, other, offer=theirs)
+    assert taker.owns(ONE) == ours
+    assert (ONE in taker.records()) == ours
+
+
 def test_guess_gives_way_to_a_giver_that_kept_its_task(taker: Taker) -> None:
     other = taker.link(W)
     stored(taker, taker.link(G), offer(1, ONE, lasting=False))

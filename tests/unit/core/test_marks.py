@@ -26,7 +26,7 @@ def offered(giver: bytes, taker: bytes) -> bytes:
 
 
 def test_offers_are_read_as_they_were_written() -> None:
-    offers = [OfferMark(THEM, US, is_lasting=True), OfferMark(OTHER, US, is_lasting=False)]
+    offers = [OfferMark(THEM, US, is_lasting=True), OfferMark(OTHER, US, False, 3, 1 << 40)]
     mark = parse_mark(offers_mark(offers))
     assert isinstance(mark, Incoming)
     assert offers_of(mark) == offers
@@ -68,6 +68,14 @@ BOTH_OFFERED = offers_mark(
 )
 def test_of_two_marks_the_later_one_counts(ours: bytes, theirs: bytes, merged: bytes) -> None:
     assert merged_mark(ours, theirs) == merged
+
+
+def test_of_two_offers_between_the_same_nodes_the_last_one_counts() -> None:
+    marks = [
+        offers_mark([OfferMark(OTHER, US, is_lasting=True, epoch=epoch, number=number)])
+        for epoch, number in ((1, 9), (2, 1))
+    ]
+    assert merged_mark(marks[0], marks[1]) == merged_mark(marks[1], marks[0]) == marks[1]
 
 
 def test_same_offer_in_both_journals_is_one() -> None:

@@ -28,7 +28,7 @@ def test_offer_is_on_the_disk_before_it_is_answered(taker: Taker) -> None:
     taker.write_all()
     assert taker.says(link) == [Stored(1, "", [])]
     taker.again(power=True)
-    assert taker.offers() == [(G, T, True)]
+    assert taker.offers() == [(G, T, True, 1, 1)]
 
 
 def test_offered_task_waits_for_its_giver_s_word(taker: Taker) -> None:
@@ -239,7 +239,7 @@ def test_only_the_giver_that_owns_the_task_counts(taker: Taker) -> None:
     late, live = taker.link(G), taker.link(H)
     stored(taker, late, offer(1, ONE))
     stored(taker, live, offer(9, ONE, attempt=3))
-    assert taker.offers() == [(G, T, True), (H, T, True)]
+    assert taker.offers() == [(G, T, True, 1, 1), (H, T, True, 1, 9)]
     taker.receive(late, handed(1, kept=(ONE,)))
     taker.write_all()
     assert list(taker.records()) == [ONE]
