@@ -178,6 +178,13 @@ class Ledger:
         """A worker hands these to a slot: nobody may have given them up before."""
         for task in tasks:
             assert task.body == self.specs[task.id].body
+            giver = self.world.by_routing_id.get(task.link.peer)
+            if giver is not None and giver.owns(task.id):
+                assert giver.node.dispatcher is not None
+                attempt = giver.node.dispatcher.tasks[task.id].attempt
+                assert attempt == task.attempt, (
+                    f"{worker.name} starts attempt {task.attempt}, {giver.name} is at {attempt}"
+                )
             holder = self.holder(task.id)
             if self.how[task.id] == "loose" or self.world.owners_changed:
                 continue
