@@ -284,9 +284,19 @@ class TestLoading:
     def test_what_it_prints_stays_out_of_the_nodes_output(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
     ) -> None:
-        with started(ProcessPool(self.write(tmp_path, monkeypatch, "print('loading')"), 1)):
-            pass
-        assert capfd.readouterr() == ("", "loading\n")
+        out, errors = "", ""
+
+        def is_said() -> bool:
+            nonlocal out, errors
+            more = capfd.readouterr()
+            out, errors = out + more.out, errors + more.err
+            return bool(errors)
+
+        pool = ProcessPool(self.write(tmp_path, monkeypatch, "print('loading')"), 1)
+        with started(pool) as rig:
+            rig.host.until(is_said)
+        is_said()
+        assert (out, errors) == ("", "loading\n")
 
     def test_exit_handlers_run_when_an_idle_child_stops(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
