@@ -11,14 +11,14 @@ import json
 import os
 import subprocess
 
-from tests.e2e.lan import ip
+from tests.e2e.lan import Namespaces, ip
 
 _numbers = itertools.count()
 #: Nobody's: what is sent there is gone, and the sender is not told.
 _NOWHERE = "02:00:00:00:00:01"
 
 
-class Bridge:
+class Bridge(Namespaces):
     """A switch and so many hosts; a context manager.
 
     Args:
@@ -35,18 +35,8 @@ class Bridge:
         self._unplugged: set[int] = set()
         self._cut: set[tuple[int, int]] = set()
 
-    def __enter__(self) -> Bridge:
-        try:
-            self._make()
-        except BaseException:
-            self.remove()
-            raise
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.remove()
-
-    def _make(self) -> None:
+    def make(self) -> None:
+        """See ``Namespaces``."""
         self._add(self.switch)
         ip("-n", self.switch, "link", "add", "br0", "type", "bridge")
         ip("-n", self.switch, "link", "set", "br0", "up")

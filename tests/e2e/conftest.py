@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.e2e.harness import Mesh, running_mesh
+from tests.e2e.lan import Lan
 
 
 @pytest.fixture
@@ -23,3 +24,10 @@ def shared_mesh(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mesh]:
     with running_mesh(tmp_path_factory.mktemp("mesh")) as mesh:
         mesh.start_node(name="w1")
         yield mesh
+
+
+@pytest.fixture
+def lan() -> Iterator[Lan]:
+    """Two hosts joined by a cable; for modules that need namespaces."""
+    with Lan() as made:
+        yield made

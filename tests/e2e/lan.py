@@ -15,9 +15,12 @@ import re
 import shutil
 import subprocess
 import sys
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
+
+import pytest
 
 from tests.e2e.harness import Mesh
 
@@ -26,7 +29,30 @@ _NAME = re.compile(r"zt-(\d+)-\d+-\w+")
 _numbers = itertools.count()
 
 
-class Lan:
+class Namespaces(ABC):
+    """A network that is made when a ``with`` block begins, and is gone after it."""
+
+    def __enter__(self) -> Self:
+        try:
+            self.make()
+        except BaseException:
+            self.remove()
+            raise
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.remove()
+
+    @abstractmethod
+    def make(self) -> None:
+        """Make it; what was made is removed even if this fails half way."""
+
+    @abstractmethod
+    def remove(self) -> None:
+        """Remove what was made of it."""
+
+
+class Lan(Namespaces):
     """A network that lasts as long as the ``with`` block.
 
     Args:
@@ -42,18 +68,8 @@ class Lan:
         self.a_address = "10.77.1.1"
         self.b_address = "10.77.2.1" if routed else "10.77.1.2"
 
-    def __enter__(self) -> Lan:
-        try:
-            self._make()
-        except BaseException:
-            self.remove()
-            raise
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.remove()
-
-    def _make(self) -> None:
+    def make(self) -> None:
+        """See ``Namespaces``."""
         for name in (self.a, self.b):
             ip("netns", "add", name)
             ip("-n", name, "link", "set", "lo", "up")
@@ -176,6 +192,15 @@ def running_sides(*sides: Side) -> Iterator[None]:
         for side in sides:
             stack.callback(side.close)
         yield
+
+
+def need_namespaces() -> None:
+    """Skip a test where none can be made; CI has to run it."""
+    reason = why_not()
+    if reason and os.environ.get("CI") == "true":
+        pytest.fail(f"{reason}; CI has to run these tests")
+    elif reason:
+        pytest.skip(reason)
 
 
 def why_not() -> str:

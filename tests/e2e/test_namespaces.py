@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.e2e.harness import wait_for
-from tests.e2e.lan import Lan, Side, running_sides, why_not
+from tests.e2e.lan import Lan, Side, need_namespaces, running_sides
 
 APP = '''
 import os, time
@@ -48,18 +47,7 @@ def hold(folder, name):
 
 @pytest.fixture(scope="module", autouse=True)
 def _namespaces_can_be_made() -> None:
-    reason = why_not()
-    if reason and os.environ.get("CI") == "true":
-        pytest.fail(f"{reason}; CI has to run these tests")
-    elif reason:
-        pytest.skip(reason)
-
-
-@pytest.fixture
-def lan() -> Iterator[Lan]:
-    """Two hosts joined by a cable."""
-    with Lan() as made:
-        yield made
+    need_namespaces()
 
 
 @pytest.fixture
