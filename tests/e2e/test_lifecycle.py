@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 from typing import Any
 
 import pytest
@@ -235,3 +236,24 @@ def test_signal_while_the_application_is_imported(mesh: Mesh, number: signal.Sig
     assert node.wait() == 130
     assert "Traceback" not in node.log
     wait_for(lambda: not mesh.pids(), "its processes end")
+
+
+def test_a_node_ends_while_a_peer_that_it_asks_does_not_answer(mesh: Mesh) -> None:
+    with socket.socket() as nobody:
+        nobody.bind(("127.0.0.1", 0))  # taken, and nobody listens
+        peer = f"127.0.0.1:{nobody.getsockname()[1]}"
+        node = mesh.start_node("--peer", peer)
+        node.wait_log("no peer at")
+        assert node.stop() == 0
+
+
+def test_a_script_ends_while_a_peer_that_it_asks_does_not_answer(mesh: Mesh) -> None:
+    mesh.start_node()
+    with socket.socket() as silent:
+        silent.bind(("127.0.0.1", 0))
+        silent.listen()  # connects, and says nothing
+        peer = f"127.0.0.1:{silent.getsockname()[1]}"
+        done = mesh.run(
+            "from tasks import add; print(add.delay(1, 2).get(timeout=10))", ZMQTASKS_PEERS=peer
+        )
+    assert done.stdout == "3\n"

@@ -266,7 +266,9 @@ class Handoff:
             self._owed.pop(task_id, None)
         self.unconfirmed.update(dict.fromkeys(given, taker))
         holder = self._heirs.of(taker)
-        self.given.gave(given, holder, follow=self.follow and not self.offering.is_leaving)
+        self.given.gave(given, taker, follow=self.follow and not self.offering.is_leaving)
+        if holder != taker:
+            self.given.moved(given, holder)  # which does not know that we want to hear of them
         self.answers.moved(given, holder)
         if len(given) < len(tasks):
             # These have settled meanwhile. Their note says "given" until the journal has

@@ -17,6 +17,26 @@ from zmqtasks.core.written import Told, WrittenTasks
 from zmqtasks.wire.messages import Outcome
 
 
+class Answer:
+    """Told once, when all that it waits for has been told: "" or the last refusal."""
+
+    def __init__(self, then: Callable[[str], None]) -> None:
+        self._then = then
+        self._waiting_count = 1
+        self._refusal = ""
+
+    def wait_for_one(self) -> None:
+        """One more has to be told."""
+        self._waiting_count += 1
+
+    def told(self, refusal: str) -> None:
+        """One of them is known."""
+        self._waiting_count -= 1
+        self._refusal = refusal or self._refusal
+        if not self._waiting_count:
+            self._then(self._refusal)
+
+
 class OwnedTasks:
     """The base of the Dispatcher, which adds workers and settling.
 
@@ -49,6 +69,8 @@ class OwnedTasks:
         #: Bytes of the arguments of open tasks.
         self.open_bytes = 0
         self._settled: list[Outcome] = []
+        #: {task id: who else waits for the disk's answer}, of new durable tasks.
+        self._putting: dict[bytes, list[Callable[[str], None]]] = {}
 
     def _left_journal(self, task: OwnedTask, told: list[Told]) -> None:
         """A task that has ended is in the journal no longer."""
@@ -87,24 +109,33 @@ class OwnedTasks:
 
     def _submit_durable(self, calls: Iterable[Call], then: Callable[[str], None]) -> None:
         fresh: list[OwnedTask] = []
-        repeated: list[OwnedTask] = []
+        known: list[OwnedTask] = []
+        answer = Answer(then)
         for call in calls:
-            known = self.tasks.get(call.id)
-            if known is not None:
-                known.durability = Durability.DISK
-                if not known.is_written and known.outcome is None:
-                    repeated.append(known)
-                continue
-            task = self._accept(call)
-            if task is not None:
+            task = self.tasks.get(call.id)
+            if task is None:
+                task = self._accept(call)
+                if task is not None:
+                    task.durability = Durability.DISK
+                    task.is_noting = True
+                    self._putting[task.id] = []
+                    fresh.append(task)
+            elif task.id in self._putting:
+                # Repeated before the disk has answered: it shares that answer.
+                answer.wait_for_one()
+                self._putting[task.id].append(answer.told)
+            elif task.outcome is None:
                 task.durability = Durability.DISK
-                task.is_noting = True
-                fresh.append(task)
-        self.written.put([*fresh, *repeated], partial(self._put, fresh, repeated, then))
+                known.append(task)
+        unwritten = [task for task in known if not task.is_written]
+        # One that is on its way there might be refused, so it is put once more: what the
+        # journal has, stands.
+        put = partial(self._put, fresh, known, unwritten, answer)
+        self.written.put([*fresh, *known], put)
 
     def _put(
-        self, fresh: list[OwnedTask], repeated: list[OwnedTask], then: Callable[[str], None],
-        refusal: str,
+        self, fresh: list[OwnedTask], known: list[OwnedTask], unwritten: list[OwnedTask],
+        answer: Answer, refusal: str,
     ) -> None:  # fmt: skip
         for task in fresh:
             task.is_noting = False
@@ -113,9 +144,14 @@ class OwnedTasks:
                 self.open_bytes -= len(task.body)
             else:
                 self._ready(task)
+            for told in self._putting.pop(task.id):
+                told(refusal)
         if refusal:
-            self.written.not_written(repeated, self.written.now_ms)
-        then(refusal)
+            self.written.not_written(unwritten, self.written.now_ms)
+        else:
+            for task in known:
+                task.is_written = True
+        answer.told(refusal)
 
     def _accept(self, call: Call) -> OwnedTask | None:
         """A new task; None for one that is known."""

@@ -336,3 +336,40 @@ def test_outcome_at_the_second_taker_is_told() -> None:
 
 def _done(task: bytes) -> Done:
     return Done(1_000_000, [Outcome(task, 1, 0, 1, -1, 0, 1, 5, b"value")])
+
+
+def test_a_caller_hears_of_a_task_whose_taker_had_an_heir_while_the_giving_was_written() -> None:
+    giver, taker, heir = (
+        Node(G, "producer", route="broker"), Node(T, "broker"), Node(U, "broker"),
+    )  # fmt: skip
+    net = Network([giver, taker, heir])
+
+    def write(node: Node) -> None:
+        while node.writes:
+            node.write()
+            net.carry(node)
+
+    def hear(node: Node) -> None:
+        for end in [end for end in net.open_ends() if end.node is node][:1]:
+            net.deliver(end)
+
+    net.connect(G, T)
+    giver.submit([1])
+    while not giver.handoff.deciding:
+        write(giver)
+        hear(taker)
+        write(taker)
+        hear(giver)
+    net.kill(taker)
+    net.notice(net.connections[G, T], 0, "gone")
+    heir.adopt(taker)
+    write(heir)
+    net.connect(G, U)
+    for _ in range(10):
+        hear(giver)
+    write(giver)
+    net.settle_down(work=True)
+    net.pass_time(2_000)  # the heir waits a moment for a worker that has it already
+    net.settle_down(work=True)
+    assert heir.settled == [ONE]
+    assert giver.told == [ONE]

@@ -159,6 +159,17 @@ def test_a_durable_repeat_of_an_open_memory_task_puts_it_on_the_disk(owner: Owne
     assert not sent(effects, Tasks), "it is with its worker already"
 
 
+def test_a_durable_repeat_is_refused_with_the_first_one(owner: Owner) -> None:
+    owner.durable(call(1), token=1)
+    first, owner.writes = owner.writes, []
+    owner.durable(call(1), token=2)
+    owner.commit()
+    owner.custody.refused([write.batch for write in first], "full", is_certain=True)
+    refused = of(owner.turn(), CallsRefused)
+    assert sorted(refused) == [CallsRefused(1, "full"), CallsRefused(2, "full")]
+    assert not owner.machine.tasks
+
+
 def test_a_durable_repeat_that_the_disk_refuses_leaves_the_memory_task_as_it_was(
     owner: Owner,
 ) -> None:
