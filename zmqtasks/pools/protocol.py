@@ -13,7 +13,6 @@ import msgspec
 
 from zmqtasks.wire.messages import CatalogEntry, Kind, StateRecord, Status
 
-
 #: ``ChildOutcome.status`` of attempts that are to be followed by another one: as a retry,
 #: or as if they had not been. Never seen outside of the node, unlike a wire Status.
 RETRY_STATUS: Final = 100
