@@ -16,6 +16,7 @@ from zmqtasks.cli.logs import set_level, set_up_logging
 from zmqtasks.cli.options import setting_options, settings_from
 from zmqtasks.errors import AppLoadError, ConfigError
 from zmqtasks.settings import Loaded, NodeSettings, describe
+from zmqtasks.words import counted
 
 if TYPE_CHECKING:
     from zmqtasks.pools.base import Pool
@@ -160,15 +161,17 @@ def banner(node: Any) -> list[str]:
     ]
     if hello.slots:
         names = sorted({entry.name for entry in hello.catalog})
+        shown = ", ".join(names[:8]) + (", …" if len(names) > 8 else "")
+        of = "queue" if len(hello.queues) == 1 else "queues"
         lines.append(
-            f"runs {len(names)} tasks ({', '.join(names[:8])}{', …' if len(names) > 8 else ''}) "
-            f"of queues {', '.join(hello.queues)}, {hello.slots} at once ({settings.pool} pool)"
+            f"runs {counted(len(names), 'task')} ({shown}) of {of} {', '.join(hello.queues)}, "
+            f"{hello.slots} at once ({settings.pool} pool)"
         )
     journal = node.journal
     if journal.folder and ("broker" in hello.roles or journal.resumed_count):
         lines.append(
             f"keeps the tasks that it owns in {journal.folder} and goes on with "
-            f"{journal.resumed_count} that were there"
+            f"{journal.resumed_count:,} that were there"
         )
     if runtime.fingerprint:
         who = (

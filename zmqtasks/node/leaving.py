@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING
 from zmqtasks.core.handoff import Handoff
 from zmqtasks.core.lanes import OwnedTask
 from zmqtasks.limits import JOURNAL_MERGE_BYTES_MAX, JOURNAL_MERGE_TASKS_MAX
+from zmqtasks.words import counted
 
 if TYPE_CHECKING:
     from zmqtasks.node.client import Client
@@ -180,7 +181,7 @@ class Leaving:
         parts = [f"{count} handed to {name}" for name, count in list(handed.items())[:_NAMES_MAX]]
         if len(handed) > _NAMES_MAX:
             others = list(handed.values())[_NAMES_MAX:]
-            parts.append(f"{sum(others)} to {len(others)} other nodes")
+            parts.append(f"{sum(others)} to {counted(len(others), 'other node')}")
         tasks = client.dispatcher.tasks.values()
         written = sum(task.is_written and task.outcome is None for task in tasks)
         if written:
