@@ -303,6 +303,10 @@ class Offering:
         offer = self.offers.get(number)
         if offer is None:
             return
+        if self.custody.is_putting(task.id for task, _ in offer.tasks):
+            # Some were refused after all, and are just being taken out again.
+            self.custody.note([], partial(self._write_down, number), sync=False)
+            return
         # What has settled meanwhile, or goes on with another attempt, is offered no more.
         still = [
             (t, a) for t, a in offer.tasks if t.attempt == a and self.dispatcher.is_offered(t.id)
