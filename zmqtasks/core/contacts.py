@@ -216,13 +216,15 @@ class Contacts:
             if now_ms >= contact.next_ms:
                 self._dial_if_due(contact)
 
-    def pending(self) -> bool:
-        """True while some peer that we want is neither linked nor given up on."""
+    def pending(self, role: str = "") -> bool:
+        """True while some peer that we want is neither linked nor given up on; with a role:
+        one that has it."""
         linked = {link.peer.node for link in self.links.values() if link.peer and link.is_open}
         return any(
             node not in linked and contact.delay_ms < 4 * REDIAL_MS_MIN
             for node, contact in self.known.items()
-            if self._wants(contact.candidate) or self._needs(contact.candidate)
+            if (not role or role in contact.candidate.roles)
+            and (self._wants(contact.candidate) or self._needs(contact.candidate))
         )
 
     def _wants(self, candidate: Candidate) -> bool:

@@ -149,9 +149,10 @@ class Membership:
         """{node id: what we heard of it}, linked or not."""
         return self.contacts.known
 
-    def pending_dials(self) -> bool:
-        """True while some peer that we want is neither linked nor given up on."""
-        return self.contacts.pending()
+    def pending_dials(self, role: str = "") -> bool:
+        """True while some peer that we want (and that has this role) is neither linked nor
+        given up on."""
+        return self.contacts.pending(role)
 
     def _take_dials(self) -> None:
         if self.contacts.effects:

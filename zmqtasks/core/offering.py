@@ -284,6 +284,22 @@ class Offering:
             if batch:
                 self._offer(taker, batch)
 
+    # --- is it time? ----------------------------------------------------------------------
+
+    @property
+    def has_broker(self) -> bool:
+        """A broker is linked, to which everything may go."""
+        return any(taker.is_broker for taker in self.takers.values())
+
+    @property
+    def is_served(self) -> bool:
+        """Each task that is ready could go to a worker that can run it."""
+        return all(
+            any(worker.peer.node in self.takers for worker in lane.workers)
+            for lane in self.dispatcher.lanes.values()
+            if lane.ready
+        )
+
     # --- offers ---------------------------------------------------------------------------
 
     def _offer(self, taker: _Taker, tasks: Sequence[OwnedTask]) -> None:

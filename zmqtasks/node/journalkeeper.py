@@ -324,6 +324,12 @@ class JournalKeeper:
         }
 
     @property
+    def backlog(self) -> int:
+        """Changes on their way to the disk; 0 while that takes nothing."""
+        waiting = self._opened.writer.backlog() if self._opened is not None else None
+        return waiting.changes if waiting is not None and not waiting.failing else 0
+
+    @property
     def why_not(self) -> str:
         """Why nothing can be written, "" as long as it can."""
         return self._why_not

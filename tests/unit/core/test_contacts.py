@@ -239,3 +239,13 @@ def test_pending_until_linked_or_given_up() -> None:
         made.contacts.tick(now_ms)
         made.contacts.dialled(WORKER, "", now_ms)
     assert not made.contacts.pending()
+
+
+def test_who_is_dialled_still_can_be_asked_for_by_role() -> None:
+    made = Fixture()
+    made.contacts.found(candidate(WORKER, "worker"), 0)
+    assert made.contacts.pending()
+    assert made.contacts.pending("worker")
+    assert not made.contacts.pending("broker")
+    made.link(WORKER)
+    assert not made.contacts.pending("worker")

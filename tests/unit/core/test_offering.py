@@ -131,6 +131,22 @@ def test_who_leaves_prefers_a_broker_and_gives_to_a_worker_what_it_works_on() ->
     assert giver.turns(1) == {W: BOTH[:1], B: BOTH[1:]}
 
 
+def test_it_is_known_whether_ready_tasks_could_go_to_who_should_have_them() -> None:
+    giver = Giver("direct")
+    assert not giver.offering.has_broker
+    assert not giver.offering.is_served
+    store = hello(b"store-01", "store")
+    store.ext["j"] = 1
+    giver.link(store)
+    giver.link(worker())
+    assert not giver.offering.is_served, "a worker without a journal takes nothing"
+    giver = Giver("direct")
+    giver.link(worker(journal=True))
+    assert giver.offering.is_served
+    giver.link(broker())
+    assert giver.offering.has_broker
+
+
 @pytest.mark.parametrize(
     ("roles", "has_journal", "takes"),
     [
