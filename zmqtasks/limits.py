@@ -249,6 +249,9 @@ LOST_MS = 4_000
 #: An owner that cannot be reached for this long is gone for those who ask about its tasks:
 #: then the first outcome that is known stands.
 OWNER_GONE_MS = 60_000
+#: Nobody may say that a task is unknown while a node with a journal cannot be reached, but for
+#: so long at most: it may own the tasks of others.
+HEIR_AWAY_MS = 15_000
 #: A producer that was killed may have left an outbox; a node of its host has it by then.
 OUTBOX_ADOPTED_MS = 5_000
 #: ZMTP alive but the loop silent for this long: lost as well.

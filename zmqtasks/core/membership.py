@@ -111,19 +111,14 @@ class Membership:
         self.contacts.found(candidate, now_ms)
         self._take_dials()
 
-    def want(self, node: bytes, now_ms: int) -> None:
-        """Dial this node whatever its role."""
-        self.contacts.want(node, now_ms)
-        self._take_dials()
-
     def want_all(self, now_ms: int) -> None:
         """Dial everybody of this mesh from now on."""
         self.contacts.want_all(now_ms)
         self._take_dials()
 
-    def need_roles(self, roles: frozenset[str], now_ms: int) -> None:
-        """Dial peers with one of these roles too, until this is taken back."""
-        self.contacts.need_roles(roles, now_ms)
+    def need(self, roles: frozenset[str], nodes: frozenset[bytes], now_ms: int) -> None:
+        """Dial peers with one of these roles, and these nodes, too, until this is taken back."""
+        self.contacts.need(roles, nodes, now_ms)
         self._take_dials()
 
     def dialled(self, node: bytes, endpoint: str, now_ms: int) -> None:

@@ -126,6 +126,12 @@ class Publisher:
         )
 
     @property
+    def deciders_away(self) -> frozenset[bytes]:
+        """Owners that are not linked and have to decide on outcomes of the log."""
+        undecided = self.log.undecided.items()
+        return frozenset(node for node, waiting in undecided if waiting and node not in self.links)
+
+    @property
     def is_idle(self) -> bool:
         """Nobody who is there, or is only lost, waits for anything of the log."""
         if any(node in self.links for node, waiting in self.log.undecided.items() if waiting):
