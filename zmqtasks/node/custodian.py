@@ -31,8 +31,11 @@ class Custodian:
 
         Args:
             what: "story" of these tasks; "dead" for the dead tasks of these ids, or for all
-                of them without their stories; else the node describes itself.
+                of them without their stories; "workers" for those that this node is linked
+                to; else the node describes itself.
         """
+        if what == "workers":
+            return {"workers": self._workers()}
         if what == "story":
             found = {task_id.hex(): self.story_of(task_id) for task_id in ids}
             return {"stories": {key: story for key, story in found.items() if story}}
@@ -66,6 +69,22 @@ class Custodian:
             kind = entry.kind
             story |= {"name": kind.name, "app": kind.app, "queue": kind.queue}
         return {**story, "lines": lines}
+
+    def _workers(self) -> list[dict[str, Any]]:
+        """The linked workers by what they run: ``names`` of all that have the same ``queues``
+        and ``tasks``, pairs of app and name."""
+        alike: dict[tuple[tuple[str, ...], tuple[tuple[str, str], ...]], list[str]] = {}
+        for link in self._runtime.mesh.membership.links.values():
+            peer = link.peer
+            if peer is not None and link.is_open and peer.slots:
+                tasks = tuple((entry.app, entry.name) for entry in peer.catalog)
+                names = alike.setdefault((tuple(peer.queues), tasks), [])
+                if peer.name not in names:
+                    names.append(peer.name)
+        return [
+            {"names": names, "queues": list(queues), "tasks": [list(task) for task in tasks]}
+            for (queues, tasks), names in alike.items()
+        ]
 
     def _dead(self, ids: Sequence[bytes]) -> dict[str, Any]:
         dispatcher = self._runtime.mesh.dispatcher
