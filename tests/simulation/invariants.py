@@ -368,6 +368,16 @@ def unrest(world: World) -> str:
     return _unstored(world) or _unlinked(world)
 
 
+def waits_for_givers(world: World) -> bool:
+    """Some node was offered tasks by one that it does not reach, and is not sure that it has
+    ended: a while is to pass before it goes on with what is in no journal."""
+    return any(
+        process.node.ownership is not None
+        and process.node.ownership.taking.next_deadline_ms() is not None
+        for process in world.alive()
+    )
+
+
 def _unstored(world: World) -> str:
     for process in world.alive():
         if process.store is None:
