@@ -299,9 +299,9 @@ class Dispatcher(OwnedTasks):
             self.stories.tell(outcome.id, "refused", attempt=outcome.attempt)
         else:
             taker = self.taker_of(outcome.id)
-            if taker is None:
+            if taker is None or taker == link.peer[1:9]:  # it decides on that itself
                 self._unknown.setdefault(link, []).append(outcome.position)
-            elif taker != link.peer[1:9]:  # else it decides on that itself
+            else:
                 refused.append(outcome.position)
 
     def _fetched(self, link: LinkId, message: Results) -> None:
@@ -488,6 +488,7 @@ class Dispatcher(OwnedTasks):
 
     def flush(self, now_ms: int) -> list[Outcome]:
         """Send what can be sent, tell what was settled: once a turn, so in batches."""
+        self.written.go_on(now_ms)
         if self.dealer.is_touched or self._settled:
             self.dealer.deal(now_ms)
             self.dealer.is_touched = False

@@ -361,7 +361,7 @@ def test_nothing_is_remembered_for_writing_without_a_journal() -> None:
 
 
 def resumed(owner: Owner, *records: OwnedRecord) -> None:
-    owner.machine.resume(records, 0)
+    owner.machine.resume(records)
     owner.worker()
     owner.turn()
 
@@ -389,6 +389,26 @@ def test_an_outcome_of_before_the_restart_settles_a_resumed_task(owner: Owner) -
     resumed(owner, OwnedRecord(task_id(1), ADD, b"args"))
     owner.done(outcome(1))
     assert [one.id for one in settled(owner.commit())] == [task_id(1)]
+
+
+def test_a_claim_that_was_there_in_time_counts_also_when_its_owner_stood_still(
+    owner: Owner,
+) -> None:
+    resumed(owner, OwnedRecord(task_id(1), ADD, b"args"))
+    owner.machine.tick(10 * RESUME_GRACE_MS)
+    owner.machine.received(LINK, Started([(task_id(1), 1)]), 0)
+    assert not owner.turn(10 * RESUME_GRACE_MS)
+    assert owner.machine.tasks[task_id(1)].worker is not None
+
+
+def test_grace_begins_with_the_turn_that_resumes(owner: Owner) -> None:
+    """Not when time was last looked at, which may have been before the process stood still."""
+    owner.machine.resume([OwnedRecord(task_id(1), ADD, b"args")])
+    owner.turn(10 * RESUME_GRACE_MS)
+    assert owner.machine.tasks[task_id(1)].is_unsure
+    assert owner.machine.next_deadline_ms() == 11 * RESUME_GRACE_MS
+    owner.turn(11 * RESUME_GRACE_MS)
+    assert not owner.machine.tasks[task_id(1)].is_unsure
 
 
 def test_a_claim_after_the_grace_is_refused(owner: Owner) -> None:
@@ -546,5 +566,5 @@ def test_a_taken_task_goes_on_with_the_attempt_that_its_giver_had_not_given_away
     owner: Owner,
 ) -> None:
     owner.worker()
-    owner.machine.own([TakenTask(OwnedRecord(task_id(1), ADD, b"args", attempt=3), False)], 0)
+    owner.machine.own([TakenTask(OwnedRecord(task_id(1), ADD, b"args", attempt=3), False)])
     assert numbers(sent(owner.turn(), Tasks)) == [(1, 3)]
