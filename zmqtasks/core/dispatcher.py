@@ -57,6 +57,7 @@ from zmqtasks.wire.messages import (
     Submitted,
     TaskState,
 )
+from zmqtasks.words import counted
 
 #: While no store is known, so many of a worker's last outcomes are remembered for one.
 _UNSTORED_MAX = 1_000
@@ -437,6 +438,12 @@ class Dispatcher(OwnedTasks):
             self.written.record_of(task), self.stories.of(task.id), reason, self.wall_ms
         )
         mark = dead.mark()
+        shown = format_task_id(task.id)
+        text = (
+            f"task {shown} ({task.lane.kind.name}) is DEAD with {counted(task.strikes, 'strike')}: "
+            f"{reason} (zmqtasks dead show {shown})"
+        )
+        self.effects.append(Note("warning", "task.dead", text))
         forgotten = self.dead.add(dead)
         if forgotten:
             self.custody.drop(forgotten, None, sync=False)

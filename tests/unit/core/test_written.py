@@ -21,6 +21,7 @@ from zmqtasks.core.effects import (
 from zmqtasks.core.lanes import TakenTask
 from zmqtasks.core.links import LinkId
 from zmqtasks.core.owned import Dead, Durability, OwnedRecord, parse_mark
+from zmqtasks.ids import format_task_id
 from zmqtasks.limits import RESUME_GRACE_MS, STRIKES_MAX, WRITE_BEHIND_MS
 from zmqtasks.wire.messages import (
     Credit,
@@ -490,6 +491,11 @@ def test_a_dead_task_stays_in_the_journal_with_its_story(owner: Owner, is_durabl
             marks += [put.mark for put in write.puts] + [n.mark for n in write.progress if n.mark]
         effects += owner.commit()
     assert [one.status for one in settled(effects)] == [Status.DEAD]
+    (note,) = of(effects, Note)
+    shown = format_task_id(task_id(1))
+    assert note.level == "warning"
+    for part in (f"task {shown} ({ADD.name})", f"{STRIKES_MAX} strikes", f"dead show {shown}"):
+        assert part in note.text
     (mark,) = marks
     parsed = parse_mark(mark)
     assert isinstance(parsed, Dead)
