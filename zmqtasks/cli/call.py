@@ -16,6 +16,7 @@ from zmqtasks.cli.errors import EXIT_OPEN
 from zmqtasks.cli.options import CLIENT_KEYS, setting_options
 from zmqtasks.cli.session import FIND_S, empty_mesh, session, silent_text
 from zmqtasks.cli.showing import as_json, show_outcome
+from zmqtasks.core.links import DRAINING
 from zmqtasks.errors import NoWorkers, TimeoutError
 from zmqtasks.node.client import Client
 from zmqtasks.node.survey import SeenNode
@@ -143,7 +144,7 @@ def runners_of(peers: Sequence[Hello]) -> list[Runner]:
     return [
         Runner(peer.queues, [(entry.app, entry.name) for entry in peer.catalog], "")
         for peer in peers
-        if peer.slots
+        if peer.slots and DRAINING not in peer.ext
     ]
 
 
@@ -170,7 +171,7 @@ def nobody_text(client: Client, peers: Sequence[Hello]) -> str:
     """What to say when there is no worker."""
     if not peers:
         return empty_mesh(client.settings, client)
-    there = ", ".join(f"{peer.name} ({', '.join(peer.roles)})" for peer in peers[:_NAMES_MAX])
+    there = ", ".join(_with_roles(peer) for peer in peers[:_NAMES_MAX])
     more = f" and {len(peers) - _NAMES_MAX} more" if len(peers) > _NAMES_MAX else ""
     silent = client.survey.unreached()
     if silent:
@@ -178,6 +179,12 @@ def nobody_text(client: Client, peers: Sequence[Hello]) -> str:
     return (
         f"mesh '{client.settings.mesh}' has no workers, only {there}{more}. Start one with: "
         "zmqtasks node --app MODULE"
+    )
+
+
+def _with_roles(peer: Hello) -> str:
+    return (
+        f"{peer.name} ({', '.join([*peer.roles, *([DRAINING] if DRAINING in peer.ext else [])])})"
     )
 
 

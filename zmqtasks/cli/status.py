@@ -137,13 +137,12 @@ def row_of(node: SeenNode) -> list[str]:
 
 def load_of(report: dict[str, Any]) -> str:
     """What a node has to do, in words."""
-    parts = []
+    parts = ["draining"] if report.get("draining") else []
     worker = report.get("worker")
     if worker:
-        draining = ", draining" if worker.get("draining") else ""
         parts.append(
             f"{worker['running']} of {counted(worker['slots'], 'slot')}, "
-            f"{worker['queued']:,} queued{draining}"
+            f"{worker['queued']:,} queued"
         )
     producer = report.get("producer")
     owns = {"producer", "broker", "beat"} & set(report.get("roles") or ("producer",))

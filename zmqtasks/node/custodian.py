@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
+from zmqtasks.core.links import DRAINING
 from zmqtasks.ids import foreign_task_id_maker
 from zmqtasks.wire.messages import TaskState
 
@@ -48,12 +49,14 @@ class Custodian:
 
         Keys: those of ``core.ownerview.story_of``, and ``role``: "owner", "holder" for a
         node that has an attempt or an outcome of it and does not decide about it, or
-        "hearsay" for one that owned it before, or may come to own it.
+        "hearsay" for one that owned it before, or may come to own it; ``draining``, True
+        while this node hands over what it owns and is about to leave.
         """
         mesh = self._runtime.mesh
+        leaves = {"draining": True} if DRAINING in mesh.hello.ext else {}
         told = mesh.dispatcher.story_of(task_id) if mesh.dispatcher is not None else None
         if told is not None and "state" in told:
-            return {"role": "owner", **told}
+            return {"role": "owner", **leaves, **told}
         lines = told["lines"] if told is not None else []
         record = mesh.answers.local(task_id)
         if record.state == TaskState.UNKNOWN and not lines:
@@ -62,6 +65,7 @@ class Custodian:
         story = {
             "role": "hearsay" if is_hearsay else "holder",
             "state": TaskState(record.state).name,
+            **leaves,
             **{key: value for key, value in record.info.items() if key in _FACTS},
         }
         entry = mesh.log.entries.get(mesh.log.positions.get(task_id, -1))
@@ -76,7 +80,7 @@ class Custodian:
         alike: dict[tuple[tuple[str, ...], tuple[tuple[str, str], ...]], list[str]] = {}
         for link in self._runtime.mesh.membership.links.values():
             peer = link.peer
-            if peer is not None and link.is_open and peer.slots:
+            if peer is not None and link.is_open and peer.slots and DRAINING not in peer.ext:
                 tasks = tuple((entry.app, entry.name) for entry in peer.catalog)
                 names = alike.setdefault((tuple(peer.queues), tasks), [])
                 if peer.name not in names:

@@ -16,7 +16,7 @@ from zmqtasks.core.custody import Custody
 from zmqtasks.core.dispatcher import Dispatcher
 from zmqtasks.core.intake import Intake
 from zmqtasks.core.linkevents import Timers
-from zmqtasks.core.links import Candidate, LinkId
+from zmqtasks.core.links import DRAINING, Candidate, LinkId
 from zmqtasks.core.membership import Membership
 from zmqtasks.core.mesh import MeshNode
 from zmqtasks.core.requirements import announced
@@ -457,6 +457,7 @@ class Runtime:
             "version": __version__,
             "roles": list(hello.roles),
             "pid": hello.pid,
+            "draining": DRAINING in hello.ext,
             "endpoints": list(hello.endpoints),
             "pub_endpoints": list(hello.pub_endpoints),
             "pull_endpoints": list(hello.pull_endpoints),

@@ -96,6 +96,8 @@ def test_apps_that_can_run_a_call() -> None:
     assert apps_of(workers, "add", "b", "bank") == ["bank"]
     assert apps_of(workers, "add", "c", None) == []
     assert apps_of(workers, "sub", "a", None) == []
+    peers[1].ext["draining"] = 1
+    assert len(runners_of(peers)) == 2, "it takes no more tasks"
     assert why_not(workers, "sud", "a", None) == "no worker knows task 'sud'; they know 'add'"
     assert "is not in app 'x', but in 'bank', 'shop'" in why_not(workers, "add", "a", "x")
     assert "serves queue 'c'; they serve 'a', 'b'" in why_not(workers, "add", "c", None)
@@ -117,9 +119,9 @@ def test_workers_that_only_a_broker_reaches_count_as_well() -> None:
 
 
 def test_load_in_words() -> None:
-    worker = {"running": 1, "slots": 2, "queued": 3, "draining": True}
-    assert load_of({"worker": worker, "store": {"stored": 7}}) == (
-        "1 of 2 slots, 3 queued, draining; 7 rows stored"
+    worker = {"running": 1, "slots": 2, "queued": 3}
+    assert load_of({"draining": True, "worker": worker, "store": {"stored": 7}}) == (
+        "draining; 1 of 2 slots, 3 queued; 7 rows stored"
     )
     assert load_of({"producer": {"open": 1}}) == "1 open task"
     assert load_of({}) == ""
