@@ -10,7 +10,8 @@ settle:
       |  ^
       |  +-- another taker (it was given on, or inherited)
       +----- the taker does not know it (any more): everybody is asked; when nobody knows
-             it, and only then, it is UNKNOWN
+             it, and only then, it is UNKNOWN; an outcome that nobody is left to decide on
+             stands
 
 A taker that is away has its tasks in its journal. So nothing is concluded from that.
 """
@@ -201,7 +202,7 @@ class GivenTasks:
             elif record.info.get("owned"):
                 self.moved([record.id], node)
                 self._denied.pop(record.id, None)
-            elif record.state == TaskState.UNKNOWN and taker == node:
+            elif taker == node and _is_denial(record):
                 self._denied.setdefault(record.id, _Denied(now_ms, now_ms, HANDOFF_RETRY_MS))
 
     def _settle(self, outcome: Outcome) -> None:
@@ -228,7 +229,9 @@ class GivenTasks:
             denied = self._denied.get(task_id)
             if denied is None:
                 continue
-            outcome = finding.settled or finding.unsettled
+            outcome = finding.settled
+            if not (finding.owner or finding.is_offered):
+                outcome = outcome or finding.unsettled  # nobody is left to decide on it
             elsewhere = finding.owner or finding.taker
             if outcome is not None:
                 self._settle(outcome)
@@ -259,3 +262,11 @@ class GivenTasks:
     def next_deadline_ms(self) -> int | None:
         """When ``flush`` is wanted next."""
         return min((denied.ask_ms for denied in self._denied.values()), default=None)
+
+
+def _is_denial(record: StateRecord) -> bool:
+    """Whoever says that does not own the task, nor may become its owner. It may have run it,
+    and wait for the verdict of an owner that is no more."""
+    return record.state == TaskState.UNKNOWN or (
+        record.state == TaskState.UNSETTLED and "offer" not in record.info
+    )
