@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import heapq
+import itertools
 import os
 import select
 import time
@@ -34,8 +36,10 @@ class RecordingHost:
     """Implements ``PoolHost`` with ``select``."""
 
     def __init__(self) -> None:
+        self._numbers = itertools.count()
         self._callbacks: dict[int, Callable[[], None]] = {}
         self._writers: dict[int, Callable[[], None]] = {}
+        self._later: list[tuple[float, int, Callable[..., None], tuple[Any, ...]]] = []
         self._soon: deque[tuple[Callable[..., None], tuple[Any, ...]]] = deque()
         self._wake_read, self._wake_write = os.pipe()
         self.forget()
@@ -45,6 +49,9 @@ class RecordingHost:
         self.ready: list[int] = []
         self.outcomes: list[ChildOutcome] = []
         self.died: list[tuple[int, str]] = []
+        #: What ``slot_died`` said of the attempts there.
+        self.blamed: list[tuple[int, bool]] = []
+        self.gone: list[int] = []
         self.requests: list[ChildRequest] = []
 
     @property
@@ -70,25 +77,38 @@ class RecordingHost:
         self._soon.append((function, args))
         os.write(self._wake_write, b"x")
 
+    def call_later(self, delay_ms: float, function: Callable[..., None], *args: Any) -> None:
+        due = time.monotonic() + delay_ms / 1000
+        heapq.heappush(self._later, (due, next(self._numbers), function, args))
+
     def slot_ready(self, slot: int) -> None:
         self.ready.append(slot)
 
     def slot_done(self, slot: int, outcomes: Sequence[ChildOutcome]) -> None:
         self.outcomes += outcomes
 
-    def slot_died(self, slot: int, reason: str) -> None:
+    def slot_died(self, slot: int, reason: str, ended: int = 0, is_running: bool = True) -> None:
         self.died.append((slot, reason))
+        self.blamed.append((ended, is_running))
+
+    def slot_gone(self, slot: int) -> None:
+        self.gone.append(slot)
 
     def slot_request(self, slot: int, request: ChildRequest) -> None:
         self.requests.append(request)
 
     def turn(self, timeout_s: float = 1.0) -> None:
         """One turn of the loop."""
+        if self._later:
+            timeout_s = max(0.0, min(timeout_s, self._later[0][0] - time.monotonic()))
         readable, writable, _ = select.select(
             [self._wake_read, *self._callbacks], list(self._writers), [], timeout_s
         )
         if self._wake_read in readable:
             os.read(self._wake_read, 4096)
+        while self._later and self._later[0][0] <= time.monotonic():
+            _, _, function, args = heapq.heappop(self._later)
+            function(*args)
         while self._soon:
             function, args = self._soon.popleft()
             function(*args)

@@ -15,7 +15,7 @@ import pytest
 from tests.unit.pools.pool_contract import PAYLOAD_BYTES_MAX, PoolContract
 from tests.unit.pools.pool_host import PATIENCE_S, RecordingHost, Rig, started
 from zmqtasks.errors import AppLoadError, PayloadTooLarge
-from zmqtasks.pools import process
+from zmqtasks.pools import nursery
 from zmqtasks.pools.base import PoolConfig
 from zmqtasks.pools.process import ProcessPool
 from zmqtasks.wire.payload import decode_value
@@ -142,13 +142,13 @@ class TestDeaths:
     def test_child_that_closed_its_socket_is_ended(
         self, rig: Rig, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(process, "CHILD_EXIT_MS", 10)
+        monkeypatch.setattr(nursery, "CHILD_EXIT_MS", 10)
         assert "closed its connection" in self.die(rig, "close_sockets_and_sleep")
 
     def test_child_that_writes_into_its_socket_is_ended(
         self, rig: Rig, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(process, "CHILD_EXIT_MS", 10)
+        monkeypatch.setattr(nursery, "CHILD_EXIT_MS", 10)
         assert "wrote into its connection" in self.die(rig, "write_into_sockets")
 
     def test_work_for_a_slot_that_just_died_vanishes_until_told(self, rig: Rig) -> None:
