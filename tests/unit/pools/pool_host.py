@@ -10,6 +10,7 @@ import select
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from typing import Any, TypeVar
 
 from zmqtasks.pools.base import Pool
@@ -30,6 +31,21 @@ R = TypeVar("R", SubmitRequest, QueryRequest)
 OWNER = b"ownernod"
 #: A test that waits longer hangs.
 PATIENCE_S = 20.0
+
+
+def ended(pid: int) -> bool:
+    """Whether that process is gone, or only waits for its parent to notice."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
+    except FileNotFoundError:
+        return True
+
+
+def wait_until_ended(*pids: int) -> None:
+    deadline = time.monotonic() + PATIENCE_S
+    while not all(ended(pid) for pid in pids):
+        assert time.monotonic() < deadline, pids
+        time.sleep(0.005)
 
 
 class RecordingHost:
