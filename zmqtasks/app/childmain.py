@@ -47,7 +47,7 @@ def preload(config: PoolConfig) -> None:
     current.install(ChildGateway(None))
     current.set_flags(config.flags)
     app = load_app(config.app, Path.cwd())
-    if app.conf:
+    if app.conf.for_nodes:
         _ = app.settings  # children find them read
 
 
@@ -74,7 +74,7 @@ def conf_of(spec: str, flags: Mapping[str, object]) -> dict[str, Any]:
     """
     current.install(ChildGateway(None))
     current.set_flags(flags)
-    return dict(load_app(spec, Path.cwd()).conf)
+    return load_app(spec, Path.cwd()).conf.for_nodes
 
 
 class AppProgram:
@@ -95,9 +95,14 @@ class AppProgram:
         self._app = app
         self._runner: asyncio.Runner | None = None
         self.catalog = app.catalog()
-        app.conf.freeze()  # a change would reach neither the node nor other children
-        self.conf = dict(app.conf)
-        self.facts: dict[str, TaskFacts] = {}
+        # Frozen from now on: a change would reach neither the node nor other children.
+        rules = app.rules
+        self.conf = app.conf.for_nodes
+        self.facts = {
+            name: facts
+            for name, task in app.tasks.items()
+            if (facts := rules.facts_of_task(task)) != TaskFacts()
+        }
         self._bytes_max, self.log_level = _limits(app, config)
         #: Run one attempt; see ``Program.execute``.
         self.execute = self._compile(passes)
@@ -180,7 +185,7 @@ class AppProgram:
 
 def _limits(app: App, config: PoolConfig) -> tuple[int, str]:
     """Largest result and log level, with what the application says about them."""
-    if not app.conf:  # the node has read the rest already, and reading takes long
+    if not app.conf.for_nodes:  # the node has read the rest already, and reading takes long
         return config.payload_bytes_max, config.log_level
     try:
         settings = app.settings
