@@ -18,7 +18,7 @@ A taker that is away has its tasks in its journal. So nothing is concluded from 
 
 from __future__ import annotations
 
-from collections import deque
+from collections import OrderedDict
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
@@ -68,9 +68,8 @@ class GivenTasks:
         self.following: dict[bytes, bytes] = {}
         #: The same the other way round: {taker: task ids}.
         self._of: dict[bytes, dict[bytes, None]] = {}
-        #: {task id: taker} of the last ones given away, and the order in which they were.
-        self._takers: dict[bytes, bytes] = {}
-        self._order: deque[bytes] = deque()
+        #: {task id: taker} of the last ones given away, the last one last.
+        self._takers: OrderedDict[bytes, bytes] = OrderedDict()
         #: {task id: since when its taker does not know it, and when to ask everybody}.
         self._denied: dict[bytes, _Denied] = {}
         self._polls = Polls(parity=0)
@@ -85,13 +84,12 @@ class GivenTasks:
         Args:
             follow: somebody here waits for their outcomes; the taker tells them.
         """
-        takers, order = self._takers, self._order
+        takers = self._takers
         for task_id in ids:
-            if task_id not in takers:
-                order.append(task_id)
             takers[task_id] = taker
-        while len(order) > GIVEN_REMEMBERED_MAX:
-            takers.pop(order.popleft(), None)
+            takers.move_to_end(task_id)
+        while len(takers) > GIVEN_REMEMBERED_MAX:
+            takers.popitem(last=False)
         if follow:
             self.following.update(dict.fromkeys(ids, taker))
             self._of.setdefault(taker, {}).update(dict.fromkeys(ids))

@@ -71,6 +71,18 @@ def unsettled(task: bytes, **info: object) -> StateRecord:
     return StateRecord(task, TaskState.UNSETTLED, dict(info), outcome(1))
 
 
+def test_a_task_that_was_back_in_between_is_remembered_as_long_as_those_given_with_it() -> None:
+    giver = Giver()
+    giver.given.gave([ONE], T, follow=False)
+    giver.given.back([ONE])
+    giver.given.gave([TWO, ONE], U, follow=False)
+    others = [task_id(number) for number in range(10, 8 + GIVEN_REMEMBERED_MAX)]
+    giver.given.gave(others, T, follow=False)
+    assert [giver.given.taker_of(task) for task in (TWO, ONE)] == [U, U]
+    giver.given.gave([task_id(3)], T, follow=False)
+    assert [giver.given.taker_of(task) for task in (TWO, ONE)] == [None, U]
+
+
 def test_outcome_of_a_given_task_settles_it_here() -> None:
     giver = Giver()
     link = giver.link(T)
