@@ -202,6 +202,7 @@ class ProcessPool:
             self._nursery.kill(found.child, "killed on request")
         elif found.is_told:
             self._give_up(found, "killed on request")
+            self._fill(found)
 
     def resize(self, slots: int) -> None:
         """Have so many slots from now on; those that have nothing to do go first."""
