@@ -79,4 +79,5 @@ def log_line(record: LogRecord) -> None:
         return
     who = f"{record.name}[{format_task_id(record.id)}] " if record.id else ""
     where = record.logger if record.stream == "logging" else record.stream
-    _LOG.log(record.level, "%s%s: %s", who, where, record.text)
+    # Without a logger it is about the task.
+    _LOG.log(record.level, "%s%s%s", who, f"{where}: " if where else "", record.text)
