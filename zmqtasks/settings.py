@@ -134,6 +134,57 @@ class NodeSettings:
         ),
     ] = ()
 
+    autoscale: Annotated[
+        str,
+        Meta(
+            description="`MAX,MIN`: between so many tasks at once, as there is work. Slots are "
+            "added while all are busy and more tasks wait; those that were not needed for "
+            "`autoscale_idle_s` go. Instead of `concurrency`. Process pool."
+        ),
+    ] = ""
+    autoscale_idle_s: Annotated[
+        _Seconds, Meta(description="Seconds after which `autoscale` takes unused slots away.")
+    ] = 30.0
+    max_tasks_per_child: Annotated[
+        int,
+        Meta(
+            ge=0,
+            le=1_000_000_000,
+            description="Tasks that a process runs before it is replaced. 0: no limit. Process "
+            "pool.",
+        ),
+    ] = 0
+    max_memory_per_child: Annotated[
+        int,
+        Meta(
+            ge=0,
+            le=1 << 40,
+            description="KiB of memory (resident) above which a process is replaced when its task "
+            "ends. 0: no limit. Process pool, Linux.",
+        ),
+    ] = 0
+    child_idle_s: Annotated[
+        _Seconds,
+        Meta(
+            description="Seconds without a task after which a process ends, until there is one "
+            "for it. 0: never. Process pool."
+        ),
+    ] = 0.0
+    cpus: Annotated[
+        str,
+        Meta(
+            description="CPUs that processes are pinned to, one each, round and round: `0-3,8`, or "
+            "`auto` for all that this node may use. Process pool, Linux."
+        ),
+    ] = ""
+    gpus: Annotated[
+        tuple[str, ...],
+        Meta(
+            description="GPUs, by number or id: each process gets one, round and round, as "
+            "`CUDA_VISIBLE_DEVICES`. Process pool."
+        ),
+    ] = ()
+
     # --- addresses ---
     listen: Annotated[
         tuple[str, ...],

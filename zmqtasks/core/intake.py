@@ -487,6 +487,12 @@ class Intake:
         open_count = sum(1 for slot in self.slots.values() if not slot.is_closing)
         return max(1, open_count or self.slots_max)
 
+    def load(self) -> tuple[int, int]:
+        """``(slots with tasks, tasks that wait here or at those who would give them)``."""
+        busy = sum(1 for slot in self.slots.values() if slot.pending and not slot.is_closing)
+        backlog = sum(giver.backlog for giver in self.givers.values())
+        return busy, len(self.queue) + backlog
+
     def window(self) -> int:
         """Tasks to have here or on their way, for all links together."""
         return window_of(self.slots_count, self.overall.mean_us)

@@ -23,8 +23,9 @@ from zmqtasks.node.clock import now_ms
 from zmqtasks.node.draining import Draining
 from zmqtasks.node.journalkeeper import JournalKeeper
 from zmqtasks.node.runtime import Part, Runtime
+from zmqtasks.node.sizing import Sizing
 from zmqtasks.pools.base import Pool
-from zmqtasks.pools.protocol import ChildOutcome, ChildRequest, RunTask
+from zmqtasks.pools.protocol import ChildOutcome, ChildRequest, RunTask, limits_of
 from zmqtasks.pools.solo import SoloPool
 from zmqtasks.settings import NodeSettings
 from zmqtasks.words import counted
@@ -89,6 +90,10 @@ class Node:
         self.journal = JournalKeeper(self.runtime, self._journal_broke)
         self._draining = Draining(self.runtime, self.journal)
         self._requests = ChildRequests(self.runtime, pool)
+        #: Changes how many slots there are; None for a node that is no worker.
+        self.sizing = Sizing(self.runtime, pool, settings) if pool is not None else None
+        if self.sizing is not None:
+            self.part.slots = self.sizing.slots_max
         self._keeper_or_none = self._make_keeper() if is_store else None
         self._thread: threading.Thread | None = None
         self._ended = threading.Event()
@@ -125,6 +130,8 @@ class Node:
             self.part.catalog = self.pool.start(self)
         self._is_joining = True
         self.runtime.open()
+        if self.sizing is not None:
+            self.sizing.start()
         self.journal.joined()
         if self._keeper_or_none is not None:
             self._keeper_or_none.joined()
@@ -280,10 +287,7 @@ class Node:
                 task.id, task.attempt, kind.app, kind.name, kind.queue, task.owner,
                 task.body, ext, task.attempt > 1 and is_guarded(kind),
             )  # fmt: skip
-            if ext is not None and "tl" in ext:
-                run.soft_ms, run.hard_ms = ext["tl"]
-            elif kind.name in facts:
-                run.soft_ms, run.hard_ms = facts[kind.name].soft_ms, facts[kind.name].hard_ms
+            run.soft_ms, run.hard_ms = limits_of(ext, facts.get(kind.name))
             batch.append(run)
         self.pool.run(effect.slot, batch)
         if _LOG.isEnabledFor(logging.DEBUG):
