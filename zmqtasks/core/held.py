@@ -16,6 +16,8 @@ _EWMA = 0.2
 
 #: Key in ``TaskRecord.ext``: workers or children that died while the task ran, if any.
 STRIKES_KEY = "k"
+#: Key in ``TaskRecord.ext``: soft and hard time limit of the call, in milliseconds, 0: none.
+LIMITS_KEY = "tl"
 
 
 class KindStat:
@@ -100,6 +102,12 @@ class SlotOutcome(NamedTuple):
     body: bytes
     error: str
     ext: dict[str, Any] | None = None
+
+
+def asks_hard_limit(ext: dict[str, Any] | None) -> bool:
+    """The call has a hard time limit of its own."""
+    limits = ext.get(LIMITS_KEY) if ext is not None else None
+    return isinstance(limits, (list, tuple)) and len(limits) == 2 and bool(limits[1])
 
 
 def is_suspect(task: HeldTask) -> bool:

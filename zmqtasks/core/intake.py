@@ -27,6 +27,7 @@ from zmqtasks.core.held import (
     KindStat,
     SlotOutcome,
     SlotState,
+    asks_hard_limit,
     hold,
     is_suspect,
 )
@@ -80,6 +81,8 @@ class Intake:
         self.queue: deque[HeldTask] = deque()
         self.held_bytes = 0
         self.draining = False
+        #: The pool ends what runs beyond its hard limit.
+        self.keeps_hard_limits = True
         self.stats: dict[Kind, KindStat] = {}
         #: Mean run time over all kinds, for the credit window.
         self.overall = KindStat()
@@ -315,6 +318,11 @@ class Intake:
         for key in record.ext or ():
             if key.startswith("!"):
                 return RejectCode.UNSUPPORTED, f"option '{key[1:]}' is not known to this worker"
+        if not self.keeps_hard_limits and asks_hard_limit(record.ext):
+            return RejectCode.UNSUPPORTED, (
+                "the call has a hard time limit, which the pool of this worker cannot keep; run "
+                "it on workers with a process pool, or without the limit"
+            )
         return None
 
     def _refuse(
