@@ -8,7 +8,7 @@ from zmqtasks.core.autoscale import Autoscale
 from zmqtasks.errors import ConfigError
 from zmqtasks.limits import AUTOSCALE_LOOK_MS
 from zmqtasks.node.runtime import Runtime
-from zmqtasks.pools.base import RESIZE, Pool
+from zmqtasks.pools.base import HARD_LIMIT, RESIZE, Pool
 from zmqtasks.settings import NodeSettings
 from zmqtasks.settings_checks import SLOTS_MAX, parse_autoscale
 
@@ -127,3 +127,4 @@ class Sizing:
         intake = self._runtime.mesh.intake
         if intake is not None:
             intake.slots_max = self._pool.slots
+            intake.keeps_hard_limits = HARD_LIMIT in self._pool.features

@@ -366,6 +366,23 @@ def test_dead_child_s_task_of_an_earlier_session_is_not_given_back() -> None:
     assert codes(worker.turn()) == []
 
 
+# --- time limits --------------------------------------------------------------------------
+
+
+def test_hard_limit_that_the_pool_cannot_keep_is_refused() -> None:
+    worker = Worker(slots=1)
+    worker.machine.keeps_hard_limits = False
+    effects = worker.give(
+        record(1, ext={"tl": [0, 5_000]}),
+        record(2, ext={"tl": [5_000, 0]}),
+        record(3, ext={"tl": 1}),
+    )
+    assert codes(effects) == [(1, 1, RejectCode.UNSUPPORTED)]
+    assert running(effects) == {0: [2]}
+    worker.machine.keeps_hard_limits = True
+    assert codes(worker.give(record(4, ext={"tl": [0, 5_000]}))) == []
+
+
 # --- started ------------------------------------------------------------------------------
 
 
