@@ -20,8 +20,8 @@ Delivery = Literal["at_least_once", "at_most_once"]
 DurabilityName = Literal["memory", "disk"]
 #: One class of exceptions or several.
 Exceptions = type[BaseException] | Sequence[type[BaseException]]
-#: Tags that a worker must have.
-Tags = Sequence[str] | AbstractSet[str]
+#: Tags that a worker must have; one text would be a sequence of letters.
+Tags = list[str] | tuple[str, ...] | AbstractSet[str]
 
 
 class TaskOptions(TypedDict, total=False):
