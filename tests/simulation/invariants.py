@@ -354,7 +354,7 @@ def check_node(process: Process) -> None:
         )
     if intake is not None:
         for giver in intake.givers.values():
-            assert giver.received <= giver.told, "more tasks received than credit granted"
+            assert giver.received <= giver.most, "more tasks received than credit granted"
             assert giver.finished <= giver.received, "more tasks finished than received"
         for slot in intake.slots.values():
             assert len(slot.pending) <= 256

@@ -185,7 +185,7 @@ class Dispatcher(Attempts):
         elif isinstance(message, Started):
             self._started(link, message)
         elif isinstance(message, Reject):
-            self._rejected(link, message)
+            self._rejected(link, message, now_ms)
         elif isinstance(message, Submit):
             self.submit_remote(link, message, now_ms)
         elif isinstance(message, Results):
@@ -283,7 +283,7 @@ class Dispatcher(Attempts):
                     self._is_claimed(link, task, attempt)
                 task.started = task.worker is not None
 
-    def _rejected(self, link: LinkId, message: Reject) -> None:
+    def _rejected(self, link: LinkId, message: Reject, now_ms: int) -> None:
         worker = self.workers.get(link)
         if worker is None:
             return
@@ -302,6 +302,10 @@ class Dispatcher(Attempts):
             else:
                 if code in (RejectCode.NO_QUEUE, RejectCode.UNKNOWN_TASK):
                     self.dealer.exclude(worker, task.lane, message.text)
+                elif code == RejectCode.LATER and message.hold_ms:
+                    self.dealer.keep_back(worker, task.lane, now_ms + message.hold_ms)
+                elif code == RejectCode.LATER:
+                    self.dealer.void(worker)
                 task.started = False
                 again.append(task)
         for task in reversed(again):

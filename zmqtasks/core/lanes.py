@@ -37,6 +37,8 @@ class OwnedTask(msgspec.Struct):
     durability: Durability = Durability.MEMORY
     #: It is in the journal, or on its way there.
     is_written: bool = False
+    #: The attempt that was asked back for an idle worker, 0 if none was.
+    recalled: int = 0
     #: It goes on when the journal has what changed about it.
     is_noting: bool = False
     #: Its present attempt may be somewhere: after a restart of its owner.
@@ -93,8 +95,8 @@ class WorkerLink:
     """A worker as its tasks' owner sees it."""
 
     __slots__ = (
-        "catalog", "demanded", "held", "limit", "link", "offer", "paused", "peer", "queues",
-        "refused", "sent", "slots", "unstored",
+        "catalog", "demanded", "held", "kept_back", "limit", "link", "offer", "paused", "peer",
+        "queues", "refused", "sent", "slots", "unstored",
     )  # fmt: skip
 
     def __init__(self, link: LinkId, peer: Hello) -> None:
@@ -108,6 +110,8 @@ class WorkerLink:
         self.offer = offer_of(peer.ext)
         #: {(app, name, queue)} that it gave back although it announced them.
         self.refused: set[tuple[str, str, str]] = set()
+        #: {kind: until when it gets none, since it said so}.
+        self.kept_back: dict[Kind, int] = {}
         #: Tasks sent in all on this link, and how many may be.
         self.sent = 0
         self.limit = 0

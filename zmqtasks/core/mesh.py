@@ -67,6 +67,7 @@ _RUN_ROLES = frozenset(("worker", "broker"))
 #: Whoever may take tasks, or be the heir of one that gave some.
 _TAKE_ROLES = frozenset(("worker", "broker", "store"))
 _STORE_ROLES = frozenset(("store",))
+_WORKER_ROLES = frozenset(("worker",))
 
 
 class Machine(Protocol):
@@ -127,7 +128,7 @@ class MeshNode:
         if reader is not None:
             reader.link_up(self.hello.node, self.hello.epoch, SELF)
         machines = (
-            self.succession, self.publisher, intake, reader, self.lane, self.inquiry,
+            self.succession, intake, self.publisher, reader, self.lane, self.inquiry,
             self.answers, *(self.ownership.machines if self.ownership is not None else ()),
         )  # fmt: skip
         #: Whose effects are collected at the end of a turn.
@@ -297,6 +298,8 @@ class MeshNode:
             self.dispatcher.stored(SELF, stored)
         if self.ownership is not None and self.ownership.is_undecided:
             needed |= _TAKE_ROLES
+        if self.intake is not None and self.intake.gates.rates.is_shared:
+            needed |= _WORKER_ROLES
         self.membership.need(needed, self.publisher.deciders_away, now_ms)
         if self.ownership is not None:
             self.ownership.tick(now_ms)
@@ -357,7 +360,7 @@ class MeshNode:
                 self._report_finished(intake, now_ms, wall_ms)
             if not self.log.is_choked:
                 intake.feed(now_ms)
-            intake.flush_rejects()
+            intake.flush()
             intake.deal_credit()
             self.membership.queued = len(intake.queue)
             self.membership.running = intake.running_count
