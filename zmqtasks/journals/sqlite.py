@@ -532,20 +532,20 @@ class SqliteJournal:
         of them costs as much as writing it.
 
         Returns:
-            Whether it was written anew; the file is short when the log is empty.
+            Whether it did. The file gets shorter when the log is emptied.
         """
         with contextlib.suppress(sqlite3.Error):  # tried again later
             unused = db.execute("PRAGMA freelist_count").fetchone()[0]
-            if unused <= unused_max:
-                return False
             used = db.execute("PRAGMA page_count").fetchone()[0] - unused
+            if unused <= max(unused_max, used):
+                return False
             self._set_syncing(db, sync=False)
-            if used <= min(unused, JOURNAL_REWRITE_PAGES_MAX):
+            if used <= JOURNAL_REWRITE_PAGES_MAX:
                 db.execute("VACUUM")
-                return True
-            if used < unused:
+            else:
                 # A script runs to its end; a statement without columns is only begun.
                 db.executescript(f"PRAGMA incremental_vacuum({JOURNAL_SHRINK_PAGES})")
+            return True
         return False
 
     # --- errors ---------------------------------------------------------------------------
