@@ -287,7 +287,8 @@ class Node:
                 task.id, task.attempt, kind.app, kind.name, kind.queue, task.owner,
                 task.body, ext, task.attempt > 1 and is_guarded(kind),
             )  # fmt: skip
-            run.soft_ms, run.hard_ms = limits_of(ext, facts.get(kind.name))
+            if facts or ext is not None:
+                run.soft_ms, run.hard_ms = limits_of(ext, facts.get(kind.name))
             batch.append(run)
         self.pool.run(effect.slot, batch)
         if _LOG.isEnabledFor(logging.DEBUG):
