@@ -158,7 +158,7 @@ class Ledger:
         if dispatcher.tasks:
             self.world.owners_changed = True
         self.world.disk.contents[process.journal.folder].settle_doubt()
-        kept = {task_id for c in self.world.disk.contents.values() for task_id in c.written}
+        kept = self._kept()
         for task_id, task in dispatcher.tasks.items():
             if task.outcome is not None and task_id not in kept:
                 self.must.pop(task_id, None)  # it has ended; nobody but its worker knows how
@@ -181,6 +181,21 @@ class Ledger:
             if self.how[task_id] == "memory" and self.last_holder.get(task_id) is process
             and task_id not in self.world.disk.contents[process.journal.folder].written
         )  # fmt: skip
+
+    def _kept(self) -> set[bytes]:
+        """What is in some journal, and is not just being taken out as somebody else's."""
+        dropping = {
+            (process.journal.folder, task_id)
+            for process in self.world.alive()
+            if process.node.ownership is not None
+            for task_id in process.node.ownership.taking.dropping
+        }
+        return {
+            task_id
+            for folder, contents in self.world.disk.contents.items()
+            for task_id in contents.written
+            if (folder, task_id) not in dropping
+        }
 
     def _offered(self) -> set[bytes]:
         """Whose giver has not said yet whose they are."""
