@@ -15,6 +15,7 @@ from pathlib import Path
 from types import CoroutineType
 from typing import TYPE_CHECKING, Any
 
+from zmqtasks.amounts import GPUS_KEY
 from zmqtasks.app import context, current
 from zmqtasks.app.child_gateway import ChildGateway
 from zmqtasks.app.endings import Endings, MayHaveRun
@@ -123,6 +124,8 @@ class AppProgram:
                 function = functions.get(task.name)
                 if function is None:
                     function = functions[task.name] = self._function(task.name)
+                if task.ext is not None and GPUS_KEY in task.ext:
+                    os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(task.ext[GPUS_KEY])
                 args, kwargs = decode_arguments(task.body)
                 if task.soft_ms:
                     function = partial(softlimit.call, function, task.soft_ms)

@@ -15,14 +15,13 @@ import itertools
 from collections.abc import Callable, Iterator
 from typing import Final, NamedTuple
 
+from zmqtasks.amounts import GPUS_KEY
 from zmqtasks.core.held import HeldTask, SlotState
 from zmqtasks.core.links import LANE
 from zmqtasks.core.rates import RateLimit, RateLimits
 from zmqtasks.core.requirements import NOTHING, Needs, Stock, needs_of
 from zmqtasks.wire.messages import Kind
 
-#: Of ``RunTask.ext``: names of the GPUs that the attempt has.
-GPUS_KEY: Final = "gpus"
 #: What ``Gates.admit`` says, if it is not for how long to keep the kind back.
 START: Final = 0
 WAITS: Final = -1

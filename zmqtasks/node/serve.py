@@ -76,6 +76,7 @@ class Node:
             performers={
                 fx.RunInSlot: self._run_in_slot,
                 fx.AnswerSlot: self._answer_slot,
+                fx.CancelInSlot: self._cancel_in_slot,
                 fx.QuestionAnswered: self._question_answered,
                 fx.JournalWrite: lambda effect: self.journal.write(effect),
                 fx.TasksSettled: lambda effect: None,
@@ -132,11 +133,19 @@ class Node:
         self.runtime.open()
         if self.sizing is not None:
             self.sizing.start()
+            self._limit_rates()
         self.journal.joined()
         if self._keeper_or_none is not None:
             self._keeper_or_none.joined()
         self._thread = threading.Thread(target=self._loop, name="zmqtasks-io", daemon=True)
         self._thread.start()
+
+    def _limit_rates(self) -> None:
+        """As the application says; at run time they can be changed."""
+        assert self.pool is not None
+        for name, facts in self.pool.facts.items():
+            if facts.rate or facts.mesh_rate:
+                self._intake.limit_rate(name, facts.rate, facts.mesh_rate)
 
     def obey_signals(self) -> None:
         """Stop on SIGINT and SIGTERM; at once on the second. In the main thread only."""
@@ -295,6 +304,10 @@ class Node:
             for task in effect.tasks:
                 _LOG.debug("slot %d runs %s [%s] attempt %d", effect.slot, task.kind.name,
                            format_task_id(task.id), task.attempt)  # fmt: skip
+
+    def _cancel_in_slot(self, effect: fx.CancelInSlot) -> None:
+        assert self.pool is not None
+        self.pool.cancel(*effect)
 
     def _answer_slot(self, effect: fx.AnswerSlot) -> None:
         self._requests.answer(effect.slot, effect.request, effect.error, effect.states)

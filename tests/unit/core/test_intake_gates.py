@@ -20,8 +20,8 @@ from tests.support.machines import (
     worker_hello,
 )
 from tests.unit.core.test_intake import LINK, OTHER, Worker, codes, running
+from zmqtasks.amounts import GPUS_KEY
 from zmqtasks.core.effects import Effect, RunInSlot
-from zmqtasks.core.gates import GPUS_KEY
 from zmqtasks.core.held import KindStat
 from zmqtasks.core.intake import Intake
 from zmqtasks.core.links import LinkId
