@@ -19,6 +19,8 @@ SEEDS = 1_000
 PARTS = 4
 #: A planted bug must show within so many worlds.
 MUTANT_SEEDS = 1_000
+#: Worlds where bugs show that seldom do, tried first.
+TELLING = {"lease_renewed_by_receipt": (564,)}
 #: Every fault strikes so often in each part.
 FIRED_MIN = 20
 #: Worlds that failed once; the first word of a line is the seed.
@@ -67,10 +69,11 @@ def test_without_faults_nothing_is_redelivered_or_lost() -> None:
             assert dispatcher is None or dispatcher.redelivered_count == 0
 
 
+@pytest.mark.timeout(400)
 @pytest.mark.parametrize("name", MUTANTS)
 def test_planted_bug_is_found(name: str) -> None:
     with MUTANTS[name]():
-        for seed in range(MUTANT_SEEDS):
+        for seed in (*TELLING.get(name, ()), *range(MUTANT_SEEDS)):
             try:
                 World(seed).run()
             except AssertionError:  # anything else would be a patch that does not fit any more

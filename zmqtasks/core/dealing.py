@@ -93,6 +93,18 @@ class Dealer:
         self.is_touched = True
         return worker
 
+    def peer_changed(self, link: LinkId, peer: Hello) -> None:
+        """A worker says something else of itself: it may run other tasks now."""
+        worker = self.workers.get(link) or self.spares.get(link)
+        if worker is None:
+            return
+        worker.greeted(peer)
+        if link in self.workers:
+            for lane in self.lanes.values():
+                if worker in lane.workers:
+                    lane.workers.remove(worker)
+            self._use(worker)
+
     def worker_at(self, link: LinkId) -> WorkerLink | None:
         """The worker that is used over this link, or over another one to the same node."""
         worker = self.workers.get(link)

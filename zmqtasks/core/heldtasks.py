@@ -61,6 +61,12 @@ class HeldTasks:
             self._giver_at(link)
         self._mate(link, peer)
 
+    def peer_changed(self, link: LinkId, peer: Hello) -> None:
+        """It says something else of itself."""
+        self._mates.pop(link, None)
+        self._mate(link, peer)
+        self._share_rates()
+
     def _mate(self, link: LinkId, peer: Hello) -> None:
         if link != SELF and peer.slots > 0:
             self._mates[link] = frozenset(entry.name for entry in peer.catalog)

@@ -101,15 +101,7 @@ class WorkerLink:
 
     def __init__(self, link: LinkId, peer: Hello) -> None:
         self.link = link
-        self.peer = peer
-        self.slots = max(1, peer.slots)
-        self.queues = frozenset(peer.queues)
-        #: {(app, name): signature digest}
-        self.catalog = {(entry.app, entry.name): entry.digest for entry in peer.catalog}
-        #: Its tags and resources.
-        self.offer = offer_of(peer.ext)
-        #: {(app, name, queue)} that it gave back although it announced them.
-        self.refused: set[tuple[str, str, str]] = set()
+        self.greeted(peer)
         #: {kind: until when it gets none, since it said so}.
         self.kept_back: dict[Kind, int] = {}
         #: Tasks sent in all on this link, and how many may be.
@@ -123,6 +115,18 @@ class WorkerLink:
         #: ``(position, kind, task id)`` of settled outcomes that no store is known to
         #: have, oldest first; the outcomes are among the owner's kept ones.
         self.unstored: deque[tuple[int, Kind, bytes]] = deque(maxlen=SETTLED_KEPT_COUNT_MAX)
+
+    def greeted(self, peer: Hello) -> None:
+        """It is what it says of itself, from now on."""
+        self.peer = peer
+        self.slots = max(1, peer.slots)
+        self.queues = frozenset(peer.queues)
+        #: {(app, name): signature digest}
+        self.catalog = {(entry.app, entry.name): entry.digest for entry in peer.catalog}
+        #: Its tags and resources.
+        self.offer = offer_of(peer.ext)
+        #: {(app, name, queue)} that it gave back although it announced them.
+        self.refused: set[tuple[str, str, str]] = set()
 
     def serves(self, kind: Kind) -> bool:
         """Can it run tasks of this kind?"""

@@ -187,6 +187,18 @@ def test_nobody_recalls_tasks_of_others() -> None:
     assert len(worker.machine.queue) == 1
 
 
+def test_tasks_that_wait_in_a_queue_that_is_served_no_longer_go_back() -> None:
+    worker = Worker(slots=1)
+    worker.give(record(1), record(2))
+    worker.machine.serve(["elsewhere"])
+    no_queue = RejectCode.NO_QUEUE
+    assert codes(worker.turn()) == [(2, 1, no_queue)]
+    assert codes(worker.give(record(3))) == [(3, 1, no_queue)]
+    assert running(worker.ended(0, 1)) == {}
+    worker.machine.serve(["default", "elsewhere"])
+    assert running(worker.give(record(4))) == {0: [4]}
+
+
 # --- cancelled ------------------------------------------------------------------------------
 
 
