@@ -11,6 +11,7 @@ from zmqtasks.addresses import check_peer, parse_address
 from zmqtasks.amounts import check_tag, parse_resource
 from zmqtasks.errors import ConfigError
 from zmqtasks.keys import NO_KEY
+from zmqtasks.limits import SLOTS_MAX
 from zmqtasks.settings_sources import nearest
 
 ROLES = ("worker", "store", "broker")
@@ -23,7 +24,6 @@ ROUTES = ("direct", "broker", "auto")
 ANY_QUEUE = "*"
 #: All CPUs that the process may use.
 AUTO = "auto"
-SLOTS_MAX = 4096
 LOG_LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
 
 # --- checks of single values: return the value to use, or raise ConfigError -------------

@@ -7,10 +7,12 @@ the layer above it.
 from __future__ import annotations
 
 import os
+import threading
 import time
 from collections.abc import Callable, Coroutine, Mapping
 from contextvars import copy_context
 from functools import partial
+from inspect import iscoroutinefunction
 from pathlib import Path
 from types import CoroutineType
 from typing import TYPE_CHECKING, Any
@@ -79,6 +81,10 @@ def conf_of(spec: str, flags: Mapping[str, object]) -> dict[str, Any]:
     return load_app(spec, Path.cwd()).conf.for_nodes
 
 
+class _Loops(threading.local):
+    runner: asyncio.Runner | None = None
+
+
 class AppProgram:
     """Runs the tasks of an App, one attempt at a time.
 
@@ -100,7 +106,8 @@ class AppProgram:
         tell: Callable[[LogRecord], None],
     ) -> None:
         self._app = app
-        self._runner: asyncio.Runner | None = None
+        #: Each thread has a loop of its own, once it needs one.
+        self._loops = _Loops()
         self.catalog = app.catalog()
         self.facts = _facts_of(app)
         self.conf = app.conf.for_nodes
@@ -169,12 +176,41 @@ class AppProgram:
         run: Callable[..., Any] = task.run
         return run if task.idempotent else _run_once(run)
 
+    def is_native(self, name: str) -> bool:
+        """Whether that task is a coroutine function; see ``Program``."""
+        task = self._app.tasks.get(name)
+        return task is not None and iscoroutinefunction(task.run)
+
+    async def execute_native(
+        self, task: RunTask, is_ended: Callable[[], bool]
+    ) -> ChildOutcome | None:
+        """Run an attempt of a coroutine function in the running loop; see ``Program``."""
+        started_ms = int(time.time() * 1000)
+        begun_ns = time.perf_counter_ns()
+        try:
+            args, kwargs = decode_arguments(task.body)
+            coroutine = self._function(task.name)(*args, **kwargs)
+            if task.soft_ms:
+                coroutine = softlimit.run(coroutine, task.soft_ms)
+            body = encode_value(await coroutine, bytes_max=self._bytes_max)
+        except BaseException as exc:  # noqa: BLE001 (as in ``execute``)
+            if is_ended():
+                asked.pop((task.id, task.attempt), None)
+                return None
+            run_us = (time.perf_counter_ns() - begun_ns) // 1000
+            return self._endings.raised(task, started_ms, run_us, exc)
+        run_us = (time.perf_counter_ns() - begun_ns) // 1000
+        ended = self._endings.returned(task, started_ms, run_us) if asked else None
+        return ended or ChildOutcome(
+            task.id, task.attempt, int(Status.SUCCESS), started_ms, run_us, body, ""
+        )
+
     def _run_coroutine(self, coroutine: Coroutine[Any, Any, Any], soft_ms: int) -> Any:
-        runner = self._runner
+        runner = self._loops.runner
         if runner is None:
             import asyncio  # slow to import, and most applications have no coroutines
 
-            runner = self._runner = asyncio.Runner()
+            runner = self._loops.runner = asyncio.Runner()
         if soft_ms:
             coroutine = softlimit.run(coroutine, soft_ms)
         # The runner's own context was made before this task: show it the present one.
@@ -182,9 +218,11 @@ class AppProgram:
 
     def _forget_loop(self) -> None:
         """An interrupted loop has a task in it that nobody waits for any more."""
-        runner, self._runner = self._runner, None
+        runner, self._loops.runner = self._loops.runner, None
         if runner is not None:
             runner.close()
+
+    end_thread = _forget_loop
 
     def close(self) -> None:
         """Undo what :func:`main` did to this process."""

@@ -160,7 +160,7 @@ async def submit_async(app: App, prepared: Prepared) -> AsyncResult[Any]:
         SubmitRejected: it was not accepted.
         SubmitUnknown: nobody knows whether it was.
     """
-    if prepared.waits:
+    if prepared.waits or prepared.gateway.inside_task:
         import asyncio
 
         await asyncio.to_thread(prepared.submit, None)
@@ -387,7 +387,7 @@ async def submit_many_async(app: App, batches: Batches) -> ResultSet[Any]:
 
     try:
         for batch in batches:
-            if batches.durability is Durability.DISK:
+            if batches.durability is Durability.DISK or batches.gateway.inside_task:
                 await asyncio.to_thread(batches.submit, batch, None)
             else:
                 await mailbox().submit(

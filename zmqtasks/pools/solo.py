@@ -188,6 +188,9 @@ class SoloPool:
                 self._running = False
                 _interrupt(self._thread)
 
+    def dump_stacks(self) -> None:
+        """It has no processes but the node itself, which writes its own."""
+
     def stop(self) -> None:
         """Make ``run_forever`` return, interrupting what runs."""
         if not self._stopped:
