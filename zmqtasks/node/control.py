@@ -37,11 +37,17 @@ _OF_CUSTODIAN = frozenset({"status", "dead", "story", "workers"})
 
 
 class Told(list[Any]):
-    """As many as an answer may have; ``left_out`` more are there."""
+    """As many as an answer may have; ``left_out`` more are there.
 
-    def __init__(self, found: Iterable[_T], shown: Callable[[_T], Any] = lambda item: item) -> None:
+    Args:
+        found: all of them.
+        shown: what is told of each.
+    """
+
+    def __init__(self, found: Iterable[_T], shown: Callable[[_T], Any] | None = None) -> None:
         rest = iter(found)
-        super().__init__(map(shown, islice(rest, TOLD_COUNT_MAX)))
+        first = islice(rest, TOLD_COUNT_MAX)
+        super().__init__(first if shown is None else map(shown, first))
         self.left_out = sum(1 for _ in rest)
 
 
