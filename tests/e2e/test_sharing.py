@@ -54,7 +54,7 @@ def test_tasks_with_a_gpu_run_where_there_is_one_each_on_its_own(mesh: Mesh) -> 
         f"""
         from tasks import gpu
         handles = [gpu.delay({str(mesh.folder)!r}, f"g{{n}}") for n in range(4)]
-        print(sorted({handle.get(timeout=60) for handle in handles}))
+        print(sorted(set([handle.get(timeout=60) for handle in handles])))
         """
     )
     wait_for(lambda: len(started(mesh)) == 2, "two of them run")
