@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import signal
 import sys
 from contextlib import redirect_stdout
 from pathlib import Path
@@ -11,10 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from zmqtasks.cli.errors import one_line
+from zmqtasks.cli.errors import EXIT_FAILED, one_line
 from zmqtasks.cli.logs import set_level, set_up_logging
 from zmqtasks.cli.options import setting_options, settings_from
 from zmqtasks.errors import AppLoadError, ConfigError
+from zmqtasks.node.ossignals import Signals, start_again
 from zmqtasks.settings import Loaded, NodeSettings, describe
 from zmqtasks.settings_checks import parse_autoscale
 from zmqtasks.words import counted
@@ -51,7 +51,8 @@ def node(print_config: bool, **flags: Any) -> None:
     until a worker takes them), or several of these.
 
     It runs until SIGINT or SIGTERM: then it finishes what it runs and leaves. A second
-    signal stops it at once.
+    signal has its tasks run elsewhere, a third one kills it. SIGHUP restarts it in place,
+    SIGUSR1 writes the stacks of all threads into the log.
     """
     loaded = settings_from(flags)
     if print_config:
@@ -118,8 +119,9 @@ def run(flags: dict[str, Any], loaded: Loaded) -> int:
     """
     settings = loaded.settings
     set_up_logging(settings.log_level)
-    # Until the node obeys signals itself: both end its start, with all it has started.
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    signals = Signals()
+    signals.catch_early()
+    folder = Path.cwd()
     pool = None
     try:
         if "worker" in settings.roles:
@@ -129,15 +131,19 @@ def run(flags: dict[str, Any], loaded: Loaded) -> int:
         if pool is not None:
             settings = load_app_into(pool, flags, settings)
         node = Node(settings, pool)
-        node.obey_signals()
+        signals.obey(node)
         node.start()
+        signals.joined()
     except BaseException:
         if pool is not None:
             pool.stop()
         raise
     for line in banner(node):
         logging.getLogger("zmqtasks.node").info("%s", line)
-    return node.run()
+    code = node.run()
+    if signals.wants_restart and code != EXIT_FAILED:
+        start_again(folder)
+    return code
 
 
 def flags_for_tasks(loaded: Loaded) -> dict[str, Any]:

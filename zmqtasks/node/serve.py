@@ -7,7 +7,6 @@ thread of its own, so neither starves the other.
 from __future__ import annotations
 
 import logging
-import signal
 import threading
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
@@ -22,7 +21,9 @@ from zmqtasks.node.children import ChildRequests
 from zmqtasks.node.clock import now_ms
 from zmqtasks.node.draining import Draining
 from zmqtasks.node.journalkeeper import JournalKeeper
+from zmqtasks.node.ossignals import stacks_text
 from zmqtasks.node.runtime import Part, Runtime
+from zmqtasks.node.servicemanager import ServiceManager
 from zmqtasks.node.sizing import Sizing
 from zmqtasks.pools.base import Pool
 from zmqtasks.pools.protocol import ChildOutcome, ChildRequest, RunTask, limits_of
@@ -42,6 +43,9 @@ _DIALS = {
     "broker": frozenset(("worker", "broker")),
 }
 #: Whom a node dials that cannot be dialled: who gives it tasks, and who keeps its outcomes.
+#: Exit codes of a node: it failed, or tasks were lost; tasks that it ran were ended.
+_EXIT_FAILED = 1
+_EXIT_LEFT = 3
 _DIALLED_OUT = frozenset(("broker", "store"))
 
 
@@ -99,8 +103,9 @@ class Node:
         self._thread: threading.Thread | None = None
         self._ended = threading.Event()
         self._failure: BaseException | None = None
-        self._stops = 0
-        self._is_joining = False
+        self._service = ServiceManager(self.runtime.loop.call_later, self._doing)
+        #: It joins or has joined, so it is to be stopped with ``stop``, not by an exception.
+        self.is_joining = False
 
     def _make_keeper(self) -> StoreKeeper:
         from zmqtasks.node.storekeeper import StoreKeeper  # slow: it brings asyncio along
@@ -129,7 +134,8 @@ class Node:
             self._keeper_or_none.start()
         if self.pool is not None:
             self.part.catalog = self.pool.start(self)
-        self._is_joining = True
+            self.facts = dict(self.pool.facts)
+        self.is_joining = True
         self.runtime.open()
         if self.sizing is not None:
             self.sizing.start()
@@ -142,18 +148,14 @@ class Node:
 
     def _limit_rates(self) -> None:
         """As the application says; at run time they can be changed."""
+        self.runtime.loop.call_soon(self._service.ready)
         assert self.pool is not None
         for name, facts in self.pool.facts.items():
             if facts.rate or facts.mesh_rate:
                 self._intake.limit_rate(name, facts.rate, facts.mesh_rate)
 
-    def obey_signals(self) -> None:
-        """Stop on SIGINT and SIGTERM; at once on the second. In the main thread only."""
-        for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, self._signalled)
-
     def run(self) -> int:
-        """Wait for the end; returns the exit code."""
+        """Wait for the end; returns the exit code (``docs/howto/running.md``)."""
         if isinstance(self.pool, SoloPool):
             self.pool.run_forever()
         while not self._ended.wait(1.0):
@@ -164,18 +166,39 @@ class Node:
             _LOG.error(
                 "the node failed: %s", what if isinstance(what, JournalError) else repr(what)
             )
-            return 1
-        return 0
+            return _EXIT_FAILED
+        if self._draining.lost_count:
+            return _EXIT_FAILED
+        return _EXIT_LEFT if self._draining.running_left else 0
 
     def stop(self, *, at_once: bool = False) -> None:
         """Drain and leave; ``at_once``: do not wait for running tasks. From any thread."""
         self.runtime.loop.call_soon(self._stop, at_once)
 
-    def _signalled(self, number: int, _frame: Any) -> None:
-        self._stops += 1
-        if not self._is_joining:
-            raise KeyboardInterrupt
-        self.stop(at_once=self._stops > 1)
+    def _shut_down(self, ids: Sequence[bytes], args: Mapping[str, Any]) -> dict[str, str]:
+        """Somebody ordered it; the answer leaves first."""
+        self.stop()
+        return {"ok": "shutting down"}
+
+    def restart(self) -> None:
+        """As ``stop``, for a process that starts again. From any thread."""
+        _LOG.info("restarting: it drains, then starts again with the same command line")
+        self._service.restarting("draining before a restart")
+        self.runtime.loop.call_soon(self._drain, False)
+
+    def dump_stacks(self) -> None:
+        """Write the stacks of all threads of this node and of its pool into the log."""
+        _LOG.warning("stacks of node %s\n%s", self.runtime.name, stacks_text())
+        if self.pool is not None:
+            self.runtime.loop.call_soon(self.pool.dump_stacks)
+
+    def _doing(self) -> str:
+        """For the status line of a service manager."""
+        intake = self.runtime.mesh.intake
+        if intake is None:
+            return f"{' and '.join(self.settings.roles)} of mesh {self.settings.mesh}"
+        running = counted(intake.running_count, "task")
+        return f"{running} of at most {intake.slots_max} running"
 
     def _loop(self) -> None:
         try:
@@ -198,6 +221,10 @@ class Node:
         running = intake.running_count if intake is not None else 0
         wait_ms = 0 if at_once else round(self.settings.drain_timeout_s * 1000)
         self._draining.begin(now_ms(), wait_ms)
+        self._service.stopping("stopping" if at_once else "draining")
+        self._drain(at_once)
+
+    def _drain(self, at_once: bool) -> None:
         if at_once:
             _LOG.info("stopping at once; %s will run elsewhere", counted(running, "running task"))
             return

@@ -166,10 +166,6 @@ class HostedPool:
             self._nursery.later(self._plan.idle_ms, self._end_idle)
         return catalog
 
-    def dump_stacks(self) -> None:
-        """Write the stacks of all threads of its processes to the log."""
-        self._nursery.dump_stacks()
-
     def stop(self) -> None:
         """End all: a process that has nothing runs its exit handlers, others are killed."""
         self._nursery.stop()
