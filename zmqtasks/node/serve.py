@@ -42,10 +42,10 @@ _DIALS = {
     "store": frozenset(("worker", "producer", "broker", "beat")),
     "broker": frozenset(("worker", "broker")),
 }
-#: Whom a node dials that cannot be dialled: who gives it tasks, and who keeps its outcomes.
 #: Exit codes of a node: it failed, or tasks were lost; tasks that it ran were ended.
 _EXIT_FAILED = 1
 _EXIT_LEFT = 3
+#: Whom a node dials that cannot be dialled: who gives it tasks, and who keeps its outcomes.
 _DIALLED_OUT = frozenset(("broker", "store"))
 
 
@@ -143,12 +143,12 @@ class Node:
         self.journal.joined()
         if self._keeper_or_none is not None:
             self._keeper_or_none.joined()
+        self.runtime.loop.call_soon(self._service.ready)
         self._thread = threading.Thread(target=self._loop, name="zmqtasks-io", daemon=True)
         self._thread.start()
 
     def _limit_rates(self) -> None:
         """As the application says; at run time they can be changed."""
-        self.runtime.loop.call_soon(self._service.ready)
         assert self.pool is not None
         for name, facts in self.pool.facts.items():
             if facts.rate or facts.mesh_rate:
@@ -217,14 +217,14 @@ class Node:
         return timeout_ms if wait_ms is None else min(timeout_ms, wait_ms)
 
     def _stop(self, at_once: bool) -> None:
-        intake = self.runtime.mesh.intake
-        running = intake.running_count if intake is not None else 0
-        wait_ms = 0 if at_once else round(self.settings.drain_timeout_s * 1000)
-        self._draining.begin(now_ms(), wait_ms)
         self._service.stopping("stopping" if at_once else "draining")
         self._drain(at_once)
 
     def _drain(self, at_once: bool) -> None:
+        intake = self.runtime.mesh.intake
+        running = intake.running_count if intake is not None else 0
+        wait_ms = 0 if at_once else round(self.settings.drain_timeout_s * 1000)
+        self._draining.begin(now_ms(), wait_ms)
         if at_once:
             _LOG.info("stopping at once; %s will run elsewhere", counted(running, "running task"))
             return
