@@ -236,6 +236,8 @@ CHILD_RESTART_MS_MIN = 100
 CHILD_RESTART_MS_MAX = 5_000
 #: Tasks that a worker runs at once.
 SLOTS_MAX = 4096
+#: The same with pool ``asyncio``, if nothing is said.
+ASYNCIO_SLOTS = 1_000
 #: Where slots share a process: tasks that may have ended such a process run in so many
 #: processes of their own at once; so many processes that are replaced may be finishing theirs.
 SUSPECTS_AT_ONCE = 8
