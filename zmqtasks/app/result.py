@@ -379,7 +379,7 @@ class AsyncResult(Generic[R]):
         """
         from zmqtasks.app.control import TIMEOUT_S
 
-        said = self._the_app().control.revoke(
+        said = self.app.control.revoke(
             self.id, terminate, signal, TIMEOUT_S if timeout is None else timeout
         )
         if wait and said[self.id] in ("revoked", "running"):
