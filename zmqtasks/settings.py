@@ -407,6 +407,10 @@ class NodeSettings:
 
     # --- logs ---
     log_level: Annotated[str, Meta(description="DEBUG, INFO, WARNING, ERROR or CRITICAL.")] = "INFO"
+    log_format: Annotated[
+        str,
+        Meta(description="How the log of a command looks: `text`, or `json` (an object a line)."),
+    ] = "text"
 
     def __post_init__(self) -> None:
         conflict = find_conflict(vars(self))

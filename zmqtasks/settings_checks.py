@@ -24,6 +24,7 @@ ROUTES = ("direct", "broker", "auto")
 ANY_QUEUE = "*"
 #: All CPUs that the process may use.
 AUTO = "auto"
+LOG_FORMATS = ("text", "json")
 LOG_LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
 
 # --- checks of single values: return the value to use, or raise ConfigError -------------
@@ -219,6 +220,7 @@ CHECKS: dict[str, Callable[[Any], Any]] = {
     "state_dir": _path,
     "cache_dir": _path,
     "log_level": lambda value: _one_of(value.upper(), LOG_LEVELS, "log level"),
+    "log_format": lambda value: _one_of(value, LOG_FORMATS, "log format"),
 }
 
 

@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from zmqtasks.cli.errors import EXIT_FAILED, one_line
-from zmqtasks.cli.logs import set_level, set_up_logging
+from zmqtasks.cli.logs import set_up_logging
 from zmqtasks.cli.options import setting_options, settings_from
 from zmqtasks.errors import AppLoadError, ConfigError
 from zmqtasks.node.ossignals import Signals, start_again
+from zmqtasks.node.slots import node_name
 from zmqtasks.settings import Loaded, NodeSettings, describe
 from zmqtasks.settings_checks import parse_autoscale
 from zmqtasks.words import counted
@@ -118,7 +119,7 @@ def run(flags: dict[str, Any], loaded: Loaded) -> int:
         loaded: the settings as far as they are known before it is loaded.
     """
     settings = loaded.settings
-    set_up_logging(settings.log_level)
+    set_up_logging(settings.log_level, settings.log_format, node_name(settings))
     signals = Signals()
     signals.catch_early()
     folder = Path.cwd()
@@ -162,7 +163,7 @@ def load_app_into(pool: Pool, flags: dict[str, Any], settings: NodeSettings) -> 
     conf = pool.load()
     if conf:
         settings = settings_from(flags, conf).settings
-        set_level(settings.log_level)
+        set_up_logging(settings.log_level, settings.log_format, node_name(settings))
     pool.plan(plan_of(settings))
     return settings
 
@@ -170,7 +171,7 @@ def load_app_into(pool: Pool, flags: dict[str, Any], settings: NodeSettings) -> 
 def make_pool(settings: NodeSettings, flags: dict[str, Any]) -> Pool:
     """The pool of a worker, launched."""
     from zmqtasks.app.spec import find_spec
-    from zmqtasks.node.slots import cpus_of, node_name
+    from zmqtasks.node.slots import cpus_of
     from zmqtasks.pools.base import PoolConfig
 
     config = PoolConfig(
