@@ -15,7 +15,9 @@ from zmqtasks.limits import SLOTS_MAX
 from zmqtasks.settings_sources import nearest
 
 ROLES = ("worker", "store", "broker")
-POOLS = ("process", "solo")
+POOLS = ("process", "thread", "asyncio", "solo")
+#: Entry point group of pools from other packages.
+POOL_GROUP = "zmqtasks.pools"
 #: What a task survives; see ``core.owned.Durability``.
 DURABILITIES = ("memory", "disk")
 #: Who gets the tasks of a queue.
@@ -33,6 +35,7 @@ _MESH = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}")
 _NODE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.@+-]{0,127}")
 _QUEUE = re.compile(r"[^\s,\x00-\x1f\x7f]{1,128}")
 _GPU = re.compile(r"\d{1,3}|(GPU|MIG)-[0-9A-Za-z/-]{1,80}")
+_CLASS = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_][\w.]*")
 _URL = re.compile(r"[a-z][a-z0-9+.-]*://.*")
 
 
@@ -175,6 +178,15 @@ def _store(value: str) -> str:
     return value
 
 
+def _pool(value: str) -> str:
+    if value in POOLS or _CLASS.fullmatch(value):
+        return value
+    from importlib import metadata  # slow, and hardly anybody needs it
+
+    others = {point.name for point in metadata.entry_points(group=POOL_GROUP)}
+    return _one_of(value, (*POOLS, *sorted(others)), "pool")
+
+
 def _one_of(value: str, allowed: tuple[str, ...], what: str) -> str:
     if value not in allowed:
         likely = nearest(value, allowed)
@@ -205,7 +217,7 @@ CHECKS: dict[str, Callable[[Any], Any]] = {
     "default_queue": _queue,
     "durability": lambda value: _one_of(value, DURABILITIES, "durability"),
     "queue_routes": _queue_routes,
-    "pool": lambda value: _one_of(value, POOLS, "pool"),
+    "pool": _pool,
     "tags": _tags,
     "resources": _resources,
     "autoscale": _autoscale,

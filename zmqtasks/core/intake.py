@@ -341,7 +341,8 @@ class Intake(HeldTasks):
                 # One that must not run twice ends with this, whoever did it.
                 is_last = is_alone or is_guarded(task.kind)
                 code = RejectCode.CHILD_DIED_RUNNING if is_last else RejectCode.CHILD_DIED_AMONG
-                self.effects.append(Note("warning", "child.died", text))
+                if is_alone:  # of many at once the pool tells
+                    self.effects.append(Note("warning", "child.died", text))
             elif position < ended and is_guarded(task.kind):
                 code = RejectCode.CHILD_DIED_RUNNING  # it must not run twice
             self.held_bytes -= len(task.body)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from zmqtasks import keys, paths
@@ -25,8 +25,9 @@ from zmqtasks.node.ossignals import stacks_text
 from zmqtasks.node.runtime import Part, Runtime
 from zmqtasks.node.servicemanager import ServiceManager
 from zmqtasks.node.sizing import Sizing
+from zmqtasks.node.workercontrol import WorkerControl
 from zmqtasks.pools.base import Pool
-from zmqtasks.pools.protocol import ChildOutcome, ChildRequest, RunTask, limits_of
+from zmqtasks.pools.protocol import ChildOutcome, ChildRequest, RunTask, TaskFacts, limits_of
 from zmqtasks.pools.solo import SoloPool
 from zmqtasks.settings import NodeSettings
 from zmqtasks.words import counted
@@ -97,8 +98,12 @@ class Node:
         self._requests = ChildRequests(self.runtime, pool)
         #: Changes how many slots there are; None for a node that is no worker.
         self.sizing = Sizing(self.runtime, pool, settings) if pool is not None else None
+        #: What is known of the tasks of its application; people may change their limits.
+        self.facts: dict[str, TaskFacts] = {}
+        self.runtime.control.add({}, {"shutdown": self._shut_down})
         if self.sizing is not None:
             self.part.slots = self.sizing.slots_max
+            WorkerControl(self)
         self._keeper_or_none = self._make_keeper() if is_store else None
         self._thread: threading.Thread | None = None
         self._ended = threading.Event()
@@ -149,8 +154,7 @@ class Node:
 
     def _limit_rates(self) -> None:
         """As the application says; at run time they can be changed."""
-        assert self.pool is not None
-        for name, facts in self.pool.facts.items():
+        for name, facts in self.facts.items():
             if facts.rate or facts.mesh_rate:
                 self._intake.limit_rate(name, facts.rate, facts.mesh_rate)
 
@@ -293,10 +297,13 @@ class Node:
         """See ``PoolHost``."""
         self._intake.slot_done(slot, outcomes, self.runtime.now_ms)
 
-    def slot_died(self, slot: int, reason: str, ended: int = 0, is_running: bool = True) -> None:
+    def slot_died(
+        self, slot: int, reason: str, ended: int = 0, is_running: bool = True,
+        is_alone: bool = True,
+    ) -> None:  # fmt: skip
         """See ``PoolHost``."""
         if self._thread is not None:
-            self._intake.slot_died(slot, reason, ended, is_running)
+            self._intake.slot_died(slot, reason, ended, is_running, is_alone)
 
     def slot_gone(self, slot: int) -> None:
         """See ``PoolHost``."""
@@ -315,7 +322,7 @@ class Node:
 
     def _run_in_slot(self, effect: fx.RunInSlot) -> None:
         assert self.pool is not None
-        facts = self.pool.facts
+        facts = self.facts
         batch = []
         for task in effect.tasks:
             kind, ext = task.kind, task.ext

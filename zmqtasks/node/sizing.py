@@ -97,7 +97,7 @@ class Sizing:
     def _check_pool(self) -> None:
         if RESIZE not in self._pool.features:
             raise ConfigError(
-                "the pool of this node cannot change its size; only a process pool can"
+                "the pool of this node cannot change its size; others than the solo pool can"
             )
 
     def _look_soon(self) -> None:

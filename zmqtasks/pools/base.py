@@ -152,6 +152,10 @@ class Pool(Protocol):
     def facts(self) -> Mapping[str, TaskFacts]:
         """Of the tasks that have some, by name; known after ``load``."""
 
+    def launch(self) -> None:
+        """Begin what takes long, without waiting: called first thing in the process, before
+        there are threads."""
+
     def load(self) -> Mapping[str, Any]:
         """Load the application, return the settings that it makes, by name.
 

@@ -160,8 +160,8 @@ class HostedPool:
         self._nursery.watch(host)
         assert self._main is not None
         self._main.idle_since = time.monotonic()
+        self._lanes = {number: Lane(number) for number in range(self.slots)}
         host.call_soon(self.child_ready, self._main)
-        self.resize(self.slots)
         if self._plan.idle_ms:
             self._nursery.later(self._plan.idle_ms, self._end_idle)
         return catalog
@@ -485,6 +485,12 @@ class HostedPool:
         lanes = [lane for lane in self._lanes.values() if lane.child is child and lane.unanswered]
         looks = [child.look_at(lane.number) for lane in lanes]
         running = sum(1 for look in looks if look.is_running)
+        if running > 1:
+            names = ", ".join(sorted({lane.unanswered[0].name for lane in lanes})[:8])
+            log.warning(
+                "child.died pool=%s running=%d tasks=%s reason=%s: each of these runs in a process "
+                "of its own next", self._kind, running, names, reason,
+            )  # fmt: skip
         for lane, look in zip(lanes, looks, strict=True):
             ended = look.begun - answered.get(lane.number, 0) - look.is_running
             self._give_back(lane, reason, max(0, ended), look.is_running, running <= 1)
@@ -504,3 +510,13 @@ class HostedPool:
         if any(not lane.is_told or lane.waiting for lane in self._lanes.values()):
             self._fill()
             self._go_on()
+
+
+def thread_pool(config: PoolConfig) -> HostedPool:
+    """Slots are threads of one child."""
+    return HostedPool(config, "thread")
+
+
+def asyncio_pool(config: PoolConfig) -> HostedPool:
+    """Slots are coroutines of one loop in one child."""
+    return HostedPool(config, "asyncio")

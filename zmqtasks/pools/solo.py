@@ -108,6 +108,9 @@ class SoloPool:
         self._thread: int | None = None
         self._running = False
 
+    def launch(self) -> None:
+        """There is nothing to begin."""
+
     def load(self) -> Mapping[str, Any]:
         """Load the application here; ``start`` does it otherwise.
 
