@@ -89,6 +89,7 @@ def log_line(record: LogRecord) -> None:
     task_id = format_task_id(record.id) if record.id else None
     who = f"{record.name}[{task_id}] " if task_id else ""
     where = record.logger if record.stream == "logging" else record.stream
+    facts = {"task_id": task_id, "task_name": record.name or None, "source": where or None}
     # Without a logger it is about the task.
     _LOG.log(record.level, "%s%s%s", who, f"{where}: " if where else "", record.text,
              extra={**facts, "task_text": record.text})  # fmt: skip
