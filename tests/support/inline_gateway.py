@@ -18,7 +18,8 @@ from zmqtasks.app.outcomes import unknown_outcome
 from zmqtasks.errors import MeshOverloaded, NoWorkers, SubmitRejected, SubmitUnknown
 from zmqtasks.ids import format_task_id, new_node_id, task_id_maker
 from zmqtasks.node.gateway import Call, Durability, Pending, TaskView, Ticket
-from zmqtasks.wire.messages import Outcome, StateRecord, Status, TaskState
+from zmqtasks.node.survey import Request, SeenNode
+from zmqtasks.wire.messages import Hello, Outcome, StateRecord, Status, TaskState
 from zmqtasks.wire.payload import decode_arguments, encode_error, encode_value
 
 
@@ -48,6 +49,10 @@ class InlineGateway:
         self.info: dict[bytes, dict[str, Any]] = {}
         #: {node: what it tells of any task}.
         self.told: dict[str, dict[str, Any]] = {}
+        #: Nodes in sight, what commands were given, and who answers what.
+        self.peers: list[Hello] = []
+        self.requests: list[Request] = []
+        self.seen: Callable[[Request], list[SeenNode]] = lambda request: []
         self._held: list[tuple[Call, Ticket]] = []
         self._contents: dict[bytes, bytes] = {}
         self._watchers: list[tuple[bytes, Ticket]] = []
@@ -186,6 +191,13 @@ class InlineGateway:
     def story(self, task_id: bytes, timeout_s: float) -> TaskView:
         record = self.states([task_id], timeout_s)[task_id]
         return TaskView(record, [(name, story) for name, story in self.told.items()], {})
+
+    def find(self, request: Request, timeout_s: float) -> list[Hello]:
+        return [peer for peer in self.peers if request.is_for(peer)]
+
+    def command(self, request: Request, timeout_s: float) -> list[SeenNode]:
+        self.requests.append(request)
+        return self.seen(request)
 
     # ------------------------------------------------------------------------------------
 

@@ -37,11 +37,11 @@ from zmqtasks.node.leaving import Leaving
 from zmqtasks.node.questions import Questions
 from zmqtasks.node.room import Room, size_of
 from zmqtasks.node.runtime import Part, Runtime
-from zmqtasks.node.survey import Survey
+from zmqtasks.node.survey import Request, SeenNode, Survey
 from zmqtasks.node.tickets import Tickets, describe_state
 from zmqtasks.settings import NodeSettings
 from zmqtasks.wire import codec
-from zmqtasks.wire.messages import Kind, StateRecord
+from zmqtasks.wire.messages import Hello, Kind, StateRecord
 from zmqtasks.words import counted
 
 _LOG = logging.getLogger("zmqtasks.client")
@@ -196,6 +196,14 @@ class Client:
         record = self.states([task_id], timeout_s)[task_id]
         told = self.survey.stories(task_id, timeout_s)
         return TaskView(record, told, self.survey.names())
+
+    def find(self, request: Request, timeout_s: float) -> list[Hello]:
+        """See ``Gateway``."""
+        return self.survey.find(request, timeout_s)
+
+    def command(self, request: Request, timeout_s: float) -> list[SeenNode]:
+        """See ``Gateway``."""
+        return self.survey.command(request, timeout_s)
 
     # --- calls with chosen ids ------------------------------------------------------------
 

@@ -8,11 +8,14 @@ to the owner of the running task. Code in ``app/`` knows only this protocol.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from zmqtasks.core.calls import UNKNOWN_STATUS, Call, Ticket
 from zmqtasks.core.owned import Durability
-from zmqtasks.wire.messages import StateRecord
+from zmqtasks.wire.messages import Hello, StateRecord
+
+if TYPE_CHECKING:
+    from zmqtasks.node.survey import Request, SeenNode
 
 
 class TaskView(NamedTuple):
@@ -119,6 +122,16 @@ class Gateway(Protocol):
 
         Args:
             timeout_s: how long each of its questions waits for nodes that do not answer.
+        """
+
+    def find(self, request: Request, timeout_s: float) -> list[Hello]:
+        """The nodes in sight that a request is for. Not offered inside a task."""
+
+    def command(self, request: Request, timeout_s: float) -> list[SeenNode]:
+        """Let nodes answer something, or do it. Not offered inside a task.
+
+        Returns:
+            Their answers, and those that gave none in time.
         """
 
 

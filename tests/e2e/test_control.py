@@ -1,0 +1,242 @@
+"""Nodes are asked and told what to do, and who does not answer is named."""
+
+from __future__ import annotations
+
+import json
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.e2e.harness import Mesh, NodeProcess, running_mesh, wait_for
+
+pytestmark = pytest.mark.e2e
+
+SOURCE = """
+import os, time
+from pathlib import Path
+from zmqtasks import App
+
+app = App("shop")
+
+@app.task
+def add(x: int, y: int) -> int:
+    return x + y
+
+@app.task
+def hold(folder, name="held"):
+    with open(Path(folder) / f"{name}.started", "a") as file:
+        file.write(f"{os.getpid()}\\n")
+    while not (Path(folder) / f"{name}.go").exists():
+        time.sleep(0.005)
+    return os.getpid()
+"""
+
+
+@pytest.fixture
+def worker(mesh: Mesh) -> NodeProcess:
+    mesh.write("tasks.py", SOURCE)
+    return mesh.start_node("--concurrency", "1", name="w1")
+
+
+@pytest.fixture(scope="module")
+def quiet_mesh(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mesh]:
+    """A worker and a store, to be asked."""
+    with running_mesh(tmp_path_factory.mktemp("mesh"), source=SOURCE) as mesh:
+        mesh.start_node("--store", "sqlite:///results.db", name="s1", roles="store")
+        mesh.start_node("--concurrency", "1", name="w1")
+        yield mesh
+
+
+# --- asking -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("command", "who"),
+    [
+        ("ping", ["s1", "w1"]),
+        ("stats", ["s1", "w1"]),
+        ("conf", ["s1", "w1"]),
+        ("report", ["s1", "w1"]),
+        ("active", ["w1"]),
+        ("reserved", ["w1"]),
+        ("registered", ["w1"]),
+        ("active_queues", ["w1"]),
+        ("scheduled", ["s1", "w1"]),
+        ("revoked", ["s1", "w1"]),
+    ],
+)
+def test_every_inspection_is_answered_by_the_nodes_that_it_is_for(
+    quiet_mesh: Mesh, command: str, who: list[str]
+) -> None:
+    asked = quiet_mesh.cli("inspect", command, "--json")
+    assert asked.returncode == 0, asked.stderr
+    answer = json.loads(asked.stdout)
+    assert (sorted(answer["replies"]), answer["unanswered"]) == (who, {})
+    shown = quiet_mesh.cli("inspect", command)
+    assert shown.returncode == 0
+    assert all(f"{name}:" in shown.stdout for name in who)
+
+
+def test_destinations_choose_and_those_that_nobody_has_are_named(quiet_mesh: Mesh) -> None:
+    asked = quiet_mesh.cli("inspect", "ping", "-d", "w*,nobody")
+    assert asked.returncode == 1
+    assert asked.stdout == "w1: pong\n"
+    assert "no answer from nobody: no node in sight has this name" in asked.stderr
+
+
+def test_running_and_waiting_tasks_are_shown_and_found(mesh: Mesh, worker: NodeProcess) -> None:
+    done = mesh.run(
+        f"""
+        import asyncio, time
+        from pathlib import Path
+        from tasks import add, app, hold
+
+        folder = {str(mesh.folder)!r}
+        first = hold.delay(folder)
+        while not (Path(folder) / "held.started").exists():
+            time.sleep(0.01)
+        later = add.apply_async((1, 2), countdown=600)
+        inspect = app.control.inspect()
+        [running] = inspect.active()["w1"]
+        assert (running["id"], running["name"]) == (first.id, "tasks.hold"), running
+        assert repr(folder) in running["args"]
+        assert abs(running["time_start"] - time.time()) < 60
+        [found] = [task for tasks in inspect.scheduled().values() for task in tasks]
+        assert found["request"]["id"] == later.id, found
+        assert 0 < found["eta"] - time.time() <= 600
+        assert inspect.query_task(first.id)["w1"][first.id][0] == "started"
+        assert asyncio.run(inspect.aping())["w1"] == {{"ok": "pong"}}
+        (Path(folder) / "held.go").touch()
+        first.get(timeout=20)
+        assert inspect.stats()["w1"]["total"]["tasks.hold"] == 1
+        """
+    )
+    assert "held.go" not in done.stderr
+
+
+def test_frozen_node_is_named_as_the_one_that_did_not_answer(
+    mesh: Mesh, worker: NodeProcess
+) -> None:
+    other = mesh.start_node("--concurrency", "1", name="w2")
+    client = mesh.start(
+        f"""
+        import time
+        from pathlib import Path
+        from tasks import app
+
+        folder = Path({str(mesh.folder)!r})
+        assert len(app.control.ping()) == 2
+        (folder / "ready").touch()
+        while not (folder / "frozen").exists():
+            time.sleep(0.01)
+        print(app.control.ping(timeout=0.5), list(app.control.unanswered))
+        """
+    )
+    wait_for((mesh.folder / "ready").exists, "it is linked to both")
+    other.signal(signal.SIGSTOP)
+    try:
+        (mesh.folder / "frozen").touch()
+        assert client.wait() == 0, client.log
+        asked = mesh.cli("inspect", "ping", "--timeout", "0.5")
+    finally:
+        other.signal(signal.SIGCONT)
+    assert "[{'w1': {'ok': 'pong'}}] ['w2']" in client.log
+    assert (asked.returncode, asked.stdout) == (1, "w1: pong\n")
+    assert "no answer from " in asked.stderr
+
+
+# --- telling ------------------------------------------------------------------------------
+
+
+def test_queues_come_and_go_while_a_worker_runs(mesh: Mesh, worker: NodeProcess) -> None:
+    done = mesh.run(
+        """
+        from tasks import add, app
+
+        control = app.control
+        waits = add.apply_async((1, 2), queue="mail")
+        print(control.add_consumer("mail"))
+        print(waits.get(timeout=20))
+        print(control.inspect().active_queues())
+        print(control.cancel_consumer("mail"))
+        assert add.delay(1, 1).get(timeout=20) == 2
+        stays = add.apply_async((1, 2), queue="mail")
+        assert add.delay(1, 1).get(timeout=20) == 2
+        print(stays.state)
+        """
+    )
+    lines = done.stdout.splitlines()
+    assert lines == [
+        "[{'w1': {'ok': \"serving queue 'mail'\"}}]",
+        "3",
+        "{'w1': [{'name': 'default'}, {'name': 'mail'}]}",
+        "[{'w1': {'ok': \"no longer serving queue 'mail'; what runs of it goes on\"}}]",
+        "PENDING",
+    ]
+
+
+def test_rate_and_limits_change_while_a_worker_runs(mesh: Mesh, worker: NodeProcess) -> None:
+    done = mesh.run(
+        f"""
+        from tasks import add, app, hold
+        from zmqtasks import TimeLimitExceeded
+
+        control = app.control
+        control.rate_limit("tasks.add", "1/h")
+        first, second = add.delay(1, 1), add.delay(2, 2)
+        print(first.get(timeout=20), second.state)
+        control.rate_limit("tasks.add", 0)
+        print(second.get(timeout=20))
+        control.time_limit("tasks.hold", hard=0.1)
+        try:
+            hold.delay({str(mesh.folder)!r}).get(timeout=20)
+        except TimeLimitExceeded:
+            print("ended")
+        print(control.rate_limit("tasks.nothing", "1/s"))
+        """
+    )
+    first, second, third, fourth = done.stdout.splitlines()
+    assert (first, second, third) == ("2 PENDING", "4", "ended")
+    assert "this worker has no task 'tasks.nothing'" in fourth
+
+
+def test_pool_grows_and_shrinks_when_told(mesh: Mesh, worker: NodeProcess) -> None:
+    alone = len(mesh.children_of(worker))
+    grown = mesh.cli("control", "pool_grow", "2")
+    assert (grown.returncode, grown.stdout) == (0, "w1: 3 slots\n")
+    wait_for(lambda: len(mesh.children_of(worker)) == alone + 2, "two more processes")
+    shrunk = mesh.cli("control", "pool_shrink", "2", "--json")
+    assert json.loads(shrunk.stdout)["replies"] == {"w1": {"ok": "1 slots"}}
+    wait_for(lambda: len(mesh.children_of(worker)) == alone, "one process")
+    refused = mesh.cli("control", "pool_shrink")
+    assert refused.returncode == 1
+    assert "w1: error: there are 1 slots, and there must be 1 to" in refused.stdout
+
+
+def test_shutdown_by_command_drains(mesh: Mesh, worker: NodeProcess) -> None:
+    client = mesh.start(
+        f"""
+        from tasks import hold
+        print(hold.delay({str(mesh.folder)!r}).get(timeout=60) > 0)
+        """
+    )
+    started, go = mesh.folder / "held.started", mesh.folder / "held.go"
+    wait_for(started.exists, "it runs")
+    told = mesh.cli("control", "shutdown", "-d", "w1")
+    assert (told.returncode, told.stdout) == (0, "w1: shutting down\n")
+    worker.wait_log("draining")
+    assert worker.process.poll() is None
+    go.touch()
+    assert worker.wait() == 0
+    assert client.wait() == 0, client.log
+    assert client.log.splitlines()[0] == "True"
+
+
+def test_command_for_roles_that_nobody_has_says_who_is_there(
+    quiet_mesh: Mesh, tmp_path: Path
+) -> None:
+    asked = quiet_mesh.cli("control", "add_consumer", "mail", "-d", "s1")
+    assert asked.returncode == 1
+    assert "no answer from s1" in asked.stderr
