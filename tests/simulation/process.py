@@ -148,10 +148,16 @@ class Process:
         self._durable: dict[int, list[Call]] = {}
         for number in range(plan.slots):
             world.after(world.rng.randint(0, 50), self._slot_up, number)
+        self._resume(world.heirs.get(folder, []))
+        self._plan_wake(world.now)
+
+    def _resume(self, heir_of: list[bytes]) -> None:
+        dispatcher = self.node.dispatcher
+        assert dispatcher is not None
+        dispatcher.wall_ms = self.world.now
         records = self.journal.open()
         if records:
-            self.node.resume(records, world.now, world.heirs.get(folder, []))
-        self._plan_wake(world.now)
+            self.node.resume(records, self.world.now, heir_of)
 
     def _make_tables(self) -> None:
         # --- connections, see Network ---

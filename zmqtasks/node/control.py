@@ -11,7 +11,6 @@ import os
 import platform
 import sys
 import time
-from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import islice
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -57,13 +56,11 @@ class Control:
     def __init__(self, runtime: Runtime) -> None:
         self._runtime = runtime
         self._begun_s = time.monotonic()
-        #: The tasks that were cancelled here last, newest first.
-        self._revoked: deque[bytes] = deque(maxlen=TOLD_COUNT_MAX)
         #: {name: function}
         self._inspections: dict[str, Function] = {
             "ping": self._ping,
             "scheduled": self._scheduled,
-            "revoked": lambda ids, args: Told(self._revoked, format_task_id),
+            "revoked": self._revoked,
             "query_task": self._query_task,
             "stats": self._stats,
             "conf": self._conf,
@@ -123,6 +120,12 @@ class Control:
         tasks = dispatcher.tasks.values()
         return Told(
             (task for task in tasks if task.ext and task.ext.get("eta", 0) > wall_ms), _scheduled
+        )
+
+    def _revoked(self, ids: Sequence[bytes], args: Mapping[str, Any]) -> Told:
+        dispatcher = self._runtime.mesh.dispatcher
+        return Told(
+            reversed(dispatcher.cancelled) if dispatcher is not None else (), format_task_id
         )
 
     def _query_task(self, ids: Sequence[bytes], args: Mapping[str, Any]) -> dict[str, Any]:

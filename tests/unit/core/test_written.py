@@ -166,7 +166,7 @@ def test_children_of_a_task_that_is_not_known_any_more_are_durable(owner: Owner)
 def test_children_that_come_while_their_owner_ends_are_written_at_once(owner: Owner) -> None:
     owner.worker()
     owner.machine.submit([call(1)], 0)
-    owner.machine.is_leaving = True
+    owner.machine.leave()
     owner.turn()
     message = Submit(7, task_id(1), [ADD], [TaskRecord(0, task_id(2), 1, b"args")])
     owner.machine.received(LINK, message, 0)
