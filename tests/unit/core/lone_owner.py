@@ -59,9 +59,11 @@ class Owner:
         self.custody.refused(numbers, text, is_certain=is_certain)
         return self.turn(now_ms)
 
-    def worker(self, link: LinkId = LINK, kinds: Sequence[Kind] = (ADD, ONCE)) -> None:
+    def worker(
+        self, link: LinkId = LINK, kinds: Sequence[Kind] = (ADD, ONCE), credit: int = 10
+    ) -> None:
         self.machine.link_up(link, worker_hello(link.peer[1:9], kinds=kinds))
-        self.machine.received(link, Credit(10), 0)
+        self.machine.received(link, Credit(credit), 0)
 
     def durable(self, *calls: Call, token: int = 1) -> list[Effect]:
         self.machine.submit_durable(calls, token, 0)
