@@ -240,3 +240,84 @@ def test_command_for_roles_that_nobody_has_says_who_is_there(
     asked = quiet_mesh.cli("control", "add_consumer", "mail", "-d", "s1")
     assert asked.returncode == 1
     assert "no answer from s1" in asked.stderr
+
+
+# --- ending tasks -------------------------------------------------------------------------
+
+
+def test_revoked_tasks_do_not_run_and_terminated_ones_end_and_no_other(
+    mesh: Mesh, worker: NodeProcess
+) -> None:
+    mesh.run(
+        f"""
+        import time
+        from pathlib import Path
+        import pytest
+        from tasks import add, app, hold
+        from zmqtasks import TaskRevokedError
+
+        folder = Path({str(mesh.folder)!r})
+        runs, waits, stays = (hold.delay(str(folder), name) for name in ("runs", "waits", "stays"))
+        later = add.apply_async((1, 1), countdown=600)
+        while not (folder / "runs.started").exists():
+            time.sleep(0.01)
+        assert later.revoke() == "revoked"
+        assert waits.revoke(wait=True) in ("revoked", "running")
+        for handle in (later, waits):
+            assert handle.state == "REVOKED"
+            with pytest.raises(TaskRevokedError):
+                handle.get(timeout=20)
+        assert runs.revoke() == "running"
+        assert runs.state == "STARTED"
+        assert app.control.terminate(runs.id) == {{runs.id: "running"}}
+        with pytest.raises(TaskRevokedError):
+            runs.get(timeout=20)
+        (folder / "stays.go").touch()
+        assert stays.get(timeout=20) > 0
+        assert stays.revoke() == "settled"
+        [(name, ids)] = [(n, ids) for n, ids in app.control.inspect().revoked().items() if ids]
+        assert set(ids) == {{later.id, waits.id, runs.id}}
+        """
+    )
+    assert not (mesh.folder / "waits.started").exists()
+    assert len((mesh.folder / "stays.started").read_text().splitlines()) == 1
+
+
+def test_tasks_of_another_process_are_revoked_by_id_and_by_header(
+    mesh: Mesh, worker: NodeProcess
+) -> None:
+    client = mesh.start(
+        f"""
+        from pathlib import Path
+        from tasks import add, hold
+        from zmqtasks import TaskRevokedError
+
+        folder = Path({str(mesh.folder)!r})
+        one = hold.delay(str(folder), "one")
+        two = add.apply_async((1, 1), countdown=600, headers={{"batch": 7}})
+        three = add.apply_async((1, 1), countdown=600, headers={{"batch": 8}})
+        (folder / "ids.new").write_text(" ".join(handle.id for handle in (one, two, three)))
+        (folder / "ids.new").rename(folder / "ids")
+        for handle in (one, two, three):
+            try:
+                handle.get(timeout=60)
+            except TaskRevokedError:
+                print("revoked", handle.id, flush=True)
+        """
+    )
+    wait_for((mesh.folder / "one.started").exists, "it runs")
+    wait_for((mesh.folder / "ids").exists, "the ids")
+    one, two, three = (mesh.folder / "ids").read_text().split()
+    told = mesh.cli("control", "revoke", one, "--json")
+    assert (told.returncode, json.loads(told.stdout)["tasks"]) == (0, {one: "running"})
+    assert mesh.cli("control", "terminate", one).returncode == 0
+    client.wait_log(f"revoked {one}")
+    by_header = mesh.cli("control", "revoke_by_stamped_headers", "batch=7", "--json")
+    assert json.loads(by_header.stdout)["tasks"] == {two: "revoked"}
+    client.wait_log(f"revoked {two}")
+    nobody = "00000000-0000-0000-0000-000000000001"
+    last = mesh.cli("control", "revoke", three, nobody)
+    assert last.returncode == 1
+    assert f"{three}  revoked" in last.stdout
+    assert f"{nobody}  unknown" in last.stdout
+    assert client.wait() == 0, client.log

@@ -66,7 +66,10 @@ class Control:
             "conf": self._conf,
             "report": self._report,
         }
-        self._orders: dict[str, Function] = {}
+        self._orders: dict[str, Function] = {
+            "revoke": self._revoke,
+            "revoke_by_stamped_headers": self._revoke_by_headers,
+        }
         #: Adds to ``stats`` what a worker knows.
         self.worker_stats: Callable[[], dict[str, Any]] = dict
 
@@ -128,6 +131,26 @@ class Control:
             reversed(dispatcher.cancelled) if dispatcher is not None else (), format_task_id
         )
 
+    def _revoke(self, ids: Sequence[bytes], args: Mapping[str, Any]) -> dict[str, str]:
+        """For this process itself: the machines answer others by themselves."""
+        ownership = self._runtime.mesh.ownership
+        if ownership is None:
+            return {}
+        said: dict[str, str] = ownership.revoking.revoke(ids, args)["data"]
+        return said
+
+    def _revoke_by_headers(self, ids: Sequence[bytes], args: Mapping[str, Any]) -> dict[str, str]:
+        wanted = {str(name): [str(value) for value in args["headers"][name]]
+                  for name in args["headers"]}  # fmt: skip
+        dispatcher = self._runtime.mesh.dispatcher
+        if dispatcher is None or not wanted:
+            return {}
+        found = [
+            task.id for task in dispatcher.tasks.values()
+            if task.ext and "h" in task.ext and _has_one(task.ext["h"], wanted)
+        ]  # fmt: skip
+        return self._revoke(found, args)
+
     def _query_task(self, ids: Sequence[bytes], args: Mapping[str, Any]) -> dict[str, Any]:
         found: dict[str, Any] = {}
         for task_id in ids[:TOLD_COUNT_MAX]:
@@ -164,6 +187,12 @@ class Control:
             *(f"{key} = {_toml(value)}" for key, value in self._conf(ids, args).items()),
         ]
         return {"ok": "\n".join(lines)}
+
+
+def _has_one(headers: object, wanted: Mapping[str, Sequence[str]]) -> bool:
+    return isinstance(headers, dict) and any(
+        name in headers and str(headers[name]) in values for name, values in wanted.items()
+    )
 
 
 def _scheduled(task: OwnedTask) -> dict[str, Any]:
