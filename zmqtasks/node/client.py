@@ -35,7 +35,7 @@ from zmqtasks.node.conditions import Conditions
 from zmqtasks.node.gateway import Pending, TaskView
 from zmqtasks.node.leaving import Leaving
 from zmqtasks.node.questions import Questions
-from zmqtasks.node.room import Room, size_of
+from zmqtasks.node.room import Place, Room, size_of
 from zmqtasks.node.runtime import Part, Runtime
 from zmqtasks.node.survey import Request, SeenNode, Survey
 from zmqtasks.node.tickets import Tickets, describe_state
@@ -124,7 +124,7 @@ class Client:
         return [make() for _ in range(count)]
 
     def submit(
-        self, calls: Sequence[Call], ticket: Ticket, *, wait_s: float | None = None,
+        self, calls: Sequence[Call], ticket: Ticket, *, wait_s: float | Place | None = None,
         require_worker_s: float | None = None, delivery: str = "at_least_once",
         durability: Durability = Durability.MEMORY,
     ) -> None:  # fmt: skip
@@ -150,9 +150,13 @@ class Client:
         self._inbox.append(calls)
         self._drain_soon()
 
+    def line_up(self, calls: Sequence[Call], wake: Callable[[], None]) -> Place:
+        """See ``Gateway``."""
+        return self.room.line_up(len(calls), size_of(calls), wake)
+
     def begin(
         self, calls: Sequence[Call], ticket: Ticket, *, after: Pending | None = None,
-        wait_s: float | None = None,
+        wait_s: float | Place | None = None,
     ) -> Acceptance:  # fmt: skip
         """See ``Gateway``."""
         self._check_alive()
@@ -208,7 +212,7 @@ class Client:
     # --- calls with chosen ids ------------------------------------------------------------
 
     def _submit_chosen(
-        self, calls: Sequence[Call], ticket: Ticket, wait_s: float, delivery: str,
+        self, calls: Sequence[Call], ticket: Ticket, wait_s: float | Place, delivery: str,
         durability: Durability,
     ) -> None:  # fmt: skip
         """Some of them may be known already, see ``chosen.py``."""
