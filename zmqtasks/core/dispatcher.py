@@ -54,6 +54,7 @@ from zmqtasks.wire.messages import (
     Submit,
     Submitted,
     TaskState,
+    UpdateRecord,
 )
 
 #: While no store is known, so many of a worker's last outcomes are remembered for one.
@@ -80,6 +81,8 @@ class Dispatcher(Attempts):
         self._unknown: dict[LinkId, list[int]] = {}
         #: Node that a task of ours was given to, None if it was not.
         self.taker_of: Callable[[bytes], bytes | None] = lambda task_id: None
+        #: The last state that an attempt gave itself.
+        self.last_said: Callable[[bytes, int], UpdateRecord | None] = lambda task_id, attempt: None
         self._was_full = False
 
     # --- what tasks submit ----------------------------------------------------------------

@@ -27,6 +27,7 @@ from zmqtasks.core.links import SELF, LinkId
 from zmqtasks.core.owned import OwnedRecord, parse_mark
 from zmqtasks.core.publishing import Publisher
 from zmqtasks.core.revoking import Revoking
+from zmqtasks.core.sayings import Sayings
 from zmqtasks.core.standing import Standing
 from zmqtasks.core.taking import Taking
 from zmqtasks.wire.messages import Heir, Hello, Kind, Message, Outcome, States
@@ -64,11 +65,12 @@ class Ownership:
         self.revoking = Revoking(
             dispatcher, self.given, self.handoff.links, self.taking.tasks.__contains__
         )
+        self.sayings = Sayings(dispatcher, answers.watchers)
         self._standing = {key: Standing() for key in ("offered", "given", "incoming")}
         self._now_ms = 0
         #: Whose effects are to be collected, in this order.
         self.machines = (
-            dispatcher, self.handoff, self.taking, self.given, self.revoking, custody,
+            self.sayings, dispatcher, self.handoff, self.taking, self.given, self.revoking, custody,
         )  # fmt: skip
         answers.others += [self.taking.state_of, self.given.state_of]
         if intake is not None:
@@ -185,6 +187,7 @@ class Ownership:
             or self.handoff.received(link, message, now_ms)
             or self.taking.received(link, message, now_ms)
             or self.revoking.received(link, message)
+            or self.sayings.received(link, message)
         )
 
     # --- turns ----------------------------------------------------------------------------
@@ -193,6 +196,7 @@ class Ownership:
         """Once a turn; returns what has settled, here or at other owners."""
         if self.taking.held_here:
             self._take_held(now_ms)
+        self.sayings.flush()
         settled = self.dispatcher.flush(now_ms)
         self.handoff.flush(now_ms)
         self.taking.flush(now_ms)

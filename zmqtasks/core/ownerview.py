@@ -32,7 +32,10 @@ def open_state(owner: Dispatcher, task: OwnedTask) -> StateRecord:
         info["why"] = why_waiting(owner, task)
     if task.ext is not None:
         info |= {shown: task.ext[key] for key, shown in _TOLD.items() if key in task.ext}
-    state = TaskState.STARTED if task.started else TaskState.PENDING
+    said = owner.last_said(task.id, task.attempt)
+    if said is not None:
+        info |= {"state": said.state, "meta": said.meta}
+    state = TaskState.STARTED if task.started or said is not None else TaskState.PENDING
     return StateRecord(task.id, state, info, None)
 
 

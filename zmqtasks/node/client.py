@@ -83,6 +83,7 @@ class Client:
             describe_journal=lambda: self.journal.describe(),
             performers={
                 fx.TasksSettled: self._tasks_settled,
+                fx.TasksUpdated: lambda effect: self.tickets.updated(effect.updates),
                 fx.JournalWrite: lambda effect: self.journal.write(effect),
                 fx.CallsAccepted: self._acceptances.accepted,
                 fx.CallsRefused: self._calls_refused,
