@@ -11,7 +11,7 @@ import pytest
 from tests.support.inline_gateway import InlineGateway
 from zmqtasks.app import news
 from zmqtasks.app.app import App
-from zmqtasks.app.news import Update
+from zmqtasks.app.news import Following, Update
 from zmqtasks.app.result import AsyncResult
 from zmqtasks.errors import ItemsLost, TimeoutError
 from zmqtasks.wire.messages import UpdateRecord
@@ -185,3 +185,17 @@ def test_call_without_an_owner_has_no_news(app: App, gateway: InlineGateway) -> 
     for follow in (result.updates, result.stream):
         with pytest.raises(ValueError, match="it has no owner to pass on"):
             follow()
+
+
+def test_handle_of_another_process_begins_with_the_state_that_it_finds(
+    app: App, gateway: InlineGateway, result: AsyncResult[Any]
+) -> None:
+    gateway.info[result._task_id] = {"state": "COOKING", "meta": encode_value(7)}
+    for is_async in (False, True):
+        updates = AsyncResult[Any](result.id, app).updates(timeout=PATIENCE_S)
+        first = asyncio.run(_anext(updates)) if is_async else next(updates)
+        assert first == Update("COOKING", 7)
+
+
+async def _anext(updates: Following[Update]) -> Update:
+    return await anext(updates)
