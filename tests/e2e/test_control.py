@@ -31,6 +31,22 @@ def hold(folder, name="held"):
     while not (Path(folder) / f"{name}.go").exists():
         time.sleep(0.005)
     return os.getpid()
+
+@app.task
+def pid() -> int:
+    return os.getpid()
+
+level = 0
+
+@app.control_command
+def set_level(value: int):
+    global level
+    level = value
+    return {"ok": f"level {level}"}
+
+@app.inspect_command(name="level")
+def show_level():
+    return {"level": level}
 """
 
 
@@ -208,7 +224,7 @@ def test_pool_grows_and_shrinks_when_told(mesh: Mesh, worker: NodeProcess) -> No
     assert (grown.returncode, grown.stdout) == (0, "w1: 3 slots\n")
     wait_for(lambda: len(mesh.children_of(worker)) == alone + 2, "two more processes")
     shrunk = mesh.cli("control", "pool_shrink", "2", "--json")
-    assert json.loads(shrunk.stdout)["replies"] == {"w1": {"ok": "1 slots"}}
+    assert json.loads(shrunk.stdout)["replies"] == {"w1": {"ok": "1 slot"}}
     wait_for(lambda: len(mesh.children_of(worker)) == alone, "one process")
     refused = mesh.cli("control", "pool_shrink")
     assert refused.returncode == 1
@@ -240,6 +256,72 @@ def test_command_for_roles_that_nobody_has_says_who_is_there(
     asked = quiet_mesh.cli("control", "add_consumer", "mail", "-d", "s1")
     assert asked.returncode == 1
     assert "no answer from s1" in asked.stderr
+
+
+# --- everybody ----------------------------------------------------------------------------
+
+
+def test_broadcast_runs_once_at_each_worker_whatever_queue_it_serves(mesh: Mesh) -> None:
+    mesh.write("tasks.py", SOURCE)
+    first = mesh.start_node("--concurrency", "2", name="w1")
+    second = mesh.start_node("--concurrency", "1", "--queues", "mail", name="w2")
+    done = mesh.run(
+        """
+        from tasks import add, pid
+
+        found = pid.broadcast().by_worker(timeout=20)
+        print(found["w1"], found["w2"], len(found))
+        print(add.broadcast((1, 2), destination="w2").by_worker(timeout=20))
+        """
+    )
+    one, other, count, *last = done.stdout.split()
+    assert int(one) in mesh.children_of(first)
+    assert int(other) in mesh.children_of(second)
+    assert (count, " ".join(last)) == ("2", "{'w2': 3}")
+
+
+def test_broadcast_ends_for_a_worker_that_is_killed_and_runs_nowhere_else(
+    mesh: Mesh, worker: NodeProcess
+) -> None:
+    mesh.start_node("--concurrency", "1", name="w2")
+    client = mesh.start(
+        f"""
+        from tasks import hold
+        results = hold.broadcast(({str(mesh.folder)!r}, "all"))
+        ended = results.by_worker(timeout=60)
+        print({{name: type(value).__name__ for name, value in ended.items()}})
+        """
+    )
+    started = mesh.folder / "all.started"
+    wait_for(lambda: started.exists() and len(started.read_text().splitlines()) == 2, "both run it")
+    worker.kill()
+    (mesh.folder / "all.go").touch()
+    assert client.wait() == 0, client.log
+    assert "'w1': 'WorkerLostError'" in client.log
+    assert "'w2': 'int'" in client.log
+    assert len(started.read_text().splitlines()) == 2
+
+
+def test_commands_of_the_application_run_in_its_processes(mesh: Mesh, worker: NodeProcess) -> None:
+    named = mesh.cli("inspect", "level", "--json")
+    assert named.returncode == 0, named.stderr
+    assert json.loads(named.stdout)["replies"] == {"w1": {"level": 0}}
+    told = mesh.cli("control", "set_level", "value=3")
+    assert (told.returncode, told.stdout) == (0, "w1: level 3\n")
+    done = mesh.run(
+        """
+        from tasks import app
+        print(app.control.inspect().command("level"))
+        print(app.control.broadcast("set_level", {"value": 0}))
+        """
+    )
+    assert done.stdout.splitlines() == ["{'w1': {'level': 3}}", "[{'w1': {'ok': 'level 0'}}]"]
+    wrong = mesh.cli("control", "set_level", "volume=3")
+    assert wrong.returncode == 1
+    assert "w1: error: TypeError" in wrong.stdout
+    unknown = mesh.cli("control", "set_levle")
+    assert unknown.returncode == 2
+    assert "no command 'set_levle'" in unknown.stderr
 
 
 # --- ending tasks -------------------------------------------------------------------------

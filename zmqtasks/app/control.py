@@ -36,7 +36,7 @@ class Replies(dict[str, Any]):
         left_out: {node: how many entries its answer lacks, since it would be too long}.
     """
 
-    def __init__(self, what: str, seen: Iterable[SeenNode]) -> None:
+    def __init__(self, seen: Iterable[SeenNode]) -> None:
         super().__init__()
         self.unanswered: dict[str, str] = {}
         self.left_out: dict[str, int] = {}
@@ -51,9 +51,13 @@ class Replies(dict[str, Any]):
                 self.left_out[name] = report["left_out"]
             if _says_something(node):
                 self[name] = {"error": report["error"]} if "error" in report else report.get("data")
+
+    def warn(self, what: str) -> Replies:
+        """Name those who did not answer in the log; returns these replies."""
         if self.unanswered:
             silent = ", ".join(f"{name} ({why})" for name, why in self.unanswered.items())
             _LOG.warning("control.unanswered %s: no answer from %s", what, silent)
+        return self
 
     def as_list(self) -> list[dict[str, Any]]:
         """``[{node: its answer}, ...]``, as Celery's ``broadcast`` gives them."""
@@ -111,10 +115,26 @@ def check_blocking(where: str) -> None:
         )
 
 
-def _names(destination: str | Collection[str] | None) -> list[str] | None:
+def names_of(destination: str | Collection[str] | None) -> list[str] | None:
+    """Names of nodes as a list; None: all."""
     if destination is None:
         return None
     return [destination] if isinstance(destination, str) else list(destination)
+
+
+def give(
+    app: App, task: str, arguments: Mapping[str, Any], destination: list[str] | None,
+    timeout: float,
+) -> Replies:  # fmt: skip
+    """Give a command of an application.
+
+    Raises:
+        ConfigError: no worker in sight has it.
+    """
+    from zmqtasks.app.commands import give_command
+
+    seen = give_command(app, gateway(app), task, arguments, destination, timeout)
+    return Replies(seen)
 
 
 class Inspect(_AsyncTwins):
@@ -136,7 +156,7 @@ class Inspect(_AsyncTwins):
         timeout: float = TIMEOUT_S,
     ) -> None:  # fmt: skip
         self._app = app
-        self._destination = _names(destination)
+        self._destination = names_of(destination)
         self._timeout = timeout
         #: {node: why}, of the last question.
         self.unanswered: dict[str, str] = {}
@@ -145,7 +165,19 @@ class Inspect(_AsyncTwins):
         check_blocking(f"inspect.{what}")
         command = INSPECT[what]
         request = Request(what, ids, roles=command.roles, destination=self._destination)
-        replies = Replies(what, gateway(self._app).command(request, self._timeout))
+        replies = Replies(gateway(self._app).command(request, self._timeout)).warn(what)
+        self.unanswered = replies.unanswered
+        return replies
+
+    def command(self, name: str, **arguments: Any) -> Replies:
+        """A command that the application has made with ``@app.inspect_command``.
+
+        Raises:
+            ConfigError: no worker in sight has it.
+        """
+        check_blocking("inspect.command")
+        task = f"zmqtasks.inspect.{name}"
+        replies = give(self._app, task, arguments, self._destination, self._timeout).warn(name)
         self.unanswered = replies.unanswered
         return replies
 
@@ -250,16 +282,25 @@ class Control(_AsyncTwins):
         Raises:
             ConfigError: there is no such command.
         """
+        check_blocking(f"app.control.{command}")
         found = CONTROL.get(command)
         if found is None:
-            why = INSTEAD.get(command) or f"there are {', '.join(sorted(CONTROL))}"
-            raise ConfigError(f"app.control: no command {command!r}: {why}")
-        check_blocking(f"app.control.{command}")
+            return self._custom(command, arguments or {}, names_of(destination), reply, timeout)
         given = {key: value for key, value in (arguments or {}).items() if value is not None}
         request = Request(
-            command, (), given, is_order=True, roles=found.roles, destination=_names(destination)
+            command, (), given, is_order=True, roles=found.roles, destination=names_of(destination)
         )
-        replies = Replies(command, gateway(self._app).command(request, timeout))
+        replies = Replies(gateway(self._app).command(request, timeout)).warn(command)
+        self.unanswered = replies.unanswered
+        return replies.as_list() if reply else None
+
+    def _custom(
+        self, command: str, arguments: Mapping[str, Any], destination: list[str] | None,
+        reply: bool, timeout: float,
+    ) -> list[dict[str, Any]] | None:  # fmt: skip
+        """A command of an application."""
+        task = f"zmqtasks.control.{command}"
+        replies = give(self._app, task, arguments, destination, timeout).warn(command)
         self.unanswered = replies.unanswered
         return replies.as_list() if reply else None
 

@@ -8,13 +8,15 @@ from typing import Any, TypeVar
 
 import click
 
-from zmqtasks.app.control import TIMEOUT_S, Replies
+from zmqtasks.app.app import App
+from zmqtasks.app.control import TIMEOUT_S, Replies, give
 from zmqtasks.app.story import time_text
+from zmqtasks.cli.call import parse_argument
 from zmqtasks.cli.errors import EXIT_FAILED
 from zmqtasks.cli.options import CLIENT_KEYS, setting_options
 from zmqtasks.cli.session import empty_mesh, session
 from zmqtasks.cli.showing import as_json
-from zmqtasks.errors import NoWorkers
+from zmqtasks.errors import ConfigError, NoWorkers
 from zmqtasks.ids import parse_task_id
 from zmqtasks.node.client import Client
 from zmqtasks.node.commands import INSPECT, Command
@@ -48,7 +50,31 @@ class Commands(click.Group):
         found = super().get_command(ctx, cmd_name)
         if found is None and cmd_name in self._known:
             return self._make(self._known[cmd_name])
-        return found
+        return found or _custom(self.name or "", cmd_name)
+
+
+def _custom(group: str, name: str) -> click.Command:
+    """A command that an application of the mesh may have."""
+
+    @click.argument("arguments", nargs=-1, metavar="[NAME=VALUE]...")
+    @with_nodes
+    def run(
+        arguments: tuple[str, ...], *, destination: tuple[str, ...], timeout: float,
+        with_json: bool, **flags: Any,
+    ) -> None:  # fmt: skip
+        pairs = [text.partition("=") for text in arguments]
+        if not all(equals for _, equals, _ in pairs):
+            raise ConfigError(f"{group} {name}: write its arguments as NAME=VALUE")
+        given = {key: parse_argument(value) for key, _, value in pairs}
+        with session(flags) as client:
+            if not client.find(Request(name), timeout):
+                raise NoWorkers(empty_mesh(client.settings, client))
+            task = f"zmqtasks.{group}.{name}"
+            replies = give(App("zmqtasks"), task, given, destinations(destination), timeout)
+        show(replies, with_json=with_json)
+
+    about = f"A command of an application, made with @app.{group}_command."
+    return click.command(name, help=about)(run)
 
 
 def with_nodes(command: _Command) -> _Command:
@@ -119,7 +145,7 @@ def ask(client: Client, request: Request, timeout: float) -> Replies:
         if request.roles:
             wanted = " or ".join(sorted(request.roles))
             raise NoWorkers(f"{request.what} is for nodes that are {wanted}; there is only {there}")
-    return Replies(request.what, seen)
+    return Replies(seen)
 
 
 # --- showing ----------------------------------------------------------------------------
@@ -154,18 +180,18 @@ def lines_of(name: str, answer: Any) -> list[str]:
         ((key, value),) = answer.items()
         head, *rest = str(value).splitlines() or [""]
         return [f"{name}: {'error: ' if key == 'error' else ''}{head}", *rest]
+    if not isinstance(answer, (dict, list)):
+        return [f"{name}: {_short(answer)}"]
     if not answer:
         return [f"{name}: nothing"]
     return [f"{name}:", *(f"  {line}" for line in _block(answer))]
 
 
-def _block(answer: Any) -> list[str]:
+def _block(answer: dict[str, Any] | list[Any]) -> list[str]:
     if isinstance(answer, dict):
         width = max(len(str(key)) for key in answer)
         return [f"{key!s:<{width}}  {_short(value)}" for key, value in answer.items()]
-    if isinstance(answer, list):
-        return [line_of(entry) for entry in answer]
-    return [str(answer)]
+    return [line_of(entry) for entry in answer]
 
 
 def line_of(entry: Any) -> str:

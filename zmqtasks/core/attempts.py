@@ -54,6 +54,27 @@ class Attempts(CancellingTasks):
         )
         self.waiting.looked(now_ms)
 
+    # --- tasks for one node -----------------------------------------------------------------
+
+    def _forsake(self, node: str, reason: str) -> None:
+        """This node (id in hex) is gone, and nobody else may run the tasks that are for it."""
+        lanes = [lane for lane in self.lanes.values() if lane.node == node]
+        if not lanes:
+            return
+        for task in list(self.tasks.values()):
+            is_settled = task.outcome is not None or task.offered or task.id in self._putting
+            if task.lane.node != node or is_settled:
+                continue
+            task.attempt += 1  # the last one may still report an outcome
+            self._thinned[task.lane.kind] = task.lane
+            if not self._is_cancelled(task):
+                task.is_waiting = task.is_unsure = False
+                self._settle_here(task, Status.WORKER_LOST, reason)
+        in_use = {id(task.lane) for task in self.tasks.values()}
+        for lane in lanes:
+            if id(lane) not in in_use:
+                del self.lanes[lane.kind]
+
     # --- lost ones ------------------------------------------------------------------------
 
     def _redeliver(self, task: OwnedTask, reason: str, *, strike: bool, ran: bool = True) -> None:

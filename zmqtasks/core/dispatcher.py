@@ -151,8 +151,11 @@ class Dispatcher(Attempts):
         worker = self.dealer.link_down(link)
         if worker is None:
             return
+        lost = f"worker {worker.peer.name} was lost ({reason})"
+        node = link.peer[1:9]
+        if all(other.peer[1:9] != node for other in self.workers):
+            self._forsake(node.hex(), lost)
         for task in reversed(list(worker.held.values())):
-            lost = f"worker {worker.peer.name} was lost ({reason})"
             self._redeliver(task, lost, strike=reason in _LOST and task.started)
         worker.held.clear()
         # Whatever no store has yet may be lost with the worker: tell it ourselves.

@@ -10,7 +10,7 @@ import msgspec
 
 from zmqtasks.core.links import LinkId
 from zmqtasks.core.owned import Durability, OwnedRecord
-from zmqtasks.core.requirements import offer_of, suits
+from zmqtasks.core.requirements import addressee, offer_of, suits
 from zmqtasks.limits import SETTLED_KEPT_COUNT_MAX
 from zmqtasks.wire.messages import Hello, Kind, Outcome
 
@@ -94,6 +94,7 @@ class Lane:
     __slots__ = (
         "is_guarded",
         "kind",
+        "node",
         "parked",
         "ready",
         "route",
@@ -104,6 +105,8 @@ class Lane:
 
     def __init__(self, kind: Kind, route: str) -> None:
         self.kind = kind
+        #: The only node (id in hex) that may run them, "" for any.
+        self.node = addressee(kind)
         #: "direct", "broker" or "auto": who gets its tasks.
         self.route = route
         #: Not idempotent: no task of it is started twice.
@@ -160,7 +163,9 @@ class WorkerLink:
 
     def serves(self, kind: Kind) -> bool:
         """Can it run tasks of this kind?"""
-        if kind.queue not in self.queues or (kind.app, kind.name, kind.queue) in self.refused:
+        if (kind.app, kind.name, kind.queue) in self.refused:
+            return False
+        if kind.queue not in self.queues and not addressee(kind):
             return False
         digest = self.catalog.get((kind.app, kind.name))
         if digest is None or (kind.digest and digest and digest != kind.digest):

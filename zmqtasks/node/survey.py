@@ -202,9 +202,9 @@ class Survey:
         give_up = time.monotonic() + timeout_s
         self._on_loop(self._want_everybody)
         while True:
-            peers = self._on_loop(self._asked_peers)
-            is_over = request.is_found(peers) or time.monotonic() >= give_up
-            if is_over or self._on_loop(self._is_all_found):
+            # At one moment: who comes up between two looks would be neither here nor awaited.
+            peers, is_all = self._on_loop(lambda: (self._asked_peers(), self._is_all_found()))
+            if is_all or request.is_found(peers) or time.monotonic() >= give_up:
                 return [peer for peer in peers if request.is_for(peer)]
             time.sleep(_LOOK_EVERY_S)
 

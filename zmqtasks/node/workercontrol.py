@@ -16,6 +16,7 @@ from zmqtasks.node.control import Told
 from zmqtasks.pools.base import check_limits
 from zmqtasks.pools.protocol import TaskFacts
 from zmqtasks.wire.payload import decode_arguments
+from zmqtasks.words import counted
 
 if TYPE_CHECKING:
     from zmqtasks.core.intake import Intake
@@ -193,7 +194,7 @@ class WorkerControl:
         # What others know of it is the most that it may have.
         self._runtime.mesh.change_worker(self._runtime.now_ms, slots=sizing.slots_max)
         self._intake.slots_max = pool.slots
-        return self._done(f"{pool.slots} slots")
+        return self._done(counted(pool.slots, "slot"))
 
     def _done(self, text: str) -> dict[str, str]:
         _LOG.info("ordered: %s", text)
