@@ -132,12 +132,13 @@ def test_a_hangup_while_the_application_is_imported_restarts_the_node_when_it_is
     assert node.stop() == 0
 
 
-def test_stacks_of_a_node_and_of_its_tasks_go_into_the_log(mesh: Mesh) -> None:
-    node = mesh.start_node("-c", "2")
+@pytest.mark.parametrize("pool", ["process", "thread"])
+def test_stacks_of_a_node_and_of_its_tasks_go_into_the_log(mesh: Mesh, pool: str) -> None:
+    node = mesh.start_node("-c", "2", "--pool", pool)
     client = _hold(mesh)
     node.signal(signal.SIGUSR1)
     node.wait_log("thread zmqtasks-io, most recent call last")
-    assert "tasks.hold[" in node.wait_log(" in hold")
+    assert "stderr: " in node.wait_log(" in hold")
     _go(mesh)
     client.wait_log("sum 3")
     assert len(_runs(mesh)) == 1, "no task was disturbed"
