@@ -219,6 +219,7 @@ def make_pool(settings: NodeSettings, flags: dict[str, Any]) -> Pool:
     from zmqtasks.app.spec import find_spec
     from zmqtasks.node.slots import cpus_of
     from zmqtasks.pools.base import PoolConfig
+    from zmqtasks.pools.registry import make_pool as make_pool_of
 
     config = PoolConfig(
         app=find_spec(settings.app, Path.cwd()),
@@ -229,13 +230,7 @@ def make_pool(settings: NodeSettings, flags: dict[str, Any]) -> Pool:
         cpus=cpus_of(settings),
         gpus=settings.gpus,
     )
-    if settings.pool == "solo":
-        from zmqtasks.pools.solo import SoloPool
-
-        return SoloPool(config)
-    from zmqtasks.pools.process import ProcessPool
-
-    pool = ProcessPool(config)
+    pool = make_pool_of(settings.pool, config)
     pool.launch()
     return pool
 
