@@ -485,3 +485,32 @@ def test_a_caller_hears_of_a_task_whose_taker_had_an_heir_while_the_giving_was_w
     net.settle_down(work=True)
     assert heir.settled == [ONE]
     assert giver.told == [ONE]
+
+
+def test_a_caller_hears_of_a_task_that_its_taker_had_settled_and_not_told_when_it_has_an_heir() -> (
+    None
+):
+    """The journal that is left is empty, so nobody would take it over for its tasks."""
+    giver, taker, heir = (
+        Node(G, "producer", route="broker"), Node(T, "broker"), Node(U, "broker"),
+    )  # fmt: skip
+    net = Network([giver, taker, heir])
+    net.connect(G, T)
+    giver.submit([1])
+    net.settle_down(work=False)
+    assert taker.owns(ONE)
+    taker.finish(ONE)
+    while taker.writes:
+        taker.write()
+    assert taker.settled == [ONE]
+    assert not taker.records()
+    net.kill(taker)  # with all that it was going to say
+    net.notice(net.connections[G, T], 0, "gone")
+    net.settle_down(work=True)
+    assert giver.told == []
+    heir.adopt(taker)
+    net.connect(G, U)
+    net.settle_down(work=True)
+    net.pass_time(2_000)
+    net.settle_down(work=True)
+    assert giver.told == [ONE]
