@@ -228,4 +228,5 @@ def _owner_of(record: StateRecord) -> bytes:
 
 
 def _rank(record: StateRecord) -> int:
-    return _RANK.get(record.state, 0)
+    # Its owner knows more of a running task than the worker: the state that it gave itself.
+    return 2 * _RANK.get(record.state, 0) + ("state" in record.info)

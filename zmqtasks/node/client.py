@@ -83,7 +83,7 @@ class Client:
             describe_journal=lambda: self.journal.describe(),
             performers={
                 fx.TasksSettled: self._tasks_settled,
-                fx.TasksUpdated: lambda effect: self.tickets.updated(effect.updates),
+                fx.TasksUpdated: self._tasks_updated,
                 fx.JournalWrite: lambda effect: self.journal.write(effect),
                 fx.CallsAccepted: self._acceptances.accepted,
                 fx.CallsRefused: self._calls_refused,
@@ -349,6 +349,10 @@ class Client:
     def _tasks_settled(self, effect: fx.TasksSettled) -> None:
         self.tickets.settled(effect.outcomes)
         self._count_open()
+
+    def _tasks_updated(self, effect: fx.TasksUpdated) -> None:
+        self.tickets.updated(effect.updates)
+        self.questions.updated(effect.updates)
 
     def _calls_refused(self, effect: fx.CallsRefused) -> None:
         self._acceptances.refused(effect)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future
 from typing import TYPE_CHECKING
 
@@ -11,7 +11,7 @@ from zmqtasks.core import effects as fx
 from zmqtasks.core.calls import Ticket
 from zmqtasks.node.survey import OnLoop
 from zmqtasks.node.tickets import Tickets, pending_if_unknown, unknown_outcome
-from zmqtasks.wire.messages import StateRecord, TaskState
+from zmqtasks.wire.messages import StateRecord, TaskState, UpdateRecord
 
 if TYPE_CHECKING:
     from zmqtasks.node.runtime import Runtime
@@ -49,6 +49,8 @@ class Questions:
         self._on_loop = on_loop
         #: {token of a question: what to do with news}.
         self._news: dict[int, Callable[[fx.QuestionAnswered], None]] = {}
+        #: {token of a question: the tasks that somebody follows, and gives it}.
+        self._followers: dict[int, tuple[frozenset[bytes], Callable[[], Ticket | None]]] = {}
         #: {token: question} of those that end when all who are linked have answered.
         self._quick: dict[int, _Question] = {}
         #: When everybody who is there could be found.
@@ -159,9 +161,20 @@ class Questions:
                     ticket.settled(record.id, unknown_outcome(record.id))
 
         self._news[token] = news
+        self._followers[token] = frozenset(elsewhere), told
+
+    def updated(self, updates: Iterable[UpdateRecord]) -> None:
+        """News of running tasks, some of which are followed here."""
+        for ids, told in self._followers.values():
+            ticket = told()
+            if ticket is not None:
+                for record in updates:
+                    if record.id in ids:
+                        ticket.updated(record.id, record)
 
     def _nobody_waits(self, token: int) -> None:
         self._news.pop(token, None)
+        self._followers.pop(token, None)
         self._runtime.mesh.inquiry.drop(token)
 
     def follow(self, record: StateRecord, ticket: Ticket) -> None:
@@ -176,5 +189,6 @@ class Questions:
         news = self._news.get(effect.token)
         if effect.final:
             self._news.pop(effect.token, None)
+            self._followers.pop(effect.token, None)
         if news is not None:
             news(effect)
