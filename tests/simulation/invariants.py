@@ -11,6 +11,7 @@ import zlib
 from collections.abc import Coroutine, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from tests.simulation.promises import CallLedger
 from tests.simulation.tasks import Spec, value_of
 from zmqtasks.core import effects as fx
 from zmqtasks.core.calls import Call
@@ -111,16 +112,20 @@ class Ledger:
         self.before_store: set[bytes] = set()
         #: {(process name, token): ids not told of}, and what was told.
         self.watched: dict[tuple[str, int], dict[bytes, None]] = {}
+        self.calls = CallLedger(self)
         self.sent: dict[Stream, list[int]] = {}
         self.delivered: dict[Stream, int] = {}
 
     # --- tasks --------------------------------------------------------------------------
 
-    def submitted(self, owner: Process, specs: list[Spec], how: str) -> list[Call]:
+    def submitted(
+        self, owner: Process, specs: list[Spec], how: str, *, is_owned: bool = True
+    ) -> list[Call]:
+        """A caller submits these; ``is_owned``: at once, if they are no durable ones."""
         for spec in specs:
             self.specs[spec.id] = spec
             self.how[spec.id] = how
-            if how == "memory":
+            if how == "memory" and is_owned:
                 self.must[spec.id] = None
             if how != "loose":
                 self.wanted.setdefault(owner.name, {})[spec.id] = None
@@ -156,7 +161,9 @@ class Ledger:
         self.wanted.pop(process.name, None)
         if dispatcher.tasks:
             self.world.owners_changed = True
-        self.world.disk.contents[process.journal.folder].settle_doubt()
+        content = self.world.disk.contents.get(process.journal.folder)
+        if content is not None:
+            content.settle_doubt()
         kept = {task_id for c in self.world.disk.contents.values() for task_id in c.written}
         for task_id, task in dispatcher.tasks.items():
             if task.outcome is not None and task_id not in kept:
@@ -195,13 +202,23 @@ class Ledger:
                 f"{worker.name} starts attempt {task.attempt}, its owner is at {owned.attempt}"
             )
 
-    def started(self, worker: Process, task: HeldTask) -> Spec:
+    def spec_of(self, task: HeldTask) -> Spec:
+        """What its function does."""
+        return self.specs[task.id]
+
+    def refused_in_child(self, worker: Process, task: HeldTask) -> None:
+        """Its child does not call its function."""
+        assert self.specs[task.id].once
+        self.starts[task.id, task.attempt] = worker
+
+    def started(self, worker: Process, task: HeldTask) -> None:
+        """Its function is called."""
         key = (task.id, task.attempt)
         assert key not in self.starts or task.id in self.forgotten, (
             f"attempt {task.attempt} of {task.id.hex()} starts twice"
         )
         self.starts[key] = worker
-        return self.specs[task.id]
+        self.calls.ran(task)
 
     def handed_to_dead(self, tasks: Sequence[HeldTask]) -> None:
         self.perhaps[tasks[0].id, tasks[0].attempt] = None
@@ -228,6 +245,10 @@ class Ledger:
         if outcome.status == Status.DEAD:
             self._check_dead(spec)
             return
+        if outcome.status == Status.WORKER_LOST:
+            assert spec.once, f"{spec} may run again"
+            self.world.faults.count("once")
+            return
         if spec.deed == "spawn" and outcome.status == Status.FAILURE:
             return  # its owner could not be reached
         expected = value_of(spec)
@@ -237,6 +258,7 @@ class Ledger:
     def _check_dead(self, spec: Spec) -> None:
         """Only attempts that ran count, and only when their child or worker was lost."""
         ran = [key for key in (*self.starts, *self.perhaps) if key[0] == spec.id]
+        assert not spec.once, f"{spec} ran several times"
         assert len(ran) >= STRIKES_MAX, f"{spec} is dead after {len(ran)} starts"
 
     # --- stores and watchers ------------------------------------------------------------
@@ -262,8 +284,8 @@ class Ledger:
             if state.id not in self.must or state.id in self.forgotten:
                 del waiting[state.id]
                 continue
-            holder = self.holder(state.id) or self.world.by_node[state.id[:8]]
-            owner = holder.hello.node
+            holder = self.holder(state.id) or self.world.by_node.get(state.id[:8])
+            owner = holder.hello.node if holder is not None else state.id[:8]
             known = watcher.node.is_linked(owner) or owner in watcher.node.membership.candidates
             if not known:
                 del waiting[state.id]  # it never heard of the owner: what it was told may be so
@@ -319,6 +341,14 @@ def check_node(process: Process) -> None:
         assert held + ready + elsewhere == len(dispatcher.tasks), (
             "open tasks are not ready, held, offered or waiting for the journal"
         )
+        if process.caller is not None:
+            specs = process.world.ledger.specs
+            children = sum(specs[i].body.startswith(b"child") for i in dispatcher.tasks)
+            process.caller.check_open(children)
+        elif not process.has_heirlooms:
+            assert node.ownership is not None
+            count = len(dispatcher.tasks) + len(node.ownership.taking.tasks)
+            assert count <= dispatcher.tasks_max, "more was taken over than there is room for"
     if intake is not None:
         for giver in intake.givers.values():
             assert giver.received <= giver.told, "more tasks received than credit granted"
@@ -348,6 +378,9 @@ def unrest(world: World) -> str:
         ]  # fmt: skip
         if untold:
             return f"{name} was not told of {len(untold)} tasks that it watches"
+    untold_ticket = ledger.calls.untold()
+    if untold_ticket:
+        return untold_ticket
     for process in world.alive():
         if process.node.intake is not None and process.node.intake.queue:
             return f"{process.name} has tasks that it has not started"
@@ -436,7 +469,12 @@ def check_end(world: World) -> None:
             if ledger.last_holder.get(task_id) is process
         ]  # fmt: skip
         again = sum(outcome.attempt - 1 for outcome in settled)
-        dead = sum(outcome.status == Status.DEAD for outcome in settled)
+        # The last attempt of these was given to nobody.
+        dead = sum(
+            outcome.status == Status.DEAD
+            or (outcome.status == Status.WORKER_LOST and bool(ledger.specs[outcome.id].kind.ext))
+            for outcome in settled
+        )
         assert again == dispatcher.redelivered_count + dead, "attempts do not grow by one"
     for process in world.alive():
         intake = process.node.intake
@@ -446,4 +484,6 @@ def check_end(world: World) -> None:
                 assert intake.held_bytes == 0
     for spec in list(ledger.specs.values()):
         if spec.deed == "kill" and spec.id in ledger.outcomes:
-            assert ledger.outcomes[spec.id].status == Status.DEAD
+            end = Status.WORKER_LOST if spec.once else Status.DEAD
+            assert ledger.outcomes[spec.id].status == end
+    ledger.calls.check_rest()

@@ -19,10 +19,11 @@ from tests.simulation.faults import Faults
 from tests.simulation.invariants import Ledger, check_end, unrest
 from tests.simulation.network import ZMTP_TIMEOUT_MS, Connection, Network
 from tests.simulation.process import MESH, Place, Plan, Process
-from tests.simulation.tasks import KINDS, QUICK, RARE, SLOW, Spec
+from tests.simulation.tasks import KINDS, QUICK, RARE, SLOW, Spec, once
 from zmqtasks.core import effects as fx
 from zmqtasks.core.links import Candidate, LinkId
 from zmqtasks.errors import RemoteProtocolError
+from zmqtasks.ids import keyed_task_id
 from zmqtasks.journals.memory import MemoryDisk
 from zmqtasks.wire import codec
 from zmqtasks.wire.messages import Message
@@ -81,9 +82,14 @@ class World:
         self.log_bytes_max = random.Random(seed ^ 0xD15C).choice((1 << 26, 1_500, 5_000))
         #: So much of what has come in is read in one turn.
         self.drain_max = self.rng.choice((3, 10, 200))
+        #: Journals may lack what they should have, whatever their processes do.
+        self.has_bad_disks = bool(
+            {"diskfull", "diskerror", "slowdisk"} & self.faults.on.keys()
+        ) or self.faults.has("writer")
         self._populate()
         self._plan_tasks()
         self._plan_faults()
+        self._plan_features()
         self.after(self.rng.randint(200, 1_500), self._adopt)
 
     # --- time ---------------------------------------------------------------------------
@@ -161,6 +167,9 @@ class World:
                 roles, dials = ("worker", "store"), _STORE_DIALS
             plan = Plan(f"w{number}", roles, dials, kinds, rng.randint(1, 3))
             self._start(plan, rng.randint(0, 300))
+        drains = self.faults.features.get("drain")
+        if drains is not None and drains.random() < 0.5:
+            brokers = 2
         self.owners_changed = brokers > 0
         for number in range(brokers):
             self._start(Plan(f"b{number}", ("broker",), _BROKER_DIALS), rng.randint(0, 500))
@@ -186,7 +195,8 @@ class World:
             endpoint = last.endpoint  # old news of the predecessor lead here now
         store = last.store if last is not None else None
         process = Process(self, plan, name, Place(node, epoch, endpoint), folder, store)
-        self.holders[folder] = process
+        if process.has_journal:
+            self.holders[folder] = process
         self.processes.append(process)
         self.by_routing_id[process.routing_id] = process
         self.by_node[node] = process
@@ -202,10 +212,20 @@ class World:
         """Nobody has its journal."""
         return self.holders.get(process.journal.folder) is process and not process.alive
 
+    def inherited(self, last: Process, folder: Path) -> list[bytes]:
+        """The journal of a dead process is in this one now; returns the ended nodes whose
+        journals came with it."""
+        former = [*self.heirs.pop(last.journal.folder, []), last.hello.node]
+        self.heirs.setdefault(folder, []).extend(former)
+        return former
+
     def _adopt(self) -> None:
         """Running nodes look for the journals of dead processes; scripts do not."""
         self.after(self.rng.randint(200, 1_500), self._adopt)
-        adopters = [p for p in self.alive() if "producer" not in p.plan.roles]
+        adopters = [
+            p for p in self.alive()
+            if "producer" not in p.plan.roles and p.has_journal and p.draining is None
+        ]  # fmt: skip
         for folder, last in list(self.holders.items()):
             if self.is_left(last) and adopters and self.disk.contents[folder].written:
                 adopter = self.rng.choice(adopters)
@@ -221,9 +241,10 @@ class World:
     def left(self, process: Process) -> None:
         """It has said goodbye."""
         if process.alive:
+            process.check_drained()
             process.die(is_silent=False)
             self.ledger.crashed(process, is_cut=False)
-            if process.plan.role == "p0":
+            if process.plan.role == "p0" or process.draining is not None:
                 self._start(process.plan, self.rng.randint(0, 500), process)
 
     def _announce(self, subject: Process, listener: Process) -> None:
@@ -270,11 +291,15 @@ class World:
             how = rng.choices(("memory", "disk", "loose"), (12, 7, 1))[0]
             self.at(rng.randint(120, SAFETY_MS - 500), self._submit, rng.random(), batch, how)
 
+    def _script(self, draw: float) -> Process | None:
+        scripts = [p for p in self.alive() if p.plan.role[0] == "p" and not p.leave_by_ms]
+        return scripts[int(draw * len(scripts))] if scripts else None
+
     def _submit(self, draw: float, batch: list[tuple[Any, ...]], how: str) -> None:
-        owners = [p for p in self.alive() if p.plan.role[0] == "p" and not p.leave_by_ms]
-        if not owners:
+        owner = self._script(draw)
+        if owner is None:
             return
-        owner = owners[int(draw * len(owners))]
+        guards = self.faults.features.get("once")
         specs = []
         for kind, run_ms, deed, size in batch:
             task_id = owner.new_task_id()
@@ -282,13 +307,88 @@ class World:
             specs.append(Spec(task_id, kind, body, run_ms, deed, size))
             if how == "loose":
                 specs[-1] = specs[-1]._replace(deed="plain")
-        owner.deliver(owner.submit, specs, how)
+            elif guards is not None and guards.random() < 0.4:
+                specs[-1] = once(specs[-1], is_known=guards.random() < 0.8)
+        owner.deliver(owner.submit, specs, how, self._patience_ms())
 
     def _watch(self) -> None:
         watcher = next(p for p in self.processes if p.plan.role == "o0")
         ids = list(self.ledger.must)
         if ids:
             watcher.deliver(watcher.watch, ids)
+
+    # --- features -----------------------------------------------------------------------
+
+    def has_callers(self, plan: Plan) -> bool:
+        """This process has a Client, so that its calls come in as in production."""
+        features = self.faults.features
+        return plan.role[0] == "p" and not features.keys().isdisjoint(("keys", "limits"))
+
+    def limits_of(self, plan: Plan) -> tuple[int, int]:
+        """How many open tasks a process may have, and bytes of their arguments."""
+        rng = self.faults.features.get("limits")
+        if rng is None:
+            return 10_000, 1 << 30
+        if plan.role[0] == "p":
+            return rng.choice(((2, 1 << 30), (5, 200), (20, 1 << 30)))
+        return rng.choice((10, 30, 100)), 1 << 30
+
+    def _patience_ms(self) -> int:
+        rng = self.faults.features.get("limits")
+        return rng.choice((0, 300, 3_000)) if rng is not None else 0
+
+    def _plan_features(self) -> None:
+        features = self.faults.features
+        rng = features.get("keys")
+        if rng is not None:
+            for number in range(rng.randint(1, 4)):
+                self._plan_key(rng, f"key {number}")
+        rng = features.get("drain")
+        if rng is not None:
+            for _ in range(rng.randint(1, 3)):
+                self.at(rng.randint(500, SAFETY_MS), self._drain, rng)
+        rng = features.get("clocks")
+        if rng is not None:
+            for _ in range(rng.randint(1, 6)):
+                self.at(rng.randint(200, SAFETY_MS), self._set_clock, rng)
+
+    def _plan_key(self, rng: random.Random, key: str) -> None:
+        """Calls of one task with one key; now and then one with other arguments."""
+        kind = rng.choice((QUICK, QUICK, SLOW))
+        task_id = keyed_task_id(kind.app, kind.name, key)
+        run_ms = rng.randint(0, 400)
+        spec = Spec(task_id, kind, b"argument of " + task_id, run_ms, rng.choice(("plain", "raise")))
+        if self.faults.has("once") and rng.random() < 0.3:
+            spec = once(spec, is_known=True)
+        self.ledger.specs[task_id] = spec
+        at_ms = rng.randint(150, SAFETY_MS - 2_000)
+        for _ in range(rng.randint(2, 4)):
+            this = spec if rng.random() < 0.8 else spec._replace(body=b"another " + spec.body)
+            how = rng.choice(("memory", "disk"))
+            self.at(at_ms, self._call_keyed, rng.random(), this, how)
+            at_ms += rng.choice((0, 1, rng.randint(1, 1_000)))
+
+    def _call_keyed(self, draw: float, spec: Spec, how: str) -> None:
+        script = self._script(draw)
+        if script is not None and script.caller is not None:
+            script.deliver(script.caller.call_keyed, spec, how, self._patience_ms())
+
+    def _drain(self, rng: random.Random) -> None:
+        """Rather a broker, which has most to hand over."""
+        nodes = [p for p in self.alive() if p.plan.role[0] in "bws" and p.draining is None]
+        brokers = [p for p in nodes if p.plan.role[0] == "b"]
+        if brokers and rng.random() < 0.7:
+            nodes = brokers
+        if nodes:
+            self.faults.count("drain")
+            node = rng.choice(nodes)
+            node.deliver(node.drain, rng.choice((0, 500, 2_000, 4_000)))
+            if rng.random() < 0.2:
+                self.after(rng.randint(0, 500), node.deliver, node.drain, 0)
+
+    def _set_clock(self, rng: random.Random) -> None:
+        self.faults.count("clocks")
+        rng.choice(self.alive()).clock.jump()
 
     # --- trouble ------------------------------------------------------------------------
 
@@ -371,9 +471,9 @@ class World:
                 self.after(wait_ms, other.deliver, other.candidate_gone, node, epoch)
         worker.die(is_silent=is_silent)
         is_cut = self.rng.random() < self.faults.rate("powercut", 0.8)
-        if is_cut:
+        contents, folder = self.disk.contents, worker.journal.folder
+        if is_cut and folder in contents:
             self.faults.count("powercut")
-            contents, folder = self.disk.contents, worker.journal.folder
             contents[folder] = contents[folder].cut(
                 self.rng.randint(0, len(contents[folder].unsynced))
             )
@@ -398,12 +498,12 @@ class World:
 
     def _kill_child(self) -> None:
         workers = self._workers()
-        slots = [(w, slot) for w in workers for slot in w.slots.values() if slot.alive]
+        slots = [(w, slot) for w in workers for slot in w.pool.slots.values() if slot.alive]
         busy = [(w, slot) for w, slot in slots if slot.queue] or slots
         if busy:
             self.faults.count("child")
             worker, slot = self.rng.choice(busy)
-            worker.kill_slot(slot)
+            worker.pool.kill(slot)
 
     def _pause(self) -> None:
         alive = self.alive()
