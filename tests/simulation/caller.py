@@ -329,7 +329,11 @@ class Caller(Client):
         lane = self.lane
         count, size = self.room.count - lane.open_count, self.room.bytes - lane.open_bytes
         assert (count, size) == (0, 0), f"{count} calls with {size} bytes count as open"
-        assert not self._waiting, "a call waits for nothing"
+
+    @property
+    def is_calling(self) -> bool:
+        """Somebody waits for room, for what others know, or for the disk."""
+        return bool(self._waiting)
 
     def awaited(self) -> list[bytes]:
         """Tasks that tickets wait for."""

@@ -128,6 +128,9 @@ class CallLedger:
     def untold(self) -> str:
         """Who was not told of what has ended; "" if there is nobody."""
         ledger = self.ledger
+        for process in ledger.world.alive():
+            if process.caller is not None and process.caller.is_calling:
+                return f"a call in {process.name} is still waiting"
         for ticket in self.tickets:
             process = ticket.caller.process
             if not process.alive:

@@ -387,8 +387,10 @@ class World:
                 self.after(rng.randint(0, 500), node.deliver, node.drain, 0)
 
     def _set_clock(self, rng: random.Random) -> None:
-        self.faults.count("clocks")
-        rng.choice(self.alive()).clock.jump()
+        alive = self.alive()
+        if alive:
+            self.faults.count("clocks")
+            rng.choice(alive).clock.jump()
 
     # --- trouble ------------------------------------------------------------------------
 

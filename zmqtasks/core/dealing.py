@@ -156,9 +156,10 @@ class Dealer:
     ) -> None:
         """Give ready tasks to the least loaded workers that have credit."""
         open_workers = [w for w in lane.workers if w.limit > w.sent and not w.paused]
-        if lane.is_guarded and open_workers:
-            self._prepare(lane, sum(w.limit - w.sent for w in open_workers))
         left = min(count_max, len(lane.ready))
+        if lane.is_guarded and open_workers:
+            # Those behind the first ones are not looked at: they wait for more credit.
+            left = min(left, self._prepare(lane, sum(w.limit - w.sent for w in open_workers)))
         ready = lane.ready
         while left and open_workers:
             worker = min(open_workers, key=load_of) if len(open_workers) > 1 else open_workers[0]

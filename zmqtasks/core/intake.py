@@ -210,8 +210,8 @@ class Intake:
         self.draining = True
         for task in self.queue:
             self._give_back(task, RejectCode.DRAINING, "the worker is draining")
+            self.held_bytes -= len(task.body)
         self.queue.clear()
-        self.held_bytes = 0
 
     @property
     def running_count(self) -> int:

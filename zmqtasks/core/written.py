@@ -160,8 +160,12 @@ class WrittenTasks:
         task.is_noting = True
         self._notes.append(task)
 
-    def prepare(self, lane: Lane, count: int) -> None:
-        """Let the journal know before the first ``count`` ready tasks are given away."""
+    def prepare(self, lane: Lane, count: int) -> int:
+        """Let the journal know before the first ``count`` ready tasks are given away.
+
+        Returns:
+            How many of the ready ones may be given now.
+        """
         noted: list[OwnedTask] = []
         while lane.ready and count > 0:
             task = lane.ready.popleft()
@@ -172,6 +176,7 @@ class WrittenTasks:
             else:
                 noted.append(task)
         lane.ready.extendleft(reversed(noted))
+        return len(noted)
 
     def flush(self) -> None:
         """At the end of a turn: one note and one drop for all."""
