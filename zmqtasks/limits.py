@@ -184,10 +184,14 @@ JOURNAL_ROOM_COMMITS = 64
 #: Each statement gives the interpreter lock away, and a busy thread keeps it for 5 ms.
 JOURNAL_ROWS_PER_STATEMENT = 1_024
 #: Unused pages of the file are given back to the disk when there are more than this
-#: (8 MiB) and more than used ones, looked at every so many commits.
+#: (8 MiB; 1 MiB when it is closed) and more than used ones, looked at every so many commits
+#: and when there are no more tasks.
 JOURNAL_FREE_PAGES_MAX = 2_000
+JOURNAL_CLOSED_FREE_PAGES_MAX = 256
 JOURNAL_SHRINK_COMMITS = 64
 JOURNAL_SHRINK_PAGES = 500
+#: The file is written anew instead when so few pages are used: 2 MiB, some milliseconds.
+JOURNAL_REWRITE_PAGES_MAX = 500
 #: What a journal notes of a task's whereabouts; only the stories of dead ones are long.
 JOURNAL_MARK_BYTES_MAX = 64 * 1024
 #: Damages of a journal that are told one by one.
@@ -249,6 +253,9 @@ LOST_MS = 4_000
 #: An owner that cannot be reached for this long is gone for those who ask about its tasks:
 #: then the first outcome that is known stands.
 OWNER_GONE_MS = 60_000
+#: Nobody may say that a task is unknown while a node with a journal cannot be reached, but for
+#: so long at most: it may own the tasks of others.
+HEIR_AWAY_MS = 15_000
 #: A producer that was killed may have left an outbox; a node of its host has it by then.
 OUTBOX_ADOPTED_MS = 5_000
 #: ZMTP alive but the loop silent for this long: lost as well.

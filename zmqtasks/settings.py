@@ -470,7 +470,14 @@ def convert(key: str, value: object, origin: str) -> Any:
         reason = f"must be {_type_text(key)}"
     except ConfigError as exc:
         reason = f"{exc}"
-    raise ConfigError(f"{origin}: {key} = {_hidden(key, value)!r}: {reason}")
+    raise ConfigError(f"{origin}: {key} = {_shown(key, value)}: {reason}")
+
+
+def _shown(key: str, value: object) -> str:
+    """A value as it is written: a list of texts with commas, as everywhere but in Python."""
+    if isinstance(value, (tuple, list)) and all(isinstance(item, str) for item in value):
+        return repr(",".join(value))
+    return repr(_hidden(key, value))
 
 
 def _kind(key: str) -> type:

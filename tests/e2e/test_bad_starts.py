@@ -65,7 +65,7 @@ def test_module_without_app_and_missing_module(mesh: Mesh) -> None:
         (("--role", "wroker"), ("unknown role 'wroker'", "did you mean 'worker'?")),
         (("--role", "store", "--store", "results.db"), ("not a store URL", "sqlite:///")),
         (("--role", "store", "--store", "rdis://x"), ("no store for rdis://", "sqlite")),
-        (("--store", "sqlite:///r.db"), ("no store role", "--role store")),
+        (("--store", "sqlite:///r.db"), ("--store is for", "role store", "--role store")),
         (("--pool", "threads"), ("unknown pool 'threads'", "process, solo")),
         (("--concurrency", "many"), ("concurrency", "whole number")),
         (("--listen", "10.1.2.3"), ("key", "zmqtasks keygen")),

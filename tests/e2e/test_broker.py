@@ -170,7 +170,7 @@ def test_a_worker_that_drains_hands_over_what_it_owns(mesh: Mesh) -> None:
     wait_for((mesh.folder / "long.started").exists, "the long one runs")
     other = mesh.start_node("--queues", "other", name="w2")
     worker.signal(15)
-    worker.wait_log("draining: 1 tasks are running here")
+    worker.wait_log("draining: 1 running task here")
     (mesh.folder / "long.go").touch()
     assert worker.wait() == 0
     assert "handed over 10 tasks: 10 to w2" in worker.log

@@ -45,7 +45,7 @@ def test_first_signal_drains(mesh: Mesh) -> None:
     client = _hold(mesh, 2)
     wait_for(lambda: _started(mesh), "the first task runs")
     node.signal(signal.SIGINT)
-    node.wait_log("draining: 1 tasks are running here")
+    node.wait_log("draining: 1 running task here")
     other = mesh.start_node("-c", "1", name="w2")
     # What had not started runs elsewhere while the first one still runs here.
     wait_for(lambda: _started(mesh, "h1"), "the second task runs elsewhere")
@@ -66,7 +66,7 @@ def test_second_signal_stops_at_once(mesh: Mesh) -> None:
     node.wait_log("draining")
     node.signal(signal.SIGINT)
     assert node.wait() == 0
-    node.wait_log("stopping at once; 1 running tasks will run elsewhere")
+    node.wait_log("stopping at once; 1 running task will run elsewhere")
     mesh.start_node(name="w2")
     wait_for(lambda: len(_started(mesh)) == 2, "the task runs again")
     assert first not in mesh.pids()

@@ -212,7 +212,7 @@ def test_worker_that_is_stopped_at_once_says_what_no_store_has(trouble: _Trouble
     trouble.worker.wait_log("draining")
     trouble.worker.signal(signal.SIGTERM)
     assert trouble.worker.wait() == 0
-    trouble.worker.wait_log("records of results are in no store and end with this node")
+    trouble.worker.wait_log("results that are in no store end with this node")
 
 
 def test_store_that_joins_late_gets_what_has_been_kept(mesh: Mesh) -> None:
@@ -232,7 +232,7 @@ def test_without_room_on_the_disk_what_is_lost_is_said(mesh: Mesh) -> None:
     trouble.store.kill()
     trouble.outage()
     trouble.worker.wait_log("result_spill_bytes_max is")
-    trouble.worker.wait_log("outcomes were dropped before a store had them")
+    trouble.worker.wait_log("outcomes dropped before a store had them")
     results = trouble.worker_results()
     assert results["missed"] > 0
     assert "dropped or lost before a store had them" in mesh.cli("status").stdout

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from tests.simulation.promises import CallLedger
 from tests.simulation.tasks import Spec, value_of
 from zmqtasks.core import effects as fx
-from zmqtasks.core.calls import Call
+from zmqtasks.core.calls import UNKNOWN_STATUS, Call
 from zmqtasks.core.held import HeldTask, is_suspect
 from zmqtasks.core.link import LinkState
 from zmqtasks.core.linkevents import Delivered, Timers
@@ -231,9 +231,21 @@ class Ledger:
             if known is None:
                 self._settled_first(process, outcome)
                 continue
+            if outcome.status == UNKNOWN_STATUS:
+                assert self._is_lost(known), f"{process.name} is told that it is unknown"
+                continue
             told = (outcome.status, outcome.body, outcome.attempt)
             is_same = told == (known.status, known.body, known.attempt)
             assert is_same or outcome.id in self.forgotten, f"{outcome.id.hex()} settles twice"
+
+    def _is_lost(self, outcome: Outcome) -> bool:
+        """Whoever has settled it ended before its caller heard of it, its worker has ended
+        too, and no store has it."""
+        worker = self.starts.get((outcome.id, outcome.attempt))
+        if self.settlers[outcome.id].alive or (worker is not None and worker.alive):
+            return False
+        stores = [p.store for p in self.world.alive() if p.store is not None]
+        return not any(finished(store.get_batch([outcome.id])) for store in stores)
 
     def _settled_first(self, process: Process, outcome: Outcome) -> None:
         spec = self.specs[outcome.id]

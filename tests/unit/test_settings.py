@@ -302,6 +302,12 @@ def test_python_value_of_another_type_is_refused(key: str, value: object) -> Non
         convert(key, value, "app.conf")
 
 
+def test_a_bad_list_is_shown_as_it_is_written() -> None:
+    for roles in (("brokr", "store"), ["brokr", "store"], "brokr,store"):
+        with pytest.raises(ConfigError, match=r"^here: roles = 'brokr,store': unknown role"):
+            convert("roles", roles, "here")
+
+
 @given(st.sampled_from(sorted(SETTING_NAMES)), st.text(max_size=30))
 def test_any_text_is_a_value_or_a_config_error(key: str, text: str) -> None:
     try:

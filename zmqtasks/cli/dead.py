@@ -17,6 +17,7 @@ from zmqtasks.errors import ConfigError, NoWorkers
 from zmqtasks.ids import format_task_id, parse_task_id
 from zmqtasks.node.client import Client
 from zmqtasks.node.survey import SeenNode
+from zmqtasks.words import counted
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 #: Seconds that a linked node has to answer.
@@ -57,7 +58,7 @@ def list_dead(*, with_json: bool, **flags: Any) -> None:
         found = {"mesh": mesh, "dead": tasks, "count": count, "unanswered": silent(seen)}
         click.echo(as_json(found))
         return
-    click.echo(f"mesh '{mesh}': {_count(count)}")
+    click.echo(f"mesh '{mesh}': {counted(count, 'dead task')}")
     if tasks:
         for line in table(tasks):
             click.echo(line)
@@ -109,7 +110,7 @@ def told(task: dict[str, Any]) -> list[str]:
     """A dead task in as many lines as it takes."""
     return [
         f"dead task {task['id']}: {task['name']} of app '{task['app']}', queue '{task['queue']}'",
-        f"  died:    {time_text(task['at'])}, after {task['attempt'] - 1} attempts",
+        f"  died:    {time_text(task['at'])}, after {counted(task['attempt'] - 1, 'attempt')}",
         f"  owner:   {task['owner']}",
         f"  because: {task['reason']}",
         "  what happened:",
@@ -272,7 +273,3 @@ def _not_there(ids: Sequence[str], seen: Sequence[SeenNode]) -> None:
 def _id(text: str) -> str:
     """An id from a report, as people see it; "" stays "" (there is none)."""
     return format_task_id(bytes.fromhex(text)) if text else ""
-
-
-def _count(number: int) -> str:
-    return f"{number:,} dead task" if number == 1 else f"{number:,} dead tasks"

@@ -31,6 +31,7 @@ from zmqtasks.journals.salvage import Salvaged, remedy
 from zmqtasks.journals.slots import is_slot
 from zmqtasks.paths import journal_dir
 from zmqtasks.settings import NodeSettings
+from zmqtasks.words import counted
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 _KEYS = ("mesh", "state_dir")
@@ -72,7 +73,7 @@ def list_journals(*, with_json: bool, **flags: Any) -> None:
         click.echo(as_json({"mesh": settings.mesh, "folder": str(folder),
                             "slots": [slot_data(report) for report in reports]}))  # fmt: skip
         return
-    click.echo(f"mesh '{settings.mesh}': {_count(len(reports), 'journal')} in {folder}")
+    click.echo(f"mesh '{settings.mesh}': {counted(len(reports), 'journal')} in {folder}")
     if reports:
         rows = [(report.folder.name, _in_short(report)) for report in reports]
         width = max(len("slot"), *(len(name) for name, _ in rows))
@@ -109,7 +110,7 @@ def _remarks(reports: Sequence[SlotReport], mesh: str) -> list[str]:
 
 def adoption(count: int, mesh: str) -> str:
     """Where tasks go that are in a free slot."""
-    these = "this task" if count == 1 else f"these {count} tasks"
+    these = "this task" if count == 1 else f"these {count:,} tasks"
     return (
         f"A node of mesh '{mesh}' on this host takes over {these}: now if there is one, "
         "else when it starts (zmqtasks node)."
@@ -168,7 +169,7 @@ def _in_full(report: SlotReport) -> list[str]:
 def tasks_text(hands: Mapping[str, int]) -> str:
     """How many tasks, and in whose hands."""
     parts = [f"{hands[hand]} {_WORDS[hand]}" for hand in HANDS if hand in hands]
-    count = _count(sum(hands.values()), "task")
+    count = counted(sum(hands.values()), "task")
     # That they are open is what they are in a journal for.
     return count if set(hands) <= {"owned"} else f"{count} ({', '.join(parts)})"
 
@@ -176,13 +177,13 @@ def tasks_text(hands: Mapping[str, int]) -> str:
 def savable_text(found: JournalReport) -> str:
     """How much of a damaged journal can be saved."""
     saved = found.open_count or 0
-    lost = lost_count(found)
+    lost = lostcounted(found)
     if lost is None:
         return f"{tasks_text(found.hands)} can be saved; it cannot be told how many there were"
     return f"{tasks_text(found.hands)} of {saved + lost} can be saved"
 
 
-def lost_count(found: JournalReport) -> int | None:
+def lostcounted(found: JournalReport) -> int | None:
     """Tasks that cannot be read; None: nobody knows how many there were."""
     if found.expected_count is None or found.open_count is None:
         return None
@@ -224,12 +225,12 @@ def salvage(slot: str, *, with_json: bool, **flags: Any) -> None:
 
 def salvaged_lines(found: JournalReport, saved: Salvaged) -> list[str]:
     """What became of a damaged journal."""
-    lost = lost_count(found)
+    lost = lostcounted(found)
     return [
         f"{saved.kept_at.parent / found.folder.name}:",
         *(f"   {damage}" for damage in saved.damages),
         f"   saved: {tasks_text(found.hands)}",
-        f"   lost: {'nobody can tell how many' if lost is None else _count(lost, 'task')}",
+        f"   lost: {'nobody can tell how many' if lost is None else counted(lost, 'task')}",
         f"   the damaged journal is kept as {saved.kept_at}",
     ]
 
@@ -238,7 +239,7 @@ def salvaged_data(found: JournalReport, saved: Salvaged) -> dict[str, Any]:
     """The same for programs."""
     return {
         "folder": str(found.folder), "saved": saved.task_count, "hands": found.hands,
-        "lost": lost_count(found), "damages": list(saved.damages), "kept_at": str(saved.kept_at),
+        "lost": lostcounted(found), "damages": list(saved.damages), "kept_at": str(saved.kept_at),
     }  # fmt: skip
 
 
@@ -280,7 +281,3 @@ def _slot(text: str, settings: NodeSettings) -> Path:
 
 def _holder(report: SlotReport) -> str:
     return f"process {report.pid}" if report.pid else "a process"
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"

@@ -16,9 +16,16 @@ from zmqtasks.cli.logs import set_level, set_up_logging
 from zmqtasks.cli.options import setting_options, settings_from
 from zmqtasks.errors import AppLoadError, ConfigError
 from zmqtasks.settings import Loaded, NodeSettings, describe
+from zmqtasks.words import counted
 
 if TYPE_CHECKING:
     from zmqtasks.pools.base import Pool
+
+#: {role: settings that no other node uses}.
+_FLAGS_OF = {
+    "worker": ("queues", "concurrency", "pool", "app"),
+    "store": ("store", "result_keep_s"),
+}
 
 
 @click.command()
@@ -35,12 +42,25 @@ def node(print_config: bool, **flags: Any) -> None:
     if print_config:
         show_config(with_app(flags, loaded))
         return
-    if flags["store"] and "store" not in loaded.settings.roles:
-        raise ConfigError(
-            "flag --store: this node has no store role, so nothing would be stored there; add "
-            "--role store, or start a node of its own for it"
-        )
+    check_flags(loaded)
     sys.exit(run(flags, loaded))
+
+
+def check_flags(loaded: Loaded) -> None:
+    """Refuse flags that would do nothing here. The same in a file or in the environment may
+    be meant for other nodes.
+
+    Raises:
+        ConfigError: names the flag and the role.
+    """
+    roles = loaded.settings.roles
+    for role, keys in _FLAGS_OF.items():
+        given = [loaded.origins[key] for key in keys if loaded.origins[key].startswith("flag ")]
+        if given and role not in roles:
+            raise ConfigError(
+                f"{given[0]} is for nodes with the role {role}, and this one is a "
+                f"{' and '.join(roles)}: leave it out, or add --role {role}"
+            )
 
 
 def with_app(flags: dict[str, Any], loaded: Loaded) -> Loaded:
@@ -160,15 +180,17 @@ def banner(node: Any) -> list[str]:
     ]
     if hello.slots:
         names = sorted({entry.name for entry in hello.catalog})
+        shown = ", ".join(names[:8]) + (", …" if len(names) > 8 else "")
+        of = "queue" if len(hello.queues) == 1 else "queues"
         lines.append(
-            f"runs {len(names)} tasks ({', '.join(names[:8])}{', …' if len(names) > 8 else ''}) "
-            f"of queues {', '.join(hello.queues)}, {hello.slots} at once ({settings.pool} pool)"
+            f"runs {counted(len(names), 'task')} ({shown}) of {of} {', '.join(hello.queues)}, "
+            f"{hello.slots} at once ({settings.pool} pool)"
         )
     journal = node.journal
     if journal.folder and ("broker" in hello.roles or journal.resumed_count):
         lines.append(
             f"keeps the tasks that it owns in {journal.folder} and goes on with "
-            f"{journal.resumed_count} that were there"
+            f"{journal.resumed_count:,} that were there"
         )
     if runtime.fingerprint:
         who = (

@@ -14,6 +14,7 @@ from zmqtasks.cli.options import CLIENT_KEYS, setting_options
 from zmqtasks.cli.session import FIND_S, empty_mesh, session
 from zmqtasks.cli.showing import as_json
 from zmqtasks.node.survey import SeenNode
+from zmqtasks.words import counted
 
 #: Seconds that a linked node has to answer.
 _ANSWER_S = 2.0
@@ -101,7 +102,7 @@ def show(seen: Sequence[SeenNode], title: str) -> None:
     answered = [node for node in seen if node.report is not None]
     for node in answered:
         table.add_row(*(escape(text) for text in row_of(node)))
-    console.print(f"{title}: {_count(len(answered), 'node')}", markup=False, highlight=False)
+    console.print(f"{title}: {counted(len(answered), 'node')}", markup=False, highlight=False)
     if answered:
         console.print(table)
     lines = (*address_lines(answered), *task_lines(answered))
@@ -135,17 +136,18 @@ def load_of(report: dict[str, Any]) -> str:
     if worker:
         draining = ", draining" if worker.get("draining") else ""
         parts.append(
-            f"{worker['running']} of {worker['slots']} slots, {worker['queued']} queued{draining}"
+            f"{worker['running']} of {counted(worker['slots'], 'slot')}, "
+            f"{worker['queued']:,} queued{draining}"
         )
     producer = report.get("producer")
     owns = {"producer", "broker", "beat"} & set(report.get("roles") or ("producer",))
     if producer and (owns or producer["open"] or producer.get("dead")):
         dead = f", {producer['dead']} dead" if producer.get("dead") else ""
-        parts.append(f"{_count(producer['open'], 'open task')}{dead}")
+        parts.append(f"{counted(producer['open'], 'open task')}{dead}")
     store = report.get("store")
     if store:
         waiting = f", {store['waiting']} waiting" if store.get("waiting") else ""
-        parts.append(f"{store['stored']} rows stored{waiting}")
+        parts.append(f"{counted(store['stored'], 'row')} stored{waiting}")
     return "; ".join(parts)
 
 
@@ -159,7 +161,7 @@ def address_lines(seen: Sequence[SeenNode]) -> list[str]:
         if found[0]:
             first = found[0][0].rpartition(":")[0]
             ports = ", ".join(e[0].rpartition(":")[2] for e in found if e)
-            more = f" and {len(found[0]) - 1} more addresses" if len(found[0]) > 1 else ""
+            more = f" (of {len(found[0])} addresses)" if len(found[0]) > 1 else ""
             lines.append(f"  {node.name}: {first}, ports {ports}{more}")
     return ["", "listening:", *lines] if lines else []
 
@@ -187,13 +189,13 @@ def journal_lines(seen: Sequence[SeenNode]) -> list[str]:
         is_broker = "broker" in node.roles
         if not (is_broker or journal["tasks"] or journal["waiting"] or not journal["lasting"]):
             continue
-        facts = [_count(journal["tasks"], "task")]
+        facts = [counted(journal["tasks"], "task")]
         if journal["waiting"]:
-            facts.append(f"{_count(journal['waiting'], 'change')} on the way to the disk")
+            facts.append(f"{counted(journal['waiting'], 'change')} on the way to the disk")
         if journal["resumed"]:
-            facts.append(f"{journal['resumed']} were there at its start")
+            facts.append(f"{journal['resumed']:,} there since its start")
         if journal["adopted"]:
-            facts.append(f"{journal['adopted']} came from ended processes")
+            facts.append(f"{journal['adopted']:,} from ended processes")
         if not journal["lasting"]:
             facts.append("in memory, gone with the power")
         lines.append(f"  {node.name}: {journal['folder']}: {', '.join(facts)}")
@@ -206,7 +208,7 @@ def handoff_lines(seen: Sequence[SeenNode]) -> list[str]:
     for node in seen:
         handoff = (node.report or {}).get("handoff") or {}
         facts = [
-            f"{_count(handoff[key], 'task')} {what}"
+            f"{counted(handoff[key], 'task')} {what}"
             for key, what in (
                 ("offered", "offered to other nodes"),
                 ("given", "given to other nodes, which have not confirmed that yet"),
@@ -232,7 +234,7 @@ def result_lines(seen: Sequence[SeenNode]) -> list[str]:
             facts.append(f"its disk takes no more: {results['spill_failing']}")
         missed = results.get("missed", 0) + results.get("spill_lost", 0)
         if missed:
-            facts.append(f"{_count(missed, 'record')} dropped or lost before a store had them")
+            facts.append(f"{counted(missed, 'record')} dropped or lost before a store had them")
         if facts:
             lines.append(f"  {node.name}: {', '.join(facts)}")
     return ["", "results:", *lines] if lines else []
@@ -274,7 +276,3 @@ def waiting_lines(seen: Sequence[SeenNode]) -> list[str]:
 def _reason(why: str) -> str:
     """What comes after "task ... waits:"."""
     return reason_text(why) or "every worker that can run it is busy"
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"

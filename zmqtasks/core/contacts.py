@@ -46,8 +46,18 @@ class Contact:
         self.delay_ms = REDIAL_MS_MIN
         #: Which incarnation's addresses are being dialled.
         self.dialled_epoch = 0
-        #: Since when no address answers, -1 while that is not so.
+        #: Since when no address answers, or none greets; -1 while that is not so.
         self.failing_since_ms = -1
+
+    def failing_ms(self, now_ms: int) -> int:
+        """For how long it could not be reached."""
+        return now_ms - self.failing_since_ms if self.failing_since_ms >= 0 else 0
+
+    def fails(self, now_ms: int) -> None:
+        """It was tried in vain."""
+        self.delay_ms = min(self.delay_ms * 2, REDIAL_MS_MAX)
+        if self.failing_since_ms < 0:
+            self.failing_since_ms = now_ms
 
 
 class Contacts:
@@ -72,9 +82,9 @@ class Contacts:
         self.effects: list[Effect] = []
         #: {node id: candidate}.
         self.known: dict[bytes, Contact] = {}
-        #: Further roles that are wanted for now.
+        #: Further roles, and nodes, that are wanted for now.
         self._needed_roles: frozenset[str] = frozenset()
-        self._wanted: set[bytes] = set()
+        self._needed_nodes: frozenset[bytes] = frozenset()
         self._now_ms = 0
 
     # --- hearing of peers ---------------------------------------------------------------
@@ -118,14 +128,6 @@ class Contacts:
             if contact.state == "connected":
                 self.effects.append(Hangup(node))
 
-    def want(self, node: bytes, now_ms: int) -> None:
-        """Dial this node whatever its role."""
-        self._now_ms = now_ms
-        self._wanted.add(node)
-        contact = self.known.get(node)
-        if contact is not None:
-            self._dial_if_due(contact)
-
     def want_all(self, now_ms: int) -> None:
         """Dial everybody of this mesh from now on."""
         self._now_ms = now_ms
@@ -133,14 +135,14 @@ class Contacts:
         for contact in list(self.known.values()):
             self._dial_if_due(contact)
 
-    def need_roles(self, roles: frozenset[str], now_ms: int) -> None:
-        """Dial peers with one of these roles too for as long as this is not taken back,
-        unless they are linked already. Links that there are then stay."""
+    def need(self, roles: frozenset[str], nodes: frozenset[bytes], now_ms: int) -> None:
+        """Dial peers with one of these roles, and these nodes, too for as long as this is not
+        taken back, unless they are linked already. Links that there are then stay."""
         self._now_ms = now_ms
-        if roles == self._needed_roles:
+        if roles == self._needed_roles and nodes == self._needed_nodes:
             return
-        self._needed_roles = roles
-        if not roles <= self.dial_roles:
+        self._needed_roles, self._needed_nodes = roles, nodes
+        if nodes or not roles <= self.dial_roles:
             for contact in list(self.known.values()):
                 self._dial_if_due(contact)
 
@@ -159,7 +161,6 @@ class Contacts:
             return
         if endpoint:
             contact.state = "connected"
-            contact.failing_since_ms = -1
             contact.next_ms = now_ms + _SILENT_MS
             contact.candidate = contact.candidate._replace(
                 endpoints=tuple(dict.fromkeys((endpoint, *contact.candidate.endpoints)))
@@ -170,10 +171,8 @@ class Contacts:
     def _failed(self, node: bytes, contact: Contact) -> None:
         contact.state = "idle"
         contact.next_ms = self._now_ms + contact.delay_ms
-        contact.delay_ms = min(contact.delay_ms * 2, REDIAL_MS_MAX)
-        if contact.failing_since_ms < 0:
-            contact.failing_since_ms = self._now_ms
-        elif self._now_ms - contact.failing_since_ms >= CANDIDATE_FORGOTTEN_MS:
+        contact.fails(self._now_ms)
+        if contact.failing_ms(self._now_ms) >= CANDIDATE_FORGOTTEN_MS:
             del self.known[node]
 
     def greeted(self, link: Link, hello: Hello) -> None:
@@ -185,6 +184,7 @@ class Contacts:
         contact = self.known.get(hello.node)
         if contact is not None:
             contact.delay_ms = REDIAL_MS_MIN
+            contact.failing_since_ms = -1
             link.source = contact.candidate.source
             if link.id.side == "out" and contact.candidate.endpoints:
                 link.endpoint = contact.candidate.endpoints[0]
@@ -216,21 +216,23 @@ class Contacts:
             if now_ms >= contact.next_ms:
                 self._dial_if_due(contact)
 
-    def pending(self) -> bool:
-        """True while some peer that we want is neither linked nor given up on."""
+    def pending(self, role: str = "") -> bool:
+        """True while some peer that we want is neither linked nor given up on; with a role:
+        one that has it."""
         linked = {link.peer.node for link in self.links.values() if link.peer and link.is_open}
         return any(
             node not in linked and contact.delay_ms < 4 * REDIAL_MS_MIN
             for node, contact in self.known.items()
-            if self._wants(contact.candidate) or self._needs(contact.candidate)
+            if (not role or role in contact.candidate.roles)
+            and (self._wants(contact.candidate) or self._needs(contact.candidate))
         )
 
     def _wants(self, candidate: Candidate) -> bool:
-        if candidate.node in self._wanted or candidate.source == "static":
-            return True
-        return not self.dial_roles.isdisjoint(candidate.roles)
+        return candidate.source == "static" or not self.dial_roles.isdisjoint(candidate.roles)
 
     def _needs(self, candidate: Candidate) -> bool:
+        if candidate.node in self._needed_nodes:
+            return True
         return not self._needed_roles.isdisjoint(candidate.roles)
 
     def _is_linked(self, node: bytes) -> bool:
@@ -270,6 +272,7 @@ class Contacts:
         candidate = contact.candidate
         assert candidate.node is not None
         self.effects.append(Hangup(candidate.node))
+        contact.fails(self._now_ms)
         contact.candidate = candidate._replace(
             endpoints=(*candidate.endpoints[1:], *candidate.endpoints[:1])
         )

@@ -7,7 +7,7 @@ a full disk refuses, and changes of tasks that are there, which it never does.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from typing import TypeAlias
 
@@ -32,7 +32,7 @@ class Custody:
         self.effects: list[Effect] = []
         #: {batch: whom to tell}, of all writes that are under way.
         self._waiting: dict[int, list[Then]] = {}
-        #: {batch: ids of its new tasks}, of those that have any.
+        #: {batch: ids of its new tasks} until it is known whether they are in the journal.
         self._new: dict[int, list[bytes]] = {}
         self._batch = 0
         self._puts: list[OwnedRecord] = []
@@ -103,6 +103,12 @@ class Custody:
         self._waiting[self._batch] = thens
         return self._batch
 
+    def is_putting(self, ids: Iterable[bytes]) -> bool:
+        """Whether one of these comes into the journal is not known yet."""
+        new = [record.id for record in self._puts]
+        asked = frozenset(ids)
+        return any(not asked.isdisjoint(part) for part in (new, *self._new.values()))
+
     @property
     def is_writing(self) -> bool:
         """Something is under way, or will be at the end of this turn."""
@@ -129,14 +135,14 @@ class Custody:
                 Then they are taken out again before anybody hears that they are not there.
         """
         for batch in batches:
-            ids = self._new.pop(batch, [])
-            thens = self._waiting.pop(batch, [])
+            ids = self._new.get(batch, [])
+            told = partial(self._refused, batch, self._waiting.pop(batch, []), text)
             if is_certain or not ids:
-                _tell(thens, text, "")
+                told("")
             else:
-                self.drop(ids, partial(_tell, thens, text), sync=False)
+                self.drop(ids, told, sync=False)
 
-
-def _tell(thens: Sequence[Then], text: str, _done: str) -> None:
-    for then in thens:
-        then(text)
+    def _refused(self, batch: int, thens: Sequence[Then], text: str, _done: str) -> None:
+        self._new.pop(batch, None)
+        for then in thens:
+            then(text)

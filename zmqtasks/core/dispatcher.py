@@ -121,8 +121,6 @@ class Dispatcher(OwnedTasks):
             self._submitted(link, message.request, refused)
             return
         kinds = message.kinds
-        parent = self.tasks.get(message.parent)
-        is_durable = parent is not None and parent.durability is Durability.DISK
         calls = [
             Call(record.id, kinds[record.kind], bytes_of(record.body), record.ext)
             for record in message.tasks
@@ -134,12 +132,22 @@ class Dispatcher(OwnedTasks):
                 "a call with the same arguments, or choose another idempotency_key or task_id"
             ))  # fmt: skip
             return
+        is_durable = self._is_kept_at_once(message.parent)
         if is_durable or any((call.ext or {}).get("dur") for call in calls):
             answer = partial(self._submitted, link, message.request)
             self._submit_durable(calls, answer)
         else:
             self.submit(calls, now_ms)
             self._submitted(link, message.request, "")
+
+    def _is_kept_at_once(self, parent: bytes) -> bool:
+        """What this task submits is in the journal before it is accepted."""
+        task = self.tasks.get(parent)
+        if task is not None and task.durability is Durability.DISK:
+            return True
+        # One that was given away may be durable, and what comes while this process ends
+        # has no second to wait.
+        return self.custody.has_journal and (task is None or self.is_leaving)
 
     def _submitted(self, link: LinkId, request: int, refusal: str) -> None:
         self.effects.append(Send(link, Submitted(request, refusal)))

@@ -84,6 +84,7 @@ class Finished(NamedTuple):
     run_us: int
     body: bytes
     error: str
+    ext: dict[str, Any] | None = None
 
 
 class SlotOutcome(NamedTuple):
@@ -96,6 +97,7 @@ class SlotOutcome(NamedTuple):
     run_us: int
     body: bytes
     error: str
+    ext: dict[str, Any] | None = None
 
 
 def is_suspect(task: HeldTask) -> bool:

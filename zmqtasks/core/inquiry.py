@@ -150,7 +150,7 @@ class Inquiry:
 
         Args:
             all_found: no known peer is still being dialled.
-            may_live: this node is not linked now, but may be there.
+            may_live: this node, or one that owns its tasks now, is not linked, but may be there.
         """
         self._now_ms = now_ms
         for token, question in list(self.questions.items()):
@@ -209,9 +209,9 @@ def _standing(record: StateRecord) -> StateRecord:
 
 
 def _unsure(record: StateRecord) -> StateRecord:
-    """Nobody who was asked knows the task, but its owner could not be asked."""
+    """Nobody who was asked knows the task, but not everybody who may could be asked."""
     if record.state == TaskState.UNKNOWN:
-        why = {"why": "its owner cannot be reached at the moment"}
+        why = {"why": "a node that may own it cannot be reached at the moment"}
         return StateRecord(record.id, TaskState.PENDING, why, None)
     return record
 

@@ -111,19 +111,14 @@ class Membership:
         self.contacts.found(candidate, now_ms)
         self._take_dials()
 
-    def want(self, node: bytes, now_ms: int) -> None:
-        """Dial this node whatever its role."""
-        self.contacts.want(node, now_ms)
-        self._take_dials()
-
     def want_all(self, now_ms: int) -> None:
         """Dial everybody of this mesh from now on."""
         self.contacts.want_all(now_ms)
         self._take_dials()
 
-    def need_roles(self, roles: frozenset[str], now_ms: int) -> None:
-        """Dial peers with one of these roles too, until this is taken back."""
-        self.contacts.need_roles(roles, now_ms)
+    def need(self, roles: frozenset[str], nodes: frozenset[bytes], now_ms: int) -> None:
+        """Dial peers with one of these roles, and these nodes, too, until this is taken back."""
+        self.contacts.need(roles, nodes, now_ms)
         self._take_dials()
 
     def dialled(self, node: bytes, endpoint: str, now_ms: int) -> None:
@@ -149,9 +144,10 @@ class Membership:
         """{node id: what we heard of it}, linked or not."""
         return self.contacts.known
 
-    def pending_dials(self) -> bool:
-        """True while some peer that we want is neither linked nor given up on."""
-        return self.contacts.pending()
+    def pending_dials(self, role: str = "") -> bool:
+        """True while some peer that we want (and that has this role) is neither linked nor
+        given up on."""
+        return self.contacts.pending(role)
 
     def _take_dials(self) -> None:
         if self.contacts.effects:

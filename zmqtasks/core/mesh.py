@@ -287,7 +287,8 @@ class MeshNode:
         self.membership.stored = stored = self.log.stored_upto()
         self.membership.tick(now_ms)
         # Whoever owns open tasks looks for nodes that run them, or take them over, and a node
-        # whose store is lost for one: while it drains, it is not found.
+        # whose store is lost for one: while it drains, it is not found. One that has outcomes
+        # without a verdict looks for those that owe it.
         needed = _STORE_ROLES if self.publisher.misses_store else frozenset()
         if self.dispatcher is not None:
             if self.dispatcher.tasks:
@@ -295,18 +296,19 @@ class MeshNode:
             self.dispatcher.stored(SELF, stored)
         if self.ownership is not None and self.ownership.is_undecided:
             needed |= _TAKE_ROLES
-        self.membership.need_roles(needed, now_ms)
+        self.membership.need(needed, self.publisher.deciders_away, now_ms)
         if self.ownership is not None:
             self.ownership.tick(now_ms)
         if self.intake is not None:
             self.intake.tick(now_ms)
         if self.reader is not None:
             self.reader.tick(now_ms)
+        is_heir_away = bool(self.inquiry.questions) and self.reach.is_heir_away(now_ms)
         self.inquiry.tick(
             now_ms,
             # A link that has come up this turn counts once it has been asked.
             all_found=not self.membership.pending_dials() and not self.membership.events,
-            may_live=lambda node: self.reach.owner_may_live(node, now_ms),
+            may_live=lambda node: is_heir_away or self.reach.may_live(node, now_ms),
         )
         self.publisher.tick(now_ms)
         self.succession.tick(now_ms)
@@ -455,11 +457,11 @@ class MeshNode:
         if reason in ("left", "gone", "replaced"):
             self.succession.ended(peer, now_ms)
         if reason not in ("left", "gone", "replaced") or has_journal(peer):
-            self.reach.away(peer, now_ms + OWNER_GONE_MS)
+            self.reach.away(peer, now_ms, OWNER_GONE_MS)
         elif "producer" in peer.roles:
             # Who has its tasks now may have been asked too early; and what its outbox holds
             # is the business of a node of its host, in a moment.
-            self.reach.away(peer, now_ms + OUTBOX_ADOPTED_MS)
+            self.reach.away(peer, now_ms, OUTBOX_ADOPTED_MS)
         if self.reader is not None:
             self.reader.link_down(peer.node, peer.epoch)
             self._effects.append(self.answers.unsubscribe_from(peer))

@@ -284,6 +284,22 @@ class Offering:
             if batch:
                 self._offer(taker, batch)
 
+    # --- is it time? ----------------------------------------------------------------------
+
+    @property
+    def has_broker(self) -> bool:
+        """A broker is linked, to which everything may go."""
+        return any(taker.is_broker for taker in self.takers.values())
+
+    @property
+    def is_served(self) -> bool:
+        """Each task that is ready could go to a worker that can run it."""
+        return all(
+            any(worker.peer.node in self.takers for worker in lane.workers)
+            for lane in self.dispatcher.lanes.values()
+            if lane.ready
+        )
+
     # --- offers ---------------------------------------------------------------------------
 
     def _offer(self, taker: _Taker, tasks: Sequence[OwnedTask]) -> None:
@@ -302,6 +318,10 @@ class Offering:
     def _write_down(self, number: int, _refusal: str) -> None:
         offer = self.offers.get(number)
         if offer is None:
+            return
+        if self.custody.is_putting(task.id for task, _ in offer.tasks):
+            # Some were refused after all, and are just being taken out again.
+            self.custody.note([], partial(self._write_down, number), sync=False)
             return
         # What has settled meanwhile, or goes on with another attempt, is offered no more.
         still = [

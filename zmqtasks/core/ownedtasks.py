@@ -66,6 +66,8 @@ class OwnedTasks:
         self.workers = self.dealer.workers
         self.kept = KeptOutcomes()
         self.stories = Stories()
+        #: This process is about to end.
+        self.is_leaving = False
         #: Bytes of the arguments of open tasks.
         self.open_bytes = 0
         self._settled: list[Outcome] = []

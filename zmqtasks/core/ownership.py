@@ -95,6 +95,7 @@ class Ownership:
     def leave(self, now_ms: int) -> None:
         """Take nothing over any more, and give everything away."""
         self.taking.draining = True
+        self.dispatcher.is_leaving = True
         self.handoff.leave(now_ms)
 
     def stay(self) -> dict[str, int]:

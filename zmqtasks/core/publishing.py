@@ -39,6 +39,7 @@ from zmqtasks.wire.messages import (
     Settled,
     VerdictRecord,
 )
+from zmqtasks.words import counted
 
 #: Topics are this byte and the origin's node id.
 RESULTS_TOPIC = b"R"
@@ -125,6 +126,12 @@ class Publisher:
         )
 
     @property
+    def deciders_away(self) -> frozenset[bytes]:
+        """Owners that are not linked and have to decide on outcomes of the log."""
+        undecided = self.log.undecided.items()
+        return frozenset(node for node, waiting in undecided if waiting and node not in self.links)
+
+    @property
     def is_idle(self) -> bool:
         """Nobody who is there, or is only lost, waits for anything of the log."""
         if any(node in self.links for node, waiting in self.log.undecided.items() if waiting):
@@ -151,7 +158,8 @@ class Publisher:
         elif awaited and not self.log.stores:
             text = (
                 f"the store that left ({node.hex()}) has not come back, nor another one: "
-                f"{awaited} records of results are kept for readers only, as far as there is room"
+                f"{counted(awaited, 'record')} of results kept for readers only, as far as there "
+                "is room"
             )
             self.effects.append(Note("warning", "store.gone", text))
 
@@ -175,8 +183,8 @@ class Publisher:
     def _note_dropped(self, count: int) -> None:
         if count:
             text = (
-                f"{count} outcomes were dropped before a store had them, since the store has been "
-                "away or slow for too long and there is no room for more; `zmqtasks status` "
+                f"{counted(count, 'outcome')} dropped before a store had them, since the store has "
+                "been away or slow for too long and there is no room for more; `zmqtasks status` "
                 "counts them all"
             )
             self.effects.append(Note("error", "results.dropped", text, "results dropped"))
@@ -220,7 +228,7 @@ class Publisher:
     def _note_lost(self, count: int, why: str) -> None:
         if count:
             self.log.spill.lost_count += count
-            text = f"{count} outcomes that waited on the disk for a store are lost: {why}"
+            text = f"{counted(count, 'outcome')} lost that waited on the disk for a store: {why}"
             self.effects.append(Note("error", "results.lost", text))
 
     # --- messages -------------------------------------------------------------------------

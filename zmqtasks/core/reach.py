@@ -2,10 +2,25 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 from zmqtasks.core.links import LinkId
 from zmqtasks.core.membership import Membership
-from zmqtasks.limits import OWNER_GONE_MS
+from zmqtasks.core.succession import has_journal
+from zmqtasks.limits import HEIR_AWAY_MS, OWNER_GONE_MS
 from zmqtasks.wire.messages import Hello
+
+#: Nodes with one of these roles have journals, as a rule.
+_HEIR_ROLES = frozenset(("worker", "broker", "store", "beat"))
+
+
+class _Away(NamedTuple):
+    """A node whose last link closed."""
+
+    #: It may come back.
+    until_ms: int
+    #: It may own tasks of others, until then.
+    heir_until_ms: int
 
 
 class Reach:
@@ -19,18 +34,15 @@ class Reach:
         self.membership = membership
         #: {node: link}, the open link to use for it.
         self.links: dict[bytes, LinkId] = {}
-        #: {node that is away: until when it may come back}.
-        self._away_until_ms: dict[bytes, int] = {}
-        #: Those of them that own tasks of others.
-        self._brokers_away: set[bytes] = set()
+        #: {node that is away: how long it may come back}.
+        self._away: dict[bytes, _Away] = {}
 
     def link_up(self, link: LinkId, node: bytes) -> None:
         """A link is open; the first of a node is the one that is used."""
         used = self.links.setdefault(node, link)
         if used.peer != link.peer:  # of an earlier life of the node
             self.links[node] = link
-        self._away_until_ms.pop(node, None)
-        self._brokers_away.discard(node)
+        self._away.pop(node, None)
 
     def link_down(self, link: LinkId, node: bytes) -> LinkId | None:
         """A link is closed.
@@ -51,31 +63,34 @@ class Reach:
             self.links[node] = other_link
         return other_link
 
-    def away(self, peer: Hello, until_ms: int) -> None:
-        """The last link to it closed; until then it may come back, or have an heir."""
-        self._away_until_ms[peer.node] = until_ms
-        if "broker" in peer.roles:
-            self._brokers_away.add(peer.node)
+    def away(self, peer: Hello, now_ms: int, for_ms: int) -> None:
+        """The last link to it closed; for so long it may come back, or have an heir."""
+        heir_ms = for_ms if "broker" in peer.roles else HEIR_AWAY_MS if has_journal(peer) else 0
+        self._away[peer.node] = _Away(now_ms + for_ms, now_ms + min(heir_ms, for_ms))
 
-    def owner_may_live(self, node: bytes, now_ms: int) -> bool:
-        """Whoever owns the tasks that this node made is not linked, and may be there."""
-        return bool(self._brokers_away) or self.may_live(node, now_ms)
+    def is_heir_away(self, now_ms: int) -> bool:
+        """Somebody cannot be asked who may own whatever nobody else knows."""
+        if any(now_ms < away.heir_until_ms for away in self._away.values()):
+            return True
+        return any(
+            node not in self.links
+            and contact.candidate.source != "cache"  # of the last run
+            and not _HEIR_ROLES.isdisjoint(contact.candidate.roles)
+            and contact.failing_ms(now_ms) < HEIR_AWAY_MS
+            for node, contact in self.membership.candidates.items()
+        )
 
     def may_live(self, node: bytes, now_ms: int) -> bool:
         """The node is not linked, and nothing proves that it is gone."""
         if node in self.links or node == self.membership.hello.node:
             return False
-        if now_ms < self._away_until_ms.get(node, now_ms):
+        if node in self._away and now_ms < self._away[node].until_ms:
             return True
         contact = self.membership.candidates.get(node)
-        if contact is None:
-            return False
-        failing_ms = now_ms - contact.failing_since_ms if contact.failing_since_ms >= 0 else 0
-        return failing_ms < OWNER_GONE_MS
+        return contact is not None and contact.failing_ms(now_ms) < OWNER_GONE_MS
 
     def tick(self, now_ms: int) -> None:
         """Wait no longer for nodes that have been silent for too long."""
-        for node, until_ms in list(self._away_until_ms.items()):
-            if now_ms >= until_ms:
-                del self._away_until_ms[node]
-                self._brokers_away.discard(node)
+        for node, away in list(self._away.items()):
+            if now_ms >= away.until_ms:
+                del self._away[node]

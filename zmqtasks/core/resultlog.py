@@ -113,7 +113,7 @@ class ResultLog:
         position = self.head
         made: list[tuple[Kind, Outcome]] = []
         ext = {"w": self.worker_name}
-        for task, status, started_ms, run_us, body, error in finished:
+        for task, status, started_ms, run_us, body, error, *_ in finished:
             position += 1
             size = len(body)
             outcome = Outcome(

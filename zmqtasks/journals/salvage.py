@@ -19,6 +19,7 @@ from zmqtasks.journals import sqlite_file as file
 from zmqtasks.journals.sqlite_file import Changed, Damage, TaskRow
 from zmqtasks.limits import JOURNAL_DAMAGES_MAX, JOURNAL_PROBES_MAX
 from zmqtasks.wire.messages import Kind
+from zmqtasks.words import counted
 
 #: Ends the name of a folder whose content is not needed any longer.
 _GONE = ".gone"
@@ -146,7 +147,7 @@ def corrupt_error(
         found = _examine(db, None) if db is not None else examine(folder)
         count = len(found.records)
         damages = tuple(dict.fromkeys((*damages, *found.damages)))[:JOURNAL_DAMAGES_MAX]
-    saved = "" if count is None else f"; {count} tasks can be saved"
+    saved = "" if count is None else f"; {counted(count, 'task')} can be saved"
     return JournalCorrupt(
         f"journal {folder} is damaged: {damages[0]}{saved} ({remedy(folder)})",
         damages=damages,
@@ -243,7 +244,9 @@ def _examine(db: sqlite3.Connection, watermark: tuple[bytes, int, int] | None) -
         else:
             records.setdefault(record.id, record)
     if expected is not None and expected > len(records):
-        damages.append(f"{expected} tasks should be there, and {len(records)} can be read")
+        damages.append(
+            f"{counted(expected, 'task')} should be there, and {len(records):,} can be read"
+        )
     return Examination(list(records.values()), tuple(damages[:JOURNAL_DAMAGES_MAX]), expected)
 
 

@@ -43,10 +43,12 @@ from zmqtasks.journals.sqlite_calls import (
 from zmqtasks.journals.sqlite_file import Changed, Damage, Meta, ProgressRow, TaskRow, Watermark
 from zmqtasks.journals.sqlite_log import SMALL_PART, DiskSpace, Log, disk_space
 from zmqtasks.limits import (
+    JOURNAL_CLOSED_FREE_PAGES_MAX,
     JOURNAL_FREE_PAGES_MAX,
     JOURNAL_INHERIT_BYTES,
     JOURNAL_INHERIT_TASKS,
     JOURNAL_RESERVE_BYTES,
+    JOURNAL_REWRITE_PAGES_MAX,
     JOURNAL_ROOM_COMMITS,
     JOURNAL_SHRINK_COMMITS,
     JOURNAL_SHRINK_PAGES,
@@ -225,6 +227,7 @@ class SqliteJournal:
         try:
             if self._pid == os.getpid():
                 self.commit(sync=True)
+                self._shrink(db, JOURNAL_CLOSED_FREE_PAGES_MAX)
         finally:
             self._db = None
             self._watermark.close()
@@ -398,8 +401,10 @@ class SqliteJournal:
         self._room -= room
         self._commits += 1
         self._log.committed(db, change.pages_max(room))
-        if self._commits % JOURNAL_SHRINK_COMMITS == 0:
-            self._shrink(db)
+        is_due = self._commits % JOURNAL_SHRINK_COMMITS == 0
+        is_due |= bool(change.dropped) and not self._held
+        if is_due and self._shrink(db, JOURNAL_FREE_PAGES_MAX):
+            self._log.empty(db)
 
     def _meta_after(self, change: _Change) -> Meta:
         return Meta(
@@ -519,17 +524,28 @@ class SqliteJournal:
         if not self._is_drained:
             self._is_drained = self._log.empty(db)
 
-    def _shrink(self, db: sqlite3.Connection) -> None:
-        """Give pages back to the disk when most of the file is unused."""
+    def _shrink(self, db: sqlite3.Connection, unused_max: int) -> bool:
+        """Give pages back to the disk when most of the file is unused.
+
+        Where little is left it is written anew as a whole. Else some pages at a time: each
+        of them costs as much as writing it.
+
+        Returns:
+            Whether it was written anew; the file is short when the log is empty.
+        """
         with contextlib.suppress(sqlite3.Error):  # tried again later
             unused = db.execute("PRAGMA freelist_count").fetchone()[0]
-            if unused <= JOURNAL_FREE_PAGES_MAX:
-                return
-            pages = db.execute("PRAGMA page_count").fetchone()[0]
-            if 2 * unused > pages:
-                self._set_syncing(db, sync=False)
+            if unused <= unused_max:
+                return False
+            used = db.execute("PRAGMA page_count").fetchone()[0] - unused
+            self._set_syncing(db, sync=False)
+            if used <= min(unused, JOURNAL_REWRITE_PAGES_MAX):
+                db.execute("VACUUM")
+                return True
+            if used < unused:
                 # A script runs to its end; a statement without columns is only begun.
                 db.executescript(f"PRAGMA incremental_vacuum({JOURNAL_SHRINK_PAGES})")
+        return False
 
     # --- errors ---------------------------------------------------------------------------
 

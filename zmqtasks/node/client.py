@@ -42,6 +42,7 @@ from zmqtasks.node.tickets import Tickets, describe_state
 from zmqtasks.settings import NodeSettings
 from zmqtasks.wire import codec
 from zmqtasks.wire.messages import Kind, StateRecord
+from zmqtasks.words import counted
 
 _LOG = logging.getLogger("zmqtasks.client")
 _T = TypeVar("_T")
@@ -413,20 +414,35 @@ class Client:
         open tasks. A second call, or one after ``close``, does nothing.
 
         Returns:
-            How many tasks were given up.
+            How many tasks were given up, or did not get to the disk in time.
         """
         if os.getpid() != self._pid or self._closed:
             return 0
         leaving = Leaving(self)
         told = leaving.run()
-        if told and sys.stderr is not None:
-            with suppress(OSError, ValueError):  # it may be closed
-                sys.stderr.write(f"zmqtasks: {told}\n")
+        if told:
+            _tell(told)
         self.close(reason)
-        return leaving.given_up_count
+        if self._unwritten_count:
+            _tell(
+                f"{counted(self._unwritten_count, 'change')} could not be written to the journal "
+                "of this process before it ended: tasks that wait are lost, tasks that have ended "
+                "may run again"
+            )
+        return leaving.given_up_count + self._unwritten_count
 
     def _at_exit(self) -> None:
         self.end("the process ended")
+
+
+def _tell(text: str) -> None:
+    """One line on stderr, or in the log of a process that has none."""
+    try:
+        if sys.stderr is None:
+            raise ValueError
+        sys.stderr.write(f"zmqtasks: {text}\n")
+    except (OSError, ValueError):
+        _LOG.error("%s", text)
 
 
 def _without_ports(settings: NodeSettings) -> NodeSettings:

@@ -91,6 +91,11 @@ class ClientJournal:
         """See ``JournalKeeper.describe``."""
         return self._keeper.describe() if self._keeper is not None else None
 
+    @property
+    def backlog(self) -> int:
+        """See ``JournalKeeper.backlog``."""
+        return self._keeper.backlog if self._keeper is not None else 0
+
     def close(self) -> int:
         """Write what waits and let others have the slot; see ``JournalKeeper.close``."""
         self._wanted.put(False)

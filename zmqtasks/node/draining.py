@@ -16,6 +16,7 @@ from enum import Enum
 from typing import TYPE_CHECKING
 
 from zmqtasks.core.dispatcher import Dispatcher
+from zmqtasks.words import counted
 
 if TYPE_CHECKING:
     from zmqtasks.node.journalkeeper import JournalKeeper
@@ -132,14 +133,14 @@ class Draining:
         if self._taken:
             who = ", ".join(f"{count} to {name}" for name, count in self._taken.items())
             count = sum(self._taken.values())
-            _LOG.info("handed over %s: %s", "1 task" if count == 1 else f"{count} tasks", who)
+            _LOG.info("handed over %s: %s", counted(count, "task"), who)
         lost = self._dispatcher.unwritten_count
         left = self._runtime.mesh.tasks_left - lost
         if left:
-            stay = "1 task stays" if left == 1 else f"{left} tasks stay"
+            stay = f"{counted(left, 'task')} {'stays' if left == 1 else 'stay'}"
             where = self._journal.folder
             _LOG.info("%s in journal %s, for the next node on this host", stay, where)
         if lost:
             why = self._journal.why_not or "the journal did not take them in time"
-            are = "1 task is" if lost == 1 else f"{lost} tasks are"
+            are = f"{counted(lost, 'task')} {'is' if lost == 1 else 'are'}"
             _LOG.error("%s lost: no node takes over what waits here, and %s", are, why)

@@ -29,6 +29,7 @@ from zmqtasks.journals.sqlite import SqliteJournal
 from zmqtasks.node.adopting import Adopter
 from zmqtasks.node.journaling import JournalListener, JournalOptions, JournalWriter
 from zmqtasks.node.runtime import Runtime
+from zmqtasks.words import counted
 
 _LOG = logging.getLogger("zmqtasks.node.journaling")
 _CLOSE_S = 10.0
@@ -163,7 +164,7 @@ class JournalKeeper:
         self.adopted_count += count
         _LOG.log(
             logging.INFO if count else logging.DEBUG,
-            "took over %d tasks that a process of this host left (node %s)", count,
+            "took over %s that a process of this host left (node %s)", counted(count, "task"),
             format_node(former) or "unknown",
         )  # fmt: skip
 
@@ -202,7 +203,8 @@ class JournalKeeper:
     def _why_not_taken(self, opened: _Opened) -> str:
         backlog = opened.writer.backlog()
         return backlog.failing or (
-            f"{backlog.changes} changes with {backlog.bytes} bytes wait for the disk of journal "
+            f"too much waits for the disk ({counted(backlog.changes, 'change')}, "
+            f"{backlog.bytes:,} bytes) of journal "
             f"{opened.slot.folder}: submit more slowly, or put the journals on a faster disk "
             "(ZMQTASKS_STATE_DIR)"
         )
@@ -320,6 +322,12 @@ class JournalKeeper:
             "resumed": self.resumed_count,
             "adopted": self.adopted_count,
         }
+
+    @property
+    def backlog(self) -> int:
+        """Changes on their way to the disk; 0 while that takes nothing."""
+        waiting = self._opened.writer.backlog() if self._opened is not None else None
+        return waiting.changes if waiting is not None and not waiting.failing else 0
 
     @property
     def why_not(self) -> str:

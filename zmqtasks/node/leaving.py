@@ -2,7 +2,8 @@
 
 Each of them goes the first way that is open to it:
 
-1. to a node that takes it over: the worker that holds it, a broker, any other taker;
+1. to a node that takes it over: the worker that holds it, else a broker, else a worker that
+   can run it, else any other taker;
 2. into the journal of this process, for the next node of this host;
 3. where there is no journal, it is waited for, and given up when the time is over.
 
@@ -21,6 +22,7 @@ from typing import TYPE_CHECKING
 from zmqtasks.core.handoff import Handoff
 from zmqtasks.core.lanes import OwnedTask
 from zmqtasks.limits import JOURNAL_MERGE_BYTES_MAX, JOURNAL_MERGE_TASKS_MAX
+from zmqtasks.words import counted
 
 if TYPE_CHECKING:
     from zmqtasks.node.client import Client
@@ -28,6 +30,8 @@ if TYPE_CHECKING:
 #: For what is on its way to takers and to the disk when the wait ends, in seconds.
 _LAST_WORDS_S = 1.0
 _DISK_S = 10.0
+#: A broker that was heard of is waited for so long, if workers would take the tasks, too.
+_BROKER_S = 0.5
 #: While nothing is on its way to any taker for so long, they take no more; longer than one
 #: that has refused is left alone.
 _QUIET_S = 1.2
@@ -47,7 +51,7 @@ class Leaving:
         self._give_up_s = time.monotonic() + client.settings.exit_wait_s
         #: Why tasks are not in the journal, "" while that is not so.
         self._refusal = ""
-        self._busy_s = time.monotonic()
+        self._busy_s = self._begun_s = time.monotonic()
         #: Tasks that end with this process, after ``run``.
         self.given_up_count = 0
 
@@ -74,6 +78,8 @@ class Leaving:
         client = self._client
         if not self._left_s:
             return
+        # Who is linked first need not be who should have them.
+        client.conditions.wait(self._is_time_to_give, self._left_s)
         self._give(self._is_stuck)
         # Of what is decided already the taker shall hear.
         client.conditions.wait(self._is_quiet, max(self._left_s, _LAST_WORDS_S))
@@ -93,6 +99,16 @@ class Leaving:
 
     def _is_done(self) -> bool:
         return not self._client.dispatcher.tasks and not self._lane_count and self._is_quiet()
+
+    def _is_time_to_give(self) -> bool:
+        """Whoever should have them is linked, or is not there."""
+        offering = self._handoff.offering
+        if offering.has_broker or not self._client.dispatcher.tasks:
+            return True
+        if not offering.is_served:
+            return self._client.questions.is_all_found
+        is_late = time.monotonic() >= self._begun_s + _BROKER_S
+        return is_late or not self._mesh.membership.pending_dials("broker")
 
     def _is_quiet(self) -> bool:
         """Nothing is on its way to a taker or to the disk."""
@@ -123,14 +139,26 @@ class Leaving:
     def _write_down(self) -> None:
         client = self._client
         give_up_s = time.monotonic() + _DISK_S
-        while not self._refusal:
-            piece = client.on_loop(self._get_piece)
-            if piece is None:
-                return
+        while (piece := client.on_loop(self._get_piece)) is not None:
             try:
-                client.conditions.wait(piece.is_told, max(0.0, give_up_s - time.monotonic()))
+                self._wait_until(piece.is_told, give_up_s)
             finally:
                 self._refusal = client.on_loop(piece.end)
+            # Refused because of what it has to write already? Then when it has less of that.
+            before = piece.backlog
+            if self._refusal and not (
+                before and self._wait_until(lambda: self._backlog < before, give_up_s)  # noqa: B023
+            ):
+                return
+        # Also what was on its way before.
+        self._wait_until(lambda: not self._mesh.is_deciding, give_up_s)
+
+    def _wait_until(self, condition: Callable[[], bool], give_up_s: float) -> bool:
+        return self._client.conditions.wait(condition, max(0.0, give_up_s - time.monotonic()))
+
+    @property
+    def _backlog(self) -> int:
+        return self._client.journal.backlog
 
     def _get_piece(self) -> _Piece | None:
         """Write some of those that are not written; None if there are none."""
@@ -147,7 +175,7 @@ class Leaving:
                 break
         if not tasks:
             return None
-        piece = _Piece(tasks)
+        piece = _Piece(tasks, self._backlog)
         self._client.dispatcher.written.put(tasks, piece.told)
         return piece
 
@@ -180,7 +208,7 @@ class Leaving:
         parts = [f"{count} handed to {name}" for name, count in list(handed.items())[:_NAMES_MAX]]
         if len(handed) > _NAMES_MAX:
             others = list(handed.values())[_NAMES_MAX:]
-            parts.append(f"{sum(others)} to {len(others)} other nodes")
+            parts.append(f"{sum(others)} to {counted(len(others), 'other node')}")
         tasks = client.dispatcher.tasks.values()
         written = sum(task.is_written and task.outcome is None for task in tasks)
         if written:
@@ -207,8 +235,10 @@ class Leaving:
 class _Piece:
     """Tasks on their way to the journal."""
 
-    def __init__(self, tasks: list[OwnedTask]) -> None:
+    def __init__(self, tasks: list[OwnedTask], backlog: int) -> None:
         self._tasks = tasks
+        #: Changes that the journal had to write before these.
+        self.backlog = backlog
         self._is_told = False
         self.refusal = ""
 

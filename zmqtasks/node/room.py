@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from zmqtasks.core.calls import Call
 from zmqtasks.errors import MeshOverloaded
+from zmqtasks.words import counted
 
 
 class Room:
@@ -58,9 +59,10 @@ class Room:
         with self._changed:
             if not self._fits(count, size) and not self._wait(count, size, wait_s):
                 raise MeshOverloaded(
-                    f"{self.count} tasks with {self.bytes} bytes of arguments are open and the "
-                    f"limits are {self.count_max} and {self.bytes_max}: nothing was submitted. "
-                    "Wait for results, add workers, or raise open_tasks_max / open_bytes_max"
+                    f"{counted(self.count, 'open task')} with {self.bytes:,} bytes of arguments, "
+                    f"and the limits are {self.count_max:,} and {self.bytes_max:,}: nothing was "
+                    "submitted. Wait for results, add workers, or raise open_tasks_max / "
+                    "open_bytes_max"
                 )
             self._coming_count += count
             self._coming_bytes += size

@@ -27,6 +27,7 @@ from zmqtasks.pools.base import Pool
 from zmqtasks.pools.protocol import ChildOutcome, ChildRequest, RunTask
 from zmqtasks.pools.solo import SoloPool
 from zmqtasks.settings import NodeSettings
+from zmqtasks.words import counted
 
 if TYPE_CHECKING:
     from zmqtasks.node.storekeeper import StoreKeeper
@@ -182,11 +183,11 @@ class Node:
         wait_ms = 0 if at_once else round(self.settings.drain_timeout_s * 1000)
         self._draining.begin(now_ms(), wait_ms)
         if at_once:
-            _LOG.info("stopping at once; %d running tasks will run elsewhere", running)
+            _LOG.info("stopping at once; %s will run elsewhere", counted(running, "running task"))
             return
         _LOG.info(
-            "draining: %d tasks are running here (at most %g s; a second signal stops at once)",
-            running, self.settings.drain_timeout_s,
+            "draining: %s here (at most %g s; a second signal stops at once)",
+            counted(running, "running task"), self.settings.drain_timeout_s,
         )  # fmt: skip
 
     def _release(self) -> None:
@@ -195,18 +196,20 @@ class Node:
         if self._keeper_or_none is not None:
             left = self._keeper_or_none.close()
             if left:
-                _LOG.error("%d outcomes could not be stored; their workers keep them", left)
+                _LOG.error(
+                    "%s could not be stored; their workers keep them", counted(left, "outcome")
+                )
         unstored = self.runtime.mesh.log.awaited_count if self.runtime.mesh.log.is_awaited else 0
         if unstored:
             _LOG.warning(
-                "%d records of results are in no store and end with this node; callers that are "
-                "there tell of theirs again", unstored,
+                "results that are in no store end with this node: %s; callers that are there tell "
+                "of theirs again", counted(unstored, "record"),
             )  # fmt: skip
         left = self.journal.close()
         if left and not isinstance(self._failure, JournalError):
             _LOG.error(
-                "%d changes could not be written to journal %s: tasks that have ended may run "
-                "again", left, self.journal.folder,
+                "%s could not be written to journal %s: tasks that have ended may run again",
+                counted(left, "change"), self.journal.folder,
             )  # fmt: skip
         self.runtime.close()
         _LOG.info("stopped")

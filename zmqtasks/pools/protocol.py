@@ -7,15 +7,33 @@ element of each is its tag. Source: docs/architecture.md, "Execution".
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 
-from zmqtasks.wire.messages import CatalogEntry, Kind, StateRecord
+from zmqtasks.wire.messages import CatalogEntry, Kind, StateRecord, Status
+
+#: ``ChildOutcome.status`` of attempts that are to be followed by another one: as a retry,
+#: or as if they had not been. Never seen outside of the node, unlike a wire Status.
+RETRY_STATUS: Final = 100
+REQUEUE_STATUS: Final = 101
 
 
 class _Frame(msgspec.Struct, array_like=True, gc=False):
     pass
+
+
+class TaskFacts(msgspec.Struct, array_like=True, frozen=True):
+    """What a node needs to know of a task that its children can run.
+
+    Limits are in milliseconds, 0 for none; ``rate`` and ``mesh_rate`` as "10/s" or "" for
+    no limit, of this node and of all nodes together.
+    """
+
+    soft_ms: int = 0
+    hard_ms: int = 0
+    rate: str = ""
+    mesh_rate: str = ""
 
 
 # --- node to child ----------------------------------------------------------------------
@@ -25,7 +43,7 @@ class RunTask(_Frame, tag="run"):
     """Run one attempt. ``owner``: node id that will own what the task submits.
 
     ``is_guarded``: its owner knows that the task is not idempotent, so none of its earlier
-    attempts can have run.
+    attempts can have run. ``soft_ms`` and ``hard_ms``: its time limits, 0 for none.
     """
 
     id: bytes
@@ -37,6 +55,8 @@ class RunTask(_Frame, tag="run"):
     body: bytes
     ext: dict[str, Any] | None
     is_guarded: bool = False
+    soft_ms: int = 0
+    hard_ms: int = 0
 
 
 class Answer(_Frame, tag="answer"):
@@ -48,11 +68,12 @@ class Answer(_Frame, tag="answer"):
 
 
 class CancelTask(_Frame, tag="cancel"):
-    """Do not start this attempt: it ends as cancelled. One that runs already goes on
-    (ending it is the pool's ``kill``)."""
+    """Do not start this attempt: it ends with ``status``. One that runs already learns of it
+    and goes on (ending it is the pool's ``cancel`` with a signal)."""
 
     id: bytes
     attempt: int
+    status: int = Status.CANCELLED
 
 
 class StopChild(_Frame, tag="stop"):
@@ -66,6 +87,7 @@ class ChildReady(_Frame, tag="ready"):
     """The application is loaded (``error`` "") or why not, with the traceback.
 
     ``conf``: the settings that the application itself makes, by name, plain values.
+    ``facts``: what is to be known of its tasks, by name, where there is something.
     """
 
     pid: int
@@ -73,11 +95,16 @@ class ChildReady(_Frame, tag="ready"):
     error: str
     traceback: str
     conf: dict[str, Any] = {}
+    facts: dict[str, TaskFacts] = {}
 
 
 class ChildOutcome(_Frame, tag="outcome"):
-    """How an attempt ended. ``status`` is a wire Status, ``body`` the encoded result or
-    error, ``error`` its short text for logs ("" on success)."""
+    """How an attempt ended. ``status`` is a wire Status or one of the two above, ``body`` the
+    encoded result or error, ``error`` its short text for logs ("" on success).
+
+    ``ext`` of those that are to be followed by another one: ``in`` milliseconds to wait,
+    ``body`` new arguments, ``ext`` facts that replace those of ``TaskRecord.ext``.
+    """
 
     id: bytes
     attempt: int
@@ -86,6 +113,7 @@ class ChildOutcome(_Frame, tag="outcome"):
     run_us: int
     body: bytes
     error: str
+    ext: dict[str, Any] | None = None
 
 
 class SubmitRequest(_Frame, tag="submit"):
@@ -107,12 +135,14 @@ class QueryRequest(_Frame, tag="query"):
 
 
 class StateUpdate(_Frame, tag="state"):
-    """A custom state of the running task. Reserved: nodes log it as unknown so far."""
+    """News of the running task: a state of its own making (``number`` -1), or an item that
+    it yields (``number`` from 0)."""
 
     id: bytes
     attempt: int
     state: str
     meta: bytes
+    number: int = -1
 
 
 class ForgetRequest(_Frame, tag="forget"):

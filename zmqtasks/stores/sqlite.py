@@ -8,6 +8,10 @@ the commits since the last checkpoint (``?synchronous=FULL`` syncs each commit).
 
 Other processes may read the file meanwhile (``?mode=ro``), and several store nodes of
 one host may write to it: each transaction takes the write lock first.
+
+A file that is removed or replaced under us takes what we write with it, and SQLite says
+nothing. So its name is looked up after each commit, before anybody is told of it: a batch
+that did not get into the file of that name fails, and the next one opens what is there.
 """
 
 from __future__ import annotations
@@ -115,6 +119,21 @@ def from_url(url: StoreURL) -> SqliteStore:
     )
 
 
+class _FileGone(StoreError):
+    """The connection's file has this name no longer."""
+
+
+def _file_id(path: Path) -> tuple[int, int] | None:
+    """Which file has this name now."""
+    try:
+        found = path.stat()
+    except FileNotFoundError:
+        return None
+    except OSError as exc:
+        raise StoreError(f"result store {path} cannot be looked at: {exc.strerror}") from exc
+    return found.st_dev, found.st_ino
+
+
 class _Lane:
     """One connection and the one thread that uses it."""
 
@@ -192,6 +211,10 @@ class SqliteStore:
         #: None until open, and for ever with ``read_only``.
         self._writer: _Lane | None = None
         self._reader: _Lane | None = None
+        #: Of the file that the writer has open.
+        self._file_id: tuple[int, int] | None = None
+        #: The file was removed or replaced; what is there is opened when it is needed.
+        self._is_gone = False
 
     async def open(self) -> None:
         """See ``Store.open``."""
@@ -201,14 +224,16 @@ class SqliteStore:
             if self._writer is None and not self._read_only:
                 # First, since it makes the file that the reader opens.
                 self._writer = await self._open_lane("writer", "rw")
+                self._file_id = _file_id(self._path)
             if self._reader is None:
                 self._reader = await self._open_lane("reader", "ro")
+            self._is_gone = False
 
     async def put_batch(
         self, outcomes: Sequence[OutcomeRow], verdicts: Sequence[VerdictRow]
     ) -> None:
         """See ``Store.put_batch``."""
-        writer = self._for_writing()
+        writer = await self._for_writing()
         if not outcomes and not verdicts:
             return
         # Copied here, as the caller may change its rows while the thread works.
@@ -226,12 +251,34 @@ class SqliteStore:
                     _put_outcomes(db, records)
                 if decided:
                     _put_verdicts(db, decided, now_ms)
+            if _file_id(self._path) != self._file_id:
+                raise _FileGone(
+                    f"result store {self._path} was removed or replaced while this node used it, "
+                    "and what was stored went with it; from here on results go into the file that "
+                    "is there, or into a new one (stop the store node before you move its file)"
+                )
 
-        await writer.do(work)
+        try:
+            await writer.do(work)
+        except _FileGone:
+            await self._let_go(writer)
+            raise
+
+    async def _let_go(self, writer: _Lane) -> None:
+        async with self._opening:
+            if self._writer is not writer:
+                return
+            reader, self._reader, self._writer = self._reader, None, None
+            self._is_gone = True
+            # Not the other way round: the last writer to close removes the log, by its name,
+            # and that may be the log of the new file by now.
+            await writer.close()
+            if reader is not None:
+                await reader.close()
 
     async def get_batch(self, task_ids: Sequence[bytes]) -> Mapping[bytes, _Rows]:
         """See ``Store.get_batch``."""
-        reader = self._for_reading()
+        reader = await self._for_reading()
         wanted = list(dict.fromkeys(task_ids))
         if not wanted:
             return {}
@@ -243,7 +290,7 @@ class SqliteStore:
 
     async def delete(self, task_ids: Sequence[bytes]) -> None:
         """See ``Store.delete``."""
-        writer = self._for_writing()
+        writer = await self._for_writing()
         ids = [(task_id,) for task_id in task_ids]
 
         def work(db: sqlite3.Connection) -> None:
@@ -255,7 +302,7 @@ class SqliteStore:
 
     async def expire(self, before_ms: int) -> int:
         """See ``Store.expire``."""
-        writer = self._for_writing()
+        writer = await self._for_writing()
         dropped = 0
         while piece := await writer.do(lambda db: _expire_piece(db, before_ms)):
             dropped += piece
@@ -286,7 +333,7 @@ class SqliteStore:
         limit: int = 100,
     ) -> _Rows:
         """See ``Queryable.list``. Reads back in time until ``limit`` rows are found."""
-        reader = self._for_reading()
+        reader = await self._for_reading()
         filters = {"status = ?": status, "name = ?": name, "stored_ms >= ?": since_ms}
         used = {term: value for term, value in filters.items() if value is not None}
         statement = (
@@ -309,12 +356,16 @@ class SqliteStore:
         )
         return lane
 
-    def _for_writing(self) -> _Lane:
+    async def _for_writing(self) -> _Lane:
         if self._read_only:
             raise StoreError(f"result store {self._path} was opened with mode=ro, only to read")
+        if self._is_gone:
+            await self.open()
         return self._checked(self._writer)
 
-    def _for_reading(self) -> _Lane:
+    async def _for_reading(self) -> _Lane:
+        if self._is_gone:
+            await self.open()
         return self._checked(self._reader)
 
     def _checked(self, lane: _Lane | None) -> _Lane:

@@ -30,6 +30,8 @@ from zmqtasks.wire.messages import (
     Outcome,
     PubResults,
     Results,
+    Retry,
+    RetryRecord,
     States,
     Submit,
     TaskRecord,
@@ -46,7 +48,7 @@ _HEADER = struct.Struct("!2sBBHHIIQQ")
 HEADER_BYTES = _HEADER.size
 _ENCODE = msgspec.msgpack.Encoder().encode
 #: What carries a payload.
-_Record: TypeAlias = TaskRecord | OfferRecord | Outcome
+_Record: TypeAlias = TaskRecord | OfferRecord | Outcome | RetryRecord
 _DECODERS = {code: msgspec.msgpack.Decoder(cls) for code, cls in MESSAGE_CLASSES.items()}
 
 
@@ -121,7 +123,7 @@ def decode_header(frames: Sequence[bytes]) -> Header:
 
 
 def _records(message: Message) -> Sequence[_Record]:
-    if isinstance(message, (Tasks, Submit, Offer)):
+    if isinstance(message, (Tasks, Submit, Offer, Retry)):
         return message.tasks
     if isinstance(message, (Done, Results, PubResults)):
         return message.outcomes

@@ -31,6 +31,7 @@ class MessageType(IntEnum):
     REJECT = 0x22
     STARTED = 0x23
     DONE = 0x24
+    RETRY = 0x25
     RESULTS = 0x26
     TRIMMED = 0x27
     SUBMIT = 0x28
@@ -39,6 +40,7 @@ class MessageType(IntEnum):
     STORED = 0x2B
     TAKEN = 0x2C
     RESOLVE = 0x2D
+    UPDATES = 0x2E
     PEERS = 0x30
     INSPECT = 0x31
     REPORT = 0x32
@@ -58,6 +60,10 @@ class Status(IntEnum):
     TIME_LIMIT = 5
     WORKER_LOST = 6
     DEAD = 7
+    #: The task raised ``Ignore``: it ended and says nothing of how.
+    IGNORED = 8
+    #: The task raised ``Reject`` and does not want to run again.
+    REJECTED = 9
 
 
 class RejectCode(IntEnum):
@@ -74,6 +80,10 @@ class RejectCode(IntEnum):
     CHILD_DIED = 8
     #: The child died while running it: a strike.
     CHILD_DIED_RUNNING = 9
+    #: Its task's rate limit, or what it needs of the machine, lets it start later only.
+    LATER = 10
+    #: Given back because its owner asked for it.
+    RECALLED = 11
 
 
 class ErrorCode(IntEnum):

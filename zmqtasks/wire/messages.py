@@ -36,7 +36,9 @@ class Kind(msgspec.Struct, array_like=True, gc=False, frozen=True):
 
     ``digest`` is the signature's digest ("" when the caller does not know it, which
     matches any), ``ext`` holds facts about the task as pairs: ``sig`` its signature as
-    text, ``idem`` 0 when it is not idempotent, so that no attempt of it follows another.
+    text, ``idem`` 0 when it is not idempotent, so that no attempt of it follows another,
+    ``req`` what a worker must have (see ``core.requirements``), ``to`` the only node (id in
+    hex) that may run it.
     """
 
     app: str
@@ -52,7 +54,11 @@ class TaskRecord(_Array):
     ``ext`` keys: ``h`` headers (dict), ``p`` parent task id, ``r`` id of the first task in
     the line of parents, ``o`` node id of the producer that called, ``d`` times delivered
     before, when not attempt - 1, ``c`` digest of the content where the caller chose the id,
-    ``dur`` 1: to be on disk, ``k`` workers and children that died while it ran, if any.
+    ``dur`` 1: to be on disk, ``k`` workers and children that died while it ran, if any,
+    ``pri`` priority 1 to 9 (9 first; 0 when absent), ``eta`` not to start before this wall
+    clock time, ``exp`` not to start after it (milliseconds since 1970), ``tl`` soft and hard
+    time limit in milliseconds, 0 for none, ``n`` retries so far, ``ar`` and ``kr`` texts
+    to show for its positional and keyword arguments.
     """
 
     kind: int
@@ -107,6 +113,35 @@ class VerdictRecord(_Array):
     attempt: int
     verdict: int
     position: int
+
+
+class RetryRecord(_Array):
+    """An attempt that wants to be followed by another one.
+
+    ``delay_ms`` from now, ``counts``: it is a retry, which ``ext["n"]`` counts. ``error``: its
+    short text. ``body`` and ``ext``: new arguments, and facts to put in place of those
+    that it had; None for the same.
+    """
+
+    id: bytes
+    attempt: int
+    delay_ms: int
+    counts: bool
+    error: str
+    body: bytes | int | None = None
+    ext: dict[str, Any] | None = None
+
+
+class UpdateRecord(_Array):
+    """News of a running attempt: a state of its own making (``number`` -1), or an item that
+    it yields (``number`` from 0, ``state`` ""). ``meta``: an encoded value.
+    """
+
+    id: bytes
+    attempt: int
+    number: int
+    state: str
+    meta: bytes
 
 
 class CatalogEntry(_Array):
@@ -229,6 +264,27 @@ class Demand(Message):
     backlog: int
 
 
+class Cancel(Message):
+    """End these attempts, ``(id, attempt)``, with ``status``: CANCELLED or EXPIRED.
+
+    Without ``terminate`` only those that have not started; running ones learn of it.
+    ``signal`` goes to the process of a running one.
+    """
+
+    TYPE: ClassVar[MessageType] = MessageType.CANCEL
+    tasks: list[tuple[bytes, int]]
+    status: int
+    terminate: bool = False
+    signal: int = 15
+
+
+class Recall(Message):
+    """Give those of these attempts back that have not started: ``(id, attempt)``."""
+
+    TYPE: ClassVar[MessageType] = MessageType.RECALL
+    tasks: list[tuple[bytes, int]]
+
+
 class Settled(Message):
     """The owner's verdicts, by log position of the worker it is sent to.
 
@@ -333,12 +389,31 @@ class Credit(Message):
 
 
 class Reject(Message):
-    """Tasks given back: ``(id, attempt, code)`` and a text for the log."""
+    """Tasks given back: ``(id, attempt, code)`` and a text for the log.
+
+    ``hold_ms``: with code LATER, send no more of their kinds before that.
+    """
 
     TYPE: ClassVar[MessageType] = MessageType.REJECT
     tasks: list[tuple[bytes, int, int]]
     text: str
     limit: int
+    hold_ms: int = 0
+
+
+class Retry(Message):
+    """Attempts that ended and ask for another one, and the credit that they free."""
+
+    TYPE: ClassVar[MessageType] = MessageType.RETRY
+    limit: int
+    tasks: list[RetryRecord]
+
+
+class Updates(Message):
+    """News of running attempts, for their owner and, from it, for who watches them."""
+
+    TYPE: ClassVar[MessageType] = MessageType.UPDATES
+    updates: list[UpdateRecord]
 
 
 class Started(Message):
@@ -470,12 +545,14 @@ class Forget(Message):
 
 
 class Inspect(Message):
-    """Describe yourself: ``what`` is "status", "dead", or "story" (of the tasks ``ids``)."""
+    """Describe yourself: ``what`` is "status", "dead", "story" (of the tasks ``ids``), or what
+    else ``zmqtasks inspect`` offers, with its arguments in ``args``."""
 
     TYPE: ClassVar[MessageType] = MessageType.INSPECT
     request: int
     what: str
     ids: list[bytes] = []
+    args: dict[str, Any] = {}
 
 
 class Report(Message):
@@ -487,12 +564,14 @@ class Report(Message):
 
 
 class Order(Message):
-    """Do this with your dead tasks ``ids``: ``what`` is "dead.retry" or "dead.drop"."""
+    """Do this: ``what`` is "dead.retry" or "dead.drop" (of your dead tasks ``ids``), or what
+    else ``zmqtasks control`` offers, with its arguments in ``args``."""
 
     TYPE: ClassVar[MessageType] = MessageType.ORDER
     request: int
     what: str
     ids: list[bytes]
+    args: dict[str, Any] = {}
 
 
 #: {type byte: message class} of everything that may travel.
@@ -502,6 +581,6 @@ MESSAGE_CLASSES: dict[int, type[Message]] = {
         Hello, Welcome, Heartbeat, Bye, Error, Ack, Nak, Tasks, Demand, Settled, Submitted,
         Credit, Reject, Started, Done, Submit, Rack, Replay, Results, Trimmed, PubResults,
         PubHead, Query, States, Forget, Inspect, Report, Order, Offer, Stored, Handed, Taken,
-        Resolve, Heir,
+        Resolve, Heir, Cancel, Recall, Retry, Updates,
     )
 }  # fmt: skip

@@ -34,7 +34,7 @@ def test_ports_are_shown_of_nodes_that_other_hosts_can_reach() -> None:
     }
     hidden = {"endpoints": ["ipc:///y.r"], "pub_endpoints": [], "pull_endpoints": []}
     lines = address_lines([_node("alpha", reachable), _node("beta", hidden)])
-    shown = "  alpha: tcp://10.0.0.1, ports 5555, 5556, 5557 and 1 more addresses"
+    shown = "  alpha: tcp://10.0.0.1, ports 5555, 5556, 5557 (of 2 addresses)"
     assert lines == ["", "listening:", shown]
 
 
@@ -85,7 +85,7 @@ def test_what_a_node_owns_is_part_of_its_load() -> None:
     assert load_of({"roles": ["broker"], "producer": nothing}) == "0 open tasks"
     worker = {"running": 0, "slots": 1, "queued": 0}
     report = {"roles": ["worker"], "worker": worker, "producer": nothing}
-    assert load_of(report) == "0 of 1 slots, 0 queued"
+    assert load_of(report) == "0 of 1 slot, 0 queued"
     assert load_of({**report, "producer": owner}).endswith("; 2 open tasks, 1 dead")
 
 
@@ -98,8 +98,8 @@ def test_journals_are_shown_where_tasks_are_kept() -> None:
         "",
         "journals:",
         "  b: /s/0: 0 tasks",
-        "  w: /s/0: 3 tasks, 1 change on the way to the disk, 1 were there at its start, "
-        "2 came from ended processes",
+        "  w: /s/0: 3 tasks, 1 change on the way to the disk, 1 there since its start, "
+        "2 from ended processes",
         "  m: /s/0: 0 tasks, in memory, gone with the power",
     ]
     assert journal_lines(others) == []

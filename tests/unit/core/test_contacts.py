@@ -57,9 +57,9 @@ def test_others_are_dialled_only_on_demand() -> None:
 def test_needed_role_is_dialled_until_it_is_needed_no_more() -> None:
     made = Fixture()
     made.contacts.found(candidate(OTHER, "broker"), 0)
-    made.contacts.need_roles(frozenset(("broker",)), 10)
+    made.contacts.need(frozenset(("broker",)), frozenset(), 10)
     assert made.dials() == [OTHER]
-    made.contacts.need_roles(frozenset(), 20)
+    made.contacts.need(frozenset(), frozenset(), 20)
     made.contacts.found(candidate(b"broker-3", "broker"), 30)
     assert made.dials() == [OTHER]
 
@@ -70,7 +70,7 @@ def test_needed_peer_that_dialled_us_is_not_dialled() -> None:
     link.state = LinkState.UP
     link.peer = hello(OTHER, "broker")
     made.links[link.id] = link
-    made.contacts.need_roles(frozenset(("broker",)), 0)
+    made.contacts.need(frozenset(("broker",)), frozenset(), 0)
     made.contacts.found(candidate(OTHER, "broker"), 0)
     assert made.dials() == []
     assert not made.contacts.pending()
@@ -79,10 +79,11 @@ def test_needed_peer_that_dialled_us_is_not_dialled() -> None:
     assert made.dials() == [OTHER], "it hung up"
 
 
-def test_wanted_node_and_static_peers_are_dialled_whatever_their_role() -> None:
+def test_needed_nodes_and_static_peers_are_dialled_whatever_their_role() -> None:
     made = Fixture()
-    made.contacts.want(OTHER, 0)
     made.contacts.found(candidate(OTHER, "producer"), 0)
+    assert made.dials() == []
+    made.contacts.need(frozenset(), frozenset((OTHER,)), 0)
     made.contacts.found(candidate(WORKER, "producer", source="static"), 0)
     assert made.dials() == [OTHER, WORKER]
 
@@ -127,6 +128,23 @@ def test_connection_over_which_nobody_greets_is_given_up_and_other_addresses_tri
     assert hangup == Hangup(WORKER)
     assert isinstance(dial, Dial)
     assert dial.candidate.endpoints == ("tcp://b:1", "tcp://a:1")
+
+
+def test_nobody_waits_for_long_for_one_that_answers_and_never_greets() -> None:
+    """As a process does that is stopped: the kernel takes the connection."""
+    made = Fixture()
+    made.contacts.found(candidate(WORKER, "worker"), 0)
+    contact = made.contacts.known[WORKER]
+    now_ms = 0
+    while made.contacts.pending():
+        made.contacts.dialled(WORKER, "tcp://a:1", now_ms)
+        now_ms += REDIAL_MS_MAX
+        made.contacts.tick(now_ms)
+    assert contact.failing_ms(now_ms) <= 2 * REDIAL_MS_MAX
+    made.contacts.dialled(WORKER, "tcp://a:1", now_ms)
+    assert contact.failing_ms(now_ms + 60_000) > 60_000, "a connection is no answer"
+    made.contacts.greeted(made.link(WORKER), hello(WORKER, "worker"))
+    assert contact.failing_ms(now_ms) == 0
 
 
 def test_linked_peer_is_not_dialled_again() -> None:
@@ -239,3 +257,13 @@ def test_pending_until_linked_or_given_up() -> None:
         made.contacts.tick(now_ms)
         made.contacts.dialled(WORKER, "", now_ms)
     assert not made.contacts.pending()
+
+
+def test_who_is_dialled_still_can_be_asked_for_by_role() -> None:
+    made = Fixture()
+    made.contacts.found(candidate(WORKER, "worker"), 0)
+    assert made.contacts.pending()
+    assert made.contacts.pending("worker")
+    assert not made.contacts.pending("broker")
+    made.link(WORKER)
+    assert not made.contacts.pending("worker")

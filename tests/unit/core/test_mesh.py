@@ -26,7 +26,7 @@ from zmqtasks.core.dispatcher import Dispatcher
 from zmqtasks.core.held import SlotOutcome
 from zmqtasks.core.intake import Intake
 from zmqtasks.core.link import LinkState
-from zmqtasks.core.links import SELF, LinkId
+from zmqtasks.core.links import SELF, Candidate, LinkId
 from zmqtasks.core.membership import Membership
 from zmqtasks.core.mesh import MeshNode
 from zmqtasks.core.publishing import RESULTS_TOPIC
@@ -158,6 +158,24 @@ def test_outcome_reported_while_the_link_was_down_comes_when_it_is_back() -> Non
     pair.end(1)
     pair.worker.end_turn(0, 0)
     assert [o.id for o in pair.worker.log.undecided_of(OWNER)] == [task_id(1)]
+
+
+def test_a_worker_looks_for_who_has_to_decide_on_its_outcomes() -> None:
+    """Without a verdict they stay, and all that came after them counts as not stored."""
+    pair = Pair()
+    endpoints = ("tcp://owner",)
+    owner = Candidate(OWNER, 1, MESH, "mesh", "", endpoints, b"host", ("worker",), "mdns")
+    pair.worker.membership.candidate_found(owner, 0)
+    pair.run(1, answer=False)
+    membership = pair.worker.membership
+    membership._lose(membership.links[OWNER_LINK], "silent")
+    pair.worker.end_turn(0, 0)
+    pair.worker.tick(0)
+    assert not of(pair.worker.end_turn(0, 0), fx.Dial)
+    pair.end(1)
+    pair.worker.end_turn(0, 0)
+    pair.worker.tick(0)
+    assert [dial.candidate for dial in of(pair.worker.end_turn(0, 0), fx.Dial)] == [owner]
 
 
 def test_second_link_takes_over_what_the_first_had_not_delivered() -> None:

@@ -10,10 +10,10 @@ from tests.support.machines import ADD, hello, link_to, of, task_id, worker_hell
 from zmqtasks.core.calls import Call
 from zmqtasks.core.custody import Custody
 from zmqtasks.core.dispatcher import Dispatcher
-from zmqtasks.core.effects import Send
+from zmqtasks.core.effects import JournalWrite, Send
 from zmqtasks.core.links import LinkId
 from zmqtasks.core.offering import Offering, takes_tasks
-from zmqtasks.limits import HANDOFF_UNSERVED_MS
+from zmqtasks.limits import HANDOFF_UNSERVED_MS, WRITE_BEHIND_MS
 from zmqtasks.wire.messages import Done, Hello, Offer
 
 G, B, W = b"giver-01", b"broker-1", b"worker-1"
@@ -23,8 +23,10 @@ LATE_MS = 3_600_000
 class Giver:
     """A node with two tasks of one route, and whoever it is linked to."""
 
-    def __init__(self, route: str, *, is_broker: bool = False) -> None:
-        self.dispatcher = Dispatcher(1_000, 1 << 20, Custody(has_journal=False), lambda _: route)
+    def __init__(
+        self, route: str, *, is_broker: bool = False, has_journal: bool = False
+    ) -> None:  # fmt: skip
+        self.dispatcher = Dispatcher(1_000, 1 << 20, Custody(has_journal), lambda _: route)
         self.offering = Offering(
             G, self.dispatcher, self.dispatcher.custody, follow=True, is_broker=is_broker
         )
@@ -48,6 +50,20 @@ class Giver:
                 found.setdefault(send.link.peer[1:9], []).extend(ids)
         self.offering.effects.clear()
         return found
+
+    def writes(self) -> list[JournalWrite]:
+        """What the journal is to do now."""
+        custody = self.dispatcher.custody
+        custody.flush()
+        writes = of(custody.effects, JournalWrite)
+        custody.effects.clear()
+        return writes
+
+    def offers(self) -> list[Offer]:
+        """Those that have gone out since this was last asked."""
+        sends = of(self.offering.effects, Send)
+        self.offering.effects.clear()
+        return [send.message for send in sends if isinstance(send.message, Offer)]
 
 
 def broker() -> Hello:
@@ -115,6 +131,22 @@ def test_who_leaves_prefers_a_broker_and_gives_to_a_worker_what_it_works_on() ->
     assert giver.turns(1) == {W: BOTH[:1], B: BOTH[1:]}
 
 
+def test_it_is_known_whether_ready_tasks_could_go_to_who_should_have_them() -> None:
+    giver = Giver("direct")
+    assert not giver.offering.has_broker
+    assert not giver.offering.is_served
+    store = hello(b"store-01", "store")
+    store.ext["j"] = 1
+    giver.link(store)
+    giver.link(worker())
+    assert not giver.offering.is_served, "a worker without a journal takes nothing"
+    giver = Giver("direct")
+    giver.link(worker(journal=True))
+    assert giver.offering.is_served
+    giver.link(broker())
+    assert giver.offering.has_broker
+
+
 @pytest.mark.parametrize(
     ("roles", "has_journal", "takes"),
     [
@@ -131,3 +163,30 @@ def test_nodes_that_stay_and_keep_a_journal_take_tasks(
     peer = hello(B, *roles)
     peer.ext.update({"j": 1} if has_journal else {})
     assert takes_tasks(peer) is takes
+
+
+@pytest.mark.parametrize(("is_full", "is_lasting"), [(False, True), (True, False)])
+def test_what_a_failing_disk_has_not_taken_is_not_offered_as_being_there(
+    is_full: bool, is_lasting: bool
+) -> None:
+    giver = Giver("broker", has_journal=True)
+    giver.dispatcher.tick(WRITE_BEHIND_MS)
+    giver.link(broker())
+    giver.turns(WRITE_BEHIND_MS)
+    custody = giver.dispatcher.custody
+    behind, barrier = giver.writes()
+    assert [record.id for record in behind.puts] == BOTH
+    custody.refused([behind.batch], "the disk fails", is_certain=False)
+    custody.committed([barrier.batch])
+    (taken_out,) = giver.writes()
+    assert taken_out.drops == BOTH
+    assert not giver.offers()
+    custody.committed([taken_out.batch])
+    (again,) = giver.writes()
+    assert [record.id for record in again.puts] == BOTH
+    if is_full:
+        custody.refused([again.batch], "full", is_certain=True)
+    else:
+        custody.committed([again.batch])
+    (offer,) = giver.offers()
+    assert offer.lasting is is_lasting

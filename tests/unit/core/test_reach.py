@@ -7,7 +7,8 @@ from zmqtasks.core.link import Link, LinkState
 from zmqtasks.core.links import LinkId
 from zmqtasks.core.membership import Membership
 from zmqtasks.core.reach import Reach
-from zmqtasks.limits import OWNER_GONE_MS
+from zmqtasks.core.succession import JOURNAL_KEY
+from zmqtasks.limits import HEIR_AWAY_MS, OWNER_GONE_MS
 
 OUT = link_to(WORKER, "out")
 IN = link_to(WORKER, "in")
@@ -50,25 +51,39 @@ def test_end_of_a_link_that_is_not_in_use_changes_nothing() -> None:
 
 def test_silent_node_may_come_back_for_a_while() -> None:
     made = Fixture()
-    made.reach.away(hello(WORKER, "worker"), 1_000 + OWNER_GONE_MS)
+    made.reach.away(hello(WORKER, "worker"), 1_000, OWNER_GONE_MS)
     assert made.reach.may_live(WORKER, 1_000 + OWNER_GONE_MS - 1)
     made.reach.tick(1_000 + OWNER_GONE_MS)
     assert not made.reach.may_live(WORKER, 1_000 + OWNER_GONE_MS)
 
 
-def test_broker_that_is_away_may_own_whatever_nobody_else_knows() -> None:
+def test_a_node_with_a_journal_that_is_away_may_own_whatever_nobody_else_knows() -> None:
     made = Fixture()
-    assert not made.reach.owner_may_live(b"stranger", 0)
-    made.reach.away(hello(WORKER, "worker"), 0)
-    assert not made.reach.owner_may_live(b"stranger", 0)
-    broker = b"broker-1"
-    made.reach.away(hello(broker, "broker"), 0)
-    assert made.reach.owner_may_live(b"stranger", 0)
-    made.reach.link_up(link_to(broker), broker)
-    assert not made.reach.owner_may_live(b"stranger", 0), "it can be asked"
-    made.reach.away(hello(broker, "broker"), 0)
-    made.reach.tick(OWNER_GONE_MS)
-    assert not made.reach.owner_may_live(b"stranger", OWNER_GONE_MS)
+    made.reach.away(hello(b"script-1", "producer"), 0, OWNER_GONE_MS)
+    assert not made.reach.is_heir_away(0)
+    for role, until_ms in (("worker", HEIR_AWAY_MS), ("broker", OWNER_GONE_MS)):
+        node = hello(WORKER, role)
+        node.ext = {JOURNAL_KEY: 1}
+        made.reach.away(node, 0, OWNER_GONE_MS)
+        assert made.reach.is_heir_away(until_ms - 1)
+        assert not made.reach.is_heir_away(until_ms)
+    made.reach.link_up(OUT, WORKER)
+    assert not made.reach.is_heir_away(0), "it can be asked"
+
+
+def test_so_may_one_that_was_heard_of_and_is_not_linked_for_a_while() -> None:
+    made = Fixture()
+    made.membership.candidate_found(candidate(b"script-1", "producer"), 0)
+    made.membership.candidate_found(candidate(b"worker-2", "worker", source="cache"), 0)
+    assert not made.reach.is_heir_away(0), "scripts own their own tasks, and the cache is old"
+    made.membership.candidate_found(candidate(WORKER, "worker"), 0)
+    assert made.reach.is_heir_away(0)
+    made.membership.candidates[WORKER].failing_since_ms = 1_000
+    assert made.reach.is_heir_away(1_000 + HEIR_AWAY_MS - 1)
+    assert not made.reach.is_heir_away(1_000 + HEIR_AWAY_MS)
+    made.membership.candidates[WORKER].failing_since_ms = -1
+    made.up(OUT)
+    assert not made.reach.is_heir_away(0), "it can be asked"
 
 
 def test_node_that_is_here_or_was_never_heard_of_is_not_waited_for() -> None:

@@ -242,6 +242,29 @@ def test_children_of_a_durable_task_are_durable_before_their_parent_goes_on(owne
     assert sent(owner.commit(), Submitted) == [Submitted(7, "")]
 
 
+def test_children_of_a_task_that_is_not_known_any_more_are_durable(owner: Owner) -> None:
+    """Their parent may be: it was given away while it ran, or a later attempt has ended."""
+    owner.worker()
+    message = Submit(7, task_id(1), [ADD], [TaskRecord(0, task_id(2), 1, b"args")])
+    owner.machine.received(LINK, message, 0)
+    assert not sent(owner.turn(), Submitted)
+    (write,) = owner.writes
+    assert write.sync
+    assert [(put.id, put.durability) for put in write.puts] == [(task_id(2), Durability.DISK)]
+    assert sent(owner.commit(), Submitted) == [Submitted(7, "")]
+
+
+def test_children_that_come_while_their_owner_ends_are_written_at_once(owner: Owner) -> None:
+    owner.worker()
+    owner.machine.submit([call(1)], 0)
+    owner.machine.is_leaving = True
+    owner.turn()
+    message = Submit(7, task_id(1), [ADD], [TaskRecord(0, task_id(2), 1, b"args")])
+    owner.machine.received(LINK, message, 0)
+    assert not sent(owner.turn(), Submitted)
+    assert sent(owner.commit(), Submitted) == [Submitted(7, "")]
+
+
 def test_a_child_that_wants_the_disk_is_refused_where_there_is_no_journal() -> None:
     owner = Owner(has_journal=False)
     owner.worker()

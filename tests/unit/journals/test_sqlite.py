@@ -313,6 +313,34 @@ def test_the_file_shrinks_after_a_burst(journal: SqliteJournal, folder: Path) ->
     assert (folder / "tasks.db").stat().st_size < 10_000_000
 
 
+def _burst(journal: SqliteJournal, count: int, each: int) -> None:
+    """So many tasks come, and all but one leave, in commits of so many."""
+    for start in range(0, count, each):
+        puts = [owned(number, body=bytes(1_000)) for number in range(start, start + each)]
+        journal.commit(puts, sync=False)
+    for start in range(0, count, each):
+        gone = [task_id(number) for number in range(max(1, start), start + each)]
+        journal.commit((), (), gone, sync=False)
+
+
+def test_the_file_is_small_at_once_when_the_last_task_has_left(
+    journal: SqliteJournal, folder: Path
+) -> None:
+    _burst(journal, 20_000, 1_000)
+    assert (folder / "tasks.db").stat().st_size > 20_000_000
+    journal.commit((), (), [task_id(0)], sync=False)
+    assert (folder / "tasks.db").stat().st_size < 2_000_000
+
+
+def test_the_file_of_a_closed_journal_is_small_and_has_its_tasks(
+    journal: SqliteJournal, folder: Path
+) -> None:
+    _burst(journal, 6_000, 1_000)  # unused pages that an open one keeps
+    journal.close()
+    assert (folder / "tasks.db").stat().st_size < 100_000
+    assert content(folder) == [owned(0, body=bytes(1_000))]
+
+
 # --- forks ----------------------------------------------------------------------------------
 
 

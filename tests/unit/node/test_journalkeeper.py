@@ -457,7 +457,10 @@ def test_a_slow_disk_refuses_what_it_cannot_keep_up_with(
     thread.start()
     process.wait_described("waiting", 2)
     refusal = process.submit(b"3")
-    assert f"2 changes with 602 bytes wait for the disk of journal {host.slot_folder(0)}" in refusal
+    assert (
+        f"too much waits for the disk (2 changes, 602 bytes) of journal {host.slot_folder(0)}"
+        in refusal
+    )
     disk.may_commit.set()
     thread.join(PATIENCE_S)
     assert accepted == [""]

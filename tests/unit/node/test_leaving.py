@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import closing
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -14,9 +17,11 @@ from zmqtasks.core.calls import Call
 from zmqtasks.core.owned import Durability
 from zmqtasks.journals.slots import JournalSlots
 from zmqtasks.journals.sqlite import SqliteJournal
-from zmqtasks.node import leaving
+from zmqtasks.node import journalkeeper, leaving
 from zmqtasks.node.client import Client
+from zmqtasks.node.clientjournal import ClientJournal
 from zmqtasks.node.conditions import Conditions
+from zmqtasks.node.journaling import JournalOptions
 from zmqtasks.node.leaving import Leaving
 from zmqtasks.node.serve import Node
 from zmqtasks.settings import NodeSettings
@@ -110,6 +115,93 @@ def test_a_broker_takes_all_and_nothing_stays(client: Client, settings: NodeSett
         broker.stop()
         assert broker.run() == 0
     assert set(_left_behind(settings)) == set(ids), "in the journal of the broker, and only there"
+
+
+def test_a_broker_is_preferred_to_whoever_is_linked_first(
+    tmp_path: Path, settings: NodeSettings
+) -> None:
+    nodes = [
+        Node(settings_in(tmp_path, roles=(role,), name=role, store="memory://"), None)
+        for role in ("store", "broker")
+    ]
+    try:
+        for node in nodes:
+            node.start()
+        for _ in range(5):
+            with closing(Client(settings)) as client:
+                _submit(client, 3)
+                assert Leaving(client).run() == f"{BEGIN}3 handed to broker"
+    finally:
+        for node in nodes:
+            node.stop()
+            assert node.run() == 0
+
+
+def test_a_store_takes_what_no_better_node_takes(tmp_path: Path, client: Client) -> None:
+    node = Node(settings_in(tmp_path, roles=("store",), name="store", store="memory://"), None)
+    node.start()
+    try:
+        _submit(client, 3)
+        leaving_ = Leaving(client)
+        assert client.conditions.wait(lambda: leaving_._handoff.has_takers, PATIENCE_S)
+        assert leaving_.run() == f"{BEGIN}3 handed to store"
+    finally:
+        node.stop()
+        assert node.run() == 0
+
+
+def test_a_journal_with_too_much_to_do_is_asked_again_when_it_has_less(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = settings_in(tmp_path, exit_wait_s=0.0)
+    monkeypatch.setattr(
+        journalkeeper, "JournalOptions", partial(JournalOptions, backlog_tasks_max=4)
+    )
+    goes_on, commit, end = threading.Event(), SqliteJournal.commit, leaving._Piece.end
+    refusals: list[str] = []
+
+    def slow_commit(self: SqliteJournal, *args: Any, **more: Any) -> None:
+        assert goes_on.wait(PATIENCE_S)
+        commit(self, *args, **more)
+
+    def ending(piece: leaving._Piece) -> str:
+        goes_on.set()
+        refusals.append(end(piece))
+        return refusals[-1]
+
+    monkeypatch.setattr(SqliteJournal, "commit", slow_commit)
+    monkeypatch.setattr(leaving._Piece, "end", ending)
+    with closing(Client(settings)) as client:
+        # While the disk is busy with some,
+        ids = client.new_ids(3)
+        client.begin([Call(task_id, KIND, b"body", None) for task_id in ids], Told())
+        assert client.conditions.wait(lambda: client.journal.backlog == 3, PATIENCE_S)
+        # others are refused at first, and are on the disk in the end.
+        ids += _submit(client, 3)
+        assert f"{BEGIN}6 written" in Leaving(client).run()
+    assert "too much waits for the disk (3 changes" in refusals[0]
+    assert refusals[-1] == ""
+    assert _left_behind(settings) == ids
+
+
+def test_what_did_not_get_to_the_disk_in_time_is_told(
+    client: Client, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    _submit(client, 3)
+    close = ClientJournal.close
+    monkeypatch.setattr(ClientJournal, "close", lambda self: close(self) + 2)
+    assert client.end("the test ended") == 2
+    told = capsys.readouterr().err.splitlines()
+    assert told[-1].startswith("zmqtasks: 2 changes could not be written to the journal of this")
+
+
+def test_a_process_without_stderr_tells_its_log(
+    client: Client, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    _submit(client, 3)
+    monkeypatch.setattr("sys.stderr", None)
+    assert client.end("the test ended") == 0
+    assert f"{BEGIN}3 written" in caplog.text
 
 
 def test_without_journal_and_taker_tasks_are_named_with_the_reason(tmp_path: Path) -> None:

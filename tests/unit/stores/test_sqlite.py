@@ -70,6 +70,50 @@ async def count(store: SqliteStore) -> int:
 # --- the file ---------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("is_replaced", [False, True], ids=["removed", "replaced"])
+def test_a_file_that_vanished_fails_the_batch_and_the_next_one_is_in_its_successor(
+    path: Path, is_replaced: bool
+) -> None:
+    async def scenario(store: SqliteStore) -> None:
+        await store.put_batch([outcome(1)], [])
+        for file in path.parent.glob("results.db*"):
+            file.unlink()
+        if is_replaced:
+            other = SqliteStore(path)
+            await other.open()
+            await other.put_batch([outcome(2)], [])
+        with pytest.raises(StoreError, match=r"results\.db was removed or replaced .*stop the"):
+            await store.put_batch([outcome(3)], [])
+        await store.put_batch([outcome(3)], [])
+        assert await count(store) == 1 + is_replaced
+        if is_replaced:
+            # Its log was not taken for that of the old file.
+            await other.put_batch([outcome(4)], [])
+            assert await count(store) == 3
+            await other.close()
+
+    play(SqliteStore(path), scenario)
+    found = subprocess.run(
+        [sys.executable, "-c", _READER, sqlite_url(path)], capture_output=True, text=True,
+        check=True, timeout=60,
+    )  # fmt: skip
+    assert found.stdout.split()[0] == str(3 if is_replaced else 1)
+
+
+def test_what_is_asked_for_after_the_file_vanished_is_looked_for_in_its_successor(
+    path: Path,
+) -> None:
+    async def scenario(store: SqliteStore) -> None:
+        await store.put_batch([outcome(1)], [])
+        os.unlink(path)  # noqa: PTH108 - nothing else runs
+        with pytest.raises(StoreError):
+            await store.put_batch([outcome(2)], [])
+        assert await count(store) == 0
+        assert await store.expire(NOW_MS) == 0
+
+    play(SqliteStore(path), scenario)
+
+
 def test_the_file_is_private_and_so_is_its_directory(tmp_path: Path) -> None:
     path = tmp_path / "state" / "deep" / "results.db"
 

@@ -1,0 +1,43 @@
+"""Flags of `zmqtasks node`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from zmqtasks.cli.node import check_flags
+from zmqtasks.errors import ConfigError
+from zmqtasks.settings import Loaded, load_settings
+
+
+def _loaded(tmp_path: Path, env: dict[str, str] | None = None, **flags: Any) -> Loaded:
+    return load_settings(flags=flags, env={"HOME": str(tmp_path), **(env or {})}, cwd=tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("role", "flags", "name", "needed"),
+    [
+        ("store", {"queues": ("mail",)}, "--queues", "worker"),
+        ("broker", {"concurrency": "4"}, "--concurrency", "worker"),
+        ("broker", {"pool": "solo"}, "--pool", "worker"),
+        ("store", {"app": "tasks"}, "--app", "worker"),
+        ("worker", {"store": "memory://"}, "--store", "store"),
+        ("broker", {"result_keep_s": "5"}, "--result-keep", "store"),
+    ],
+)
+def test_a_flag_that_would_do_nothing_is_refused(
+    tmp_path: Path, role: str, flags: dict[str, Any], name: str, needed: str
+) -> None:
+    with pytest.raises(ConfigError) as caught:
+        check_flags(_loaded(tmp_path, roles=(role,), **flags))
+    text = str(caught.value)
+    assert text.startswith(f"flag {name}")
+    assert f"is for nodes with the role {needed}, and this one is a {role}: leave it out" in text
+    check_flags(_loaded(tmp_path, roles=(role, needed), **flags))
+
+
+def test_what_all_nodes_of_a_host_are_told_is_no_flag(tmp_path: Path) -> None:
+    env = {"ZMQTASKS_QUEUES": "mail", "ZMQTASKS_APP": "tasks", "ZMQTASKS_STORE": "memory://"}
+    check_flags(_loaded(tmp_path, env, roles=("broker",)))
