@@ -232,13 +232,13 @@ class Ledger:
                 self._settled_first(process, outcome)
                 continue
             if outcome.status == UNKNOWN_STATUS:
-                assert self._is_lost(known), f"{process.name} is told that it is unknown"
+                assert self.is_lost(known), f"{process.name} is told that it is unknown"
                 continue
             told = (outcome.status, outcome.body, outcome.attempt)
             is_same = told == (known.status, known.body, known.attempt)
             assert is_same or outcome.id in self.forgotten, f"{outcome.id.hex()} settles twice"
 
-    def _is_lost(self, outcome: Outcome) -> bool:
+    def is_lost(self, outcome: Outcome) -> bool:
         """Whoever has settled it ended before its caller heard of it, its worker has ended
         too, and no store has it."""
         worker = self.starts.get((outcome.id, outcome.attempt))

@@ -115,9 +115,10 @@ class CallLedger:
         settled = ledger.outcomes.get(task_id)
         settler = ledger.settlers.get(task_id)
         if outcome.status == UNKNOWN_STATUS:
-            assert ticket.is_follower, "a caller is told that nobody knows its task"
             assert ledger.holder(task_id) is None, "a caller is told that nobody knows it"
             assert settler is None or not settler.alive, "a caller is told nothing"
+            is_lost = settled is not None and ledger.is_lost(settled)
+            assert ticket.is_follower or is_lost, "a caller is told that nobody knows its task"
         elif settled is None:
             # Its owner ended before it said so; then the first outcome stands.
             assert ledger.holder(task_id) is None, "a caller is told of what has not settled"

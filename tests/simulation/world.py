@@ -219,13 +219,17 @@ class World:
         self.heirs.setdefault(folder, []).extend(former)
         return former
 
+    def _adopters(self) -> list[Process]:
+        return [
+            process for process in self.alive()
+            if "producer" not in process.plan.roles
+            and process.has_journal and process.draining is None
+        ]  # fmt: skip
+
     def _adopt(self) -> None:
         """Running nodes look for the journals of dead processes; scripts do not."""
         self.after(self.rng.randint(200, 1_500), self._adopt)
-        adopters = [
-            p for p in self.alive()
-            if "producer" not in p.plan.roles and p.has_journal and p.draining is None
-        ]  # fmt: skip
+        adopters = self._adopters()
         for folder, last in list(self.holders.items()):
             if self.is_left(last) and adopters and self.disk.contents[folder].written:
                 adopter = self.rng.choice(adopters)
@@ -423,6 +427,10 @@ class World:
         self.network.parted.clear()
         for connection in self.network.connections:
             connection.clogged_ms = [self.now, self.now]
+        if self.faults.has("nojournal") and not self._adopters():
+            # What lies in journals waits for the next node that has one.
+            dials = frozenset(("producer",))
+            self._start(Plan("a0", ("worker",), dials, KINDS, 1), self.rng.randint(0, 500))
         for process in self.alive():
             if process.paused_until_ms > self.now:
                 process.paused_until_ms = self.now

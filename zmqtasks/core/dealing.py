@@ -23,11 +23,11 @@ class Dealer:
 
     Args:
         routes: ``"direct"``, ``"broker"`` or ``"auto"`` for a queue.
-        prepare: called with a guarded lane and a number of tasks, before so many of its
-            first ones may be sent.
+        prepare: called with a guarded lane and a number of tasks that could be sent; tells
+            how many of its first ones may be.
     """
 
-    def __init__(self, routes: Callable[[str], str], prepare: Callable[[Lane, int], None]) -> None:
+    def __init__(self, routes: Callable[[str], str], prepare: Callable[[Lane, int], int]) -> None:
         self.effects: list[Effect] = []
         self.lanes: dict[Kind, Lane] = {}
         #: The link that is used for each worker node.
@@ -158,7 +158,7 @@ class Dealer:
         open_workers = [w for w in lane.workers if w.limit > w.sent and not w.paused]
         left = min(count_max, len(lane.ready))
         if lane.is_guarded and open_workers:
-            # Those behind the first ones are not looked at: they wait for more credit.
+            # Those behind them are not in the journal as given.
             left = min(left, self._prepare(lane, sum(w.limit - w.sent for w in open_workers)))
         ready = lane.ready
         while left and open_workers:

@@ -73,7 +73,9 @@ def is_guarded(kind: Kind) -> bool:
 class Lane:
     """The READY tasks of one kind, and the workers that can run them."""
 
-    __slots__ = ("is_guarded", "kind", "ready", "route", "unserved_since_ms", "warned", "workers")
+    __slots__ = (
+        "is_guarded", "kind", "noting", "ready", "route", "unserved_since_ms", "warned", "workers",
+    )  # fmt: skip
 
     def __init__(self, kind: Kind, route: str) -> None:
         self.kind = kind
@@ -82,6 +84,8 @@ class Lane:
         #: Not idempotent: no task of it is started twice.
         self.is_guarded = is_guarded(kind)
         self.ready: deque[OwnedTask] = deque()
+        #: Tasks that are ready when the journal has noted their attempt.
+        self.noting = 0
         self.workers: list[WorkerLink] = []
         #: Since when nobody in sight can run its tasks, -1 while that is not so.
         self.unserved_since_ms = -1

@@ -77,9 +77,11 @@ class Owner:
         self.custody.refused(numbers, text, is_certain=is_certain)
         return self.turn(now_ms)
 
-    def worker(self, link: LinkId = LINK, kinds: Sequence[Kind] = (ADD, ONCE)) -> None:
+    def worker(
+        self, link: LinkId = LINK, kinds: Sequence[Kind] = (ADD, ONCE), credit: int = 10
+    ) -> None:
         self.machine.link_up(link, worker_hello(link.peer[1:9], kinds=kinds))
-        self.machine.received(link, Credit(10), 0)
+        self.machine.received(link, Credit(credit), 0)
 
     def durable(self, *calls: Call, token: int = 1) -> list[Effect]:
         self.machine.submit_durable(calls, token, 0)
@@ -408,6 +410,31 @@ def test_what_is_not_idempotent_is_noted_before_it_is_sent(owner: Owner) -> None
     assert not sent(owner.commit(), Tasks)
     assert [note.attempt for write in owner.writes for note in write.progress] == [1]
     assert numbers(sent(owner.commit(), Tasks)) == [(1, 1)]
+
+
+def test_what_is_not_idempotent_is_noted_though_others_before_it_wait_for_their_notes(
+    owner: Owner,
+) -> None:
+    owner.machine.submit([call(1, ONCE), call(2, ONCE)], 0)
+    owner.turn(WRITE_BEHIND_MS)
+    owner.commit(WRITE_BEHIND_MS)
+    owner.worker(credit=1)
+    assert not sent(owner.turn(), Tasks)
+    assert numbers(sent(owner.commit(), Tasks)) == [(1, 1)]
+
+
+def test_no_more_of_what_is_not_idempotent_is_noted_as_given_than_can_be_sent(
+    owner: Owner,
+) -> None:
+    owner.machine.submit([call(number, ONCE) for number in range(5)], 0)
+    owner.turn(WRITE_BEHIND_MS)
+    owner.commit(WRITE_BEHIND_MS)
+    owner.worker(credit=2)
+    for _ in range(3):  # the disk is slow, and the owner has other things to do
+        owner.machine.dealer.is_touched = True
+        owner.turn()
+    noted = [note.id for write in owner.writes for note in write.progress]
+    assert noted == [task_id(0), task_id(1)]
 
 
 def test_what_is_not_idempotent_ends_with_its_worker(owner: Owner) -> None:
