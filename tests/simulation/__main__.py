@@ -11,6 +11,7 @@
 from __future__ import annotations
 
 import argparse
+import logging
 import sys
 import time
 import traceback
@@ -18,7 +19,7 @@ from collections import Counter
 from concurrent.futures import ProcessPoolExecutor
 from typing import NamedTuple
 
-from tests.simulation.faults import CLASSES
+from tests.simulation.faults import CLASSES, FEATURES
 from tests.simulation.world import World
 
 
@@ -31,6 +32,7 @@ def main() -> int:
     parser.add_argument("--jobs", type=int, default=1, help="processes that share the worlds (1)")
     parser.add_argument("--quiet", action="store_true", help="no line for each event")
     args = parser.parse_args()
+    logging.disable()  # what fails in these worlds fails by design
     off = [name for name in args.off.split(",") if name]
     if args.shrink is not None:
         return _shrink(args.shrink)
@@ -44,6 +46,7 @@ def _one(seed: int, off: list[str], *, quiet: bool) -> int:
     world = World(seed, off, None if quiet else print)
     failure = _failure(world)
     print(f"seed {seed}: {world.events_count} events, {world.now} ms, hash {world.digest:08x}")
+    print("features:", ", ".join(world.faults.features))
     print("faults:", ", ".join(f"{name} {n}" for name, n in sorted(world.faults.fired.items())))
     if failure:
         print(failure)
@@ -100,7 +103,7 @@ def _many(seeds: range, off: list[str], jobs: int) -> int:
         f"{sum(tally.virtual_ms for tally in tallies) / 1000:.0f} s of virtual time in "
         f"{took_s:.1f} s; {len(failed)} failed: {failed}"
     )
-    for name in CLASSES:
+    for name in (*CLASSES, *FEATURES):
         print(f"  {name}: {fired[name]}")
     return 1 if failed else 0
 
@@ -110,10 +113,10 @@ def _shrink(seed: int) -> int:
     if not _failure(World(seed)):
         print(f"seed {seed} does not fail")
         return 0
-    for name in CLASSES:
+    for name in (*FEATURES, *CLASSES):
         if _failure(World(seed, [*off, name])):
             off.append(name)
-    needed = [name for name in CLASSES if name not in off]
+    needed = [name for name in (*FEATURES, *CLASSES) if name not in off]
     print(f"seed {seed} still fails with {needed or 'no faults at all'} (--off {','.join(off)})")
     print(_failure(World(seed, off)))
     return 1

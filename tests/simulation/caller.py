@@ -286,7 +286,10 @@ class Caller(Client):
         """As ``Client._submit_chosen`` does, but for its waiting."""
         call = calls.calls[0]
         is_other = not self.promises.is_same_content(call)
-        if self._chosen.fate_of(call) is not Fate.NEW and not is_other:
+        is_new = self._chosen.fate_of(call) is Fate.NEW and not calls.elsewhere
+        if is_new and not self.promises.may_place(call):
+            return  # the disk has refused the other one since, or this would be a second task
+        if not is_new and not is_other:
             self.process.world.faults.count("keys")
         count, size = len(calls.calls), size_of(calls.calls)
         self.room.take(count, size, 0)

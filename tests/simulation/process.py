@@ -104,7 +104,7 @@ class Process:
         #: It owns what another one owned, or what it had itself in an earlier life.
         self.has_heirlooms = False
         self.draining: Draining | None = None
-        self._drain_end_ms = 0
+        self._drain_since_ms = self._drain_end_ms = 0
         self._make_tables()
         # --- machines ---
         self.hello = Hello(
@@ -396,6 +396,7 @@ class Process:
             runtime: Any = SimRuntime(self)
             self.world.owners_changed = True
             self.draining = Draining(runtime, journal)
+            self._drain_since_ms = self.world.now
         self.draining.begin(self.now, wait_ms)
         # Twice the time for the last words, then the goodbyes; on the slowest clock.
         self._drain_end_ms = self.world.now + (wait_ms + 400) * 11 // 10 + 400
@@ -411,7 +412,7 @@ class Process:
         """It has said goodbye: in time, and with everything in other hands or on the disk."""
         if self.draining is None:
             return
-        if self.paused_until_ms < self.world.now:
+        if self.paused_until_ms < self._drain_since_ms:
             assert self.world.now <= self._drain_end_ms, "it took longer to stop than it may"
         dispatcher = self.node.dispatcher
         assert dispatcher is not None
