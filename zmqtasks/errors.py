@@ -29,7 +29,13 @@
     │   │   └── TaskDead
     │   ├── TaskRevokedError
     │   │   └── TaskExpired
+    │   ├── TaskRejected
     │   └── TaskUnknown
+    ├── TaskPredicate             raised by a task to say how its attempt ends
+    │   ├── Retry
+    │   ├── Ignore
+    │   └── Reject
+    ├── SoftTimeLimitExceeded     raised inside a task whose time is nearly over
     ├── TimeoutError              the wait ended, which says nothing about the task
     ├── StoreError
     └── JournalError              may have happened all the same, see there
@@ -44,6 +50,10 @@ leave the package.
 from __future__ import annotations
 
 import builtins
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from datetime import datetime
 
 
 class ZmqTasksError(Exception):
@@ -174,8 +184,77 @@ class TaskExpired(TaskRevokedError):
     """The task's time was over before it started."""
 
 
+class TaskRejected(TaskError):
+    """The task raised ``Reject``: it declined to run and is not to be run again."""
+
+
 class TaskUnknown(TaskError):
     """Nobody in the mesh knows this task id."""
+
+
+class TaskPredicate(ZmqTasksError):
+    """Base of what a task raises to say how its attempt ends, instead of failing."""
+
+
+class Retry(TaskPredicate):
+    """The task shall run again; made and raised by ``Task.retry``.
+
+    Args:
+        message: text of the exception; by default when and why.
+        exc: why it is retried, if because of an error.
+        when: seconds from now, or the moment of the next attempt.
+    """
+
+    def __init__(
+        self,
+        message: str | None = None,
+        exc: Exception | None = None,
+        when: float | datetime | None = None,
+    ) -> None:
+        super().__init__(message, exc, when)
+        self.message = message
+        self.exc = exc
+        self.when = when
+        #: What the worker tells the owner; None when the task raised it by itself.
+        self.plan: object = None
+
+    def humanize(self) -> str:
+        """When, for people."""
+        if isinstance(self.when, (int, float)):
+            return f"in {self.when:g}s"
+        return f"at {self.when}" if self.when else "later"
+
+    def __str__(self) -> str:
+        if self.message:
+            return self.message
+        why = f": {type(self.exc).__name__}: {self.exc}" if self.exc else ""
+        return f"Retry {self.humanize()}{why}"
+
+
+class Ignore(TaskPredicate):
+    """The attempt ends and says nothing of how: its state is IGNORED, its result None."""
+
+
+class Reject(TaskPredicate):
+    """The task declines to run.
+
+    Args:
+        reason: for the caller and the log.
+        requeue: another worker, or this one, shall run it; else it ends as REJECTED.
+    """
+
+    def __init__(self, reason: object = None, requeue: bool = False) -> None:
+        super().__init__(reason, requeue)
+        self.reason = reason
+        self.requeue = requeue
+
+    def __str__(self) -> str:
+        text = "rejected, to be run again" if self.requeue else "rejected"
+        return text if self.reason is None else f"{text}: {self.reason}"
+
+
+class SoftTimeLimitExceeded(ZmqTasksError):
+    """Raised inside a task that has run longer than its soft time limit."""
 
 
 class TimeoutError(ZmqTasksError, builtins.TimeoutError):

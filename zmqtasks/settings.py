@@ -122,6 +122,18 @@ class NodeSettings:
         ),
     ] = "process"
 
+    tags: Annotated[
+        tuple[str, ...],
+        Meta(description="What a worker is (`cuda`, `zone=eu`), for tasks that ask for it."),
+    ] = ()
+    resources: Annotated[
+        tuple[str, ...],
+        Meta(
+            description="What a worker has for tasks that ask for some of it: `NAME=AMOUNT` "
+            "(`ram_mb=16000`, `gpu=2`), or `gpu=id:0:3` for the GPUs with these ids."
+        ),
+    ] = ()
+
     # --- addresses ---
     listen: Annotated[
         tuple[str, ...],

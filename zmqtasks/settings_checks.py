@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from zmqtasks.addresses import check_peer, parse_address
+from zmqtasks.amounts import check_tag, parse_resource
 from zmqtasks.errors import ConfigError
 from zmqtasks.keys import NO_KEY
 from zmqtasks.settings_sources import nearest
@@ -87,6 +88,21 @@ def _queue_routes(value: tuple[str, ...]) -> tuple[str, ...]:
     return tuple(f"{queue}={route}" for queue, route in routes.items())
 
 
+def _tags(value: tuple[str, ...]) -> tuple[str, ...]:
+    return tuple(check_tag(tag) for tag in dict.fromkeys(value))
+
+
+def _resources(value: tuple[str, ...]) -> tuple[str, ...]:
+    entries: dict[str, str] = {}
+    for entry in value:
+        name = parse_resource(entry).name
+        if entries.setdefault(name, entry) != entry:
+            raise ConfigError(
+                f"{name!r} has two amounts, {entries[name]!r} and {entry!r}; keep one"
+            )
+    return tuple(entries.values())
+
+
 def _listen(value: tuple[str, ...]) -> tuple[str, ...]:
     for entry in value:
         if entry != "ipc":
@@ -140,6 +156,8 @@ CHECKS: dict[str, Callable[[Any], Any]] = {
     "durability": lambda value: _one_of(value, DURABILITIES, "durability"),
     "queue_routes": _queue_routes,
     "pool": lambda value: _one_of(value, POOLS, "pool"),
+    "tags": _tags,
+    "resources": _resources,
     "listen": _listen,
     "advertise": _peers,
     "peers": _peers,

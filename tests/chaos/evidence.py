@@ -12,7 +12,7 @@ import itertools
 import math
 import statistics
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -157,7 +157,7 @@ class Evidence:
 
     # --- what it proves -------------------------------------------------------------------
 
-    def check(self, numbers: range, redelivered_count: int) -> None:
+    def check(self, numbers: Collection[int], redelivered_count: int) -> None:
         """Every task ran, no attempt twice, and nothing again but what was redelivered."""
         self.look()
         starts = [(run.number, run.attempt) for run in self.runs]

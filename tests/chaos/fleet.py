@@ -6,9 +6,10 @@ import contextlib
 import json
 import math
 import os
+import re
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -52,6 +53,8 @@ print(json.dumps(ResultSet([app.AsyncResult(id) for id in ids]).get(timeout=15))
 """
 #: The client waits so long for the values of what it has submitted.
 _WAIT_S = 90.0
+#: What a node says of tasks in the journal of an ended process, and in its own.
+_FOUND = re.compile(r"took over ([\d,]+) tasks? that|goes on with ([1-9][\d,]*) that were there")
 #: A victim's task shall have this much left to run, or it ends before the signal comes.
 _LEFT_NS_MIN = 4_000_000
 #: A third death while a task runs would make it dead, which is not what is shown here.
@@ -140,10 +143,7 @@ class Fleet:
         Args:
             runtime_dir: of the client, where it is not that of the workers.
         """
-        seen = self.mesh.cli(
-            "status", "--json", ZMQTASKS_RUNTIME_DIR=runtime_dir or str(self.mesh.runtime)
-        )
-        return owner_of(json.loads(seen.stdout)["nodes"])
+        return owner_of(nodes_of(self.mesh, runtime_dir))
 
     # --- harm -----------------------------------------------------------------------------
 
@@ -231,18 +231,21 @@ class Fleet:
     ) -> None:  # fmt: skip
         """Do that each time so many tasks have come to their end, until it is enough."""
         give_up_s = time.monotonic() + limit_s
-        next_count = every_count
+        next_count, times = every_count, 0
         while not until():
-            while self.evidence.ended_count < next_count:
-                assert time.monotonic() < give_up_s, (
-                    f"only {self.evidence.ended_count} tasks after {limit_s:g} s"
-                )
+            self.evidence.look()
+            assert time.monotonic() < give_up_s, (
+                f"harmed only {times} times after {limit_s:g} s; by then "
+                f"{self.evidence.ended_count} tasks had come to their end"
+            )
+            if self.evidence.ended_count >= next_count:
+                hurt()
+                times += 1
+                next_count += every_count
+            else:
                 self._check_client()
                 self.restart_due()
                 time.sleep(_LOOK_EVERY_S)
-                self.evidence.look()
-            hurt()
-            next_count += every_count
 
     @property
     def hits(self) -> int:
@@ -308,6 +311,33 @@ def running_fleet(folder: Path, names: list[str], *flags: str) -> Iterator[Fleet
     finally:
         evidence.close()
         mesh.close()
+
+
+def nodes_of(mesh: Mesh, runtime_dir: str = "") -> list[dict[str, Any]]:
+    """What `zmqtasks status` says of each node.
+
+    Args:
+        runtime_dir: of one that sees them all, where it is not that of the mesh.
+    """
+    seen = mesh.cli("status", "--json", ZMQTASKS_RUNTIME_DIR=runtime_dir or str(mesh.runtime))
+    nodes = json.loads(seen.stdout)["nodes"]
+    assert isinstance(nodes, list)
+    return nodes
+
+
+def sum_of(mesh: Mesh, key: str) -> int:
+    """The sum over all owners that are there now, as of ``redelivered``."""
+    return sum(node["producer"][key] for node in nodes_of(mesh) if "producer" in node)
+
+
+def found_in_journals(nodes: Iterable[NodeProcess]) -> list[int]:
+    """How many tasks these nodes found in each journal that an ended process had left with
+    some, by their logs; their own from before they were started again among them."""
+    return [
+        int(next(filter(None, found.groups())).replace(",", ""))
+        for node in nodes
+        for found in _FOUND.finditer(node.log)
+    ]
 
 
 def owner_of(reports: list[dict[str, Any]]) -> dict[str, Any]:

@@ -27,13 +27,20 @@ import msgspec
 from tests.support.faulty_disk import FaultyDisk, Step, read_trace
 from zmqtasks.core.owned import OwnedRecord, Progress, given_to, incoming_from, merged
 from zmqtasks.errors import JournalCorrupt, JournalError, JournalFull
-from zmqtasks.journals import sqlite_log
+from zmqtasks.journals import sqlite, sqlite_log
 from zmqtasks.journals.sqlite import SqliteJournal
 from zmqtasks.testing.journal_contract import owned
 
 _SECTOR_BYTES = 512
-#: A checkpoint comes after a few commits already, as pages of the log.
-_CHECKPOINT_PAGES = 40
+#: Limits of a journal for which a checkpoint comes after a few commits already, as pages of
+#: the log, and pages are given back as soon as most are unused.
+_SMALL = {
+    (sqlite_log, "JOURNAL_CHECKPOINT_PAGES"): 40,
+    (sqlite, "JOURNAL_SHRINK_COMMITS"): 2,
+    (sqlite, "JOURNAL_FREE_PAGES_MAX"): 10,
+    (sqlite, "JOURNAL_CLOSED_FREE_PAGES_MAX"): 0,
+    (sqlite, "JOURNAL_REWRITE_PAGES_MAX"): 40,
+}
 #: A call fails in this part of the commits.
 _FAILING_PART = 0.05
 #: The journal is closed and opened again after so many commits.
@@ -68,11 +75,12 @@ class Commit(NamedTuple):
 
 
 def make_commits(count: int, seed: int) -> Iterator[Commit]:
-    """An owner's life: about thirty tasks are open at any time."""
+    """An owner's life: about thirty tasks are open, and now and then but a few."""
     choice = random.Random(seed)
     open_ids: list[bytes] = []
     number = 0
-    for _ in range(count):
+    for turn in range(count):
+        most = 30 if turn % 40 < 30 else 3
         puts = []
         for _ in range(choice.choice((0, 1, 1, 1, 2, 7))):
             number += 1
@@ -85,7 +93,7 @@ def make_commits(count: int, seed: int) -> Iterator[Commit]:
         ]
         open_ids += [record.id for record in puts]
         choice.shuffle(open_ids)
-        drops, open_ids = open_ids[30:], open_ids[:30]
+        drops, open_ids = open_ids[most:], open_ids[:most]
         yield Commit(puts, progress, drops, sync=choice.random() < 0.5)
 
 
@@ -110,8 +118,9 @@ def is_open(journal: SqliteJournal) -> bool:
 
 def work(folder: Path, trace: Path, count: int, seed: int) -> None:
     """Make the commits."""
-    assert hasattr(sqlite_log, "JOURNAL_CHECKPOINT_PAGES")
-    setattr(sqlite_log, "JOURNAL_CHECKPOINT_PAGES", _CHECKPOINT_PAGES)  # noqa: B010 - a constant
+    for (module, name), value in _SMALL.items():
+        assert hasattr(module, name)
+        setattr(module, name, value)
     disk = FaultyDisk()
     disk.trace(trace)
     journal = SqliteJournal(folder)

@@ -38,6 +38,8 @@ _SMALL = {
     (sqlite_log, "JOURNAL_CHECKPOINT_PAGES"): 10,
     (sqlite, "JOURNAL_SHRINK_COMMITS"): 4,
     (sqlite, "JOURNAL_FREE_PAGES_MAX"): 2,
+    (sqlite, "JOURNAL_CLOSED_FREE_PAGES_MAX"): 1,
+    (sqlite, "JOURNAL_REWRITE_PAGES_MAX"): 12,
     (sqlite, "JOURNAL_INHERIT_TASKS"): 2,
 }
 #: How often what failed is tried again, as the contract allows.
@@ -153,6 +155,9 @@ def live(oracle: Oracle, folder: Path) -> None:
     journal = opened(folder)
     oracle.found(trying(lambda: list(journal.load())))
     work_on(oracle, journal, range(11, 16))
+    # Then its file is written anew.
+    oracle.commit(journal, (), (), list(oracle.held), sync=False)
+    oracle.commit(journal, [owned(200), owned(201)], sync=True)
     # Whoever has it open sees what was accepted, and nothing of what failed.
     seen = trying(lambda: list(journal.load()))
     assert seen == oracle.allowed[0], difference(seen, oracle.allowed[:1])

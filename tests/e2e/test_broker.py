@@ -161,16 +161,24 @@ def test_a_worker_that_drains_hands_over_what_it_owns(mesh: Mesh) -> None:
     with_mark(mesh)
     submit_code = f"""
         from tasks import hold, mark
-        hold.apply_async(({str(mesh.folder)!r}, "long"), durability="disk")
+        print(hold.apply_async(({str(mesh.folder)!r}, "long"), durability="disk").id)
         for number in range(10):
             mark.apply_async(({str(mesh.folder)!r}, number), durability="disk", queue="later")
     """
-    mesh.run(submit_code, ZMQTASKS_EXIT_WAIT_S="0")
+    task_id = mesh.run(submit_code, ZMQTASKS_EXIT_WAIT_S="0").stdout.strip()
     worker = mesh.start_node(name="w1")
     wait_for((mesh.folder / "long.started").exists, "the long one runs")
     other = mesh.start_node("--queues", "other", name="w2")
     worker.signal(15)
     worker.wait_log("draining: 1 running task here")
+    # Meanwhile it is seen as what it is.
+    shown = mesh.cli("status").stdout
+    assert "draining; 1 of 2 slots" in shown, shown
+    assert "11 open tasks" in shown, shown
+    told = mesh.cli("story", task_id).stdout
+    assert "owner:    w1, which is draining" in told, told
+    called = mesh.cli("call", "tasks.mark", str(mesh.folder), "1")
+    assert "serves queue 'default'; they serve 'other'" in called.stderr, called.stderr
     (mesh.folder / "long.go").touch()
     assert worker.wait() == 0
     assert "handed over 10 tasks: 10 to w2" in worker.log

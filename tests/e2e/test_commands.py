@@ -73,6 +73,36 @@ def test_call_in_an_empty_mesh(mesh: Mesh) -> None:
     assert "mesh 'e2e' has no nodes; looked at: this host" in done.stderr
 
 
+def test_call_in_a_mesh_whose_only_worker_does_not_answer(mesh: Mesh) -> None:
+    node = mesh.start_node(name="w1")
+    node.signal(signal.SIGSTOP)
+    try:
+        done = mesh.cli("call", "tasks.add", "2", "3")
+    finally:
+        node.signal(signal.SIGCONT)
+    assert done.returncode == 2
+    assert "has no nodes" not in done.stderr
+    assert "nobody can run 'tasks.add': no node of mesh 'e2e' answers: node " in done.stderr
+    assert "(worker; found by local) cannot be reached at ipc://" in done.stderr
+
+
+def test_call_in_a_mesh_without_workers(mesh: Mesh) -> None:
+    mesh.start_node(name="keeper", roles="broker")
+    done = mesh.cli("call", "tasks.add", "2", "3")
+    assert done.returncode == 2
+    assert "mesh 'e2e' has no workers, only keeper (broker). Start one with" in done.stderr
+
+
+def test_what_lies_in_journals_of_this_host_is_named_when_nobody_is_there(mesh: Mesh) -> None:
+    mesh.run("from tasks import add; add.delay(1, 2); add.delay(1, 3)")
+    said = "Left on this host by processes that have ended: 2 open tasks (zmqtasks journal list)"
+    assert said in mesh.cli("status").stdout
+    assert json.loads(mesh.cli("status", "--json").stdout)["left_here"] == 2
+    told = mesh.cli("story", "7c26cae8-06ae-54f4-0000-010000000002")
+    assert said in told.stderr
+    assert "mesh 'e2e' has no nodes" in told.stderr
+
+
 def test_call_with_a_timeout_and_without_waiting(mesh: Mesh) -> None:
     mesh.start_node(name="w1")
     done = mesh.cli("call", "tasks.hold", str(mesh.folder), "--timeout", "0.1")
@@ -176,7 +206,7 @@ def test_status_shows_nodes_load_and_what_waits(mesh: Mesh) -> None:
 
     lines = mesh.cli("status").stdout.splitlines()
     assert lines[0] == "mesh 'e2e', no key: 3 nodes"
-    assert any(line.startswith("w1") and "1 of 1 slots" in line for line in lines)
+    assert any(line.startswith("w1") and "1 of 1 slot" in line for line in lines)
     assert any("2 × nosuch (app 'shop', queue 'mail') of shop-front: no present" in line
                for line in lines)  # fmt: skip
     assert "  tasks.pid() -> int" in lines

@@ -91,6 +91,11 @@ def test_a_worker_that_dials_out_gets_tasks_from_a_broker(
         seconds=60.0,
     )
     assert done.stdout == f"{laptop.network}\n9900\n100000\n"
+    # A command that sees no worker learns of it from the broker.
+    called = office.cli("call", "tasks.double", "21", seconds=60.0)
+    assert (called.returncode, called.stdout) == (0, "42\n"), called.stderr
+    direct = office.cli("call", "tasks.double", "21", ZMQTASKS_QUEUE_ROUTES="*=direct")
+    assert "are reached by 'keeper' only, and queue 'default' has the route" in direct.stderr
     # What the worker published came to the store over the link that the worker made.
     seen = office.status("--wait", "3")["nodes"]
     assert seen["keeper"]["store"]["stored"] >= 102

@@ -20,6 +20,7 @@ from zmqtasks.core.link import LinkState
 from zmqtasks.core.linkevents import Delivered, Timers
 from zmqtasks.core.links import LinkId
 from zmqtasks.core.membership import Membership
+from zmqtasks.core.owned import Incoming, parse_mark
 from zmqtasks.core.rows import OutcomeRow, final_row
 from zmqtasks.limits import STRIKES_MAX, UNACKED_MESSAGES_MAX
 from zmqtasks.wire import codec
@@ -180,6 +181,26 @@ class Ledger:
             left = self.world.disk.contents.get(process.journal.folder)
             again = left.written if left is not None else {}
             self.forgotten.update(task_id for task_id in again if self.how[task_id] == "memory")
+            self.world.owners_changed |= bool(again)
+        # What was offered and is in no journal of its own, its taker may have to guess about.
+        self.forgotten.update(
+            task_id for task_id in self._offered()
+            if self.how[task_id] == "memory" and self.last_holder.get(task_id) is process
+            and task_id not in self.world.disk.contents[process.journal.folder].written
+        )  # fmt: skip
+
+    def _offered(self) -> set[bytes]:
+        """Whose giver has not said yet whose they are."""
+        offered = {
+            task_id
+            for contents in self.world.disk.contents.values()
+            for task_id, record in contents.written.items()
+            if isinstance(parse_mark(record.mark), Incoming)
+        }
+        for process in self.world.alive():
+            assert process.node.ownership is not None
+            offered.update(process.node.ownership.taking.tasks)
+        return offered
 
     def handed(self, worker: Process, tasks: Sequence[HeldTask]) -> None:
         """A worker hands these to a slot: nobody may have given them up before."""
@@ -399,6 +420,16 @@ def unrest(world: World) -> str:
         if process.node.dispatcher is not None and process.node.dispatcher.tasks:
             return f"{process.name} has open tasks"
     return _unstored(world) or _unlinked(world)
+
+
+def waits_for_givers(world: World) -> bool:
+    """Some node was offered tasks by one that it does not reach, and is not sure that it has
+    ended: a while is to pass before it goes on with what is in no journal."""
+    return any(
+        process.node.ownership is not None
+        and process.node.ownership.taking.next_deadline_ms() is not None
+        for process in world.alive()
+    )
 
 
 def _unstored(world: World) -> str:

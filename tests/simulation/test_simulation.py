@@ -21,6 +21,12 @@ PARTS = 4
 MUTANT_SEEDS = 1_000
 #: Every fault strikes so often in each part.
 FIRED_MIN = 20
+#: Worlds that failed once; the first word of a line is the seed.
+REGRESSIONS = [
+    int(line.split()[0])
+    for line in (Path(__file__).parent / "seeds.txt").read_text("utf-8").splitlines()
+    if line.strip() and not line.startswith("#")
+]
 
 
 def run(seed: int) -> World:
@@ -40,6 +46,11 @@ def test_every_world_settles_each_task_once_and_comes_to_rest(part: int) -> None
         fired += run(seed).faults.fired
     seldom = {name: fired[name] for name in CLASSES if fired[name] < FIRED_MIN}
     assert not seldom, f"faults that hardly ever struck: {seldom}"
+
+
+@pytest.mark.parametrize("seed", REGRESSIONS)
+def test_world_that_once_failed_comes_to_rest(seed: int) -> None:
+    run(seed)
 
 
 def test_without_faults_nothing_is_redelivered_or_lost() -> None:

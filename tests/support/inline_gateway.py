@@ -44,6 +44,8 @@ class InlineGateway:
         self.watched: list[bytes] = []
         self.started: set[bytes] = set()
         self.outcomes: dict[bytes, Outcome] = {}
+        #: {task: what nodes know of it, see `StateRecord.info`}.
+        self.info: dict[bytes, dict[str, Any]] = {}
         #: {node: what it tells of any task}.
         self.told: dict[str, dict[str, Any]] = {}
         self._held: list[tuple[Call, Ticket]] = []
@@ -159,7 +161,7 @@ class InlineGateway:
                 state = TaskState.STARTED
             else:
                 state = TaskState.PENDING if task_id in own else TaskState.UNKNOWN
-            found[task_id] = StateRecord(task_id, state, {}, outcome)
+            found[task_id] = StateRecord(task_id, state, self.info.get(task_id, {}), outcome)
         return found
 
     def watch(self, ids: Sequence[bytes], ticket: Ticket) -> None:

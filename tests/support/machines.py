@@ -91,8 +91,8 @@ class Wire:
         self.to_other = link_to(other.node, "out", other.epoch)
         self.to_one = link_to(one.node, "in", one.epoch)
         self.up = True
-        #: {end: frames that it was sent and has not got}.
-        self.held: dict[str, list[list[bytes]]] = {"one": [], "other": []}
+        #: {end: what it was sent and has not got: its link, and the frames}.
+        self.held: dict[str, list[tuple[LinkId, list[bytes]]]] = {"one": [], "other": []}
         self.effects: list[Effect] = []
         self.events: dict[str, list[MemberEvent]] = {"one": [], "other": []}
 
@@ -102,6 +102,14 @@ class Wire:
         self.one.frames_received(self.to_other, [], "", self.now_ms)
         self.other.frames_received(self.to_one, [], "", self.now_ms)
         self.pump()
+
+    def dial_back(self) -> LinkId:
+        """The other one has dialled too; returns how `one` names that link."""
+        back = LinkId("in", self.to_other.peer)
+        self.other.frames_received(LinkId("out", self.to_one.peer), [], "", self.now_ms)
+        self.one.frames_received(back, [], "", self.now_ms)
+        self.pump()
+        return back
 
     def cut(self) -> None:
         """The connection drops; what is under way is lost."""
@@ -122,19 +130,18 @@ class Wire:
                 if not isinstance(effect, Transmit):
                     self.effects.append(effect)
                 elif self.up:
-                    self.held[peer].append(list(effect.frames))
+                    own = (self.to_one if name == "one" else self.to_other).peer
+                    link = LinkId("in" if effect.link.side == "out" else "out", own)
+                    self.held[peer].append((link, list(effect.frames)))
                 else:
-                    link = self.to_other if name == "one" else self.to_one
-                    end.send_failed(link, self.now_ms)
+                    end.send_failed(effect.link, self.now_ms)
 
     def deliver(self, end: str) -> None:
         """Frames arrive at one end."""
-        frames, self.held[end] = self.held[end], []
-        for parts in frames:
-            if end == "one":
-                self.one.frames_received(self.to_other, parts, "", self.now_ms)
-            else:
-                self.other.frames_received(self.to_one, parts, "", self.now_ms)
+        held, self.held[end] = self.held[end], []
+        machine = self.one if end == "one" else self.other
+        for link, frames in held:
+            machine.frames_received(link, frames, "", self.now_ms)
 
     def pump(self) -> None:
         """Carry everything until nothing moves."""

@@ -202,6 +202,8 @@ def test_unknown_key_that_is_like_none_names_where_to_look(tmp_path: Path) -> No
         ("durability", "disk", "disk"),
         ("queue_routes", "mail=broker, *=direct", ("mail=broker", "*=direct")),
         ("queue_routes", "a=b=auto,a=b=auto", ("a=b=auto",)),
+        ("tags", "cuda,zone=eu,cuda", ("cuda", "zone=eu")),
+        ("resources", "ram_mb=16000, gpu=id:0:3", ("ram_mb=16000", "gpu=id:0:3")),
     ],
 )
 def test_text_is_converted(tmp_path: Path, key: str, text: str, value: object) -> None:
@@ -254,6 +256,9 @@ def test_home_folder_and_relative_paths_are_made_absolute(
         ("queue_routes", "mail=brokr", "unknown route 'brokr'; did you mean 'broker'?"),
         ("queue_routes", "=broker", "'' is not a queue name"),
         ("queue_routes", "m=auto,m=broker", "queue 'm' has two routes, 'auto' and 'broker'; keep"),
+        ("tags", "two words", "'two words' is no tag"),
+        ("resources", "gpu", "'gpu' is no resource; write NAME=AMOUNT"),
+        ("resources", "gpu=1,gpu=2", "'gpu' has two amounts, 'gpu=1' and 'gpu=2'; keep one"),
         ("pool", "proces", "unknown pool 'proces'; did you mean 'process'?"),
         ("log_level", "LOUD", "there are: DEBUG, INFO, WARNING"),
         ("port", "http", "must be a whole number, 0 to "),

@@ -10,6 +10,7 @@ from zmqtasks.errors import (
     TaskError,
     TaskExpired,
     TaskFailed,
+    TaskRejected,
     TaskRevokedError,
     TaskUnknown,
     TimeLimitExceeded,
@@ -29,30 +30,33 @@ _ENDINGS: dict[int, tuple[type[TaskError], str]] = {
     Status.TIME_LIMIT: (TimeLimitExceeded, "ran longer than its time limit"),
     Status.WORKER_LOST: (WorkerLostError, "was running on a worker that was lost"),
     Status.DEAD: (TaskDead, "was set aside after its attempts took down several workers"),
+    Status.REJECTED: (TaskRejected, "declined to run, and is not to be run again"),
     UNKNOWN_STATUS: (
         TaskUnknown,
         "is known to nobody in the mesh: a wrong id, or its result has expired",
     ),
 }
+#: Statuses that make ``get()`` return; with IGNORED there is nothing to return.
+RETURNED = frozenset({int(Status.SUCCESS), int(Status.IGNORED)})
 #: Statuses whose body is the exception that the task raised, if there is a body.
 _RAISED = frozenset({Status.FAILURE, Status.RETRIES_EXHAUSTED})
 
 
 def value_of(outcome: Outcome) -> Any:
-    """The value that the task returned; only for status SUCCESS.
+    """The value that the task returned, None if it is ignored; for RETURNED statuses only.
 
     Raises:
         DecodeError: the value cannot be rebuilt in this process.
     """
-    return decode_value(_body(outcome))
+    return None if outcome.status == Status.IGNORED else decode_value(_body(outcome))
 
 
 def error_of(outcome: Outcome) -> Exception | None:
-    """A fresh exception saying how the task failed, None if it succeeded."""
+    """A fresh exception saying how the task failed, None if ``get()`` returns."""
     status = outcome.status
-    if status == Status.SUCCESS:
+    if status in RETURNED:
         return None
-    if status in _RAISED and outcome.body is not None:
+    if status in _RAISED and outcome.body:
         return decode_error(_body(outcome))
     cls, ending = _ENDINGS.get(status, (TaskFailed, f"ended with unknown status {status}"))
     text = (outcome.ext or {}).get("e")

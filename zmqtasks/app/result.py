@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from zmqtasks.app import states
 from zmqtasks.app.current import current_app, gateway
-from zmqtasks.app.outcomes import error_of, traceback_of, unknown_outcome, value_of
+from zmqtasks.app.outcomes import RETURNED, error_of, traceback_of, unknown_outcome, value_of
 from zmqtasks.app.waiting import check_wait
 from zmqtasks.errors import TaskUnknown, TimeoutError
 from zmqtasks.ids import format_task_id, parse_task_id
 from zmqtasks.node.gateway import Gateway
-from zmqtasks.wire.messages import Outcome, StateRecord, Status, TaskState
+from zmqtasks.wire.messages import Outcome, StateRecord, TaskState
 
 if TYPE_CHECKING:
     from zmqtasks.app.app import App
@@ -168,11 +168,11 @@ class AsyncResult(Generic[R]):
     def _conclude(self, propagate: bool) -> R:
         outcome = self._outcome
         assert outcome is not None, "the wait ended without an outcome"
-        if outcome.status == Status.SUCCESS:
+        if outcome.status in RETURNED:
             value: R = value_of(outcome)
             return value
         error = error_of(outcome)
-        assert error is not None, "only SUCCESS has no error"
+        assert error is not None, "only what is returned has no error"
         if propagate:
             raise error
         return error  # type: ignore[return-value]  # Celery's meaning of propagate=False
@@ -191,7 +191,7 @@ class AsyncResult(Generic[R]):
 
     @property
     def state(self) -> str:
-        """PENDING, STARTED, SUCCESS, FAILURE, DEAD, REVOKED or UNKNOWN.
+        """PENDING, STARTED, RETRY, SUCCESS, FAILURE, DEAD, REVOKED, IGNORED, REJECTED, UNKNOWN.
 
         For a task of another process this asks the mesh, for a second at most.
         """
@@ -200,7 +200,7 @@ class AsyncResult(Generic[R]):
             return states.STATE_OF_STATUS.get(outcome.status, states.FAILURE)
         if outcome is None:
             return states.PENDING
-        return states.STATE_OF_OPEN.get(outcome.state, states.PENDING)
+        return states.state_of(outcome)
 
     status = state
 
@@ -230,6 +230,34 @@ class AsyncResult(Generic[R]):
         """The remote traceback as text, None where there is none."""
         outcome = self._look()
         return traceback_of(outcome) if isinstance(outcome, Outcome) else None
+
+    @property
+    def retries(self) -> int | None:
+        """How often it was retried because it raised; None where nobody tells."""
+        found = self._told("retries", "n")
+        return found if isinstance(found, int) else None
+
+    @property
+    def queue(self) -> str | None:
+        """The queue that it went to; None where nobody tells."""
+        return _text(self._told("queue"))
+
+    @property
+    def worker(self) -> str | None:
+        """Name of the node that has it or ran it last; None where nobody tells."""
+        return _text(self._told("worker", "w"))
+
+    def _told(self, key: str, outcome_key: str = "") -> object:
+        """A fact from the outcome, else from whoever knows the task."""
+        outcome = self._outcome
+        if outcome is not None and outcome.ext and outcome_key in outcome.ext:
+            return outcome.ext[outcome_key]
+        answers = gateway(self._the_app()).states([self._task_id], STATE_TIMEOUT_S)
+        record = answers.get(self._task_id)
+        if record is None:
+            return None
+        told = record.outcome.ext if record.outcome is not None else None
+        return record.info.get(key, (told or {}).get(outcome_key))
 
     def story(self) -> Story:
         """Where the task is, who owns it, its attempts, and why it waits.
@@ -304,6 +332,10 @@ class AtMostOnceResult(AsyncResult[R]):
                 f"no result of task {self.id} after {timeout:g} s; it was sent at most once, so "
                 "the task or its result may have been lost"
             )
+
+
+def _text(value: object) -> str | None:
+    return value if isinstance(value, str) else None
 
 
 _new = object.__new__

@@ -9,12 +9,12 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from zmqtasks.app.current import current_app, gateway
-from zmqtasks.app.outcomes import error_of, value_of
+from zmqtasks.app.outcomes import RETURNED, error_of, value_of
 from zmqtasks.app.result import AsyncResult
 from zmqtasks.app.waiting import check_wait
 from zmqtasks.errors import TimeoutError
 from zmqtasks.node.gateway import Gateway
-from zmqtasks.wire.messages import Outcome, Status
+from zmqtasks.wire.messages import Outcome
 
 if TYPE_CHECKING:
     from zmqtasks.app.app import App
@@ -117,7 +117,7 @@ class ResultSet(Generic[R]):
             return
         self._outcomes[position] = outcome
         self._order.append(position)
-        if outcome.status != Status.SUCCESS:
+        if outcome.status not in RETURNED:
             self._failures_count += 1
         if self._handles:
             handle = self._handles.get(position)
@@ -244,10 +244,10 @@ class ResultSet(Generic[R]):
             first = min(
                 position
                 for position in list(self._order)
-                if self._at(position).status != Status.SUCCESS
+                if self._at(position).status not in RETURNED
             )
             error = error_of(self._at(first))
-            assert error is not None, "only SUCCESS has no error"
+            assert error is not None, "only what is returned has no error"
             raise error
         if not self._complete():
             raise self._time_over(timeout)

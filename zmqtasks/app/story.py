@@ -64,6 +64,8 @@ class Story:
         self.state = _state(record.state, outcome, told)
         #: Name of the node that owns it, None if it has ended or nobody says so.
         self.owner = next((name for name, story in told if _rank(story) == 0), None)
+        #: Its owner hands over what it owns and is about to leave.
+        self.is_draining = any(_rank(story) == 0 and "draining" in story for _, story in told)
         #: When the attempt that counts began (seconds since 1970), how long it took.
         self.started: float | None = None
         self.run_s: float | None = None
@@ -104,7 +106,7 @@ class Story:
         title = f": {self.name}{of}{queue}" if self.name else ""
         rows = [
             ("state", self._state_text()),
-            ("owner", self.owner or ""),
+            ("owner", self._owner_text()),
             ("worker", self._worker_text()),
             ("waits", reason_text(self.why) if self.why and not self._ended else ""),
             ("error", self.error or ""),
@@ -124,6 +126,10 @@ class Story:
         strikes = self.strikes
         deaths = "" if not strikes else f", {strikes} {'strike' if strikes == 1 else 'strikes'}"
         return self.state + attempt + deaths
+
+    def _owner_text(self) -> str:
+        leaves = ", which is draining: it hands over what it owns" if self.is_draining else ""
+        return self.owner + leaves if self.owner else ""
 
     def _worker_text(self) -> str:
         if self._ended is None:

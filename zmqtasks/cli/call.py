@@ -6,7 +6,7 @@ import json
 import sys
 from collections.abc import Sequence
 from difflib import get_close_matches
-from typing import Any
+from typing import Any, NamedTuple
 
 import click
 
@@ -14,14 +14,17 @@ from zmqtasks.app.app import App
 from zmqtasks.app.result import AsyncResult
 from zmqtasks.cli.errors import EXIT_OPEN
 from zmqtasks.cli.options import CLIENT_KEYS, setting_options
-from zmqtasks.cli.session import FIND_S, empty_mesh, session
+from zmqtasks.cli.session import FIND_S, empty_mesh, session, silent_text
 from zmqtasks.cli.showing import as_json, show_outcome
+from zmqtasks.core.links import DRAINING
 from zmqtasks.errors import NoWorkers, TimeoutError
 from zmqtasks.node.client import Client
+from zmqtasks.node.survey import SeenNode
 from zmqtasks.wire.messages import Hello
 
 _NAMES_MAX = 12
-_LOOK_EVERY_S = 0.01
+#: Seconds that a broker has to say whom it reaches.
+_ANSWER_S = 2.0
 
 
 @click.command(context_settings={"ignore_unknown_options": True})
@@ -98,56 +101,115 @@ def parse_keywords(text: str) -> dict[str, Any]:
 # --- who can run it ---------------------------------------------------------------------
 
 
+class Runner(NamedTuple):
+    """Workers that are alike."""
+
+    queues: Sequence[str]
+    #: Pairs of application and task.
+    tasks: Sequence[tuple[str, str]]
+    #: Name of the broker that reaches them, "" if we do.
+    via: str
+
+
 def find_app(client: Client, name: str, queue: str, app_name: str | None) -> str:
-    """The application whose task of this name a worker in sight can run.
+    """The application whose task of this name a worker can run that we, or a broker, reach.
 
     Raises:
         NoWorkers: there is none, or more than one; says what there is.
     """
 
     def found(peers: Sequence[Hello]) -> bool:
-        return bool(apps_of(peers, name, queue, app_name))
+        return bool(apps_of(runners_of(peers), name, queue, app_name))
 
     peers = client.survey.settle(FIND_S, found)
-    apps = apps_of(peers, name, queue, app_name)
+    runners = runners_of(peers)
+    apps = apps_of(runners, name, queue, app_name)
+    if not apps and any("broker" in peer.roles for peer in peers):
+        runners += runners_behind(client.survey.inspect("workers", (), _ANSWER_S))
+        apps = apps_of(runners, name, queue, app_name)
+        if apps and client.settings.route_of(queue) == "direct":
+            raise NoWorkers(why_not_direct(runners, name, queue))
     if len(apps) == 1:
         return apps[0]
     if apps:
         names = ", ".join(f"'{app}'" for app in apps)
         raise NoWorkers(f"task '{name}' is in apps {names}: say which with --app-name")
-    raise NoWorkers(why_not(client, peers, name, queue, app_name))
+    if not runners:
+        raise NoWorkers(f"nobody can run '{name}': {nobody_text(client, peers)}")
+    raise NoWorkers(why_not(runners, name, queue, app_name))
 
 
-def apps_of(peers: Sequence[Hello], name: str, queue: str, app_name: str | None) -> list[str]:
+def runners_of(peers: Sequence[Hello]) -> list[Runner]:
+    """The workers among our peers."""
+    return [
+        Runner(peer.queues, [(entry.app, entry.name) for entry in peer.catalog], "")
+        for peer in peers
+        if peer.slots and DRAINING not in peer.ext
+    ]
+
+
+def runners_behind(seen: Sequence[SeenNode]) -> list[Runner]:
+    """The workers that brokers told of."""
+    return [
+        Runner(worker["queues"], [(app, task) for app, task in worker["tasks"]], node.name)
+        for node in seen
+        if "broker" in node.roles
+        for worker in (node.report or {}).get("workers", ())
+    ]
+
+
+def apps_of(runners: Sequence[Runner], name: str, queue: str, app_name: str | None) -> list[str]:
     """Applications with a worker that runs this task from this queue."""
     return sorted({
-        entry.app
-        for peer in peers if queue in peer.queues
-        for entry in peer.catalog if entry.name == name and app_name in (None, entry.app)
+        app
+        for runner in runners if queue in runner.queues
+        for app, task in runner.tasks if task == name and app_name in (None, app)
     })  # fmt: skip
 
 
-def why_not(
-    client: Client, peers: Sequence[Hello], name: str, queue: str, app_name: str | None
-) -> str:
-    """Why no worker in sight can run the task, and what they offer instead."""
-    workers = [peer for peer in peers if peer.slots]
-    if not workers:
-        return f"nobody can run '{name}': {empty_mesh(client.settings, client)}"
-    knowing = [
-        (worker, entry)
-        for worker in workers for entry in worker.catalog
-        if entry.name == name
-    ]  # fmt: skip
+def nobody_text(client: Client, peers: Sequence[Hello]) -> str:
+    """What to say when there is no worker."""
+    if not peers:
+        return empty_mesh(client.settings, client)
+    there = ", ".join(_with_roles(peer) for peer in peers[:_NAMES_MAX])
+    more = f" and {len(peers) - _NAMES_MAX} more" if len(peers) > _NAMES_MAX else ""
+    silent = client.survey.unreached()
+    if silent:
+        return f"of mesh '{client.settings.mesh}' only {there}{more} answers; {silent_text(silent)}"
+    return (
+        f"mesh '{client.settings.mesh}' has no workers, only {there}{more}. Start one with: "
+        "zmqtasks node --app MODULE"
+    )
+
+
+def _with_roles(peer: Hello) -> str:
+    return (
+        f"{peer.name} ({', '.join([*peer.roles, *([DRAINING] if DRAINING in peer.ext else [])])})"
+    )
+
+
+def why_not_direct(runners: Sequence[Runner], name: str, queue: str) -> str:
+    """Only a broker can give it to a worker, and it may not go there."""
+    brokers = sorted({runner.via for runner in runners if runner.via})
+    return (
+        f"workers that know task '{name}' are reached by {_listed(brokers)} only, and queue "
+        f"'{queue}' has the route 'direct', so its tasks go to no broker; give it another route "
+        "(ZMQTASKS_QUEUE_ROUTES) or choose another queue with --queue"
+    )
+
+
+def why_not(runners: Sequence[Runner], name: str, queue: str, app_name: str | None) -> str:
+    """Why none of these workers can run the task, and what they offer instead."""
+    knowing = [(runner, app) for runner in runners for app, task in runner.tasks if task == name]
     if not knowing:
-        names = sorted({entry.name for worker in workers for entry in worker.catalog})
+        names = sorted({task for runner in runners for _, task in runner.tasks})
         near = get_close_matches(name, names, n=1)
         hint = f" (did you mean '{near[0]}'?)" if near else ""
         return f"no worker knows task '{name}'; they know {_listed(names)}{hint}"
-    apps = sorted({entry.app for _, entry in knowing})
+    apps = sorted({app for _, app in knowing})
     if app_name is not None and app_name not in apps:
         return f"task '{name}' is not in app '{app_name}', but in {_listed(apps)}"
-    queues = sorted({queue for worker, _ in knowing for queue in worker.queues})
+    queues = sorted({queue for runner, _ in knowing for queue in runner.queues})
     return (
         f"no worker that knows task '{name}' serves queue '{queue}'; they serve "
         f"{_listed(queues)}: choose one with --queue"

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 #: {role: settings that no other node uses}.
 _FLAGS_OF = {
-    "worker": ("queues", "concurrency", "pool", "app"),
+    "worker": ("queues", "concurrency", "tags", "resources", "pool", "app"),
     "store": ("store", "result_keep_s"),
 }
 

@@ -45,6 +45,6 @@ def result(id: str, *, wait: float | None, with_json: bool, **flags: Any) -> Non
         elif wait:
             code = show_result(handle, wait, with_json=with_json)
         else:
-            text = f"{states.STATE_OF_OPEN[record.state]}: {describe_state(record)}"
+            text = f"{states.state_of(record)}: {describe_state(record)}"
             code = show_open(handle, text, with_json=with_json)
     sys.exit(code)

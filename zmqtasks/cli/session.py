@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
+from zmqtasks import paths
 from zmqtasks.app import current
 from zmqtasks.cli.logs import set_up_logging
 from zmqtasks.cli.options import settings_from
+from zmqtasks.errors import JournalError
 from zmqtasks.node.client import Client
+from zmqtasks.node.survey import SeenNode
 from zmqtasks.settings import NodeSettings
+from zmqtasks.words import counted
 
 #: Seconds that a command looks for nodes of other hosts; on this host it knows at once.
 FIND_S = 2.0
@@ -42,9 +46,45 @@ def session(flags: dict[str, Any], *, sees_to_tasks: bool = False) -> Iterator[C
 
 
 def empty_mesh(settings: NodeSettings, client: Client) -> str:
-    """What to say when nobody is there."""
-    return (
-        f"mesh '{settings.mesh}' has no nodes; looked at: "
-        + "; ".join(client.survey.looked_at())
-        + ". Start one with: zmqtasks node --app MODULE"
+    """What to say when nobody is there, or answers."""
+    silent = client.survey.unreached()
+    if silent:
+        text = f"no node of mesh '{settings.mesh}' answers: {silent_text(silent)}"
+    else:
+        text = (
+            f"mesh '{settings.mesh}' has no nodes; looked at: "
+            + "; ".join(client.survey.looked_at())
+            + ". Start one with: zmqtasks node --app MODULE"
+        )
+    _, left = left_here(settings)
+    return f"{text}. {left}" if left else text
+
+
+def silent_text(silent: Sequence[SeenNode]) -> str:
+    """Nodes that are there and do not answer, and what to do about it."""
+    who = "; ".join(
+        f"node {node.node} ({', '.join(node.roles)}; found by {node.found_by}) {node.trouble}"
+        for node in silent
+    )
+    return f"{who}: stopped, too busy to answer, or out of reach (zmqtasks status)"
+
+
+def left_here(settings: NodeSettings) -> tuple[int, str]:
+    """How many tasks lie in journals of this host that no process has, and what to say
+    of them, "" for nothing."""
+    from zmqtasks.journals.slots import JournalSlots  # loading SQLite takes a while
+
+    try:
+        found = JournalSlots(paths.journal_dir(settings)).left_behind()
+    except JournalError as exc:
+        return 0, f"The journals of this host cannot be looked at: {exc}"
+    count = sum(left.open_count for left in found)
+    damaged = sum(bool(left.damage) for left in found)
+    facts = [counted(count, "open task")] if count else []
+    facts += [f"{counted(damaged, 'journal')} that cannot be read"] if damaged else []
+    if not facts:
+        return 0, ""
+    return count, (
+        f"Left on this host by processes that have ended: {' and '.join(facts)} (zmqtasks "
+        f"journal list); a node that starts here goes on with {'the others' if damaged else 'them'}"
     )

@@ -8,6 +8,7 @@ from typing import Any
 
 import click
 
+from zmqtasks.app import states
 from zmqtasks.app.result import AsyncResult
 from zmqtasks.cli.errors import EXIT_FAILED
 from zmqtasks.errors import TaskFailed
@@ -34,7 +35,7 @@ def as_text(value: object) -> str:
 def show_outcome(handle: AsyncResult[Any], *, with_json: bool) -> int:
     """Print how a task ended; returns the exit code."""
     ending = handle.get(timeout=0, propagate=False)
-    failed = not handle.successful()
+    failed = handle.state in states.EXCEPTION_STATES
     if with_json:
         data: dict[str, object] = {"id": handle.id, "state": handle.state}
         data |= {"error": _error_data(ending)} if failed else {"result": ending}

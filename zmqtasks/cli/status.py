@@ -11,7 +11,7 @@ import click
 from zmqtasks.app.story import reason_text
 from zmqtasks.cli.errors import EXIT_FAILED
 from zmqtasks.cli.options import CLIENT_KEYS, setting_options
-from zmqtasks.cli.session import FIND_S, empty_mesh, session
+from zmqtasks.cli.session import FIND_S, empty_mesh, left_here, session
 from zmqtasks.cli.showing import as_json
 from zmqtasks.node.survey import SeenNode
 from zmqtasks.words import counted
@@ -39,6 +39,9 @@ def status(*, wait: float, with_json: bool, **flags: Any) -> None:
         mesh, fingerprint = client.settings.mesh, client.runtime.fingerprint
         looked_at = client.survey.looked_at()
         nobody = "" if seen else empty_mesh(client.settings, client)
+        # A node of this host sees to them.
+        is_here = any(node.transport == "ipc" and node.report is not None for node in seen)
+        left_count, left = (0, "") if is_here else left_here(client.settings)
     if with_json:
         click.echo(as_json({
             "mesh": mesh,
@@ -46,12 +49,15 @@ def status(*, wait: float, with_json: bool, **flags: Any) -> None:
             "nodes": [node_data(node) for node in seen if node.report is not None],
             "unanswered": [unanswered_data(node) for node in seen if node.report is None],
             "waiting": waiting_data(seen),
+            "left_here": left_count,
             "looked_at": looked_at,
         }))  # fmt: skip
     elif nobody:
         click.echo(nobody)
     else:
         show(seen, f"mesh '{mesh}'" + (f", key {fingerprint}" if fingerprint else ", no key"))
+        if left:
+            click.echo(f"\n{left}")
     sys.exit(0 if seen else EXIT_FAILED)
 
 
@@ -131,13 +137,12 @@ def row_of(node: SeenNode) -> list[str]:
 
 def load_of(report: dict[str, Any]) -> str:
     """What a node has to do, in words."""
-    parts = []
+    parts = ["draining"] if report.get("draining") else []
     worker = report.get("worker")
     if worker:
-        draining = ", draining" if worker.get("draining") else ""
         parts.append(
             f"{worker['running']} of {counted(worker['slots'], 'slot')}, "
-            f"{worker['queued']:,} queued{draining}"
+            f"{worker['queued']:,} queued"
         )
     producer = report.get("producer")
     owns = {"producer", "broker", "beat"} & set(report.get("roles") or ("producer",))

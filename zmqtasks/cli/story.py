@@ -10,7 +10,7 @@ import click
 from zmqtasks.app.story import Story
 from zmqtasks.cli.errors import EXIT_FAILED
 from zmqtasks.cli.options import CLIENT_KEYS, setting_options
-from zmqtasks.cli.session import FIND_S, empty_mesh, session
+from zmqtasks.cli.session import FIND_S, empty_mesh, left_here, session
 from zmqtasks.cli.showing import as_json
 from zmqtasks.errors import NoWorkers
 from zmqtasks.ids import parse_task_id
@@ -31,8 +31,11 @@ def story(id: str, *, with_json: bool, **flags: Any) -> None:
         found = Story(view)
         if not found.is_known and not client.survey.settle(0):
             raise NoWorkers(f"task {found.id}: {empty_mesh(client.settings, client)}")
+        left = "" if found.is_known else left_here(client.settings)[1]
     if with_json:
         click.echo(as_json(found.as_dict()))
     else:
         click.echo(str(found), err=not found.is_known)
+        if left:
+            click.echo(left, err=True)
     sys.exit(0 if found.is_known else EXIT_FAILED)

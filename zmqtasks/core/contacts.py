@@ -16,7 +16,7 @@ from collections.abc import Mapping
 
 from zmqtasks.core.effects import Dial, Effect, Hangup, Note
 from zmqtasks.core.link import Link
-from zmqtasks.core.links import Candidate, LinkId
+from zmqtasks.core.links import DRAINING, Candidate, LinkId
 from zmqtasks.limits import (
     CANDIDATE_FORGOTTEN_MS,
     CANDIDATES_COUNT_MAX,
@@ -29,7 +29,7 @@ from zmqtasks.wire.messages import Hello
 
 #: A connection over which nobody greeted is given up after this.
 _SILENT_MS = REDIAL_MS_MAX
-_ALL_ROLES = frozenset(("worker", "store", "broker", "producer", "beat"))
+_ALL_ROLES = frozenset(("worker", "store", "broker", "producer", "beat", DRAINING))
 
 
 class Contact:

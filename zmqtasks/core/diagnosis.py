@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from zmqtasks.core.requirements import explain_misfit, offer_of
 from zmqtasks.wire.messages import Hello, Kind
 
 #: Nodes are still being found in the first moments: no warning before this. By multicast
@@ -47,6 +48,10 @@ def explain_waiting(kind: Kind, workers: Sequence[Hello]) -> str:
             + " and ".join(f"{kind.name}{signature}" for signature in theirs)
             + "; restart the side with the older code"
         )
+    serving = [worker for worker in matching if kind.queue in worker.queues]
+    misfit = explain_misfit(kind, [(w.node, offer_of(w.ext)) for w in serving])
+    if serving and misfit:
+        return f"{what}: {misfit}"
     queues = sorted({queue for worker in matching for queue in worker.queues})
     return (
         f"{what}: no present worker that knows the task serves queue '{kind.queue}'; "

@@ -57,6 +57,7 @@ from zmqtasks.wire.messages import (
     Submitted,
     TaskState,
 )
+from zmqtasks.words import counted
 
 #: While no store is known, so many of a worker's last outcomes are remembered for one.
 _UNSTORED_MAX = 1_000
@@ -299,9 +300,9 @@ class Dispatcher(OwnedTasks):
             self.stories.tell(outcome.id, "refused", attempt=outcome.attempt)
         else:
             taker = self.taker_of(outcome.id)
-            if taker is None:
+            if taker is None or taker == link.peer[1:9]:  # it decides on that itself
                 self._unknown.setdefault(link, []).append(outcome.position)
-            elif taker != link.peer[1:9]:  # else it decides on that itself
+            else:
                 refused.append(outcome.position)
 
     def _fetched(self, link: LinkId, message: Results) -> None:
@@ -437,6 +438,12 @@ class Dispatcher(OwnedTasks):
             self.written.record_of(task), self.stories.of(task.id), reason, self.wall_ms
         )
         mark = dead.mark()
+        shown = format_task_id(task.id)
+        text = (
+            f"task {shown} ({task.lane.kind.name}) is DEAD with {counted(task.strikes, 'strike')}: "
+            f"{reason} (zmqtasks dead show {shown})"
+        )
+        self.effects.append(Note("warning", "task.dead", text))
         forgotten = self.dead.add(dead)
         if forgotten:
             self.custody.drop(forgotten, None, sync=False)
@@ -488,6 +495,7 @@ class Dispatcher(OwnedTasks):
 
     def flush(self, now_ms: int) -> list[Outcome]:
         """Send what can be sent, tell what was settled: once a turn, so in batches."""
+        self.written.go_on(now_ms)
         if self.dealer.is_touched or self._settled:
             self.dealer.deal(now_ms)
             self.dealer.is_touched = False

@@ -9,6 +9,7 @@ import msgspec
 
 from zmqtasks.core.links import LinkId
 from zmqtasks.core.owned import Durability, OwnedRecord
+from zmqtasks.core.requirements import offer_of, suits
 from zmqtasks.limits import SETTLED_KEPT_COUNT_MAX
 from zmqtasks.wire.messages import Hello, Kind, Outcome
 
@@ -96,8 +97,8 @@ class WorkerLink:
     """A worker as its tasks' owner sees it."""
 
     __slots__ = (
-        "catalog", "demanded", "held", "limit", "link", "paused", "peer", "queues", "refused",
-        "sent", "slots", "unstored",
+        "catalog", "demanded", "held", "limit", "link", "offer", "paused", "peer", "queues",
+        "refused", "sent", "slots", "unstored",
     )  # fmt: skip
 
     def __init__(self, link: LinkId, peer: Hello) -> None:
@@ -107,6 +108,8 @@ class WorkerLink:
         self.queues = frozenset(peer.queues)
         #: {(app, name): signature digest}
         self.catalog = {(entry.app, entry.name): entry.digest for entry in peer.catalog}
+        #: Its tags and resources.
+        self.offer = offer_of(peer.ext)
         #: {(app, name, queue)} that it gave back although it announced them.
         self.refused: set[tuple[str, str, str]] = set()
         #: Tasks sent in all on this link, and how many may be.
@@ -126,7 +129,9 @@ class WorkerLink:
         if kind.queue not in self.queues or (kind.app, kind.name, kind.queue) in self.refused:
             return False
         digest = self.catalog.get((kind.app, kind.name))
-        return digest is not None and (not kind.digest or not digest or digest == kind.digest)
+        if digest is None or (kind.digest and digest and digest != kind.digest):
+            return False
+        return suits(kind, self.peer.node, self.offer)
 
 
 def load_of(worker: WorkerLink) -> float:

@@ -20,6 +20,9 @@ class LinkId(NamedTuple):
 SELF = LinkId("self", b"")
 #: Stands for the link of tasks that came over the at-most-once lane.
 LANE = LinkId("self", b"lane")
+#: The only role of a candidate that takes nothing new and is about to leave. Its HELLO names
+#: its roles as ever, with this as a key of ``ext``.
+DRAINING = "draining"
 
 
 class Candidate(NamedTuple):

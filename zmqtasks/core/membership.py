@@ -439,10 +439,18 @@ class Membership:
         self.effects.append(CheckGone(link.id))
 
     def peer_gone(self, link_id: LinkId, now_ms: int) -> None:
-        """The process behind a suspect link no longer exists."""
+        """The process behind a suspect link no longer exists, nor behind another one to it."""
         link = self.links.get(link_id)
-        if link is not None and link.state is LinkState.SUSPECT:
-            self._give_up_soon(link, now_ms)
+        if link is None or link.state is not LinkState.SUSPECT:
+            return
+        for other in self._links_of(link_id.peer[1:9]):
+            if other.id.peer == link_id.peer and other.state is LinkState.SUSPECT:
+                self._give_up_soon(other, now_ms)
+
+    def _ask_if_gone(self, link: Link) -> None:
+        """It may have ended after its connection did."""
+        if link.state is LinkState.SUSPECT and link.gone_ms < 0:
+            self.effects.append(CheckGone(link.id))
 
     def _give_up_soon(self, link: Link, now_ms: int) -> None:
         """Its last words, a goodbye or outcomes, may still be in our sockets."""
@@ -498,6 +506,7 @@ class Membership:
             if link.is_open:
                 if beat:
                     self._heartbeat(link, now_ms)
+                    self._ask_if_gone(link)
                 self._check_lease(link, now_ms)
                 self._check_silence(link, now_ms)
             elif beat:

@@ -29,7 +29,7 @@ from zmqtasks.core.fastlane import FastLane
 from zmqtasks.core.inquiry import Inquiry
 from zmqtasks.core.intake import Intake
 from zmqtasks.core.linkevents import Delivered, LeaseBack, LinkDown, LinkPaused, LinkUp, MemberEvent
-from zmqtasks.core.links import SELF, LinkId
+from zmqtasks.core.links import DRAINING, SELF, LinkId
 from zmqtasks.core.membership import Membership
 from zmqtasks.core.owned import OwnedRecord
 from zmqtasks.core.ownership import Ownership
@@ -239,7 +239,8 @@ class MeshNode:
 
     def drain(self) -> None:
         """Start nothing new here, and own nothing new: what waits goes back to its owners,
-        this node included."""
+        this node included. Who comes to know this node from here on is told so."""
+        self.hello.ext[DRAINING] = 1
         if self.intake is not None:
             self.intake.drain()
         if self.ownership is not None:

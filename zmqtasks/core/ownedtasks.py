@@ -192,14 +192,14 @@ class OwnedTasks:
 
     # --- taking over and giving away ------------------------------------------------------
 
-    def resume(self, records: Iterable[OwnedRecord], now_ms: int) -> None:
+    def resume(self, records: Iterable[OwnedRecord]) -> None:
         """Own what the journal holds, of an earlier life of this node or of another one."""
         tasks = [self._restore(record) for record in records if record.id not in self.tasks]
         for task in tasks:
             self.stories.tell(task.id, "resumed", attempt=task.attempt)
-        self.written.resume(tasks, now_ms)
+        self.written.resume(tasks)
 
-    def own(self, taken: Iterable[TakenTask], now_ms: int) -> None:
+    def own(self, taken: Iterable[TakenTask]) -> None:
         """Own tasks that another node gave us; they are in the journal. One that is held
         here waits for our own intake to say so."""
         held: list[OwnedTask] = []
@@ -212,7 +212,7 @@ class OwnedTasks:
             else:
                 self._ready(task)
         if held:
-            self.written.resume(held, now_ms)
+            self.written.resume(held)
 
     def _restore(self, record: OwnedRecord) -> OwnedTask:
         lane = self.dealer.lane_of(record.kind)

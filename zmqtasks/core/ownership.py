@@ -70,7 +70,7 @@ class Ownership:
     def resume(self, records: Sequence[OwnedRecord], heir_of: Sequence[bytes], now_ms: int) -> None:
         """Go on with what this node's journal holds; ``heir_of``: whose were merged into it."""
         owned = [record for record in records if parse_mark(record.mark) is None]
-        self.dispatcher.resume(owned, now_ms)
+        self.dispatcher.resume(owned)
         self.dispatcher.resume_dead(records)
         self.handoff.resume(records)
         self.taking.resume(records, now_ms)
@@ -81,7 +81,7 @@ class Ownership:
     ) -> None:
         """The journal of an ended node has come into ours."""
         owned = self.adoption.adopt(former, records, now_ms)
-        self.dispatcher.resume(owned, now_ms)
+        self.dispatcher.resume(owned)
         self.dispatcher.resume_dead(records)
         self.adoption.ended(heir_of)
 

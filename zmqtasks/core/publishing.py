@@ -239,7 +239,7 @@ class Publisher:
         """A message of ``node`` about our log; False if it is none."""
         if isinstance(message, Settled):
             verdicts = self.log.decide(message.ranges, message.refused, now_ms)
-            self.log.undecidable(message.unknown)
+            self.log.undecidable(message.unknown, node)
             self.publish_verdicts(node, verdicts, now_ms, wall_ms)
         elif isinstance(message, Rack):
             self.log.stored(node, message.position)

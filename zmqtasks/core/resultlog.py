@@ -201,11 +201,12 @@ class ResultLog:
             if entry is not None:
                 self._take_from_owner(position, entry)
 
-    def undecidable(self, positions: Iterable[int]) -> None:
-        """Their owner does not know these tasks any more: the first outcome stands."""
+    def undecidable(self, positions: Iterable[int], owner: bytes) -> None:
+        """Their owner does not know these tasks any more: the first outcome stands, unless
+        another one has them now."""
         for position in positions:
             entry = self.entries.get(position)
-            if entry is not None and entry.owner:
+            if entry is not None and entry.owner == owner:
                 self._take_from_owner(position, entry)
 
     def inherited(self, owner: bytes, heir: bytes) -> bool:

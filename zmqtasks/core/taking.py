@@ -501,7 +501,7 @@ class Taking:
             taken.append(TakenTask(record, is_held or not task.is_fresh))
             self._tell_taken(task)
         self.handoff.given.back(task.record.id for task in tasks)
-        owner.own(taken, self._now_ms)
+        owner.own(taken)
 
     def _tell_taken(self, task: IncomingTask) -> None:
         task_id = task.record.id

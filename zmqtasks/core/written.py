@@ -74,7 +74,7 @@ class WrittenTasks:
         self._notes: list[OwnedTask] = []
         #: Resumed tasks that nobody has claimed yet, until then.
         self.unsure: dict[bytes, OwnedTask] = {}
-        self._unsure_until_ms = 0
+        self._unsure_until_ms: int | None = None
 
     # --- new ones -------------------------------------------------------------------------
 
@@ -211,12 +211,12 @@ class WrittenTasks:
 
     # --- after a restart ------------------------------------------------------------------
 
-    def resume(self, tasks: Sequence[OwnedTask], now_ms: int) -> None:
+    def resume(self, tasks: Sequence[OwnedTask]) -> None:
         """These were in the journal: their attempts may be somewhere."""
         for task in tasks:
             task.is_unsure = True
             self.unsure[task.id] = task
-        self._unsure_until_ms = now_ms + RESUME_GRACE_MS
+        self._unsure_until_ms = None
 
     def claimed(self, task: OwnedTask) -> bool:
         """A worker has this attempt of it; False when it is too late for that."""
@@ -225,27 +225,36 @@ class WrittenTasks:
         task.is_unsure = False
         return True
 
+    def go_on(self, now_ms: int) -> None:
+        """Go on with what nobody has claimed in time; once a turn, when what came in has been
+        looked at: a process that stood still finds the claims together with the hour.
+        """
+        if not self.unsure:
+            return
+        if self._unsure_until_ms is None:
+            self._unsure_until_ms = now_ms + RESUME_GRACE_MS
+        elif now_ms >= self._unsure_until_ms:
+            tasks, self.unsure = list(self.unsure.values()), {}
+            for task in tasks:
+                task.is_unsure = False
+                self._doubtful(task)
+
     # --- time -----------------------------------------------------------------------------
 
     def next_deadline_ms(self) -> int | None:
-        """When ``tick`` is wanted next."""
-        deadlines = [self._unsure_until_ms] if self.unsure else []
+        """When a turn is wanted next."""
+        deadlines = [self._unsure_until_ms or self.now_ms] if self.unsure else []
         if self._came:
             deadlines.append(max(self._came[0][0] + WRITE_BEHIND_MS, self._look_ms))
         return min(deadlines, default=None)
 
     def tick(self, now_ms: int) -> None:
-        """Write what has waited, and go on with what nobody claimed."""
+        """Write what has waited."""
         self.now_ms = now_ms
         due_ms = self._came[0][0] + WRITE_BEHIND_MS if self._came else now_ms + 1
         if now_ms >= max(due_ms, self._look_ms):
             self._look_ms = now_ms + WRITE_BEHIND_EVERY_MS
             self._write_behind(now_ms)
-        if self.unsure and now_ms >= self._unsure_until_ms:
-            tasks, self.unsure = list(self.unsure.values()), {}
-            for task in tasks:
-                task.is_unsure = False
-                self._doubtful(task)
 
 
 def _synced(tasks: Sequence[OwnedTask]) -> bool:

@@ -103,7 +103,6 @@ class LocalDirectory:
         self._own_stem = ""
         self._own_entry: _Entry | None = None
         self._own_inode: tuple[int, int] | None = None
-        self._withdrawn = False
         self._lock_fd = -1
         self._inotify: inotify.Inotify | None = None
         #: {inotify's number: folder}.
@@ -139,17 +138,9 @@ class LocalDirectory:
                 candidate.fingerprint, list(candidate.endpoints), candidate.host_id.hex(),
                 list(candidate.roles), os.getpid(),
             )  # fmt: skip
-            self._withdrawn = False
             self._write_entry(self._own_entry)
         except OSError as exc:
             raise self._unwritable(exc) from None
-
-    def withdraw(self) -> None:
-        """Let nobody else find this node, which still runs: its lock stays."""
-        self._withdrawn = True
-        if self._lock_fd >= 0:
-            with contextlib.suppress(OSError):
-                (self.folder / f"{self._own_stem}.json").unlink(missing_ok=True)
 
     def stop(self) -> None:
         """Remove this node's entry and stop watching."""
@@ -178,7 +169,7 @@ class LocalDirectory:
             if _identity(lock) != (status.st_dev, status.st_ino):
                 gone.append("its lock")
             entry = self.folder / f"{self._own_stem}.json"
-            if not self._withdrawn and _identity(entry) != self._own_inode:
+            if _identity(entry) != self._own_inode:
                 gone.append("its entry")
         return gone
 
@@ -197,7 +188,7 @@ class LocalDirectory:
                 # The old lock is held until the new one is there: others look at both.
                 old, self._lock_fd = self._lock_fd, self._make_lock(self._own_stem)
                 os.close(old)
-            if gone and not self._withdrawn and self._own_entry is not None:
+            if gone and self._own_entry is not None:
                 self._write_entry(self._own_entry)
         except OSError as exc:
             raise self._unwritable(exc) from None

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
+from zmqtasks.core.links import DRAINING
 from zmqtasks.ids import foreign_task_id_maker
 from zmqtasks.wire.messages import TaskState
 
@@ -31,8 +32,11 @@ class Custodian:
 
         Args:
             what: "story" of these tasks; "dead" for the dead tasks of these ids, or for all
-                of them without their stories; else the node describes itself.
+                of them without their stories; "workers" for those that this node is linked
+                to; else the node describes itself.
         """
+        if what == "workers":
+            return {"workers": self._workers()}
         if what == "story":
             found = {task_id.hex(): self.story_of(task_id) for task_id in ids}
             return {"stories": {key: story for key, story in found.items() if story}}
@@ -45,12 +49,14 @@ class Custodian:
 
         Keys: those of ``core.ownerview.story_of``, and ``role``: "owner", "holder" for a
         node that has an attempt or an outcome of it and does not decide about it, or
-        "hearsay" for one that owned it before, or may come to own it.
+        "hearsay" for one that owned it before, or may come to own it; ``draining``, True
+        while this node hands over what it owns and is about to leave.
         """
         mesh = self._runtime.mesh
+        leaves = {"draining": True} if DRAINING in mesh.hello.ext else {}
         told = mesh.dispatcher.story_of(task_id) if mesh.dispatcher is not None else None
         if told is not None and "state" in told:
-            return {"role": "owner", **told}
+            return {"role": "owner", **leaves, **told}
         lines = told["lines"] if told is not None else []
         record = mesh.answers.local(task_id)
         if record.state == TaskState.UNKNOWN and not lines:
@@ -59,6 +65,7 @@ class Custodian:
         story = {
             "role": "hearsay" if is_hearsay else "holder",
             "state": TaskState(record.state).name,
+            **leaves,
             **{key: value for key, value in record.info.items() if key in _FACTS},
         }
         entry = mesh.log.entries.get(mesh.log.positions.get(task_id, -1))
@@ -66,6 +73,22 @@ class Custodian:
             kind = entry.kind
             story |= {"name": kind.name, "app": kind.app, "queue": kind.queue}
         return {**story, "lines": lines}
+
+    def _workers(self) -> list[dict[str, Any]]:
+        """The linked workers by what they run: ``names`` of all that have the same ``queues``
+        and ``tasks``, pairs of app and name."""
+        alike: dict[tuple[tuple[str, ...], tuple[tuple[str, str], ...]], list[str]] = {}
+        for link in self._runtime.mesh.membership.links.values():
+            peer = link.peer
+            if peer is not None and link.is_open and peer.slots and DRAINING not in peer.ext:
+                tasks = tuple((entry.app, entry.name) for entry in peer.catalog)
+                names = alike.setdefault((tuple(peer.queues), tasks), [])
+                if peer.name not in names:
+                    names.append(peer.name)
+        return [
+            {"names": names, "queues": list(queues), "tasks": [list(task) for task in tasks]}
+            for (queues, tasks), names in alike.items()
+        ]
 
     def _dead(self, ids: Sequence[bytes]) -> dict[str, Any]:
         dispatcher = self._runtime.mesh.dispatcher

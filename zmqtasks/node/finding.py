@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import logging
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from zmqtasks import keys, paths
 from zmqtasks.addresses import parse_address
-from zmqtasks.core.links import Candidate
+from zmqtasks.core.links import DRAINING, Candidate
 from zmqtasks.discovery.cache import PeerCache
 from zmqtasks.discovery.local import LocalDirectory
 from zmqtasks.discovery.static import StaticPeers
-from zmqtasks.errors import RemoteProtocolError
+from zmqtasks.errors import ConfigError, RemoteProtocolError
 from zmqtasks.net.endpoints import reachable
 from zmqtasks.net.greeter import Greeter
 from zmqtasks.node.clock import now_ms
@@ -122,8 +123,12 @@ class Finding:
         return self.local.is_alive(node, epoch) is True
 
     def withdraw(self) -> None:
-        """Let nobody else find this node; to those who know it, it still lives."""
-        self.local.withdraw()
+        """Let nobody find work or a taker here any more; who looks for everybody still does.
+
+        To those who know this node nothing changes.
+        """
+        with suppress(ConfigError):  # then they learn from its refusals
+            self.local.announce(self.own_candidate()._replace(roles=(DRAINING,)))
 
     def close_sockets(self) -> None:
         """Ask nobody any more; the context of the sockets waits for this."""

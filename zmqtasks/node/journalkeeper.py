@@ -13,7 +13,7 @@ There are two ways to begin:
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future
 from contextlib import suppress
 from queue import SimpleQueue
@@ -21,7 +21,7 @@ from typing import Any, NamedTuple
 
 from zmqtasks import paths
 from zmqtasks.core import effects as fx
-from zmqtasks.core.owned import Durability, OwnedRecord
+from zmqtasks.core.owned import Dead, Durability, OwnedRecord, Progress, parse_mark
 from zmqtasks.errors import ConfigError, JournalCorrupt, JournalError, JournalFull
 from zmqtasks.ids import format_node
 from zmqtasks.journals.slots import JournalSlots, Slot
@@ -69,8 +69,8 @@ class JournalKeeper:
         self._waiting: list[fx.JournalWrite] = []
         #: Why there is no journal, "" where there is one or nothing was written yet.
         self._why_not = ""
-        #: {batch: it has new tasks}, of all that the writer has not answered yet.
-        self._under_way: dict[int, bool] = {}
+        #: {batch: what is to be written}, of all that the writer has not answered yet.
+        self._under_way: dict[int, fx.JournalWrite] = {}
         self._is_leaving = False
         self._has_warned = False
         #: Tasks that were in the journal at the start, and that came from others' since.
@@ -194,11 +194,9 @@ class JournalKeeper:
         if opened.writer.write(
             effect.batch, effect.puts, effect.progress, effect.drops, sync=effect.sync
         ):
-            self._under_way[effect.batch] = bool(effect.puts)
+            self._under_way[effect.batch] = effect
         else:
-            self._answer(
-                {effect.batch: bool(effect.puts)}, self._why_not or self._why_not_taken(opened)
-            )
+            self._answer([effect], self._why_not or self._why_not_taken(opened))
 
     def _why_not_taken(self, opened: _Opened) -> str:
         backlog = opened.writer.backlog()
@@ -209,11 +207,21 @@ class JournalKeeper:
             "(ZMQTASKS_STATE_DIR)"
         )
 
-    def _answer(self, batches: Mapping[int, bool], refusal: str) -> None:
-        """Nothing can be written: new tasks are refused, what became of others goes on."""
+    def _answer(self, writes: Iterable[fx.JournalWrite], refusal: str) -> None:
+        """Nothing can be written: new tasks are refused, what became of others goes on.
+
+        But nobody is told that a journal says whose a task is when it may not say so: whoever
+        reads it later would go by what it does say.
+        """
         mesh = self._runtime.mesh
-        with_puts = [batch for batch, has_puts in batches.items() if has_puts]
-        others = [batch for batch, has_puts in batches.items() if not has_puts]
+        is_there = self._opened is not None
+        with_puts: list[int] = []
+        others: list[int] = []
+        for write in writes:
+            if write.puts:
+                with_puts.append(write.batch)
+            elif not (is_there and any(map(_is_handoff, write.progress))):
+                others.append(write.batch)
         if with_puts:
             mesh.journal_refused(with_puts, refusal)
         if others:
@@ -271,7 +279,7 @@ class JournalKeeper:
             why_not, self._why_not = self._why_not, str(exc) or repr(exc)
             if why_not != self._why_not:
                 _LOG.warning("journal.none: %s; durable calls are refused until there is one", exc)
-            self._answer({effect.batch: bool(effect.puts) for effect in waiting}, self._why_not)
+            self._answer(waiting, self._why_not)
             return
         self._why_not = ""
         self._opened = opening.result()
@@ -294,7 +302,7 @@ class JournalKeeper:
     def _broke(self, error: JournalError) -> None:
         self._why_not = str(error)
         under_way, self._under_way = self._under_way, {}
-        self._answer(under_way, self._why_not)
+        self._answer(under_way.values(), self._why_not)
         self._broken(error)
 
     # --- describing -----------------------------------------------------------------------
@@ -365,6 +373,11 @@ class JournalKeeper:
         if may_release:
             opened.slot.release()
         return left
+
+
+def _is_handoff(change: Progress) -> bool:
+    """It notes who owns a task from now on."""
+    return change.mark is not None and not isinstance(parse_mark(change.mark), Dead)
 
 
 def _nothing() -> None:

@@ -10,14 +10,16 @@ from typing import Any
 
 from zmqtasks import keys, paths
 from zmqtasks.addresses import plan_listen
+from zmqtasks.amounts import parse_resource
 from zmqtasks.core import effects as fx
 from zmqtasks.core.custody import Custody
 from zmqtasks.core.dispatcher import Dispatcher
 from zmqtasks.core.intake import Intake
 from zmqtasks.core.linkevents import Timers
-from zmqtasks.core.links import Candidate, LinkId
+from zmqtasks.core.links import DRAINING, Candidate, LinkId
 from zmqtasks.core.membership import Membership
 from zmqtasks.core.mesh import MeshNode
+from zmqtasks.core.requirements import announced
 from zmqtasks.core.resultlog import ResultLog
 from zmqtasks.core.resultreader import ResultReader
 from zmqtasks.core.succession import JOURNAL_KEY
@@ -172,12 +174,15 @@ class Runtime:
 
     def _make_mesh(self) -> MeshNode:
         settings, part = self.settings, self.part
+        resources = [parse_resource(entry) for entry in settings.resources]
+        has = {resource.name: resource.amount for resource in resources}
+        offer = announced(settings.tags, has) if part.slots else {}
         hello = Hello(
             self.node, self.epoch, 0, 0, 0, keys.mesh_hash(settings.mesh), codec.VERSION_MIN,
             codec.VERSION_MAX, [], self.name, list(part.roles), self.host_id, os.getpid(),
             list(self.endpoints.router), list(self.endpoints.pub), list(self.endpoints.pull),
             part.slots, list(settings.queues) if part.slots else [], list(part.catalog),
-            {"v": __version__, **({JOURNAL_KEY: 1} if part.is_journal_lasting else {})},
+            {"v": __version__, **({JOURNAL_KEY: 1} if part.is_journal_lasting else {}), **offer},
         )  # fmt: skip
         timers = Timers(
             settings.heartbeat_ms, settings.lease_ms, settings.stalled_ms, settings.lost_ms,
@@ -452,6 +457,7 @@ class Runtime:
             "version": __version__,
             "roles": list(hello.roles),
             "pid": hello.pid,
+            "draining": DRAINING in hello.ext,
             "endpoints": list(hello.endpoints),
             "pub_endpoints": list(hello.pub_endpoints),
             "pull_endpoints": list(hello.pull_endpoints),

@@ -140,6 +140,10 @@ class Survey:
         if round_ is not None:
             round_.got(effect.link.peer[1:9], effect.data)
 
+    def unreached(self) -> list[SeenNode]:
+        """Nodes that are known to be there, but are not linked."""
+        return self._on_loop(self._unreached)
+
     def looked_at(self) -> list[str]:
         """Where peers were looked for, in words."""
         runtime = self._runtime
@@ -193,7 +197,14 @@ class Survey:
     def _seen(self, number: int) -> list[SeenNode]:
         answers = self._rounds.pop(number).answers
         linked = {link.peer.node: link for link in self._links() if link.peer is not None}
-        seen = [_seen_link(link, answers.get(node)) for node, link in linked.items()]
+        return [
+            *(_seen_link(link, answers.get(node)) for node, link in linked.items()),
+            *self._unreached(),
+        ]
+
+    def _unreached(self) -> list[SeenNode]:
+        seen: list[SeenNode] = []
+        linked = {peer.node for peer in self._peers()}
         for node, known in self._runtime.mesh.membership.candidates.items():
             found = known.candidate
             if node in linked or found.source == "cache":

@@ -23,6 +23,7 @@ from zmqtasks.errors import (
     TaskError,
     TaskExpired,
     TaskFailed,
+    TaskRejected,
     TaskRevokedError,
     TaskUnknown,
     TimeLimitExceeded,
@@ -113,6 +114,7 @@ def test_an_error_is_raised_or_returned(echo: Any) -> None:
         (Status.TIME_LIMIT, "FAILURE", TimeLimitExceeded),
         (Status.WORKER_LOST, "FAILURE", WorkerLostError),
         (Status.DEAD, "DEAD", TaskDead),
+        (Status.REJECTED, "REJECTED", TaskRejected),
         (255, "UNKNOWN", TaskUnknown),
         (99, "FAILURE", TaskFailed),
     ],
@@ -131,6 +133,32 @@ def test_every_ending_has_its_state_and_exception(
         assert result.state == state
         assert result.ready()
         assert result.failed() == (state in ("FAILURE", "DEAD"))
+
+
+def test_an_ignored_task_has_ended_and_returns_none(echo: Any, held: InlineGateway) -> None:
+    result = echo.delay("x")
+    held.end(parse_task_id(result.id), Status.IGNORED)
+    assert (result.state, result.ready(), result.successful(), result.failed()) == (
+        "IGNORED", True, False, False,
+    )  # fmt: skip
+    assert (result.get(timeout=5), result.result) == (None, None)
+    results = echo.delay_many([("x",), ("y",)])
+    held.end(results[0]._task_id, Status.IGNORED)
+    held.release()
+    assert results.get(timeout=5) == [None, "y"]
+
+
+def test_facts_come_from_the_outcome_or_from_who_knows_the_task(
+    echo: Any, held: InlineGateway
+) -> None:
+    result = echo.delay("x")
+    assert (result.retries, result.queue, result.worker) == (None, None, None)
+    held.info[parse_task_id(result.id)] = {"retries": 2, "queue": "fast", "worker": "alice"}
+    assert result.state == "RETRY"
+    assert (result.retries, result.queue, result.worker) == (2, "fast", "alice")
+    told = Outcome(parse_task_id(result.id), 3, 0, 1, 0, 0, 0, 0, b"\0\xc0", {"w": "bob", "n": 1})
+    result.settled(told.id, told)
+    assert (result.retries, result.queue, result.worker) == (1, "fast", "bob")
 
 
 def test_a_value_of_a_class_that_is_not_here_is_a_clear_error(

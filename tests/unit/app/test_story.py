@@ -246,3 +246,11 @@ def test_inside_a_task_the_story_is_refused(app: App, gateway: InlineGateway) ->
     app.cached_gateway = ChildGateway(None)
     with pytest.raises(RuntimeError, match=f"not offered inside a task.*zmqtasks story {TEXT}"):
         handle.story()
+
+
+def test_an_owner_that_drains_is_named_as_such() -> None:
+    found = story(("web", {**OPEN, "draining": True}), ("w1", {"role": "holder"}))
+    assert "owner:    web, which is draining: it hands over what it owns" in str(found)
+    assert found.as_dict()["is_draining"] is True
+    assert story(("web", OPEN), ("w1", {"role": "holder", "draining": True})).owner == "web"
+    assert "draining" not in str(story(("web", OPEN)))

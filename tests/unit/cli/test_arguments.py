@@ -9,7 +9,16 @@ from decimal import Decimal
 import click
 import pytest
 
-from zmqtasks.cli.call import apps_of, parse_argument, parse_keywords
+from zmqtasks.cli.call import (
+    Runner,
+    apps_of,
+    parse_argument,
+    parse_keywords,
+    runners_behind,
+    runners_of,
+    why_not,
+    why_not_direct,
+)
 from zmqtasks.cli.showing import as_json, as_text
 from zmqtasks.cli.status import load_of, waiting_lines
 from zmqtasks.node.survey import SeenNode
@@ -80,18 +89,39 @@ def _worker(app: str, queues: list[str]) -> Hello:
 
 
 def test_apps_that_can_run_a_call() -> None:
-    workers = [_worker("shop", ["a", "b"]), _worker("bank", ["b"]), _worker("shop", ["b"])]
+    peers = [_worker("shop", ["a", "b"]), _worker("bank", ["b"]), _worker("shop", ["b"])]
+    workers = runners_of(peers)
     assert apps_of(workers, "add", "a", None) == ["shop"]
     assert apps_of(workers, "add", "b", None) == ["bank", "shop"]
     assert apps_of(workers, "add", "b", "bank") == ["bank"]
     assert apps_of(workers, "add", "c", None) == []
     assert apps_of(workers, "sub", "a", None) == []
+    peers[1].ext["draining"] = 1
+    assert len(runners_of(peers)) == 2, "it takes no more tasks"
+    assert why_not(workers, "sud", "a", None) == "no worker knows task 'sud'; they know 'add'"
+    assert "is not in app 'x', but in 'bank', 'shop'" in why_not(workers, "add", "a", "x")
+    assert "serves queue 'c'; they serve 'a', 'b'" in why_not(workers, "add", "c", None)
+
+
+def test_workers_that_only_a_broker_reaches_count_as_well() -> None:
+    told = {"workers": [{"names": ["far"], "queues": ["a"], "tasks": [["shop", "add"]]}]}
+    seen = [
+        SeenNode("00", "keeper", ("broker",), "local", "ipc", "", told, ""),
+        SeenNode("01", "silent", ("broker",), "local", "ipc", "", None, "does not answer"),
+        SeenNode("02", "w1", ("worker",), "local", "ipc", "", told, ""),
+    ]
+    runners = runners_behind(seen)
+    assert runners == [Runner(["a"], [("shop", "add")], "keeper")]
+    assert apps_of(runners, "add", "a", None) == ["shop"]
+    assert "reached by 'keeper' only, and queue 'a' has the route" in why_not_direct(
+        runners, "add", "a"
+    )
 
 
 def test_load_in_words() -> None:
-    worker = {"running": 1, "slots": 2, "queued": 3, "draining": True}
-    assert load_of({"worker": worker, "store": {"stored": 7}}) == (
-        "1 of 2 slots, 3 queued, draining; 7 rows stored"
+    worker = {"running": 1, "slots": 2, "queued": 3}
+    assert load_of({"draining": True, "worker": worker, "store": {"stored": 7}}) == (
+        "draining; 1 of 2 slots, 3 queued; 7 rows stored"
     )
     assert load_of({"producer": {"open": 1}}) == "1 open task"
     assert load_of({}) == ""

@@ -100,7 +100,7 @@ class Node:
         self.journal.open()
         records = list(self.journal.load())
         owned = [record for record in records if parse_mark(record.mark) is None]
-        self.dispatcher.resume(owned, now_ms)
+        self.dispatcher.resume(owned)
         self.handoff.resume(records)
         self.taking.resume(records, now_ms)
         self.adoption.ended(self.heir_of)
@@ -122,7 +122,7 @@ class Node:
         source = Path("from " + other.name.decode())
         self.disk.contents[source] = other.disk.contents.pop(other.folder)
         records = [record for piece in self.journal.inherit(source) for record in piece]
-        self.dispatcher.resume(self.adoption.adopt(other.name, records, self.now_ms), self.now_ms)
+        self.dispatcher.resume(self.adoption.adopt(other.name, records, self.now_ms))
         self.heir_of += [other.name, *other.heir_of]
         self.adoption.ended(self.heir_of)
         for link in self.links:

@@ -6,7 +6,7 @@ from tests.support.machines import OWNER, WORKER, candidate, hello, link_to, of
 from zmqtasks.core.contacts import Contacts
 from zmqtasks.core.effects import Dial, Effect, Hangup, Note
 from zmqtasks.core.link import Link, LinkState
-from zmqtasks.core.links import LinkId
+from zmqtasks.core.links import DRAINING, LinkId
 from zmqtasks.limits import (
     CANDIDATE_FORGOTTEN_MS,
     CANDIDATES_COUNT_MAX,
@@ -267,3 +267,12 @@ def test_who_is_dialled_still_can_be_asked_for_by_role() -> None:
     assert not made.contacts.pending("broker")
     made.link(WORKER)
     assert not made.contacts.pending("worker")
+
+
+def test_a_node_that_drains_is_dialled_by_who_wants_everybody_only() -> None:
+    made = Fixture()
+    made.contacts.found(candidate(WORKER, DRAINING), 0)
+    made.contacts.need(frozenset(("worker", "broker", "store")), frozenset(), 5)
+    assert made.dials() == []
+    made.contacts.want_all(10)
+    assert made.dials() == [WORKER]

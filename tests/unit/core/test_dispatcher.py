@@ -554,10 +554,12 @@ def test_a_result_that_its_worker_has_lost_is_computed_again(owner: Owner) -> No
 
 
 def test_what_was_given_away_is_decided_by_its_taker(owner: Owner) -> None:
-    """Not by its former owner: to all others it says that their attempt is void."""
+    """Not by its former owner: to all others it says that their attempt is void, to the taker
+    that it does not wait for a verdict from here."""
     owner.worker()
     owner.machine.link_up(SECOND, worker_hello(b"worker-2"))
     owner.machine.taker_of = lambda task_id: WORKER
-    assert sent(owner.done(outcome(1)), Settled) == []
+    (message,) = sent(owner.done(outcome(1)), Settled)
+    assert (message.ranges, message.refused, message.unknown) == ([], [], [1])
     (message,) = sent(owner.done(outcome(1), link=SECOND), Settled)
     assert (message.ranges, message.refused, message.unknown) == ([], [1], [])

@@ -207,6 +207,31 @@ def test_dropped_connection_asks_whether_the_process_is_gone(wire: Wire) -> None
     assert Hangup(WORKER) in wire.effects
 
 
+def test_process_that_ends_after_its_connection_is_asked_about_again(wire: Wire) -> None:
+    wire.cut()
+    wire.one.send_failed(wire.to_other, 0)
+    wire.collect()
+    asked = [CheckGone(wire.to_other)]
+    assert of(wire.effects, CheckGone) == asked  # it was there: no answer
+    wire.pass_time(TIMERS.heartbeat_ms)
+    again = [check for check in of(wire.effects, CheckGone) if check in asked]
+    assert again == 2 * asked
+
+
+def test_ended_process_is_lost_on_both_of_its_links_at_once(wire: Wire) -> None:
+    back = wire.dial_back()
+    assert [up.link for up in wire.take_events("one", LinkUp)] == [back]
+    wire.cut()
+    for link in (wire.to_other, back):
+        wire.one.send_failed(link, wire.now_ms)
+    wire.one.peer_gone(wire.to_other, wire.now_ms)
+    wire.pass_time(500)
+    downs = wire.take_events("one", LinkDown)
+    assert [(down.link, down.reason) for down in downs] == [
+        (wire.to_other, "gone"), (back, "gone")
+    ]  # fmt: skip
+
+
 def test_silence_on_both_signals_is_lost_after_lost_ms(wire: Wire) -> None:
     wire.cut()
     wire.pass_time(TIMERS.lost_ms - 500)

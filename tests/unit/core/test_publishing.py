@@ -326,5 +326,5 @@ def test_outcomes_lost_on_the_disk_are_counted_and_said() -> None:
     assert worker.log.spill.lost_count == 1
     worker.machine.spill_broken("it burnt", 0)
     (note,) = of(worker.turn(), Note)
-    assert note.text.endswith("are lost: it burnt")
+    assert note.text.endswith("for a store: it burnt")
     assert worker.log.describe()["spill_lost"] == 1 + len(write.rows)

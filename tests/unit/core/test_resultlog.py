@@ -229,8 +229,15 @@ def test_single_outcome_changes_its_owner() -> None:
 
 def test_new_owner_decides_on_what_the_former_one_does_not_know_any_more() -> None:
     log = log_of(1)
-    log.undecidable([1])
+    log.undecidable([1], OWNER)
     assert log.taken_over(task_id(1), 1, HEIR) is not None
+    assert [o.id for o in log.undecided_of(HEIR)] == [task_id(1)]
+
+
+def test_what_the_former_owner_does_not_know_stays_with_the_new_one() -> None:
+    log = log_of(1)
+    log.taken_over(task_id(1), 1, HEIR)
+    log.undecidable([1], OWNER)
     assert [o.id for o in log.undecided_of(HEIR)] == [task_id(1)]
 
 
@@ -245,7 +252,7 @@ def test_only_an_undecided_outcome_of_that_attempt_changes_its_owner() -> None:
 def test_outcome_that_its_owner_does_not_know_stands_and_goes_when_it_is_stored() -> None:
     log = log_of(1)
     log.store_seen(STORE)
-    log.undecidable([1, 77])
+    log.undecidable([1, 77], OWNER)
     assert log.undecided_of(OWNER) == []
     found = log.outcome_of(task_id(1))
     assert found is not None

@@ -21,6 +21,7 @@ from zmqtasks.core.effects import (
 from zmqtasks.core.lanes import TakenTask
 from zmqtasks.core.links import LinkId
 from zmqtasks.core.owned import Dead, Durability, OwnedRecord, parse_mark
+from zmqtasks.ids import format_task_id
 from zmqtasks.limits import RESUME_GRACE_MS, STRIKES_MAX, WRITE_BEHIND_MS
 from zmqtasks.wire.messages import (
     Credit,
@@ -363,7 +364,7 @@ def test_nothing_is_remembered_for_writing_without_a_journal() -> None:
 
 
 def resumed(owner: Owner, *records: OwnedRecord) -> None:
-    owner.machine.resume(records, 0)
+    owner.machine.resume(records)
     owner.worker()
     owner.turn()
 
@@ -391,6 +392,26 @@ def test_an_outcome_of_before_the_restart_settles_a_resumed_task(owner: Owner) -
     resumed(owner, OwnedRecord(task_id(1), ADD, b"args"))
     owner.done(outcome(1))
     assert [one.id for one in settled(owner.commit())] == [task_id(1)]
+
+
+def test_a_claim_that_was_there_in_time_counts_also_when_its_owner_stood_still(
+    owner: Owner,
+) -> None:
+    resumed(owner, OwnedRecord(task_id(1), ADD, b"args"))
+    owner.machine.tick(10 * RESUME_GRACE_MS)
+    owner.machine.received(LINK, Started([(task_id(1), 1)]), 0)
+    assert not owner.turn(10 * RESUME_GRACE_MS)
+    assert owner.machine.tasks[task_id(1)].worker is not None
+
+
+def test_grace_begins_with_the_turn_that_resumes(owner: Owner) -> None:
+    """Not when time was last looked at, which may have been before the process stood still."""
+    owner.machine.resume([OwnedRecord(task_id(1), ADD, b"args")])
+    owner.turn(10 * RESUME_GRACE_MS)
+    assert owner.machine.tasks[task_id(1)].is_unsure
+    assert owner.machine.next_deadline_ms() == 11 * RESUME_GRACE_MS
+    owner.turn(11 * RESUME_GRACE_MS)
+    assert not owner.machine.tasks[task_id(1)].is_unsure
 
 
 def test_a_claim_after_the_grace_is_refused(owner: Owner) -> None:
@@ -497,6 +518,11 @@ def test_a_dead_task_stays_in_the_journal_with_its_story(owner: Owner, is_durabl
             marks += [put.mark for put in write.puts] + [n.mark for n in write.progress if n.mark]
         effects += owner.commit()
     assert [one.status for one in settled(effects)] == [Status.DEAD]
+    (note,) = of(effects, Note)
+    shown = format_task_id(task_id(1))
+    assert note.level == "warning"
+    for part in (f"task {shown} ({ADD.name})", f"{STRIKES_MAX} strikes", f"dead show {shown}"):
+        assert part in note.text
     (mark,) = marks
     parsed = parse_mark(mark)
     assert isinstance(parsed, Dead)
@@ -573,5 +599,5 @@ def test_a_taken_task_goes_on_with_the_attempt_that_its_giver_had_not_given_away
     owner: Owner,
 ) -> None:
     owner.worker()
-    owner.machine.own([TakenTask(OwnedRecord(task_id(1), ADD, b"args", attempt=3), False)], 0)
+    owner.machine.own([TakenTask(OwnedRecord(task_id(1), ADD, b"args", attempt=3), False)])
     assert numbers(sent(owner.turn(), Tasks)) == [(1, 3)]

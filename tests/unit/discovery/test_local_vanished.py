@@ -138,15 +138,6 @@ def test_an_old_entry_without_a_lock_was_left_behind(
     assert not (worker.folder / f"{STEM}.json").exists()
 
 
-def test_a_withdrawn_entry_stays_withdrawn(worker: LocalDirectory) -> None:
-    worker.withdraw()
-    assert worker.missing() == []
-    remove(worker, "folder")
-    assert worker.missing() == ["its lock"]
-    worker.make_again()
-    assert [path.name for path in worker.folder.iterdir()] == [f"{STEM}.lock"]
-
-
 def test_a_folder_that_was_made_again_is_watched(worker: LocalDirectory, turns: Turns) -> None:
     ears = Ears()
     observer = LocalDirectory(worker.folder, turns)

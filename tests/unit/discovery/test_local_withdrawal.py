@@ -1,4 +1,4 @@
-"""A node that drains is no longer found, but it lives until its lock is free."""
+"""A node that drains is found as such, and lives until its lock is free."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from zmqtasks.core.links import Candidate
+from zmqtasks.core.links import DRAINING, Candidate
 from zmqtasks.discovery.local import LocalDirectory
 
 NODE = b"workerAA"
@@ -43,12 +43,12 @@ class Observer:
     """Somebody who looks into the directory, and what it was told."""
 
     def __init__(self, folder: Path) -> None:
-        self.found: list[bytes | None] = []
+        self.found: list[tuple[str, ...]] = []
         self.gone: list[bytes] = []
         self.loop = HandLoop()
         self.directory = LocalDirectory(folder, self.loop)
         self.directory.start(
-            lambda candidate: self.found.append(candidate.node),
+            lambda candidate: self.found.append(candidate.roles),
             lambda node, epoch: self.gone.append(node),
         )
         self.loop.turn()
@@ -67,10 +67,14 @@ def worker(tmp_path: Path) -> LocalDirectory:
     return directory
 
 
-def test_withdrawn_node_is_not_taken_for_ended(tmp_path: Path, worker: LocalDirectory) -> None:
+def draining() -> Candidate:
+    return candidate()._replace(roles=(DRAINING,))
+
+
+def test_draining_node_is_not_taken_for_ended(tmp_path: Path, worker: LocalDirectory) -> None:
     observer = Observer(tmp_path)
-    assert observer.found == [NODE]
-    worker.withdraw()
+    assert observer.found == [("worker",)]
+    worker.announce(draining())
     observer.loop.turn()
     assert observer.gone == []
     assert observer.directory.is_alive(NODE, 1) is True
@@ -81,19 +85,9 @@ def test_withdrawn_node_is_not_taken_for_ended(tmp_path: Path, worker: LocalDire
     observer.directory.stop()
 
 
-def test_withdrawn_node_is_not_found_by_newcomers(tmp_path: Path, worker: LocalDirectory) -> None:
-    worker.withdraw()
+def test_newcomers_find_a_draining_node_as_that(tmp_path: Path, worker: LocalDirectory) -> None:
+    worker.announce(draining())
     newcomer = Observer(tmp_path)
-    assert newcomer.found == []
+    assert newcomer.found == [(DRAINING,)]
     newcomer.directory.stop()
     worker.stop()
-
-
-def test_withdrawing_twice_or_unannounced_does_no_harm(
-    tmp_path: Path, worker: LocalDirectory
-) -> None:
-    worker.withdraw()
-    worker.withdraw()
-    worker.stop()
-    worker.withdraw()
-    LocalDirectory(tmp_path, HandLoop()).withdraw()

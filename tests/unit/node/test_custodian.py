@@ -21,6 +21,7 @@ from tests.support.machines import (
 from zmqtasks.core.calls import Call
 from zmqtasks.core.dispatcher import Dispatcher
 from zmqtasks.core.intake import Intake
+from zmqtasks.core.link import Link, LinkState
 from zmqtasks.core.membership import Membership
 from zmqtasks.core.mesh import MeshNode
 from zmqtasks.ids import owner_of
@@ -171,3 +172,26 @@ def test_order_that_this_node_does_not_know_is_answered(owner: MeshNode) -> None
 
 def test_whatever_else_is_asked_the_node_describes_itself(owner: MeshNode) -> None:
     assert custodian_of(owner).inspected("status", []) == {"name": owner.hello.name}
+
+
+def test_a_node_tells_of_the_workers_that_it_is_linked_to() -> None:
+    own = hello(b"broker-1", "broker")
+    membership = Membership(own, "mesh", "", frozenset(), TIMERS, 0)
+    mesh = MeshNode(membership, dispatcher=Dispatcher(1_000, 1 << 30))
+    for peer in (
+        worker_hello(), worker_hello(b"worker-2"), worker_hello(b"worker-3", kinds=[]),
+        hello(OWNER, "producer"),
+    ):  # fmt: skip
+        link = Link(link_to(peer.node), 1, 0)
+        link.state, link.peer = LinkState.UP, peer
+        membership.links[link.id] = link
+    assert custodian_of(mesh).inspected("workers", []) == {
+        "workers": [
+            {
+                "names": ["worker-1", "worker-2"],
+                "queues": [ADD.queue],
+                "tasks": [[ADD.app, ADD.name]],
+            },
+            {"names": ["worker-3"], "queues": [], "tasks": []},
+        ]
+    }

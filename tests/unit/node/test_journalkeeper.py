@@ -15,7 +15,7 @@ import pytest
 from zmqtasks import paths
 from zmqtasks.core import effects as fx
 from zmqtasks.core.calls import Call
-from zmqtasks.core.owned import OwnedRecord, Progress
+from zmqtasks.core.owned import OwnedRecord, Progress, dead_mark, given_to
 from zmqtasks.errors import ConfigError, JournalCorrupt, JournalError
 from zmqtasks.journals.slots import JournalSlots, identity_of, is_lasting
 from zmqtasks.journals.sqlite import SqliteJournal
@@ -475,6 +475,34 @@ def test_a_journal_that_turns_out_damaged_is_told_and_refuses(host: Host, disk: 
     assert client.broken.wait(PATIENCE_S)
     assert client.submit(b"3") == str(disk.failure)
     assert (client.describe() or {})["failing"] == str(disk.failure)
+
+
+def test_nobody_hears_that_a_damaged_journal_says_whose_a_task_is(host: Host, disk: Disk) -> None:
+    """Whoever reads it later goes by what it does say: then two would own the task."""
+    client = host.client()
+    assert client.submit(b"1") == ""
+    told: list[str] = []
+    given = Progress(b"some task", 1, 0, given_to(b"thetaker"))
+    dead = Progress(b"some task", 1, 3, dead_mark([], "it killed", 0))
+
+    def note(change: Progress) -> None:
+        dispatcher = client.runtime.mesh.dispatcher
+        assert dispatcher is not None
+        dispatcher.custody.note([change], told.append, sync=True)
+
+    disk.may_commit.clear()
+    client.on_loop(lambda: note(given))
+    client.wait_described("waiting", 1)
+    disk.failure = JournalCorrupt("damaged")
+    disk.may_commit.set()
+    assert client.broken.wait(PATIENCE_S)
+    client.on_loop(lambda: note(given))
+    client.on_loop(lambda: None)
+    assert told == []
+    client.on_loop(lambda: note(dead))
+    client.on_loop(lambda: None)
+    client.on_loop(lambda: None)
+    assert told == [""], "that a task has ended so is told"
 
 
 def test_what_settles_on_a_damaged_journal_still_settles(host: Host, disk: Disk) -> None:
