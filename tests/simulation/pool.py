@@ -79,6 +79,8 @@ class SimPool:
             self.world.ledger.refused_in_child(self.process, task)
             self._end(slot, task, Status.WORKER_LOST, b"", "an earlier attempt may have run")
             return
+        if is_guarded(task.kind) and slot.done:
+            self._flush(slot)
         self.world.ledger.started(self.process, task)
         if spec.deed == "spawn":
             self.world.after(spec.run_ms // 2, self._spawn, slot, task, spec)

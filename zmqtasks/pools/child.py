@@ -304,6 +304,11 @@ class ChildLink:
                 if self._cancelled and (task.id, task.attempt) in self._cancelled:
                     pending.append(_cancelled_outcome(task))
                     continue
+                if task.is_guarded and pending:
+                    # Should this child die now, the first unanswered is taken for the one that
+                    # ran, and those after it are run again.
+                    self.flush()
+                    cost_us = 0
                 set_running(task)
                 outcome = execute(task)
                 if self._sock is None:

@@ -127,6 +127,26 @@ class TestServing:
         assert numbers(node.receive()) == [2]
         thread.join(PATIENCE_S)
 
+    def test_what_must_not_run_twice_starts_with_nothing_unanswered_before_it(
+        self, ends: tuple[ChildLink, NodeEnd]
+    ) -> None:
+        link, node = ends
+        unanswered: list[int] = []
+
+        def execute(task: RunTask) -> ChildOutcome:
+            if task.is_guarded:
+                unanswered.extend(numbers(list(link._pending)))
+            return done(task)
+
+        task = run_task(3)
+        task.is_guarded = True
+        node.send(run_task(1), run_task(2), task, StopChild())
+        thread = serve(link, execute)
+        assert numbers(node.receive()) == [1, 2]
+        assert numbers(node.receive()) == [3]
+        thread.join(PATIENCE_S)
+        assert unanswered == []
+
     def test_cancelled_attempt_that_waits_never_starts(
         self, ends: tuple[ChildLink, NodeEnd]
     ) -> None:
