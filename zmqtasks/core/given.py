@@ -19,7 +19,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from zmqtasks.core.calls import UNKNOWN_STATUS
 from zmqtasks.core.effects import Effect, Send, TasksSettled
@@ -70,6 +70,8 @@ class GivenTasks:
         #: {task id: taker} of the last ones given away, and the order in which they were.
         self._takers: dict[bytes, bytes] = {}
         self._order: deque[bytes] = deque()
+        #: {task id: digest of its content}, of those of them whose ids their callers chose.
+        self._digests: dict[bytes, bytes] = {}
         #: {task id: since when its taker does not know it, and when to ask everybody}.
         self._denied: dict[bytes, _Denied] = {}
         self._polls = Polls(parity=0)
@@ -78,19 +80,29 @@ class GivenTasks:
 
     # --- giving -----------------------------------------------------------------------------
 
-    def gave(self, ids: Sequence[bytes], taker: bytes, *, follow: bool) -> None:
+    def gave(
+        self, ids: Sequence[bytes], taker: bytes, *, follow: bool,
+        exts: Iterable[dict[str, Any] | None] = (),
+    ) -> None:  # fmt: skip
         """These belong to another node from now on.
 
         Args:
+            ids: of the tasks.
+            taker: that node.
             follow: somebody here waits for their outcomes; the taker tells them.
+            exts: what else is known of them, in the same order.
         """
         takers, order = self._takers, self._order
+        for task_id, ext in zip(ids, exts, strict=False):
+            if ext is not None and "c" in ext:
+                self._digests[task_id] = ext["c"]
         for task_id in ids:
             if task_id not in takers:
                 order.append(task_id)
             takers[task_id] = taker
         while len(order) > GIVEN_REMEMBERED_MAX:
-            takers.pop(order.popleft(), None)
+            takers.pop(order[0], None)
+            self._digests.pop(order.popleft(), None)
         if follow:
             self.following.update(dict.fromkeys(ids, taker))
             self._of.setdefault(taker, {}).update(dict.fromkeys(ids))
@@ -125,6 +137,7 @@ class GivenTasks:
         """They are owned here again."""
         for task_id in ids:
             self._takers.pop(task_id, None)
+            self._digests.pop(task_id, None)
             self._unfollow(task_id)
 
     def _unfollow(self, task_id: bytes) -> None:
@@ -153,7 +166,10 @@ class GivenTasks:
         why = f"it was handed to {name}, which owns it now"
         if peer is None:
             why += " and is out of reach at the moment"
-        return StateRecord(task_id, TaskState.PENDING, {"why": why, "taker": taker}, None)
+        info = {"why": why, "taker": taker}
+        if task_id in self._digests:
+            info["c"] = self._digests[task_id]
+        return StateRecord(task_id, TaskState.PENDING, info, None)
 
     # --- links ------------------------------------------------------------------------------
 

@@ -157,7 +157,7 @@ class Handoff:
             if isinstance(mark, Given):
                 taker = taker_in(mark)
                 self.unconfirmed[record.id] = taker
-                self.given.gave([record.id], taker, follow=False)
+                self.given.gave([record.id], taker, follow=False, exts=[record.ext])
                 link = self.links.to(self._heirs.of(taker))
                 if link is not None:
                     self._words_for(link, taker).given.append(record.id)
@@ -260,13 +260,15 @@ class Handoff:
         if self.is_heir_of(taker):
             self._keep(tasks)
             return
-        given = [task.id for task in owner.give(task.id for task in tasks)]
+        gone = owner.give(task.id for task in tasks)
+        given = [task.id for task in gone]
         for task_id in given:
             del self.deciding[task_id]
             self._owed.pop(task_id, None)
         self.unconfirmed.update(dict.fromkeys(given, taker))
         holder = self._heirs.of(taker)
-        self.given.gave(given, taker, follow=self.follow and not self.offering.is_leaving)
+        follow = self.follow and not self.offering.is_leaving
+        self.given.gave(given, taker, follow=follow, exts=[task.ext for task in gone])
         if holder != taker:
             self.given.moved(given, holder)  # which does not know that we want to hear of them
         self.answers.moved(given, holder)

@@ -22,6 +22,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from functools import partial
+from typing import Any
 
 import msgspec
 
@@ -523,10 +524,13 @@ class Taking:
             return None
         kind = task.record.kind
         why = f"node {format_node(task.giver)} is handing it to this one and has not confirmed that"
-        info = {
+        info: dict[str, Any] = {
             "name": kind.name, "queue": kind.queue, "attempt": task.record.attempt, "why": why,
             "offer": max((claim.number for claim in task.claims.values()), default=0),
         }  # fmt: skip
+        ext = task.record.ext
+        if ext is not None and "c" in ext:
+            info["c"] = ext["c"]
         return StateRecord(task_id, TaskState.PENDING, info, None)
 
     @property

@@ -78,6 +78,18 @@ def test_outcome_of_a_given_task_settles_it_here() -> None:
     assert giver.given.following == {}
 
 
+def test_a_former_owner_tells_which_call_a_chosen_id_stood_for() -> None:
+    giver = Giver()
+    giver.given.gave([ONE, TWO], T, follow=False, exts=[None, {"c": b"digest"}])
+    told = [giver.given.state_of(task) for task in (ONE, TWO)]
+    assert ["c" in state.info for state in told if state is not None] == [False, True]
+    giver.given.back([TWO])
+    giver.given.gave([TWO], T, follow=False)
+    again = giver.given.state_of(TWO)
+    assert again is not None
+    assert "c" not in again.info
+
+
 def test_same_news_again_is_none() -> None:
     giver = Giver()
     link = giver.link(T)
