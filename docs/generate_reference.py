@@ -9,6 +9,7 @@ import inspect
 from pathlib import Path
 
 from zmqtasks import errors
+from zmqtasks.app.app_settings import APP_SETTINGS
 from zmqtasks.settings import setting_docs
 
 REFERENCE = Path(__file__).parent / "reference"
@@ -44,6 +45,16 @@ Values that must fit together: `heartbeat_ms` × 3 ≤ `lost_ms`; `heartbeat_ms`
 |---|---|---|---|---|
 """
 
+_APP_SETTINGS_HEAD = """
+## Settings of applications
+
+These are about the tasks of an application, so only `App(...)` and `app.conf` set them. They cannot
+change once the application is in use.
+
+| setting | values | default | meaning |
+|---|---|---|---|
+"""
+
 _ERRORS_HEAD = """\
 # Errors
 
@@ -66,7 +77,15 @@ def settings_page() -> str:
         f"| {doc.description} |\n"
         for doc in setting_docs()
     ]
-    return _SETTINGS_HEAD + "".join(rows)
+    own = [
+        f"| `{key}` | {setting.values} | {_default(setting.default)} | {setting.description} |\n"
+        for key, setting in APP_SETTINGS.items()
+    ]
+    return _SETTINGS_HEAD + "".join(rows) + _APP_SETTINGS_HEAD + "".join(own)
+
+
+def _default(value: object) -> str:
+    return "–" if value is None else f'`"{value}"`'
 
 
 def errors_page() -> str:

@@ -273,7 +273,8 @@ class Caller(Client):
     def _overloaded(self, calls: _Calls) -> bool:
         room, count, size = self.room, len(calls.calls), size_of(calls.calls)
         is_full = room.count + count > room.count_max or room.bytes + size > room.bytes_max
-        assert is_full and room.count, "there was room"
+        assert is_full, "there was room"
+        assert room.count, "a call that is too large by itself does not pass alone"
         if self.process.world.now < calls.until_ms:
             return False
         self.process.world.faults.count("limits")
@@ -321,7 +322,8 @@ class Caller(Client):
     def check_open(self, children: int) -> None:
         """No more is open than may be."""
         node = self.process.node
-        assert node.dispatcher is not None and node.ownership is not None
+        assert node.dispatcher is not None
+        assert node.ownership is not None
         count = len(node.dispatcher.tasks) + len(node.ownership.given.following) - children
         most = max(self.room.count_max, self.batch_max)
         assert count <= most, f"{count} tasks are open where {most} may be"

@@ -79,8 +79,6 @@ class SimPool:
             self.world.ledger.refused_in_child(self.process, task)
             self._end(slot, task, Status.WORKER_LOST, b"", "an earlier attempt may have run")
             return
-        if is_guarded(task.kind) and slot.done:
-            self._flush(slot)
         self.world.ledger.started(self.process, task)
         if spec.deed == "spawn":
             self.world.after(spec.run_ms // 2, self._spawn, slot, task, spec)
@@ -129,9 +127,10 @@ class SimPool:
         self.world.after(wait_ms, self.process.deliver, self._slot_died, slot.number)
 
     def _slot_died(self, number: int) -> None:
-        """The pool has noticed, so it starts another."""
+        """The pool has noticed, so it starts another. It sees how far the child has come."""
         assert self.process.node.intake is not None
-        self.process.node.intake.slot_died(number, "killed")
+        ended = len(self.slots[number].done)
+        self.process.node.intake.slot_died(number, "killed", ended)
         self.world.after(self.world.rng.randint(50, 300), self._slot_up, number)
 
     # --- tasks that submit tasks ------------------------------------------------------------

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -20,7 +19,6 @@ from zmqtasks.core import effects as fx
 from zmqtasks.core.calls import Call
 from zmqtasks.core.custody import Custody
 from zmqtasks.core.dispatcher import Dispatcher
-from zmqtasks.core.held import HeldTask, SlotOutcome
 from zmqtasks.core.intake import Intake
 from zmqtasks.core.linkevents import Timers
 from zmqtasks.core.links import Candidate, LinkId
@@ -28,7 +26,6 @@ from zmqtasks.core.mesh import MeshNode
 from zmqtasks.core.publishing import RESULTS_TOPIC
 from zmqtasks.core.resultreader import ResultReader
 from zmqtasks.core.rows import final_row
-from zmqtasks.errors import JournalError
 from zmqtasks.ids import routing_id, task_id_maker
 from zmqtasks.node.draining import Draining
 from zmqtasks.stores.memory import MemoryStore
@@ -37,9 +34,6 @@ from zmqtasks.wire.messages import (
     Hello,
     Kind,
     Message,
-    Status,
-    Submit,
-    TaskRecord,
     Verdict,
 )
 

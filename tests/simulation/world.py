@@ -365,7 +365,8 @@ class World:
         kind = rng.choice((QUICK, QUICK, SLOW))
         task_id = keyed_task_id(kind.app, kind.name, key)
         run_ms = rng.randint(0, 400)
-        spec = Spec(task_id, kind, b"argument of " + task_id, run_ms, rng.choice(("plain", "raise")))
+        deed = rng.choice(("plain", "raise"))
+        spec = Spec(task_id, kind, b"argument of " + task_id, run_ms, deed)
         if self.faults.has("once") and rng.random() < 0.3:
             spec = once(spec, is_known=True)
         self.ledger.specs[task_id] = spec

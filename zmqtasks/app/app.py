@@ -18,9 +18,12 @@ from typing import (
 )
 
 from zmqtasks import limits
+from zmqtasks.app.app_settings import annotations_for
 from zmqtasks.app.conf import Conf
 from zmqtasks.app.current import add_app, command_line_flags, working_directory
+from zmqtasks.app.facts import CallRules, needs_text
 from zmqtasks.app.naming import check_app_name, check_task_name, task_name
+from zmqtasks.app.option_checks import check_queue
 from zmqtasks.app.options import CallOptions, TaskOptions, check_base, check_task_options
 from zmqtasks.app.result import AsyncResult
 from zmqtasks.app.shared import share, shared_specs
@@ -87,6 +90,7 @@ class App:
         #: The gateway in use; managed by ``current.py``.
         self.cached_gateway: Gateway | None = None
         self._settings: NodeSettings | None = None
+        self._rules: CallRules | None = None
         self._payload_bytes_max = limits.PAYLOAD_BYTES_MAX
         add_app(self)
         for spec in shared_specs():
@@ -111,8 +115,8 @@ class App:
 
         Args:
             function: a function or ``async def`` function.
-            options: ``bind``, ``name``, ``queue``, ``base``, ``attributes``, ``durability``
-                and ``idempotent``; see :class:`zmqtasks.app.options.TaskOptions`.
+            options: ``bind``, ``name``, ``queue``, limits, retries and others; see
+                :class:`zmqtasks.app.options.TaskOptions`.
 
         Raises:
             ConfigError: an unknown option or a bad value, or the name is taken.
@@ -137,16 +141,7 @@ class App:
         where = f"task {name}"
         check_task_options(options, where)
         check_task_name(name, where)
-        queue = options.get("queue")
-        task = _task_class(function, options.get("base"), where)(
-            self,
-            function,
-            name,
-            bind=bool(options.get("bind", False)),
-            queue=_queue(queue, f"{where}, queue") if queue is not None else None,
-            durability=options.get("durability"),
-            idempotent=options.get("idempotent", True),
-        )
+        task = _task_class(function, options.get("base"), where)(self, function, name, options)
         _set_attributes(task, options.get("attributes"), where)
         self._register(task)
         return task
@@ -160,6 +155,14 @@ class App:
                 f"{'.'.join(_origin(there))}; give one of the two another name=..."
             )
         self.tasks[task.name] = task
+        if self._rules is not None:
+            self._annotate(task)
+
+    def _annotate(self, task: Task[Any, Any]) -> None:
+        """Give a task the options that the setting ``task_annotations`` has for it."""
+        annotations = self.conf.of_tasks("task_annotations")
+        for key, value in annotations_for(annotations, task.name).items():
+            setattr(task, key, value)
 
     def catalog(self) -> list[CatalogEntry]:
         """What a worker with this App announces, sorted by name."""
@@ -219,11 +222,16 @@ class App:
         check_task_name(name, "send_task()")
         where = f"send_task({name!r})"
         checked = checked_options(options, where)
-        check_arguments(args, kwargs or {}, where)
-        kind = Kind(self.name, name, "", self.queue_name(checked.get("queue")))
-        durability = durability_of(self, None, checked, where)
-        body = self.encode_arguments(args, kwargs or {}, ())
-        return prepare(self, kind, body, checked, durability)
+        kwargs = kwargs or {}
+        check_arguments(args, kwargs, where)
+        complete = self.rules.complete(name, None, args, kwargs, checked, where)
+        ext = self.rules.facts_of_call(complete, None, where)
+        needs = needs_text(complete)
+        facts = (("req", needs),) if needs else ()
+        kind = Kind(self.name, name, "", self.queue_name(complete.get("queue")), facts)
+        durability = durability_of(self, None, complete, where)
+        body = self.encode_arguments(args, kwargs, ())
+        return prepare(self, kind, body, complete, durability, ext)
 
     def AsyncResult(self, task_id: str) -> AsyncResult[Any]:  # noqa: N802 - Celery's name
         """The handle of a task that was submitted elsewhere."""
@@ -242,10 +250,26 @@ class App:
             from zmqtasks.settings import load_settings
 
             self.conf.freeze()
-            loaded = load_settings(command_line_flags(), self.conf, cwd=working_directory())
+            loaded = load_settings(
+                command_line_flags(), self.conf.for_nodes, cwd=working_directory()
+            )
             self._settings = loaded.settings
             self._payload_bytes_max = loaded.settings.payload_bytes_max
         return self._settings
+
+    @property
+    def rules(self) -> CallRules:
+        """What the configuration says about tasks; it does not change from now on.
+
+        Raises:
+            ConfigError: the configuration is wrong.
+        """
+        if self._rules is None:
+            self.conf.freeze()
+            self._rules = CallRules(self.conf)
+            for task in self.tasks.values():
+                self._annotate(task)
+        return self._rules
 
     def config_from_object(self, source: object, *, namespace: str = "") -> None:
         """Same as ``app.conf.config_from_object``."""
@@ -258,7 +282,10 @@ class App:
             ConfigError: not the name of a queue.
         """
         settings = self.settings
-        return settings.default_queue if queue is None else _queue(queue, "queue")
+        if queue is None:
+            return settings.default_queue
+        check_queue("queue", queue, "")
+        return queue
 
     def encode_arguments(
         self, args: Sequence[Any], kwargs: Mapping[str, Any], names: Sequence[str]
@@ -327,17 +354,6 @@ def _set_attributes(task: Task[Any, Any], attributes: object, where: str) -> Non
                 "choose another"
             )
         setattr(task, name, value)
-
-
-def _queue(value: object, where: str) -> str:
-    from zmqtasks.settings_checks import CHECKS
-
-    if not isinstance(value, str):
-        raise ConfigError(f"{where} = {value!r:.75}: must be a text")
-    try:
-        return str(CHECKS["default_queue"](value))
-    except ConfigError as exc:
-        raise ConfigError(f"{where} = {value!r:.75}: {exc}") from None
 
 
 def _origin(task: Task[Any, Any]) -> tuple[str, str]:

@@ -21,9 +21,10 @@ from zmqtasks.app.child_gateway import ChildGateway
 from zmqtasks.app.loader import load_app
 from zmqtasks.errors import AppLoadError, ConfigError, ZmqTasksError
 from zmqtasks.limits import ERROR_TEXT_CHARS_MAX
+from zmqtasks.pools import softlimit
 from zmqtasks.pools.base import PoolConfig
 from zmqtasks.pools.child import Link
-from zmqtasks.pools.protocol import ChildOutcome, RunTask
+from zmqtasks.pools.protocol import ChildOutcome, RunTask, TaskFacts
 from zmqtasks.pools.running import running_task
 from zmqtasks.wire.messages import Status
 from zmqtasks.wire.payload import decode_arguments, encode_error, encode_value
@@ -46,7 +47,7 @@ def preload(config: PoolConfig) -> None:
     current.install(ChildGateway(None))
     current.set_flags(config.flags)
     app = load_app(config.app, Path.cwd())
-    if app.conf:
+    if app.conf.for_nodes:
         _ = app.settings  # children find them read
 
 
@@ -73,7 +74,7 @@ def conf_of(spec: str, flags: Mapping[str, object]) -> dict[str, Any]:
     """
     current.install(ChildGateway(None))
     current.set_flags(flags)
-    return dict(load_app(spec, Path.cwd()).conf)
+    return load_app(spec, Path.cwd()).conf.for_nodes
 
 
 class AppProgram:
@@ -94,8 +95,14 @@ class AppProgram:
         self._app = app
         self._runner: asyncio.Runner | None = None
         self.catalog = app.catalog()
-        app.conf.freeze()  # a change would reach neither the node nor other children
-        self.conf = dict(app.conf)
+        # Frozen from now on: a change would reach neither the node nor other children.
+        rules = app.rules
+        self.conf = app.conf.for_nodes
+        self.facts = {
+            name: facts
+            for name, task in app.tasks.items()
+            if (facts := rules.facts_of_task(task)) != TaskFacts()
+        }
         self._bytes_max, self.log_level = _limits(app, config)
         #: Run one attempt; see ``Program.execute``.
         self.execute = self._compile(passes)
@@ -116,9 +123,11 @@ class AppProgram:
                 if function is None:
                     function = functions[task.name] = self._function(task.name)
                 args, kwargs = decode_arguments(task.body)
+                if task.soft_ms:
+                    function = partial(softlimit.call, function, task.soft_ms)
                 value = function(*args, **kwargs)
                 if value.__class__ is CoroutineType:
-                    value = self._run_coroutine(value)
+                    value = self._run_coroutine(value, task.soft_ms)
                 body = encode_value(value, bytes_max=bytes_max)
             except passes:
                 self._forget_loop()
@@ -150,12 +159,14 @@ class AppProgram:
         run: Callable[..., Any] = task.run
         return run if task.idempotent else _run_once(run)
 
-    def _run_coroutine(self, coroutine: Coroutine[Any, Any, Any]) -> Any:
+    def _run_coroutine(self, coroutine: Coroutine[Any, Any, Any], soft_ms: int) -> Any:
         runner = self._runner
         if runner is None:
             import asyncio  # slow to import, and most applications have no coroutines
 
             runner = self._runner = asyncio.Runner()
+        if soft_ms:
+            coroutine = softlimit.run(coroutine, soft_ms)
         # The runner's own context was made before this task: show it the present one.
         return runner.run(coroutine, context=copy_context())
 
@@ -174,7 +185,7 @@ class AppProgram:
 
 def _limits(app: App, config: PoolConfig) -> tuple[int, str]:
     """Largest result and log level, with what the application says about them."""
-    if not app.conf:  # the node has read the rest already, and reading takes long
+    if not app.conf.for_nodes:  # the node has read the rest already, and reading takes long
         return config.payload_bytes_max, config.log_level
     try:
         settings = app.settings

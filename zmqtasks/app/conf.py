@@ -1,7 +1,8 @@
 """``app.conf``: what the application itself says about settings.
 
-Keys are the settings of ``settings.py`` in lower case; a few of Celery's names are
-understood too. Each key is checked when it is set. Flags, environment and
+Keys are the settings of ``settings.py`` in lower case, and those of ``app_settings.py``,
+which are about tasks; a few of Celery's names are understood too. Each key is checked when
+it is set. Flags, environment and
 ``zmqtasks.toml`` take precedence, so operators can overrule programmers. A node that
 runs the application obeys it too, but for what must be known before it is loaded. With
 the first use of the application its configuration is frozen: a change would come too
@@ -16,6 +17,7 @@ from importlib import import_module
 from types import BuiltinFunctionType, FunctionType, ModuleType
 from typing import Any
 
+from zmqtasks.app.app_settings import APP_SETTINGS
 from zmqtasks.errors import ConfigError
 
 #: Celery's names of settings that mean the same here.
@@ -45,7 +47,7 @@ _CELERY_PREFIXES = (
     "worker_",
 )
 _CELERY_SINGLE = frozenset(
-    {"accept_content", "enable_utc", "imports", "include", "timezone", "control_exchange"}
+    {"accept_content", "enable_utc", "imports", "include", "control_exchange"}
 )
 
 
@@ -71,6 +73,10 @@ class Conf(MutableMapping[str, Any]):
     def __setitem__(self, key: str, value: Any) -> None:
         self._check_open(key)
         name = CELERY_NAMES.get(key, key)
+        if name in APP_SETTINGS:
+            APP_SETTINGS[name].check(key, value, self._where)
+            self._values[name] = value
+            return
         # Imported here: an App without configuration starts without it.
         from zmqtasks.settings import SETTING_NAMES, convert
 
@@ -136,6 +142,15 @@ class Conf(MutableMapping[str, Any]):
         else:
             self.update({name: value for name, value in values.items() if name.islower()})
 
+    @property
+    def for_nodes(self) -> dict[str, Any]:
+        """Those that nodes have too, and may overrule."""
+        return {key: value for key, value in self._values.items() if key not in APP_SETTINGS}
+
+    def of_tasks(self, key: str) -> Any:
+        """One of those that only an application makes, or its default."""
+        return self._values.get(key, APP_SETTINGS[key].default)
+
     def freeze(self) -> None:
         """Refuse changes from now on."""
         object.__setattr__(self, "_frozen", True)
@@ -173,11 +188,17 @@ def _is_celerys(key: str) -> bool:
     return key.startswith(_CELERY_PREFIXES) or key in _CELERY_SINGLE
 
 
+def _is_routes(name: str) -> bool:
+    return name.lower().endswith("task_routes")
+
+
 def _public(source: object) -> dict[str, Any]:
     """Attributes that can be settings: no private ones, no imports, no code."""
     code = (ModuleType, FunctionType, BuiltinFunctionType, type)
     return {
         name: value
         for name in dir(source)
-        if not name.startswith("_") and not isinstance(value := getattr(source, name), code)
+        if not name.startswith("_")
+        # A route may well be a function.
+        and (not isinstance(value := getattr(source, name), code) or _is_routes(name))
     }

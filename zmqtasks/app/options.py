@@ -6,16 +6,22 @@ silently not applied is worse than an error.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Set as AbstractSet
+from datetime import datetime
 from typing import Any, Literal, TypedDict
 
+from zmqtasks.app import option_checks as checks
+from zmqtasks.app.option_checks import Check
 from zmqtasks.errors import ConfigError
-from zmqtasks.settings_checks import DURABILITIES
 from zmqtasks.settings_sources import nearest
 
 Delivery = Literal["at_least_once", "at_most_once"]
-DELIVERIES: tuple[str, ...] = ("at_least_once", "at_most_once")
 DurabilityName = Literal["memory", "disk"]
+#: One class of exceptions or several.
+Exceptions = type[BaseException] | Sequence[type[BaseException]]
+#: Tags that a worker must have.
+Tags = Sequence[str] | AbstractSet[str]
 
 
 class TaskOptions(TypedDict, total=False):
@@ -24,7 +30,7 @@ class TaskOptions(TypedDict, total=False):
     #: Name of the task; by default module and function name.
     name: str
     #: Queue of calls that name none.
-    queue: str
+    queue: str | None
     #: Class of the task object, a subclass of :class:`zmqtasks.Task`.
     base: type[Any]
     #: Attributes of the task object for your own use.
@@ -34,6 +40,40 @@ class TaskOptions(TypedDict, total=False):
     #: False: running it twice does harm, so it is started at most once and ends as
     #: WorkerLostError when its worker dies.
     idempotent: bool
+    #: 0 to 9, which goes first; of calls that say nothing.
+    priority: int | None
+    #: Seconds from the call, or the moment, after which it is not started any more.
+    expires: float | datetime | None
+    #: Seconds that an attempt may run; then its process is ended.
+    time_limit: float | None
+    #: Seconds after which SoftTimeLimitExceeded is raised in the task.
+    soft_time_limit: float | None
+    #: "10/s", "10/m", "10/h" or a number a second: how many each worker starts.
+    rate_limit: str | float | None
+    #: The same for all workers together.
+    mesh_rate_limit: str | float | None
+    #: Amounts of what a worker must have free: {"gpu": 1, "ram_mb": 4000}.
+    resources: Mapping[str, float] | None
+    #: Tags that a worker must have, all of them.
+    tags: Tags | None
+    #: Retries before it fails; None: it is tried for ever.
+    max_retries: int | None
+    #: Seconds before a retry that says nothing.
+    default_retry_delay: float
+    #: Exceptions after which it is retried without further ado.
+    autoretry_for: Exceptions
+    #: Those of them after which it is not.
+    dont_autoretry_for: Exceptions
+    #: ``max_retries`` and ``countdown`` of such retries.
+    retry_kwargs: Mapping[str, Any]
+    #: True, or seconds: such retries wait twice as long each time, beginning with this.
+    retry_backoff: bool | float
+    #: Seconds that they wait at most.
+    retry_backoff_max: float
+    #: They wait for a random part of that time.
+    retry_jitter: bool
+    #: Expected exceptions: logged without a traceback.
+    throws: Exceptions
 
 
 class CallOptions(TypedDict, total=False):
@@ -54,39 +94,114 @@ class CallOptions(TypedDict, total=False):
     #: Any text: another call of this task with the same key and arguments is the same task,
     #: one with other arguments is refused.
     idempotency_key: str | None
+    #: Start it no sooner than in so many seconds.
+    countdown: float | None
+    #: Start it no sooner than at this moment.
+    eta: datetime | None
+    #: Do not start it any more after so many seconds, or after this moment.
+    expires: float | datetime | None
+    #: 0 to 9, which goes first.
+    priority: int | None
+    #: Seconds that an attempt may run; then its process is ended.
+    time_limit: float | None
+    #: Seconds after which SoftTimeLimitExceeded is raised in the task.
+    soft_time_limit: float | None
+    #: Texts to show in place of positional and keyword arguments.
+    argsrepr: str | None
+    kwargsrepr: str | None
+    #: Amounts of what a worker must have free: {"gpu": 1, "ram_mb": 4000}.
+    resources: Mapping[str, float] | None
+    #: Tags that a worker must have, all of them.
+    tags: Tags | None
 
 
 TASK_OPTIONS = frozenset({"bind", *TaskOptions.__annotations__})
+#: Task options that are attributes of the task, and may be changed there.
+TASK_ATTRIBUTES = TASK_OPTIONS - {"bind", "name", "base", "attributes"}
 CALL_OPTIONS = frozenset(CallOptions.__annotations__)
+#: Call options that a route may have.
+ROUTE_OPTIONS = frozenset(
+    {"queue", "priority", "expires", "time_limit", "soft_time_limit", "resources", "tags"}
+)
+#: Call options that a retry may change.
+RETRY_OPTIONS = frozenset(
+    {"priority", "expires", "time_limit", "soft_time_limit", "headers", "argsrepr", "kwargsrepr"}
+)
 
 #: Task options of Celery that do not exist here yet.
 _CELERY_TASK_OPTIONS = frozenset(
     """
     abstract acks_late acks_on_failure acks_on_failure_or_timeout acks_on_timeout autoregister
-    autoretry_for backend compression default_retry_delay dont_autoretry_for expires
-    ignore_result max_retries priority pydantic pydantic_context pydantic_dump_kwargs
-    pydantic_strict rate_limit reject_on_worker_lost request_stack Request resultrepr_maxsize
-    retry_backoff retry_backoff_max retry_jitter retry_kwargs send_events serializer shared
-    soft_time_limit store_eager_result store_errors_even_if_ignored Strategy throws time_limit
-    track_started trail typing
+    backend compression ignore_result pydantic pydantic_context pydantic_dump_kwargs
+    pydantic_strict reject_on_worker_lost request_stack Request resultrepr_maxsize send_events
+    serializer shared store_eager_result store_errors_even_if_ignored Strategy track_started
+    trail typing
     """.split()
 )
 #: Call options of Celery that do not exist here yet.
 _CELERY_CALL_OPTIONS = frozenset(
     """
-    add_to_parent chain chord compression connection countdown delivery_mode eta exchange expires
-    group_id group_index ignore_result immutable link link_error mandatory parent_id priority
-    producer publisher reply_to retry retry_policy root_id router routing_key serializer shadow
-    soft_time_limit stamped_headers stamps time_limit timeout
+    add_to_parent chain chord compression connection delivery_mode exchange group_id group_index
+    ignore_result immutable link link_error mandatory parent_id producer publisher reply_to retry
+    retry_policy root_id router routing_key serializer shadow stamped_headers stamps timeout
     """.split()
 )
 #: Methods of Celery's Task that would have to be called, and are not yet.
 _CELERY_HANDLERS = frozenset(
     {"after_return", "before_start", "on_bound", "on_failure", "on_retry", "on_success"}
 )
-#: What travels in headers without loss.
-_PLAIN = (str, int, float, bool, bytes, type(None))
-_INT_MIN, _INT_MAX = -(1 << 63), (1 << 64) - 1
+#: What Celery's base classes say about themselves that is so here anyway.
+_TRUE_ANYWAY = frozenset({"abstract"})
+
+#: {task option: its check}
+_TASK_CHECKS: Mapping[str, Check] = {
+    "queue": checks.check_queue,
+    "durability": checks.check_durability,
+    "idempotent": checks.check_bool,
+    "priority": checks.check_priority,
+    "expires": checks.check_expires,
+    "time_limit": checks.check_limit,
+    "soft_time_limit": checks.check_limit,
+    "rate_limit": checks.check_rate,
+    "mesh_rate_limit": checks.check_rate,
+    "resources": checks.check_resources,
+    "tags": checks.check_tags,
+    "max_retries": checks.check_count,
+    "default_retry_delay": checks.check_wait,
+    "autoretry_for": checks.check_exceptions,
+    "dont_autoretry_for": checks.check_exceptions,
+    "retry_kwargs": checks.check_retry_kwargs,
+    "retry_backoff": checks.check_backoff,
+    "retry_backoff_max": checks.check_limit,
+    "retry_jitter": checks.check_bool,
+    "throws": checks.check_exceptions,
+}
+#: Task options that may be None.
+_MAYBE_NONE = frozenset(
+    """
+    queue durability priority expires time_limit soft_time_limit rate_limit mesh_rate_limit
+    resources tags max_retries
+    """.split()
+)
+#: {call option: its check}; the queue is checked where it is used.
+_CALL_CHECKS: Mapping[str, Check] = {
+    "task_id": checks.check_name,
+    "headers": checks.check_headers,
+    "delivery": checks.check_delivery,
+    "require_worker": checks.check_wait,
+    "durability": checks.check_durability,
+    "idempotency_key": checks.check_name,
+    "countdown": checks.check_span,
+    "eta": checks.check_moment,
+    "expires": checks.check_expires,
+    "priority": checks.check_priority,
+    "time_limit": checks.check_limit,
+    "soft_time_limit": checks.check_limit,
+    "argsrepr": checks.check_repr,
+    "kwargsrepr": checks.check_repr,
+    "resources": checks.check_resources,
+    "tags": checks.check_tags,
+}
 
 
 def check_task_options(options: Mapping[str, object], where: str) -> None:
@@ -101,11 +216,19 @@ def check_task_options(options: Mapping[str, object], where: str) -> None:
     for key in options:
         if key not in TASK_OPTIONS:
             raise _unknown(where, key, TASK_OPTIONS, _CELERY_TASK_OPTIONS, _OWN_ATTRIBUTES)
-    if options.get("durability") is not None:
-        _check_durability("durability", options["durability"], where)
-    idempotent = options.get("idempotent", True)
-    if not isinstance(idempotent, bool):
-        raise ConfigError(f"{where}: idempotent must be True or False, not {idempotent!r:.75}")
+    for key in options.keys() & TASK_ATTRIBUTES:
+        check_task_option(key, options[key], where)
+    _check_limits(options, where)
+
+
+def check_task_option(key: str, value: object, where: str) -> None:
+    """Refuse a value that this option of a task cannot have.
+
+    Raises:
+        ConfigError: names the task and what the option may be.
+    """
+    if value is not None or key not in _MAYBE_NONE:
+        _TASK_CHECKS[key](key, value, where)
 
 
 def check_call_options(options: Mapping[str, object], where: str) -> None:
@@ -125,64 +248,90 @@ def check_call_options(options: Mapping[str, object], where: str) -> None:
         _check_conflicts(options, where)
 
 
-def _check_delivery(key: str, value: object, where: str) -> None:
-    if value not in DELIVERIES:
-        raise ConfigError(f"{where}: {key} must be {' or '.join(DELIVERIES)}, not {value!r}")
+def check_route(options: Mapping[str, object], where: str) -> None:
+    """Refuse what a route cannot say.
+
+    Raises:
+        ConfigError: another option than those of :data:`ROUTE_OPTIONS`, or a bad value.
+    """
+    for key, value in options.items():
+        if key not in ROUTE_OPTIONS:
+            raise ConfigError(
+                f"{where}: a route cannot say {key!r:.75}; it may have "
+                f"{', '.join(sorted(ROUTE_OPTIONS))}"
+            )
+        if value is not None:
+            _TASK_CHECKS[key](key, value, where)
+    _check_limits(options, where)
 
 
-def _check_wait(key: str, value: object, where: str) -> None:
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value < 1e9:
-        raise ConfigError(f"{where}: {key} is seconds, 0 or more, not {value!r}")
+def check_retry_options(options: Mapping[str, object], where: str) -> None:
+    """Refuse what a retry cannot change.
 
-
-def _check_durability(key: str, value: object, where: str) -> None:
-    if value in DURABILITIES:
-        return
-    likely = nearest(value, DURABILITIES) if isinstance(value, str) else None
-    hint = f"; did you mean {likely!r}?" if likely else ""
-    raise ConfigError(
-        f"{where}: {key} must be {' or '.join(DURABILITIES)}, not {value!r:.75}{hint}"
-    )
-
-
-def _check_name(key: str, value: object, where: str) -> None:
-    """What names a task: its id, or the key that its id is made of."""
-    if not isinstance(value, str) or not value:
-        raise ConfigError(f"{where}: {key} is a text that is not empty, not {value!r:.75}")
-    try:
-        value.encode()
-    except UnicodeEncodeError:
+    Raises:
+        ConfigError: another option than those of :data:`RETRY_OPTIONS`, or a bad value.
+    """
+    for key in options.keys() & (CALL_OPTIONS - RETRY_OPTIONS):
         raise ConfigError(
-            f"{where}: {key} = {value!r:.75} has a lone surrogate, which is no character; use "
-            "os.fsencode(...).hex() for the name of a file"
-        ) from None
+            f"{where}: {key} stays as it is in a retry, which keeps its id and its queue; leave "
+            "it out, or submit another task"
+        )
+    check_call_options(options, where)
 
 
 def _check_conflicts(options: Mapping[str, object], where: str) -> None:
-    key = options.get("idempotency_key")
-    if key is not None and options.get("task_id") is not None:
+    if options.get("idempotency_key") is not None and options.get("task_id") is not None:
         raise ConfigError(
             f"{where}: task_id and idempotency_key both name the task; leave one of them out"
         )
-    if options.get("delivery") != "at_most_once":
-        return
-    if key is not None:
-        raise ConfigError(
-            f"{where}: delivery='at_most_once' forgets a call once it is sent, so nobody would "
-            "know its idempotency_key the next time; leave one of them out"
-        )
+    if options.get("countdown") is not None and options.get("eta") is not None:
+        raise ConfigError(f"{where}: countdown and eta both say when; leave one of them out")
+    _check_limits(options, where)
+    if options.get("delivery") == "at_most_once":
+        check_at_most_once(options, where)
+
+
+#: {option: why delivery="at_most_once" contradicts it}
+_NEED_AN_OWNER = {
+    "idempotency_key": "nobody would know its idempotency_key the next time",
+    "countdown": "nobody would hold it until it is due, which countdown asks for",
+    "eta": "nobody would hold it until it is due, which eta asks for",
+    "expires": "nobody would end it when it expires",
+    "resources": "nobody would choose a worker that has the resources it needs",
+    "tags": "nobody would choose a worker that has the tags it needs",
+}
+
+
+def check_at_most_once(options: Mapping[str, object], where: str) -> None:
+    """Refuse what only an owner of the task could do, for calls that have none.
+
+    Raises:
+        ConfigError: names the option, the reason and the remedy.
+    """
+    forgets = f"{where}: delivery='at_most_once' forgets a call once it is sent, so"
+    for key, why in _NEED_AN_OWNER.items():
+        value = options.get(key)
+        # An empty dict of resources asks for nothing.
+        if value is not None and (value or key not in ("resources", "tags")):
+            raise ConfigError(f"{forgets} {why}; leave one of them out")
     if options.get("durability") == "disk":
+        raise ConfigError(f"{forgets} it cannot have durability='disk'; leave one of them out")
+
+
+def _check_limits(options: Mapping[str, object], where: str) -> None:
+    soft, hard = options.get("soft_time_limit"), options.get("time_limit")
+    if isinstance(soft, (int, float)) and isinstance(hard, (int, float)) and soft >= hard:
         raise ConfigError(
-            f"{where}: delivery='at_most_once' forgets a call once it is sent, so it cannot have "
-            "durability='disk'; leave one of them out"
+            f"{where}: soft_time_limit {soft:g} is not below time_limit {hard:g}, so the task "
+            "would be ended before it is told; make it smaller"
         )
 
 
 def check_base(base: type[Any], where: str) -> None:
-    """Refuse a base class whose handlers would never be called.
+    """Refuse a base class whose handlers or options would have no effect.
 
     Raises:
-        ConfigError: it defines one of Celery's task handlers.
+        ConfigError: it defines one of Celery's that does not exist here yet.
     """
     for cls in base.__mro__:
         found = _CELERY_HANDLERS & vars(cls).keys()
@@ -191,35 +340,16 @@ def check_base(base: type[Any], where: str) -> None:
                 f"{where}: base class {cls.__qualname__} defines {min(found)}(), and task "
                 "handlers are not supported yet: nothing would call it"
             )
-
-
-_OWN_ATTRIBUTES = "; attributes of your own go into attributes={...} or a base class"
-
-
-def _check_headers(_key: str, headers: object, where: str) -> None:
-    if not isinstance(headers, Mapping):
-        raise ConfigError(f"{where}: headers are a dict, not {type(headers).__name__}")
-    for name, value in headers.items():
-        if not isinstance(name, str):
-            raise ConfigError(f"{where}: names of headers are texts, not {name!r:.75}")
-        if type(value) not in _PLAIN or (
-            isinstance(value, int) and not _INT_MIN <= value <= _INT_MAX
-        ):
+        found = (_CELERY_TASK_OPTIONS - _TRUE_ANYWAY) & vars(cls).keys()
+        if found:
             raise ConfigError(
-                f"{where}: header {name!r} is of type {type(value).__name__}; headers carry "
-                "None, bool, int (64 bits), float, str and bytes, the rest belongs in arguments"
+                f"{where}: base class {cls.__qualname__} has {min(found)!r}, an option of Celery "
+                "that is not supported yet; leave it out, or give an attribute of your own "
+                "another name"
             )
 
 
-#: {call option: function that refuses a bad value}; the queue is checked where it is used.
-_CALL_CHECKS: Mapping[str, Callable[[str, object, str], None]] = {
-    "task_id": _check_name,
-    "headers": _check_headers,
-    "delivery": _check_delivery,
-    "require_worker": _check_wait,
-    "durability": _check_durability,
-    "idempotency_key": _check_name,
-}
+_OWN_ATTRIBUTES = "; attributes of your own go into attributes={...} or a base class"
 
 
 def _unknown(

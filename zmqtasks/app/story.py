@@ -225,6 +225,9 @@ def _event_text(event: str, facts: dict[str, Any]) -> str:
         return f"taken over from {_node_text(facts.get('of'))}, at attempt {attempt}"
     if event == "given up":
         return f"left to {_node_text(facts.get('to'))}, which owns it all the same"
+    if event == "other content":
+        node = _node_text(facts.get("other"))
+        return f"{node} had a call with this id and other content, which is not run"
     if event == "resumed":
         return f"found in the journal after a restart, at attempt {attempt}"
     if event == "retried":

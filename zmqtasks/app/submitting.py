@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from itertools import islice
+from itertools import chain, islice
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from zmqtasks.app.current import gateway, in_running_loop
@@ -18,7 +18,7 @@ from zmqtasks.wire.messages import Kind
 
 if TYPE_CHECKING:
     from zmqtasks.app.app import App
-    from zmqtasks.app.signature import TaskSignature
+    from zmqtasks.app.task import Task
 
 #: Calls that `delay_many` hands to the gateway at once.
 BATCH_COUNT = 1_000
@@ -89,16 +89,25 @@ def durability_of(
 
 
 def prepare(
-    app: App, kind: Kind, body: bytes, options: CallOptions, durability: Durability
+    app: App,
+    kind: Kind,
+    body: bytes,
+    options: CallOptions,
+    durability: Durability,
+    ext: dict[str, Any],
 ) -> Prepared:
-    """Give a call its id and handle. ``options`` are checked already."""
+    """Give a call its id and handle.
+
+    Args:
+        options: checked, and complete.
+        ext: the facts of the call that its options make; taken over.
+    """
     through = gateway(app)
     key, text = options.get("idempotency_key"), options.get("task_id")
     if key:
         task_id = keyed_task_id(kind.app, kind.name, key)
     else:
         task_id = parse_task_id(text) if text else through.new_ids(1)[0]
-    ext: dict[str, Any] = {}
     if key or text:
         from zmqtasks.wire.content import content_digest  # most processes never need it
 
@@ -194,13 +203,16 @@ class Batches:
     """The calls of one ``delay_many``, batch by batch."""
 
     def __init__(
-        self, app: App, kind: Kind, signature: TaskSignature, calls: Iterable[Any],
-        durability: Durability,
-    ) -> None:  # fmt: skip
+        self, task: Task[Any, Any], calls: Iterable[Any], durability: Durability, where: str
+    ) -> None:
+        app = task.app
         self._app = app
-        self._kind = kind
-        self._signature = signature
+        self._task = task
+        self._where = where
+        self._signature = task.call_signature
         self._calls = iter(calls)
+        #: Whether a route looks at each call.
+        self._each_differs = app.rules.is_dynamic
         self.durability = durability
         self.gateway = gateway(app)
         self._count_max = min(BATCH_COUNT, app.settings.open_tasks_max)
@@ -212,16 +224,35 @@ class Batches:
         self._unsure_count = 0
 
     def __iter__(self) -> Iterator[list[Call]]:
+        if self._each_differs:
+            yield from self._different()
+            return
         while True:
             bodies = self._encode(islice(self._calls, self._count_max))
             if not bodies:
                 return
             ids = self.gateway.new_ids(len(bodies))
-            kind = self._kind
+            # For each batch, since what expires does so some time after now.
+            kind, ext, _ = self._task.shape((), {}, {}, self._where)
             yield [
-                _new_call(Call, (task_id, kind, body, None))
+                _new_call(Call, (task_id, kind, body, dict(ext) if ext else None))
                 for task_id, body in zip(ids, bodies, strict=True)
             ]
+
+    def _different(self) -> Iterator[list[Call]]:
+        """Batches whose calls each go where a route sends them."""
+        while True:
+            items = list(islice(self._calls, self._count_max))
+            bodies = self._encode(items)
+            if not bodies:
+                return
+            self._calls = chain(items[len(bodies) :], self._calls)
+            calls = []
+            for item, body in zip(items, bodies, strict=False):
+                args, kwargs = ((), item) if isinstance(item, dict) else (item, _NO_KWARGS)
+                kind, ext, _ = self._task.shape(args, kwargs, {}, self._where)
+                calls.append(Call(self.gateway.new_ids(1)[0], kind, body, ext or None))
+            yield calls
 
     def _encode(self, items: Iterable[Any]) -> list[bytes]:
         match = self._signature.match

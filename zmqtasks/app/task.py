@@ -7,6 +7,7 @@ from types import MethodType
 from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar, Unpack
 
 from zmqtasks.app.current import gateway, in_running_loop
+from zmqtasks.app.facts import needs_text
 from zmqtasks.app.options import CallOptions
 from zmqtasks.app.result import AsyncResult
 from zmqtasks.app.resultset import ResultSet
@@ -23,6 +24,7 @@ from zmqtasks.app.submitting import (
     submit_many,
     submit_many_async,
 )
+from zmqtasks.app.task_options import WithOptions
 from zmqtasks.errors import ConfigError
 from zmqtasks.node.gateway import Call, Durability
 from zmqtasks.wire.messages import CatalogEntry, Kind
@@ -34,11 +36,13 @@ if TYPE_CHECKING:
 P = ParamSpec("P")
 R = TypeVar("R")
 
+#: Kinds that a task keeps for its next calls.
+_KINDS_MAX = 1_000
 #: What one `delay_many` call may look like.
 CallArguments = tuple[Any, ...] | list[Any] | dict[str, Any]
 
 
-class Task(Generic[P, R]):
+class Task(WithOptions, Generic[P, R]):
     """A task function, made by ``@app.task``.
 
     Calling it runs the function here and now; ``delay`` and ``apply_async`` let a
@@ -48,16 +52,8 @@ class Task(Generic[P, R]):
 
     #: The App that it belongs to.
     app: App
-    #: Its name in the mesh.
-    name: str
-    #: Queue of calls that name none; None for the App's default.
-    queue: str | None
     #: Whether the function takes this object as its first argument.
     bind: bool
-    #: What calls that say nothing survive, "memory" or "disk"; None: the setting decides.
-    durability: str | None
-    #: Whether it may run again after a worker that ran it was lost.
-    idempotent: bool
     #: The function itself, with this object bound when ``bind`` is set.
     run: Callable[P, R]
 
@@ -65,7 +61,7 @@ class Task(Generic[P, R]):
     __qualname__: str
     __wrapped__: Callable[..., Any]
     _signature: TaskSignature | None
-    _kinds: dict[str | None, Kind]
+    _kinds: dict[tuple[str | None, str], Kind]
     #: For ``delay``, once it is known that it has nothing more to do than to submit.
     _plain_kind: Kind | None
 
@@ -74,22 +70,17 @@ class Task(Generic[P, R]):
         app: App,
         function: Callable[..., Any],
         name: str,
-        *,
-        bind: bool = False,
-        queue: str | None = None,
-        durability: str | None = None,
-        idempotent: bool = True,
+        options: Mapping[str, Any],
     ) -> None:
         self.app = app
         self.name = name
-        self.queue = queue
-        self.bind = bind
-        self.durability = durability
-        self.idempotent = idempotent
-        self.run = MethodType(function, self) if bind else function
+        self.bind = bool(options.get("bind", False))
+        self.run = MethodType(function, self) if self.bind else function
         self._signature = None
         self._kinds = {}
         self._plain_kind = None
+        self._call_defaults = None
+        self.set_options(options)
         self.__wrapped__ = function
         for attribute in ("__name__", "__qualname__", "__doc__", "__module__"):
             if hasattr(function, attribute):
@@ -132,16 +123,16 @@ class Task(Generic[P, R]):
         return handle
 
     def _delay_otherwise(self, /, *args: P.args, **kwargs: P.kwargs) -> AsyncResult[R]:
-        """The first call, or one that has to be on disk."""
+        """The first call, or one that has to be on disk or has options."""
         where = f"{self.name}.delay()"
         # Before anything is encoded: it loads the settings, which limit sizes.
-        kind = self._kind(None)
+        kind, ext, _ = self.shape(args, kwargs, {}, where)
         durability = durability_of(self.app, self.durability, {}, where)
-        if durability is Durability.MEMORY:
+        if durability is Durability.MEMORY and not ext and not self.app.rules.is_dynamic:
             self._plain_kind = kind
             return self.delay(*args, **kwargs)
-        body = self.app.encode_arguments(args, kwargs, self._the_signature.names)
-        return submit(prepare(self.app, kind, body, {}, durability), where)
+        body = self.app.encode_arguments(args, kwargs, self.call_signature.names)
+        return submit(prepare(self.app, kind, body, {}, durability, ext), where)
 
     async def adelay(self, /, *args: P.args, **kwargs: P.kwargs) -> AsyncResult[R]:
         """Same as ``delay``, waiting for room and disk without blocking the running loop."""
@@ -158,8 +149,11 @@ class Task(Generic[P, R]):
         Args:
             args: positional arguments.
             kwargs: keyword arguments.
-            options: ``queue``, ``task_id``, ``headers``, ``delivery``,
-                ``require_worker``, ``durability`` and ``idempotency_key``; see
+            options: when (``countdown``, ``eta``, ``expires``), where (``queue``,
+                ``resources``, ``tags``, ``priority``), how long (``time_limit``,
+                ``soft_time_limit``), how safely (``durability``, ``delivery``,
+                ``require_worker``), which (``task_id``, ``idempotency_key``), what is
+                shown (``headers``, ``argsrepr``, ``kwargsrepr``); see
                 :class:`zmqtasks.app.options.CallOptions`.
 
         Raises:
@@ -203,9 +197,9 @@ class Task(Generic[P, R]):
         return await submit_many_async(self.app, batches)
 
     def _batches(self, calls: Iterable[CallArguments], where: str) -> Batches:
-        kind = self._kind(None)
+        # It loads the settings, which limit sizes.
         durability = durability_of(self.app, self.durability, {}, where)
-        return Batches(self.app, kind, self._the_signature, calls, durability)
+        return Batches(self, calls, durability, where)
 
     def _prepare(
         self,
@@ -215,26 +209,44 @@ class Task(Generic[P, R]):
         where: str,
     ) -> Prepared:
         checked = checked_options(options, where)
-        kind = self._kind(checked.get("queue"))
-        durability = durability_of(self.app, self.durability, checked, where)
         kwargs = kwargs or {}
         check_arguments(args, kwargs, self.name)
-        signature = self._the_signature
+        signature = self.call_signature
         signature.match(*args, **kwargs)
+        kind, ext, complete = self.shape(args, kwargs, checked, where)
+        durability = durability_of(self.app, self.durability, complete, where)
         body = self.app.encode_arguments(args, kwargs, signature.names)
-        return prepare(self.app, kind, body, checked, durability)
+        return prepare(self.app, kind, body, complete, durability, ext)
+
+    def shape(
+        self, args: Sequence[Any], kwargs: Mapping[str, Any], options: CallOptions, where: str
+    ) -> tuple[Kind, dict[str, Any], CallOptions]:
+        """Where a call goes: its kind, its facts for the wire, and all of its options.
+
+        Raises:
+            ConfigError: options contradict each other.
+        """
+        rules = self.app.rules
+        complete = rules.complete(self.name, self, args, kwargs, options, where)
+        if complete.get("delivery") == "at_most_once" and self.autoretry_for:
+            raise ConfigError(
+                f"{where}: delivery='at_most_once' forgets a call once it is sent, so nobody "
+                "would retry it, and the task has autoretry_for; leave delivery out"
+            )
+        kind = self._kind(complete.get("queue"), needs_text(complete))
+        return kind, rules.facts_of_call(complete, self, where), complete
 
     # --- facts --------------------------------------------------------------------------
 
     @property
     def signature_digest(self) -> str:
         """Same parameters, same digest; workers with another one are not asked."""
-        return self._the_signature.digest
+        return self.call_signature.digest
 
     @property
     def signature_text(self) -> str:
         """The signature for people."""
-        return self._the_signature.text
+        return self.call_signature.text
 
     @property
     def catalog_entry(self) -> CatalogEntry:
@@ -253,7 +265,8 @@ class Task(Generic[P, R]):
         return AsyncResult(task_id, self.app)
 
     @property
-    def _the_signature(self) -> TaskSignature:
+    def call_signature(self) -> TaskSignature:
+        """What is known of its parameters."""
         return self._signature or self._sign()
 
     def _sign(self) -> TaskSignature:
@@ -261,16 +274,20 @@ class Task(Generic[P, R]):
         self._signature = signature_of(self.__wrapped__, bound=self.bind)
         return self._signature
 
-    def _kind(self, queue: str | None) -> Kind:
-        """What calls to this queue have in common; ``queue`` None for the task's own."""
-        kind = self._kinds.get(queue)
+    def _kind(self, queue: str | None, needs: str) -> Kind:
+        """What calls to this queue, with these needs, have in common; None: the default."""
+        kind = self._kinds.get((queue, needs))
         if kind is None:
-            name = self.app.queue_name(queue or self.queue)
+            name = self.app.queue_name(queue)
             facts: tuple[tuple[str, Any], ...] = (("sig", self.signature_text),)
             if not self.idempotent:
                 facts += (("idem", 0),)
+            if needs:
+                facts += (("req", needs),)
             kind = Kind(self.app.name, self.name, self.signature_digest, name, facts)
-            self._kinds[queue] = kind
+            if len(self._kinds) >= _KINDS_MAX:
+                self._kinds.clear()  # calls that each need another amount
+            self._kinds[queue, needs] = kind
         return kind
 
     def __repr__(self) -> str:

@@ -16,6 +16,21 @@ from zmqtasks.cli.showing import as_json
 from zmqtasks.node.survey import SeenNode
 from zmqtasks.words import counted
 
+#: A handoff takes milliseconds, and a restart of a node seconds.
+_STANDING_MS = 60_000
+_ITS_HOST = (
+    "it is not in sight, and it, or the next node of this mesh on its host, can tell: start one "
+    "there (zmqtasks journal list there shows them)"
+)
+#: {what stands: (in words, with the node that is waited for; what to do while that is away)}.
+_STANDING = {
+    "incoming": ("offered by {}, which has not said whose they are", _ITS_HOST),
+    "given": ("given to {}, which has not confirmed that", _ITS_HOST),
+    "offered": (
+        "offered to {}, which has not answered",
+        "they stay here if its link is given up",
+    ),
+}
 #: Seconds that a linked node has to answer.
 _ANSWER_S = 2.0
 _QUEUES_MAX = 4
@@ -113,6 +128,7 @@ def show(seen: Sequence[SeenNode], title: str) -> None:
         console.print(table)
     lines = (*address_lines(answered), *task_lines(answered))
     lines = (*lines, *journal_lines(answered), *handoff_lines(answered))
+    lines = (*lines, *standing_lines(answered))
     lines = (*lines, *result_lines(answered))
     for line in (*lines, *trouble_lines(seen), *waiting_lines(seen)):
         console.print(line, markup=False, highlight=False, soft_wrap=True)
@@ -224,6 +240,31 @@ def handoff_lines(seen: Sequence[SeenNode]) -> list[str]:
         if facts:
             lines.append(f"  {node.name}: {', '.join(facts)}")
     return ["", "being handed over:", *lines] if lines else []
+
+
+def standing_lines(seen: Sequence[SeenNode]) -> list[str]:
+    """Tasks that have stood between two nodes for long: who waits for whom, and what to do."""
+    names = {node.node: node.name for node in seen if node.report is not None}
+    lines = []
+    for node in seen:
+        standing = ((node.report or {}).get("handoff") or {}).get("standing") or {}
+        for key, (what, remedy) in _STANDING.items():
+            found = standing.get(key) or {}
+            if found.get("ms", 0) < _STANDING_MS:
+                continue
+            for other, count in found["nodes"].items():
+                who = names.get(other) or f"node {other}"
+                away = "it is in sight: see its log" if other in names else remedy
+                lines.append(
+                    f"  {node.name}: {counted(count, 'task')} {what.format(who)}, the oldest for "
+                    f"{_minutes(found['ms'])}; {away}"
+                )
+    return ["", "stuck between two nodes:", *lines] if lines else []
+
+
+def _minutes(ms: int) -> str:
+    minutes = ms // 60_000
+    return counted(minutes, "minute") if minutes < 120 else counted(minutes // 60, "hour")
 
 
 def result_lines(seen: Sequence[SeenNode]) -> list[str]:

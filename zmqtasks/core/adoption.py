@@ -62,7 +62,7 @@ class Adoption:
             elif isinstance(mark, Incoming):
                 is_ours = self._was_offered(record, claims_of(mark), now_ms)
             elif not isinstance(mark, Dead):
-                is_ours = self._was_owned(record)
+                is_ours = self._was_owned(record, former)
             if is_ours:
                 owned.append(msgspec.structs.replace(record, mark=MARK_OWNED))
         if self._notes:
@@ -101,8 +101,12 @@ class Adoption:
     def _note(self, record: OwnedRecord, mark: bytes) -> None:
         self._notes.append(Progress(record.id, record.attempt, record.strikes, mark))
 
-    def _was_owned(self, record: OwnedRecord) -> bool:
-        if self._is_open(record):
+    def _was_owned(self, record: OwnedRecord, former: bytes) -> bool:
+        is_open = self._is_open(record)
+        is_here = self.taking.repeats.is_here(record.id, record.ext, former)
+        if is_here and not is_open:
+            self.handoff.forget([record.id])  # it has ended here
+        if is_here or is_open:
             return False
         if self.taking.forget(record.id) or self.handoff.take_back(record.id):
             self._note(record, MARK_OWNED)

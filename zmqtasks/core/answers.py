@@ -19,6 +19,9 @@ from zmqtasks.core.spillrows import SpillRow
 from zmqtasks.limits import LOOKUP_IDS_MAX, WATCHES_COUNT_MAX, WATCHES_PER_TASK_MAX
 from zmqtasks.wire.messages import Hello, Outcome, Query, StateRecord, TaskState, Verdict
 
+#: Facts of a state that say whose a task is elsewhere, or may be.
+_HEARSAY = ("taker", "offer")
+
 
 class Answers:
     """What this node knows about tasks. ``effects`` is drained each turn.
@@ -68,8 +71,10 @@ class Answers:
             is_final = decision == Verdict.SETTLED
             if is_final:
                 return StateRecord(task_id, TaskState.SETTLED, {}, outcome)
+            info = self._hearsay(task_id)
             owner = self.log.decider_of(task_id)
-            info = {"owner": owner} if owner else {}
+            if owner:
+                info["owner"] = owner
             return StateRecord(task_id, TaskState.UNSETTLED, info, outcome)
         if self.intake is not None:
             found = self.intake.find(task_id)
@@ -80,11 +85,18 @@ class Answers:
                     info["c"] = task.ext["c"]
                 state_now = TaskState.STARTED if running else TaskState.PENDING
                 return StateRecord(task_id, state_now, info, None)
-        for state_of in self.others:
-            state = state_of(task_id)
-            if state is not None:
-                return state
-        return StateRecord(task_id, TaskState.UNKNOWN, {}, None)
+        state = self._state_elsewhere(task_id)
+        return state or StateRecord(task_id, TaskState.UNKNOWN, {}, None)
+
+    def _state_elsewhere(self, task_id: bytes) -> StateRecord | None:
+        found = (state_of(task_id) for state_of in self.others)
+        return next((state for state in found if state is not None), None)
+
+    def _hearsay(self, task_id: bytes) -> dict[str, Any]:
+        """Who else owns a task, or that it may become ours, of what is known here."""
+        state = self._state_elsewhere(task_id)
+        known = state.info if state is not None else {}
+        return {key: known[key] for key in _HEARSAY if key in known}
 
     def _info(self, name: str, queue: str, attempt: int) -> dict[str, Any]:
         return {"name": name, "queue": queue, "attempt": attempt, "worker": self.log.worker_name}
@@ -99,7 +111,7 @@ class Answers:
         is_full = self._lookups.count + len(message.ids) > LOOKUP_IDS_MAX
         for task_id in message.ids:
             record = self.local(task_id)
-            is_hearsay = "taker" in record.info or "offer" in record.info
+            is_hearsay = any(key in record.info for key in _HEARSAY)
             if may_look and (record.state == TaskState.UNKNOWN or is_hearsay):
                 if is_full and self._lookups.count:
                     why = {"why": "a node has too many questions to answer at the moment"}

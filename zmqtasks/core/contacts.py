@@ -285,8 +285,8 @@ class Contacts:
         )  # fmt: skip
 
     def _without_taken(self, candidate: Candidate) -> Candidate:
-        """Leave out addresses where, as we know, another process of that host listens:
-        dialling one would take its connection away."""
+        """Leave out addresses where, as we know, another process of that host listens, or this
+        very node: dialling one would take its connection away, or lead to ourselves."""
         taken = {
             endpoint
             for link in self.links.values()
@@ -295,6 +295,8 @@ class Contacts:
             and link.peer.host_id == candidate.host_id
             for endpoint in link.peer.endpoints
         }
+        if candidate.host_id == self.hello.host_id:
+            taken.update(self.hello.endpoints)
         if taken.isdisjoint(candidate.endpoints):
             return candidate
         return candidate._replace(endpoints=tuple(e for e in candidate.endpoints if e not in taken))

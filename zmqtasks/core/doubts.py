@@ -62,6 +62,7 @@ class Doubts:
         self._drop = drop
         self._activate = activate
         self._away: dict[bytes, _Away] = {}
+        self._prune_ms = 0
 
     def is_back(self, giver: bytes) -> None:
         """It, or its heir, can be asked."""
@@ -82,6 +83,9 @@ class Doubts:
 
     def tick(self, now_ms: int) -> None:
         """Ask others about the tasks of givers that stay away, ever more seldom."""
+        if self.guessed and now_ms >= self._prune_ms:
+            self._prune_ms = now_ms + OWNER_GONE_MS
+            self._forget_ended()
         for giver, away in list(self._away.items()):
             if now_ms < away.ask_ms:
                 continue
@@ -92,6 +96,12 @@ class Doubts:
                 self.ask(ids)
             else:
                 del self._away[giver]
+
+    def _forget_ended(self) -> None:
+        """There is nothing left to give back."""
+        tasks = self._dispatcher.tasks
+        for task_id in [task_id for task_id in self.guessed if task_id not in tasks]:
+            del self.guessed[task_id]
 
     def ask(self, ids: Iterable[bytes]) -> None:
         """Does anybody know better of these?"""

@@ -10,14 +10,15 @@ settle:
       |  ^
       |  +-- another taker (it was given on, or inherited)
       +----- the taker does not know it (any more): everybody is asked; when nobody knows
-             it, and only then, it is UNKNOWN
+             it, and only then, it is UNKNOWN; an outcome that nobody is left to decide on
+             stands
 
 A taker that is away has its tasks in its journal. So nothing is concluded from that.
 """
 
 from __future__ import annotations
 
-from collections import deque
+from collections import OrderedDict
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
@@ -67,9 +68,8 @@ class GivenTasks:
         self.following: dict[bytes, bytes] = {}
         #: The same the other way round: {taker: task ids}.
         self._of: dict[bytes, dict[bytes, None]] = {}
-        #: {task id: taker} of the last ones given away, and the order in which they were.
-        self._takers: dict[bytes, bytes] = {}
-        self._order: deque[bytes] = deque()
+        #: {task id: taker} of the last ones given away, the last one last.
+        self._takers: OrderedDict[bytes, bytes] = OrderedDict()
         #: {task id: digest of its content}, of those of them whose ids their callers chose.
         self._digests: dict[bytes, bytes] = {}
         #: {task id: since when its taker does not know it, and when to ask everybody}.
@@ -92,17 +92,16 @@ class GivenTasks:
             follow: somebody here waits for their outcomes; the taker tells them.
             exts: what else is known of them, in the same order.
         """
-        takers, order = self._takers, self._order
+        takers = self._takers
         for task_id, ext in zip(ids, exts, strict=False):
             if ext is not None and "c" in ext:
                 self._digests[task_id] = ext["c"]
         for task_id in ids:
-            if task_id not in takers:
-                order.append(task_id)
             takers[task_id] = taker
-        while len(order) > GIVEN_REMEMBERED_MAX:
-            takers.pop(order[0], None)
-            self._digests.pop(order.popleft(), None)
+            takers.move_to_end(task_id)
+        while len(takers) > GIVEN_REMEMBERED_MAX:
+            forgotten, _ = takers.popitem(last=False)
+            self._digests.pop(forgotten, None)
         if follow:
             self.following.update(dict.fromkeys(ids, taker))
             self._of.setdefault(taker, {}).update(dict.fromkeys(ids))
@@ -217,7 +216,7 @@ class GivenTasks:
             elif record.info.get("owned"):
                 self.moved([record.id], node)
                 self._denied.pop(record.id, None)
-            elif record.state == TaskState.UNKNOWN and taker == node:
+            elif taker == node and _is_denial(record):
                 self._denied.setdefault(record.id, _Denied(now_ms, now_ms, HANDOFF_RETRY_MS))
 
     def _settle(self, outcome: Outcome) -> None:
@@ -244,7 +243,9 @@ class GivenTasks:
             denied = self._denied.get(task_id)
             if denied is None:
                 continue
-            outcome = finding.settled or finding.unsettled
+            outcome = finding.settled
+            if not (finding.owner or finding.is_offered):
+                outcome = outcome or finding.unsettled  # nobody is left to decide on it
             elsewhere = finding.owner or finding.taker
             if outcome is not None:
                 self._settle(outcome)
@@ -275,3 +276,11 @@ class GivenTasks:
     def next_deadline_ms(self) -> int | None:
         """When ``flush`` is wanted next."""
         return min((denied.ask_ms for denied in self._denied.values()), default=None)
+
+
+def _is_denial(record: StateRecord) -> bool:
+    """Whoever says that does not own the task, nor may become its owner. It may have run it,
+    and wait for the verdict of an owner that is no more."""
+    return record.state == TaskState.UNKNOWN or (
+        record.state == TaskState.UNSETTLED and "offer" not in record.info
+    )

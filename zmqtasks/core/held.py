@@ -36,11 +36,13 @@ class KindStat:
 class SlotState:
     """One slot of the pool: what was sent there and not answered, oldest first."""
 
-    __slots__ = ("budget_us", "pending", "since_ms")
+    __slots__ = ("budget_us", "is_closing", "pending", "since_ms")
 
     def __init__(self) -> None:
         self.pending: deque[HeldTask] = deque()
         self.budget_us = 0.0
+        #: It gets no more tasks, and goes when it has none.
+        self.is_closing = False
         #: When the first pending task can have started.
         self.since_ms = 0
 

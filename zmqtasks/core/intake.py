@@ -30,6 +30,7 @@ from zmqtasks.core.held import (
     hold,
     is_suspect,
 )
+from zmqtasks.core.lanes import is_guarded
 from zmqtasks.core.links import LANE, SELF, LinkId
 from zmqtasks.limits import INTAKE_BYTES_MAX, INTAKE_TASKS_MAX, STARTED_REPORT_MS
 from zmqtasks.wire.messages import (
@@ -353,11 +354,17 @@ class Intake:
         for outcome in outcomes:
             task = pending[0] if pending else None
             if task is None or task.id != outcome.id or task.attempt != outcome.attempt:
-                self.effects.append(Note(
-                    "error", "slot.disorder", f"slot {slot} answered a task it was not sent",
-                ))  # fmt: skip
-                continue
-            pending.popleft()
+                # One that was ended by force overtakes those whose outcomes died with it.
+                task = next(
+                    (t for t in pending if t.id == outcome.id and t.attempt == outcome.attempt),
+                    None,
+                )
+                if task is None:
+                    self.effects.append(Note(
+                        "error", "slot.disorder", f"slot {slot} answered a task it was not sent",
+                    ))  # fmt: skip
+                    continue
+            pending.remove(task)
             state.budget_us -= max(task.stat.mean_us, 0.0)
             cost_us = outcome.run_us + len(outcome.body) // _RESULT_BYTES_PER_US
             task.stat.add(cost_us)
@@ -370,22 +377,44 @@ class Intake:
             ))  # fmt: skip
         if not pending:
             state.budget_us = 0.0
+            if state.is_closing:
+                del self.slots[slot]
         state.since_ms = now_ms
         self._deal_again = True
 
-    def slot_died(self, slot: int, reason: str) -> None:
-        """Its process is gone: each attempt there ended; the owner decides what next."""
+    def slot_died(self, slot: int, reason: str, ended: int = 0, is_running: bool = True) -> None:
+        """Its process is gone: each attempt there ended; the owner decides what next.
+
+        Args:
+            slot: which one.
+            reason: for people.
+            ended: so many of its tasks, the oldest, had ended, but their outcomes are lost.
+            is_running: the one after these was running.
+        """
         state = self.slots.pop(slot, None)
         if state is None:
             return
-        code = RejectCode.CHILD_DIED_RUNNING
-        for task in state.pending:
+        self._deal_again = True
+        for position, task in enumerate(state.pending):
             text = f"the process that ran '{task.kind.name}' died ({reason})"
-            if code == RejectCode.CHILD_DIED_RUNNING:
+            code = RejectCode.CHILD_DIED
+            if position == ended and is_running:
+                code = RejectCode.CHILD_DIED_RUNNING
                 self.effects.append(Note("warning", "child.died", text))
+            elif position < ended and is_guarded(task.kind):
+                code = RejectCode.CHILD_DIED_RUNNING  # it must not run twice
             self.held_bytes -= len(task.body)
             self._give_back(task, code, text)
-            code = RejectCode.CHILD_DIED
+
+    def slot_gone(self, slot: int) -> None:
+        """It gets no more tasks; those that it has end as ever."""
+        state = self.slots.get(slot)
+        if state is None:
+            return
+        self._deal_again = True
+        state.is_closing = True
+        if not state.pending:
+            del self.slots[slot]
 
     def slot_submits(
         self, slot: int, child_request: int, parent: bytes, attempt: int, message: Submit
@@ -413,7 +442,10 @@ class Intake:
         queue = self.queue
         if not queue or not self.slots:
             return
-        slots = sorted(self.slots.items(), key=lambda item: len(item[1].pending))
+        slots = sorted(
+            (item for item in self.slots.items() if not item[1].is_closing),
+            key=lambda item: len(item[1].pending),
+        )
         for position, (number, state) in enumerate(slots):
             if not queue:
                 break
@@ -452,7 +484,8 @@ class Intake:
     @property
     def slots_count(self) -> int:
         """Slots that there are, or that there will be."""
-        return max(1, len(self.slots) or self.slots_max)
+        open_count = sum(1 for slot in self.slots.values() if not slot.is_closing)
+        return max(1, open_count or self.slots_max)
 
     def window(self) -> int:
         """Tasks to have here or on their way, for all links together."""

@@ -15,6 +15,7 @@ tasks and one of changes.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from zmqtasks.core.adoption import Adoption
 from zmqtasks.core.answers import Answers
@@ -25,6 +26,7 @@ from zmqtasks.core.intake import Intake
 from zmqtasks.core.links import SELF, LinkId
 from zmqtasks.core.owned import OwnedRecord, parse_mark
 from zmqtasks.core.publishing import Publisher
+from zmqtasks.core.standing import Standing
 from zmqtasks.core.taking import Taking
 from zmqtasks.wire.messages import Heir, Hello, Kind, Message, Outcome, States
 
@@ -58,6 +60,8 @@ class Ownership:
         dispatcher.taker_of = self.given.taker_of
         self.taking = Taking(hello.node, dispatcher, custody, self.handoff, answers)
         self.adoption = Adoption(self.taking, self.handoff)
+        self._standing = {key: Standing() for key in ("offered", "given", "incoming")}
+        self._now_ms = 0
         #: Whose effects are to be collected, in this order.
         self.machines = (dispatcher, self.handoff, self.taking, self.given, custody)
         answers.others += [self.taking.state_of, self.given.state_of]
@@ -115,11 +119,23 @@ class Ownership:
 
     # --- questions ------------------------------------------------------------------------
 
-    def describe(self) -> dict[str, int]:
+    def describe(self) -> dict[str, Any]:
         """Plain data for `zmqtasks status`: tasks that are ``offered`` to other nodes,
         ``given`` to them without their word that they have them, and ``incoming``: offered
-        to this node by one that has not said yet whose they are."""
+        to this node by one that has not said yet whose they are. ``standing`` has for each
+        of these what ``Standing.describe`` tells."""
+        offers = self.handoff.offering.offers.values()
+        waits_for = {
+            "offered": [offer.taker for offer in offers for _ in offer.tasks],
+            "given": list(self.handoff.unconfirmed.values()),
+            "incoming": [task.giver for task in self.taking.tasks.values()],
+        }
         return {
+            "standing": {
+                key: self._standing[key].describe(nodes, self._now_ms)
+                for key, nodes in waits_for.items()
+                if nodes
+            },
             "offered": sum(bool(task.offered) for task in self.dispatcher.tasks.values()),
             "given": len(self.handoff.unconfirmed),
             "incoming": len(self.taking.tasks),
@@ -192,6 +208,10 @@ class Ownership:
 
     def tick(self, now_ms: int) -> None:
         """Timers of all these machines."""
+        self._now_ms = now_ms
+        self._standing["offered"].look(self.handoff.offering.offers, now_ms)
+        self._standing["given"].look(self.handoff.unconfirmed, now_ms)
+        self._standing["incoming"].look(self.taking.tasks, now_ms)
         self.dispatcher.tick(now_ms)
         self.handoff.tick(now_ms)
         self.taking.tick(now_ms)

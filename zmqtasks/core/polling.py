@@ -34,6 +34,11 @@ class Finding:
         #: Somebody knows the task.
         self.is_known = False
 
+    @property
+    def is_offered(self) -> bool:
+        """A node may become its owner."""
+        return bool(self.offer[1])
+
     def add(self, node: bytes, record: StateRecord) -> None:
         """A node has answered."""
         self.is_known |= record.state != TaskState.UNKNOWN

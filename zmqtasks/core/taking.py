@@ -31,6 +31,7 @@ from zmqtasks.core.custody import Custody
 from zmqtasks.core.dispatcher import Dispatcher, bytes_of
 from zmqtasks.core.doubts import Doubts
 from zmqtasks.core.effects import Effect, Send
+from zmqtasks.core.given import WATCH_REQUEST
 from zmqtasks.core.handoff import Handoff
 from zmqtasks.core.incoming import Claim, IncomingTask, Phase, claims_of
 from zmqtasks.core.lanes import TakenTask
@@ -45,6 +46,7 @@ from zmqtasks.core.owned import (
     Progress,
     parse_mark,
 )
+from zmqtasks.core.repeats import Repeats
 from zmqtasks.ids import format_node
 from zmqtasks.limits import HANDOFF_IDS_MAX, OWNER_GONE_MS
 from zmqtasks.wire.messages import (
@@ -53,6 +55,7 @@ from zmqtasks.wire.messages import (
     Message,
     Offer,
     OfferRecord,
+    Query,
     Resolve,
     StateRecord,
     States,
@@ -102,6 +105,7 @@ class Taking:
         self.handoff = handoff
         self.answers = answers
         self.effects: list[Effect] = []
+        self.repeats = Repeats(dispatcher)
         #: Take nothing new.
         self.draining = False
         self.links = OpenLinks()
@@ -132,6 +136,7 @@ class Taking:
         """What was to be answered on this link has to be asked for."""
         other = self.links.down(link)
         self._taken.pop(link, None)
+        self.repeats.link_down(link)
         self.doubts.link_down(link)
         is_doubtful = False
         for task in self.tasks.values():
@@ -256,6 +261,7 @@ class Taking:
         else:
             self._given(link, peer, message)
             self.drop(self._disclaimed(peer, message))
+            self.repeats.take_awaited(message.kept, link)
             self._drop_from_journal(self.doubts.give_way(message.kept))
             self.doubts.confirmed(message.unknown)
             self.doubts.ask(message.unknown)
@@ -281,7 +287,9 @@ class Taking:
                 arrival.left.append(record.id)
                 continue
             if known is None:
-                if record.id in self.dispatcher.tasks:
+                if self.repeats.is_here(record.id, record.ext, peer.node):
+                    if offer.watch:
+                        self.repeats.is_awaited(record.id, link)
                     continue  # ours already: the same task again
                 count_left -= 1
                 bytes_left -= len(bytes_of(record.body))
@@ -431,6 +439,9 @@ class Taking:
                 # An heir of which we have not heard yet, and shall ask. Or it was active
                 # here before, and comes back by way of others; so that one is told later.
                 task.given_on.append(link)
+        awaited = self.repeats.take_awaited(message.given, link)
+        if awaited:
+            self.answers.asked(link, Query(WATCH_REQUEST, awaited, True))
         for task in active:
             task.is_confirmed = True
         self.activate([task for task in active if task.phase is Phase.STORED])
@@ -560,6 +571,9 @@ class Taking:
             for link, ids in taken.items():
                 if ids and self.links.peer(link) is not None:
                     self.effects.append(Send(link, Taken(ids)))
+        if self.repeats.effects:
+            self.effects += self.repeats.effects
+            self.repeats.effects.clear()
         if self.doubts.polls.effects:
             self.effects += self.doubts.polls.effects
             self.doubts.polls.effects.clear()

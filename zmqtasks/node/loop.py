@@ -8,8 +8,11 @@ and a wake-up that is only written when the loop may be asleep.
 from __future__ import annotations
 
 import contextlib
+import heapq
 import logging
+import math
 import os
+import time
 from collections import deque
 from collections.abc import Callable
 from typing import Any
@@ -31,6 +34,9 @@ class Loop:
         self._calls: deque[tuple[Callable[..., Any], tuple[Any, ...]]] = deque()
         self._readers: dict[Any, Callable[[], None]] = {}
         self._writers: dict[Any, Callable[[], None]] = {}
+        #: (when, number, function, args): a heap; the number keeps functions from comparison.
+        self._timers: list[tuple[float, int, Callable[..., Any], tuple[Any, ...]]] = []
+        self._timer_number = 0
         self._woken = False
         self._stopping = False
         self._wake_read, self._wake_write = _wake_pair()
@@ -75,6 +81,12 @@ class Loop:
         self._writers.pop(obj, None)
         self._poller.unregister(obj)
 
+    def call_later(self, delay_ms: float, function: Callable[..., Any], *args: Any) -> None:
+        """Run ``function(*args)`` after so many milliseconds, not before."""
+        self._timer_number += 1
+        due = time.monotonic() + delay_ms / 1000
+        heapq.heappush(self._timers, (due, self._timer_number, function, args))
+
     def run(self, turn: Callable[[], int], awake: Callable[[], None]) -> None:
         """Turn until stopped.
 
@@ -86,6 +98,8 @@ class Loop:
         try:
             while not self._stopping:
                 timeout_ms = turn()
+                if self._timers:
+                    timeout_ms = min(timeout_ms, self._ring())
                 self._woken = False
                 if self._calls or self._stopping:
                     timeout_ms = 0
@@ -100,6 +114,16 @@ class Loop:
             os.close(self._wake_read)
             if self._wake_write != self._wake_read:
                 os.close(self._wake_write)
+
+    def _ring(self) -> int:
+        """Run what is due; returns the milliseconds to the next, rounded up."""
+        timers, now = self._timers, time.monotonic()
+        if timers[0][0] > now:
+            return math.ceil((timers[0][0] - now) * 1000)
+        while timers and timers[0][0] <= now:
+            _, _, function, args = heapq.heappop(timers)
+            function(*args)
+        return 0  # the machines shall see what came of it
 
     def _serve(self, ready: list[tuple[Any, bool, bool]]) -> None:
         for obj, readable, writable in ready:

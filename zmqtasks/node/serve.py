@@ -237,6 +237,10 @@ class Node:
         """See ``PoolHost``."""
         self.runtime.loop.call_soon(function, *args)
 
+    def call_later(self, delay_ms: float, function: Callable[..., None], *args: Any) -> None:
+        """See ``PoolHost``."""
+        self.runtime.loop.call_later(delay_ms, function, *args)
+
     def slot_ready(self, slot: int) -> None:
         """See ``PoolHost``."""
         if self._thread is not None:  # else the start failed and the pool is being stopped
@@ -246,10 +250,15 @@ class Node:
         """See ``PoolHost``."""
         self._intake.slot_done(slot, outcomes, self.runtime.now_ms)
 
-    def slot_died(self, slot: int, reason: str) -> None:
+    def slot_died(self, slot: int, reason: str, ended: int = 0, is_running: bool = True) -> None:
         """See ``PoolHost``."""
         if self._thread is not None:
-            self._intake.slot_died(slot, reason)
+            self._intake.slot_died(slot, reason, ended, is_running)
+
+    def slot_gone(self, slot: int) -> None:
+        """See ``PoolHost``."""
+        if self._thread is not None:
+            self._intake.slot_gone(slot)
 
     def slot_request(self, slot: int, request: ChildRequest) -> None:
         """See ``PoolHost``."""
@@ -263,13 +272,20 @@ class Node:
 
     def _run_in_slot(self, effect: fx.RunInSlot) -> None:
         assert self.pool is not None
-        self.pool.run(effect.slot, [
-            RunTask(
-                task.id, task.attempt, task.kind.app, task.kind.name, task.kind.queue, task.owner,
-                task.body, task.ext, task.attempt > 1 and is_guarded(task.kind),
-            )
-            for task in effect.tasks
-        ])  # fmt: skip
+        facts = self.pool.facts
+        batch = []
+        for task in effect.tasks:
+            kind, ext = task.kind, task.ext
+            run = RunTask(
+                task.id, task.attempt, kind.app, kind.name, kind.queue, task.owner,
+                task.body, ext, task.attempt > 1 and is_guarded(kind),
+            )  # fmt: skip
+            if ext is not None and "tl" in ext:
+                run.soft_ms, run.hard_ms = ext["tl"]
+            elif kind.name in facts:
+                run.soft_ms, run.hard_ms = facts[kind.name].soft_ms, facts[kind.name].hard_ms
+            batch.append(run)
+        self.pool.run(effect.slot, batch)
         if _LOG.isEnabledFor(logging.DEBUG):
             for task in effect.tasks:
                 _LOG.debug("slot %d runs %s [%s] attempt %d", effect.slot, task.kind.name,

@@ -3,18 +3,43 @@
 A pool has numbered *slots*. The intake (``core/intake.py``) decides which tasks go to
 which slot; the pool carries them there and tells what came of it. All calls and all
 callbacks happen on the loop's thread, except ``load`` and ``start`` which run before it.
+
+What not every pool can do has a name in ``Pool.features``. Whoever is asked for something
+that is not there says so when it starts (:func:`check_plan`, :func:`check_limits`), it
+is never ignored.
+
+A slot of a pool lives like this::
+
+    start, resize --slot_ready--> idle --run--> busy --slot_done--> idle ...
+                         ^                       +--slot_died--> gone, replaced
+                         +-----------------------------------------+
+    resize to fewer: slot_gone; what it still has ends in slot_done or slot_died as ever
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 import msgspec
 
+from zmqtasks.errors import ConfigError
 from zmqtasks.limits import PAYLOAD_BYTES_MAX
-from zmqtasks.pools.protocol import Answer, ChildOutcome, ChildRequest, RunTask
+from zmqtasks.pools.protocol import Answer, ChildOutcome, ChildRequest, RunTask, TaskFacts
 from zmqtasks.wire.messages import CatalogEntry
+
+#: ``Pool.features``: it ends an attempt at its hard limit, whatever that does.
+HARD_LIMIT: Final = "hard_limit"
+#: It raises SoftTimeLimitExceeded in an attempt at its soft limit.
+SOFT_LIMIT: Final = "soft_limit"
+#: ``cancel`` with a signal ends an attempt that runs, and no other one.
+TERMINATE: Final = "terminate"
+#: ``PoolPlan``: processes are replaced after so many tasks, by memory, when idle.
+RECYCLE: Final = "recycle"
+#: ``resize``.
+RESIZE: Final = "resize"
+#: ``PoolConfig.cpus`` and ``gpus``: each slot has its own.
+PIN: Final = "pin"
 
 
 class PoolConfig(msgspec.Struct, frozen=True):
@@ -39,6 +64,24 @@ class PoolConfig(msgspec.Struct, frozen=True):
     flags: dict[str, Any] = {}
     #: Send what tasks print and log to the node; off: it goes where it always went.
     capture: bool = True
+    #: CPUs to pin slots to, slot i to the i-th (they go round); empty: none is pinned.
+    cpus: tuple[int, ...] = ()
+    #: ``CUDA_VISIBLE_DEVICES`` of slots, likewise.
+    gpus: tuple[str, ...] = ()
+
+
+class PoolPlan(msgspec.Struct, frozen=True):
+    """What is known once the application is loaded, which may set it: see ``Pool.plan``."""
+
+    #: How many attempts run at once.
+    slots: int = 1
+    #: A process is replaced after so many attempts; 0: never.
+    tasks_max: int = 0
+    #: A process is replaced when an attempt ended and it holds more memory, in KiB; 0: never.
+    memory_kib_max: int = 0
+    #: A process that had nothing to do for so long ends until there is something, in
+    #: milliseconds; 0: never.
+    idle_ms: int = 0
 
 
 class PoolHost(Protocol):
@@ -56,14 +99,28 @@ class PoolHost(Protocol):
     def call_soon(self, function: Callable[..., None], *args: Any) -> None:
         """Run on the loop's thread; callable from any thread."""
 
+    def call_later(self, delay_ms: float, function: Callable[..., None], *args: Any) -> None:
+        """Run on the loop's thread after so many milliseconds; called on it."""
+
     def slot_ready(self, slot: int) -> None:
         """The slot exists and is idle (after start, or after a replacement)."""
 
     def slot_done(self, slot: int, outcomes: Sequence[ChildOutcome]) -> None:
         """These attempts ended in this slot, in the order in which they were sent."""
 
-    def slot_died(self, slot: int, reason: str) -> None:
-        """The slot's process is gone; ``slot_ready`` follows when it is replaced."""
+    def slot_died(self, slot: int, reason: str, ended: int = 0, is_running: bool = True) -> None:
+        """The slot's process is gone; ``slot_ready`` follows when it is replaced.
+
+        Args:
+            slot: which one.
+            reason: for people.
+            ended: so many of the attempts there, the oldest, had ended, but their outcomes
+                are lost.
+            is_running: the next one was running, so it may be to blame; False: none was.
+        """
+
+    def slot_gone(self, slot: int) -> None:
+        """The slot gets no more tasks: the pool shrinks. Those it has end as ever."""
 
     def slot_request(self, slot: int, request: ChildRequest) -> None:
         """Code in the slot submits, asks, waits, reports a state or logs.
@@ -76,8 +133,16 @@ class PoolHost(Protocol):
 class Pool(Protocol):
     """Runs attempts in slots."""
 
-    #: How many there are; may be set until ``start``.
+    #: How many there are, or are wanted.
     slots: int
+
+    @property
+    def features(self) -> frozenset[str]:
+        """What it can do of that which not every pool can: names of this module."""
+
+    @property
+    def facts(self) -> Mapping[str, TaskFacts]:
+        """Of the tasks that have some, by name; known after ``load``."""
 
     def load(self) -> Mapping[str, Any]:
         """Load the application, return the settings that it makes, by name.
@@ -88,15 +153,34 @@ class Pool(Protocol):
             AppLoadError: with the traceback of the failed import.
         """
 
+    def plan(self, plan: PoolPlan) -> None:
+        """How it shall be; may be called until ``start``.
+
+        Raises:
+            ConfigError: it cannot be so.
+        """
+
     def start(self, host: PoolHost) -> list[CatalogEntry]:
         """Load the application if need be, start the slots, return the tasks it has.
 
         Raises:
             AppLoadError: with the traceback of the failed import.
+            ConfigError: a task wants what this pool cannot do.
         """
 
     def run(self, slot: int, tasks: Sequence[RunTask]) -> None:
-        """Hand these to the slot, which runs them one after the other."""
+        """Hand these to the slot, which runs them one after the other.
+
+        Their limits are obeyed: a hard one ends in an outcome of status TIME_LIMIT.
+        """
+
+    def cancel(self, slot: int, task_id: bytes, attempt: int, status: int, signum: int) -> None:
+        """Do not start this attempt of the slot: it ends in an outcome of this status.
+
+        If it runs already: with ``signum`` 0 it may learn of it and goes on; else it, and no
+        other one, is ended by that signal, and by force soon after, with the same outcome
+        (a pool without TERMINATE is not asked to). One that ended or is not there: nothing.
+        """
 
     def answer(self, slot: int, answer: Answer) -> None:
         """Answer a request of that slot."""
@@ -104,5 +188,56 @@ class Pool(Protocol):
     def kill(self, slot: int) -> None:
         """End what runs there at once; ``slot_died`` follows."""
 
+    def resize(self, slots: int) -> None:
+        """Have so many slots from now on; ``slot_ready`` and ``slot_gone`` follow.
+
+        Only pools with RESIZE are asked to.
+        """
+
     def stop(self) -> None:
         """End all slots; ``start`` is not called again. Leaves no process behind."""
+
+
+def check_plan(name: str, features: frozenset[str], config: PoolConfig, plan: PoolPlan) -> None:
+    """Refuse what a pool cannot do.
+
+    Args:
+        name: of the pool, for the message.
+        features: what it can do.
+        config: of the pool.
+        plan: what is wanted.
+
+    Raises:
+        ConfigError: says what, and what to do instead.
+    """
+    wanted = (
+        (RECYCLE, "max_tasks_per_child", plan.tasks_max),
+        (RECYCLE, "max_memory_per_child", plan.memory_kib_max),
+        (RECYCLE, "child_idle_s", plan.idle_ms),
+        (PIN, "cpus", config.cpus),
+        (PIN, "gpus", config.gpus),
+    )
+    for feature, setting, value in wanted:
+        if value and feature not in features:
+            raise ConfigError(
+                f"{setting} cannot be had with the {name} pool, which has no processes of its own "
+                "for its tasks; leave it out or use pool = 'process'"
+            )
+
+
+def check_limits(name: str, features: frozenset[str], facts: Mapping[str, TaskFacts]) -> None:
+    """Refuse time limits of tasks that a pool could not keep.
+
+    Raises:
+        ConfigError: names the task, the pool and the remedy.
+    """
+    for task, fact in facts.items():
+        for feature, limit_ms, option in (
+            (HARD_LIMIT, fact.hard_ms, "time_limit"),
+            (SOFT_LIMIT, fact.soft_ms, "soft_time_limit"),
+        ):
+            if limit_ms and feature not in features:
+                raise ConfigError(
+                    f"task {task!r} has {option}={limit_ms / 1000:g}, which the {name} pool cannot "
+                    "keep; run it in a node with --pool process, or take the limit away"
+                )

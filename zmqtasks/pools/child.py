@@ -7,9 +7,10 @@ microseconds; whoever waits (the main thread for tasks, a thread of a task for a
 answer) reads for all who wait. A thread that sleeps while nothing runs sends what an
 earlier task of a batch finished when a later one takes long.
 
-Outcomes leave in the order in which tasks came. A batch whose first task is delivered
-again begins with an empty line of outcomes, so when this process dies, its first
-unanswered task is the one that ran.
+Outcomes leave in the order in which tasks came. Which task runs is noted in the page that
+this process shares with the node (``page.py``), so when it dies, the node knows which one
+to blame. There the node also notes that something was cancelled: then the socket is read
+before the next task starts.
 
 End of file on the socket means that the node is gone: this process and everything in
 its process group end at once.
@@ -35,8 +36,10 @@ from typing import Any, Final, NoReturn, Protocol, TypeVar
 
 from zmqtasks.errors import AppLoadError, RemoteProtocolError
 from zmqtasks.limits import CHILD_FLUSH_US
+from zmqtasks.pools import softlimit
 from zmqtasks.pools.base import PoolConfig
 from zmqtasks.pools.capture import Capture
+from zmqtasks.pools.page import BEGUN, BEGUN_NS, CANCELS, DOOMED, Words
 from zmqtasks.pools.protocol import (
     Answer,
     CancelTask,
@@ -48,11 +51,12 @@ from zmqtasks.pools.protocol import (
     RunTask,
     StopChild,
     SubmitRequest,
+    TaskFacts,
     ToChild,
 )
-from zmqtasks.pools.running import set_running
+from zmqtasks.pools.running import ask_for_cancels, set_running
 from zmqtasks.pools.stream import batch_bytes_max, encode_batch, to_child_reader
-from zmqtasks.wire.messages import CatalogEntry, Status
+from zmqtasks.wire.messages import CatalogEntry
 
 T = TypeVar("T")
 Question = SubmitRequest | QueryRequest
@@ -94,6 +98,8 @@ class Program(Protocol):
     catalog: list[CatalogEntry]
     #: The settings that the application itself makes, by name, plain values.
     conf: dict[str, Any]
+    #: What a node is to know of its tasks, by name, where there is something.
+    facts: dict[str, TaskFacts]
     #: Level of the root logger, those settings considered.
     log_level: str
 
@@ -120,11 +126,12 @@ class ChildLink:
         serial: number of this child; its requests are numbered from it, so that a late
             answer to a predecessor in the same slot is never taken for one to it.
         bytes_max: largest batch accepted.
+        words: of the page shared with the node.
     """
 
     passes: tuple[type[BaseException], ...] = ()
 
-    def __init__(self, sock: socket.socket, serial: int, bytes_max: int) -> None:
+    def __init__(self, sock: socket.socket, serial: int, bytes_max: int, words: Words) -> None:
         self._sock: socket.socket | None = sock
         self._reader = to_child_reader(bytes_max)
         self._numbers = itertools.count((serial << 32) + 1)
@@ -136,7 +143,10 @@ class ChildLink:
         self._runs: deque[list[RunTask]] = deque()
         self._asked: set[int] = set()
         self._answers: dict[int, Answer] = {}
-        self._cancelled: set[tuple[bytes, int]] = set()
+        #: {attempt: status that it ends with if it has not started}
+        self._cancelled: dict[tuple[bytes, int], int] = {}
+        self._cancels_read = 0
+        self._words = words
         self._stopping = False
         # The thread that sends behind a running task; see _send_behind.
         self._wakes: SimpleQueue[None] = SimpleQueue()
@@ -270,7 +280,8 @@ class ChildLink:
             elif isinstance(message, CancelTask):
                 if len(self._cancelled) >= _CANCELLED_MAX:
                     self._cancelled.clear()
-                self._cancelled.add((message.id, message.attempt))
+                self._cancelled[message.id, message.attempt] = message.status
+                self._cancels_read += 1
             else:
                 self._stopping = True
         if runs:
@@ -291,7 +302,9 @@ class ChildLink:
     def serve(self, execute: Callable[[RunTask], ChildOutcome], capture: Capture) -> None:
         """Run what comes until told to stop."""
         out, err, pending, runs = capture.stdout, capture.stderr, self._pending, self._runs
+        words, clock_ns = self._words, time.monotonic_ns
         cost_us = 0
+        begun = 0
         while True:
             tasks = self._next_batch()
             if isinstance(tasks, StopChild):
@@ -301,19 +314,19 @@ class ChildLink:
                 if not self._behind_awake:
                     self._wake_behind()
             for task in tasks:
-                if self._cancelled and (task.id, task.attempt) in self._cancelled:
-                    pending.append(_cancelled_outcome(task))
+                begun += 2
+                if words[CANCELS] and self._ends_unstarted(task):
+                    words[BEGUN] = begun
                     continue
-                if task.is_guarded and pending:
-                    # Should this child die now, the first unanswered is taken for the one that
-                    # ran, and those after it are run again.
-                    self.flush()
-                    cost_us = 0
+                if task.hard_ms:
+                    words[BEGUN_NS] = clock_ns()
+                words[BEGUN] = begun + 1
                 set_running(task)
                 outcome = execute(task)
                 if self._sock is None:
                     # The task forked and let the copy return: one loop is enough.
                     os._exit(0)
+                words[BEGUN] = begun
                 if out.partial or err.partial:
                     capture.end_task()
                 pending.append(outcome)
@@ -331,6 +344,39 @@ class ChildLink:
                 cost_us = 0
                 self._batch_runs = False
 
+    def _ends_unstarted(self, task: RunTask) -> bool:
+        """Whether this one was cancelled before it started; its outcome is pending then."""
+        self._read_cancels()
+        if self._words[DOOMED]:
+            # A task was ended and did not let that end this process: nothing else shall
+            # meet the signal that may still come, nor the end by force.
+            self.flush()
+            os._exit(0)
+        status = self._cancelled.pop((task.id, task.attempt), None)
+        if status is None:
+            return False
+        self._pending.append(cancelled_outcome(task, status))
+        return True
+
+    def _read_cancels(self) -> None:
+        """Take in all cancellations that were sent."""
+        wanted = self._words[CANCELS]
+        if self._cancels_read < wanted:
+            self._wait(lambda: self._cancels_read >= wanted or None)
+
+    def is_cancelled(self, task: RunTask) -> bool:
+        """Whether this attempt, which runs here, was cancelled."""
+        if self._sock is None:
+            return False
+        self._read_cancels()
+        return (task.id, task.attempt) in self._cancelled
+
+    def terminated(self, signum: int, _frame: object) -> None:
+        """SIGINT or SIGTERM came: for the node, unless the running attempt is to end."""
+        if self._words[DOOMED] and self._sock is not None:
+            signal.signal(signum, signal.SIG_DFL)
+            os.kill(os.getpid(), signum)
+
     def detach(self) -> None:
         """In a process that a task forked: leave the socket to the parent."""
         sock, self._sock = self._sock, None
@@ -342,21 +388,24 @@ class ChildLink:
             sock.close()
 
 
-def _cancelled_outcome(task: RunTask) -> ChildOutcome:
-    return ChildOutcome(
-        id=task.id,
-        attempt=task.attempt,
-        status=Status.CANCELLED,
-        started_ms=int(time.time() * 1000),
-        run_us=0,
-        body=b"",
-        error="cancelled before it started",
-    )
+def cancelled_outcome(task: RunTask, status: int) -> ChildOutcome:
+    """Of an attempt that did not start."""
+    text = "cancelled before it started"
+    return ChildOutcome(task.id, task.attempt, status, int(time.time() * 1000), 0, b"", text)
 
 
-def run_child(sock: socket.socket, serial: int, config: PoolConfig) -> None:
+def ignore(_signum: int, _frame: object) -> None:
+    """A handler and not SIG_IGN: programs that tasks start get the default back."""
+
+
+def run_child(sock: socket.socket, serial: int, config: PoolConfig, words: Words) -> None:
     """Everything a child does between its fork and its exit."""
-    link = ChildLink(sock, serial, batch_bytes_max(config.payload_bytes_max))
+    link = ChildLink(sock, serial, batch_bytes_max(config.payload_bytes_max), words)
+    for number in _NODE_SIGNALS:
+        if signal.getsignal(number) is ignore:  # else the application has its own handler
+            signal.signal(number, link.terminated)
+    ask_for_cancels(link.is_cancelled)
+    softlimit.install()
     capture = Capture(link.tell)
     if config.capture:
         capture.start_streams()
@@ -389,7 +438,8 @@ def load_program(link: Link, config: PoolConfig) -> tuple[Program | None, ChildR
     except BaseException as exc:  # noqa: BLE001 (user code: everything is reported)
         reason = f"loading the application failed: {type(exc).__name__}: {exc}"
         return None, ChildReady(os.getpid(), [], reason, traceback.format_exc())
-    return program, ChildReady(os.getpid(), program.catalog, "", "", program.conf)
+    ready = ChildReady(os.getpid(), program.catalog, "", "", program.conf, program.facts)
+    return program, ready
 
 
 def _after_fork(link: ChildLink, capture: Capture) -> None:

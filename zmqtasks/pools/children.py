@@ -6,16 +6,19 @@ import os
 import socket
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from typing import Final
+from typing import Final, NamedTuple
 
 from zmqtasks.errors import RemoteProtocolError
 from zmqtasks.limits import LOG_LINE_CHARS_MAX
 from zmqtasks.pools.base import PoolHost
 from zmqtasks.pools.capture import STREAM_LEVELS
-from zmqtasks.pools.protocol import FromChild, LogRecord, RunTask, ToChild
+from zmqtasks.pools.page import CANCELS, Look, Page, new_page_fd
+from zmqtasks.pools.protocol import CancelTask, FromChild, LogRecord, RunTask, ToChild
 from zmqtasks.pools.stream import encode_batch, from_child_reader
 
 READ_BYTES: Final = 64 * 1024
+#: Descriptors that a child is given: its socket, stdout, stderr, its page.
+FDS_PER_CHILD: Final = 4
 #: Reads from one descriptor in a turn of the loop, so that others have theirs.
 _READS_PER_TURN: Final = 8
 
@@ -66,11 +69,20 @@ def _pieces(lines: Sequence[bytes]) -> Iterator[str]:
             yield piece.decode("utf-8", "backslashreplace").rstrip("\r")
 
 
+class Verdict(NamedTuple):
+    """What becomes of an attempt that is ended from outside."""
+
+    #: Its number among those sent to its child.
+    ordinal: int
+    status: int
+    text: str
+
+
 class Child:
     """One process.
 
     Args:
-        slot: the slot that it fills.
+        slot: number of the slot that it works for.
         serial: its number; slots are filled again and again.
         bytes_max: largest batch accepted from it.
 
@@ -79,18 +91,27 @@ class Child:
     """
 
     __slots__ = (
+        "_page",
         "_reader",
         "_unsent",
         "_writing",
+        "answered",
+        "begun_at",
+        "idle_since",
+        "is_leaving",
         "kill_reason",
+        "look_due",
         "pid",
         "pipes",
         "ready",
         "registered",
+        "sent",
         "serial",
         "slot",
         "sock",
         "unanswered",
+        "verdict",
+        "weigh_due",
     )
 
     def __init__(self, slot: int, serial: int, bytes_max: int) -> None:
@@ -98,20 +119,35 @@ class Child:
         self.serial = serial
         self.pid = 0
         self.ready = False
+        #: It was told to stop, or that it will be killed: it gets nothing more.
+        self.is_leaving = False
         #: Why we killed it, "" if we did not.
         self.kill_reason = ""
-        #: Tasks sent and not answered, oldest first: the first one runs.
+        #: The attempt that it dies for.
+        self.verdict: Verdict | None = None
+        #: Tasks sent and not answered, oldest first.
         self.unanswered: deque[RunTask] = deque()
+        #: How many were sent, and answered, ever.
+        self.sent = 0
+        self.answered = 0
+        #: When it was asked for, and since when it has nothing to do, in seconds (monotonic).
+        self.begun_at = 0.0
+        self.idle_since = 0.0
+        #: When its time limits are looked after next, in seconds; 0: not at all.
+        self.look_due = 0.0
+        #: When its memory is looked at next while it is busy, in seconds.
+        self.weigh_due = 0.0
         #: Descriptors the loop watches.
         self.registered: set[int] = set()
         self.pipes: list[OutputPipe] = []
+        self._page: Page | None = None
         self._reader = from_child_reader(bytes_max)
         #: Bytes that the socket did not take yet.
         self._unsent = bytearray()
         self._writing = False
 
-    def open(self, give: Callable[[int, tuple[int, int, int]], None]) -> None:
-        """Make socket and pipes; ``give(serial, fds)`` passes the child's ends on."""
+    def open(self, give: Callable[[int, int, Sequence[int]], None]) -> None:
+        """Make socket, pipes and page; ``give(serial, slot, fds)`` passes the ends on."""
         theirs: list[int] = []
         try:
             self.sock, other = socket.socketpair()
@@ -121,7 +157,9 @@ class Child:
                 theirs.append(write)
                 os.set_blocking(read, False)
                 self.pipes.append(OutputPipe(read, stream))
-            give(self.serial, (theirs[0], theirs[1], theirs[2]))
+            theirs.append(new_page_fd())
+            self._page = Page(theirs[-1])
+            give(self.serial, self.slot, theirs)
         except OSError:
             self.close(None)
             raise
@@ -186,6 +224,34 @@ class Child:
                 return batches, "", False
         return batches, "", True
 
+    def run(self, host: PoolHost, tasks: Sequence[RunTask]) -> None:
+        """Have it run these."""
+        self.unanswered.extend(tasks)
+        self.sent += len(tasks)
+        self.send(host, tasks)
+
+    def cancel(self, host: PoolHost, orders: Sequence[CancelTask]) -> None:
+        """Have it know these before it begins anything else."""
+        self.send(host, orders)
+        if self._page is not None:
+            self._page.words[CANCELS] += len(orders)
+
+    def ordinal_of(self, task_id: bytes, attempt: int) -> int:
+        """The number of an attempt sent and not answered, 0 if it is none of them."""
+        for position, task in enumerate(self.unanswered):
+            if task.id == task_id and task.attempt == attempt:
+                return self.answered + position + 1
+        return 0
+
+    def by_ordinal(self, ordinal: int) -> RunTask | None:
+        """The attempt of this number, if it was sent and is not answered."""
+        position = ordinal - self.answered - 1
+        return self.unanswered[position] if 0 <= position < len(self.unanswered) else None
+
+    def look(self) -> Look:
+        """What it is doing."""
+        return self._page.look() if self._page is not None else Look(0, False, 0)
+
     def send(self, host: PoolHost | None, messages: Sequence[ToChild]) -> None:
         """Write what the socket takes and the rest when it takes more (without a host,
         so before the pool's start: nothing). A child that is gone is noticed by reading,
@@ -244,3 +310,6 @@ class Child:
         for pipe in self.pipes:
             os.close(pipe.fd)
         self.pipes.clear()
+        if self._page is not None:
+            self._page.close()
+            self._page = None

@@ -9,10 +9,16 @@ adds a resource tracker process and does not tell exit statuses.
 
 Protocol with the node, JSON lines over a stream socket:
 
-* ``{"op": "spawn", "serial": n}`` with three descriptors (child's socket, stdout, stderr),
-  ``{"op": "kill", "serial": n}``; end of file: kill everything and exit.
+* ``{"op": "spawn", "serial": n, "slot": i}`` with four descriptors (child's socket, stdout,
+  stderr, page), ``{"op": "kill", "serial": n}``,
+  ``{"op": "end", "serial": n, "ordinal": k, "signal": s}``; end of file: kill everything and
+  exit.
 * ``{"op": "up", "threads": n}`` once (-1: the import failed),
-  ``{"op": "exit", "serial": n, "status": s}`` where s is an exit code or a negated signal.
+  ``{"op": "exit", "serial": n, "status": s}`` where s is an exit code or a negated signal,
+  ``{"op": "looked", "serial": n, "ordinal": k, "hit": bool}`` once for each "end".
+
+"end" is to hit one attempt and no other. So the child is stopped first, its page is looked
+at once it has stopped, and only if it runs that attempt it gets the signal.
 """
 
 from __future__ import annotations
@@ -33,11 +39,12 @@ from typing import Any, Final, NoReturn
 import msgspec
 
 from zmqtasks.pools.base import PoolConfig
-from zmqtasks.pools.child import load_function, run_child
+from zmqtasks.pools.child import ignore, load_function, run_child
+from zmqtasks.pools.children import FDS_PER_CHILD
+from zmqtasks.pools.page import DOOMED, Page
 
 _PR_SET_PDEATHSIG: Final = 1
 _READ_BYTES: Final = 64 * 1024
-_FDS_PER_CHILD: Final = 3
 
 
 def main(control_fd: int) -> NoReturn:
@@ -73,15 +80,26 @@ def preload(config: PoolConfig) -> int:
     return threading.active_count() - 1
 
 
+class _Started:
+    """A child that was not yet waited for."""
+
+    def __init__(self, serial: int, page: Page) -> None:
+        self.serial = serial
+        self.page = page
+        #: (attempt, signal) to be looked after when it has stopped.
+        self.ends: list[tuple[int, int]] = []
+
+
 class _Server:
     def __init__(self, control: socket.socket) -> None:
         self._control = control
         self._buffer = b""
         #: Descriptors that came with spawn lines, in order.
         self._fds: list[int] = []
-        #: {pid: serial} of the children that were not yet waited for.
-        self._children: dict[int, int] = {}
+        #: By pid.
+        self._children: dict[int, _Started] = {}
         self._config = PoolConfig(app="")
+        self._must_reap = False
         self._wake_read, self._wake_write = os.pipe()
 
     def run(self) -> None:
@@ -93,8 +111,8 @@ class _Server:
             return
         self._config = msgspec.json.decode(lines[0], type=PoolConfig)
         # Ctrl-C and the SIGTERM of a service manager are for the node, which drains.
-        signal.signal(signal.SIGINT, _ignore)
-        signal.signal(signal.SIGTERM, _ignore)
+        signal.signal(signal.SIGINT, ignore)
+        signal.signal(signal.SIGTERM, ignore)
         # An import that hangs would outlive a killed node.
         die_with_parent(True)
         threads = preload(self._config)
@@ -104,7 +122,7 @@ class _Server:
         os.set_blocking(self._wake_write, False)
         os.set_blocking(self._wake_read, False)
         signal.set_wakeup_fd(self._wake_write, warn_on_full_buffer=False)
-        signal.signal(signal.SIGCHLD, _ignore)
+        signal.signal(signal.SIGCHLD, ignore)
         self._tell({"op": "up", "threads": threads})
         for line in lines[1:]:
             self._obey(json.loads(line))
@@ -125,12 +143,15 @@ class _Server:
                         return
                     for line in lines:
                         self._obey(json.loads(line))
+                if self._must_reap:
+                    self._must_reap = False
+                    self._reap()
         finally:
             self._end_all()
 
     def _read_lines(self) -> list[bytes] | None:
         try:
-            data, fds, _, _ = socket.recv_fds(self._control, _READ_BYTES, 8 * _FDS_PER_CHILD)
+            data, fds, _, _ = socket.recv_fds(self._control, _READ_BYTES, 8 * FDS_PER_CHILD)
         except ConnectionResetError:
             return None
         if not data:
@@ -144,27 +165,36 @@ class _Server:
 
     def _obey(self, order: dict[str, Any]) -> None:
         if order["op"] == "spawn":
-            self._spawn(order["serial"])
-        else:
-            for pid, serial in self._children.items():
-                if serial == order["serial"]:
-                    _kill_group(pid)
+            self._spawn(order["serial"], order["slot"])
+            return
+        for pid, child in self._children.items():
+            if child.serial != order["serial"]:
+                continue
+            if order["op"] == "kill":
+                _kill_group(pid)
+            else:
+                child.ends.append((order["ordinal"], order["signal"]))
+                os.kill(pid, signal.SIGSTOP)
+                self._must_reap = True  # it may have been stopped before
 
-    def _spawn(self, serial: int) -> None:
-        fds, self._fds = self._fds[:_FDS_PER_CHILD], self._fds[_FDS_PER_CHILD:]
+    def _spawn(self, serial: int, slot: int) -> None:
+        fds, self._fds = self._fds[:FDS_PER_CHILD], self._fds[FDS_PER_CHILD:]
+        page = Page(fds[-1])
         try:
             pid = os.fork()
         except OSError as exc:
             self._tell({"op": "exit", "serial": serial, "status": f"cannot start: {exc}"})
             pid = -1
         if pid == 0:
-            self._become_child(serial, fds)
+            self._become_child(serial, slot, page, fds)
         if pid > 0:
-            self._children[pid] = serial
+            self._children[pid] = _Started(serial, page)
+        else:
+            page.close()
         for fd in fds:
             os.close(fd)
 
-    def _become_child(self, serial: int, fds: list[int]) -> NoReturn:
+    def _become_child(self, serial: int, slot: int, page: Page, fds: list[int]) -> NoReturn:
         code = 1
         try:
             os.setsid()
@@ -174,14 +204,18 @@ class _Server:
             self._control.close()
             for fd in (self._wake_read, self._wake_write, *self._fds):
                 os.close(fd)
-            sock_fd, stdout, stderr = fds
+            for sibling in self._children.values():
+                sibling.page.close()
+            sock_fd, stdout, stderr, page_fd = fds
+            os.close(page_fd)
             if self._config.capture:
                 os.dup2(stdout, 1)
                 os.dup2(stderr, 2)
             os.close(stdout)
             os.close(stderr)
             _fresh_randomness()
-            run_child(socket.socket(fileno=sock_fd), serial, self._config)
+            _pin(slot, self._config)
+            run_child(socket.socket(fileno=sock_fd), serial, self._config, page.words)
             code = 0
         except BaseException:  # noqa: BLE001 (nothing may return into the server's loop)
             traceback.print_exc()
@@ -194,15 +228,38 @@ class _Server:
         for pid in list(self._children):
             # Look without collecting, so that the number cannot be used anew before
             # the rest of the group is gone.
-            found = os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+            what = os.WEXITED | os.WSTOPPED | os.WNOHANG | os.WNOWAIT
+            found = os.waitid(os.P_PID, pid, what)
             if found is None:
+                continue
+            if found.si_code in (os.CLD_STOPPED, os.CLD_TRAPPED):
+                self._look(pid, self._children[pid])
                 continue
             _kill_group(pid)
             _, status = os.waitpid(pid, 0)
-            serial = self._children.pop(pid)
+            child = self._children.pop(pid)
+            child.page.close()
             self._tell(
-                {"op": "exit", "serial": serial, "status": os.waitstatus_to_exitcode(status)}
+                {"op": "exit", "serial": child.serial, "status": os.waitstatus_to_exitcode(status)}
             )
+
+    def _look(self, pid: int, child: _Started) -> None:
+        """It has stopped: end what is to be ended if it runs, then let it go on."""
+        # Whoever else stopped it (a debugger, an operator) lets it go on.
+        if not child.ends:
+            return
+        ends, child.ends = child.ends, []
+        look = child.page.look()
+        for ordinal, signum in ends:
+            hit = look.is_running and look.begun == ordinal
+            if hit:
+                child.page.words[DOOMED] = ordinal
+            self._tell({"op": "looked", "serial": child.serial, "ordinal": ordinal, "hit": hit})
+            if hit and signum == signal.SIGKILL:
+                _kill_group(pid)
+            elif hit:
+                os.kill(pid, signum)
+        os.kill(pid, signal.SIGCONT)
 
     def _end_all(self) -> None:
         for pid in self._children:
@@ -212,16 +269,20 @@ class _Server:
                 os.waitpid(pid, 0)
 
 
-def _ignore(_signum: int, _frame: object) -> None:
-    """A handler and not SIG_IGN: programs that tasks start get the default back."""
-
-
 def _kill_group(pid: int) -> None:
     with contextlib.suppress(ProcessLookupError, PermissionError):
         os.killpg(pid, signal.SIGKILL)
     # Before its setsid() a child is still in this process's group.
     with contextlib.suppress(ProcessLookupError):
         os.kill(pid, signal.SIGKILL)
+
+
+def _pin(slot: int, config: PoolConfig) -> None:
+    """Give this process the CPU and the GPU of its slot."""
+    if config.cpus and sys.platform == "linux":
+        os.sched_setaffinity(0, {config.cpus[slot % len(config.cpus)]})
+    if config.gpus:
+        os.environ["CUDA_VISIBLE_DEVICES"] = config.gpus[slot % len(config.gpus)]
 
 
 def _fresh_randomness() -> None:

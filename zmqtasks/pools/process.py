@@ -1,43 +1,49 @@
 """The default pool: one process for each slot, forked from a warm fork server.
 
-Nothing here blocks after ``start``: orders go to the fork server and into socketpairs,
-and the loop calls back when something is readable. A child is dead when the fork server
-has collected it (a task may have closed the socket, or handed it to a process of its
-own, so end of file alone proves nothing: it only makes us kill what is left).
+A slot outlives its processes. When its process is to be replaced (it has run enough tasks,
+holds too much memory), another one is started ahead; it steps in when the old one has
+nothing left, and what comes meanwhile waits here. A process that has long been idle ends,
+and the next task of its slot starts one. Only a process that *dies* is told to the host:
+then everything that its slot had goes back.
+
+A time limit or a cancellation with a signal ends one attempt: see ``page.py``.
 """
 
 from __future__ import annotations
 
-import contextlib
 import logging
-import threading
+import os
+import signal
+import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
-import msgspec
-
-from zmqtasks.errors import AppLoadError
-from zmqtasks.limits import CHILD_EXIT_MS, CHILD_RESTART_MS_MAX, CHILD_RESTART_MS_MIN
-from zmqtasks.pools.base import PoolConfig, PoolHost
-from zmqtasks.pools.children import Child, OutputPipe
+from zmqtasks.errors import ConfigError
+from zmqtasks.limits import CHILD_EXIT_MS
+from zmqtasks.pools import base
+from zmqtasks.pools.base import PoolConfig, PoolHost, PoolPlan
+from zmqtasks.pools.children import Child, Verdict
+from zmqtasks.pools.nursery import Nursery
+from zmqtasks.pools.page import Look
 from zmqtasks.pools.protocol import (
     Answer,
+    CancelTask,
     ChildOutcome,
     ChildReady,
-    FromChild,
-    LogRecord,
     RunTask,
-    StopChild,
+    TaskFacts,
 )
-from zmqtasks.pools.spawner import Spawner, exit_reason
-from zmqtasks.pools.stream import batch_bytes_max
-from zmqtasks.wire.messages import CatalogEntry
+from zmqtasks.pools.recycling import is_nearly_used_up, memory_kib
+from zmqtasks.pools.slot import Slot
+from zmqtasks.wire.messages import CatalogEntry, Status
 
 log = logging.getLogger("zmqtasks.pools")
 
-#: A start that takes longer is reported each time this passes.
-_LOADING_NOTICE_S: Final = 10.0
+#: How often the memory of a busy process is looked at, in seconds.
+_WEIGH_S: Final = 0.05
+#: What a process is taken to need for its start before one was seen starting ahead.
+_START_S: Final = 0.05
 
 
 class ProcessPool:
@@ -45,32 +51,37 @@ class ProcessPool:
 
     Args:
         config: goes to the children as it is.
-        slots: how many processes; ``slots`` may be set until ``start``.
+        slots: how many processes; see also :meth:`plan`.
     """
+
+    features = frozenset(
+        {base.HARD_LIMIT, base.SOFT_LIMIT, base.TERMINATE, base.RECYCLE, base.RESIZE, base.PIN}
+    )
 
     def __init__(self, config: PoolConfig, slots: int = 1) -> None:
         self.slots = slots
         self._config = config
-        self._bytes_max = batch_bytes_max(config.payload_bytes_max)
-        self._spawner: Spawner | None = None
+        self._plan = PoolPlan(slots)
+        self._nursery = Nursery(config, self)
         self._host_or_none: PoolHost | None = None
-        self._serials = 0
-        #: The present child of each slot; None: none yet, or dead and not replaced.
-        self._slots: list[Child | None] = [None]
+        #: By number; those on their way out included.
+        self._slots: dict[int, Slot] = {}
         #: What the first child said of the application; None: not loaded yet.
         self._loaded: ChildReady | None = None
-        #: What was written while there was no host.
-        self._early: list[LogRecord] = []
-        self._children: dict[int, Child] = {}
-        #: Ends in a row without a child that became ready.
-        self._failures = 0
-        self._timers: set[threading.Timer] = set()
-        self._stopped = False
+        #: {(child, attempt): what becomes of it if it is hit} of asked-for ends.
+        self._ends: dict[tuple[int, int], Verdict] = {}
+        #: How long the last process took that was started ahead.
+        self._start_s = _START_S
 
     @property
     def _host(self) -> PoolHost:
         assert self._host_or_none is not None, "the pool was not started"
         return self._host_or_none
+
+    @property
+    def facts(self) -> Mapping[str, TaskFacts]:
+        """Of the tasks that have some, by name; known after ``load``."""
+        return self._loaded.facts if self._loaded is not None else {}
 
     # --- start and stop ----------------------------------------------------------------
 
@@ -80,8 +91,7 @@ class ProcessPool:
         To be called first thing in the process, before threads and slow imports, so
         that the application is loaded meanwhile.
         """
-        if self._spawner is None:
-            self._spawner = Spawner(self._config)
+        self._nursery.launch()
 
     def load(self) -> Mapping[str, Any]:
         """Load the application in the first child; ``start`` does it otherwise.
@@ -99,13 +109,25 @@ class ProcessPool:
     def _load(self) -> ChildReady:
         if self._loaded is None:
             try:
-                self.launch()
-                self._await_server()
-                self._loaded = self._await_ready(self._open_child(0))
+                slot = self._slots[0] = Slot(0)
+                slot.child, self._loaded = self._nursery.load()
             except BaseException:
                 self.stop()
                 raise
         return self._loaded
+
+    def plan(self, plan: PoolPlan) -> None:
+        """How many slots, and when processes are replaced; until ``start``.
+
+        Raises:
+            ConfigError: this system cannot tell how much memory a process holds, or has no
+                such CPUs.
+        """
+        if plan.memory_kib_max and not sys.platform.startswith("linux"):
+            raise ConfigError("max_memory_per_child needs Linux; leave it out")
+        _check_cpus(self._config.cpus)
+        self._plan = plan
+        self.slots = plan.slots
 
     def start(self, host: PoolHost) -> list[CatalogEntry]:
         """Load the application if need be and start the slots.
@@ -120,316 +142,387 @@ class ProcessPool:
             AppLoadError: with the traceback of the failed import.
         """
         catalog = self._load().catalog
-        first = self._slots[0]
-        assert self._spawner is not None
-        assert first is not None
         self._host_or_none = host
-        for record in self._early:
-            host.call_soon(host.slot_request, 0, record)
-        self._early.clear()
-        host.register(self._spawner.fileno(), self._on_server)
-        first.watch(host, self._on_child, self._on_pipe)
-        host.call_soon(host.slot_ready, 0)
-        self._slots += [None] * (self.slots - 1)
-        for slot in range(1, self.slots):
-            self._spawn(slot)
+        self._nursery.watch(host)
+        first = self._slots[0]
+        assert first.child is not None
+        host.call_soon(self.child_ready, first.child)
+        self.resize(self.slots)
+        if self._plan.idle_ms:
+            self._nursery.later(self._plan.idle_ms, self._end_idle)
         return catalog
-
-    def _await_server(self) -> None:
-        """Wait until the server has imported the application."""
-        threads = self._await_up()
-        if threads == 0:
-            return
-        # Children of a process with threads inherit locked locks, and a failed import
-        # leaves halves behind: begin again and let each child import for itself.
-        if threads > 0:
-            log.info("preload.off threads=%d reason=application_starts_threads", threads)
-        self._end_server()
-        self._config = msgspec.structs.replace(self._config, preload="")
-        self.launch()
-        self._await_up()
-
-    def _await_up(self) -> int:
-        for report in self._reports():
-            if report["op"] == "up":
-                return int(report["threads"])
-        raise AppLoadError(
-            f"loading {self._config.app!r} ended the process that imported it: {self._end_server()}"
-        )
-
-    def _reports(self) -> Iterator[dict[str, Any]]:
-        """What the server reports, until it is gone. Blocks."""
-        begun = time.monotonic()
-        while self._spawner is not None:
-            reports = self._spawner.receive(_LOADING_NOTICE_S)
-            if reports is None:
-                return
-            if not reports:
-                self._notice_loading(begun)
-            yield from reports
-
-    def _notice_loading(self, begun: float) -> None:
-        log.warning("app.loading app=%s seconds=%d", self._config.app, time.monotonic() - begun)
-
-    def _await_ready(self, child: Child) -> ChildReady:
-        """Wait for the first child: it loads the application, or says why not."""
-        child.sock.settimeout(_LOADING_NOTICE_S)
-        begun = time.monotonic()
-        ready: ChildReady | None = None
-        while ready is None:
-            try:
-                batches, trouble, _ = child.read(reads_max=1)
-            except TimeoutError:
-                self._notice_loading(begun)
-                continue
-            if trouble:
-                reason = trouble if "wrote" in trouble else self._await_exit(child.serial)
-                output = "\n".join(line for pipe in child.pipes for line in pipe.rest())
-                raise AppLoadError(
-                    f"loading {self._config.app!r} ended the process: {reason}", output
-                )
-            for batch in batches:
-                for message in batch:
-                    if isinstance(message, ChildReady):
-                        if message.error:
-                            raise AppLoadError(message.error, message.traceback)
-                        child.ready = True
-                        child.pid = message.pid
-                        ready = message
-                    elif isinstance(message, LogRecord):
-                        self._early.append(message)
-        return ready
-
-    def _await_exit(self, serial: int) -> str:
-        for report in self._reports():
-            if report["op"] == "exit" and report["serial"] == serial:
-                return exit_reason(report["status"])
-        return "ended together with the fork server"
 
     def stop(self) -> None:
         """End all slots: idle ones run their exit handlers, others are killed."""
-        if self._stopped:
-            return
-        self._stopped = True
-        for timer in list(self._timers):
-            timer.cancel()
-        self._let_go()
-        if self._spawner is not None and self._host_or_none is not None:
-            with contextlib.suppress(KeyError, ValueError):  # start() may not have got there
-                self._host.unregister(self._spawner.fileno())
-        self._end_server()
-        for child in list(self._children.values()):
-            # What ended meanwhile still counts, and exit handlers may have printed.
-            self._read_rest(child)
-            self._drop(child)
-
-    def _let_go(self) -> None:
-        """Tell the idle children to stop and wait for them, not longer than a second."""
-        leaving = set()
-        for child in self._children.values():
-            if child.ready and not child.unanswered:
-                child.send(self._host_or_none, [StopChild()])
-                leaving.add(child.serial)
-        deadline = time.monotonic() + CHILD_EXIT_MS / 1000
-        while leaving and self._spawner is not None:
-            reports = self._spawner.receive(max(0.0, deadline - time.monotonic()))
-            if not reports:
-                break
-            leaving -= {report.get("serial") for report in reports if report["op"] == "exit"}
-
-    def _end_server(self) -> str:
-        spawner, self._spawner = self._spawner, None
-        return spawner.close() if spawner is not None else "was not running"
+        self._nursery.stop()
+        self._slots.clear()
 
     # --- what the loop asks for --------------------------------------------------------
 
     def run(self, slot: int, tasks: Sequence[RunTask]) -> None:
         """Hand these to the slot. Those for a dead slot vanish: ``slot_died`` follows."""
-        child = self._slots[slot]
-        if child is not None:
-            child.unanswered.extend(tasks)
-            child.send(self._host, tasks)
+        found = self._slots.get(slot)
+        if found is None or not found.is_told:
+            return
+        if found.takes_directly and not self._plan.tasks_max:
+            assert found.child is not None
+            self._give(found.child, tasks)
+            return
+        found.waiting.extend(tasks)
+        self._forward(found)
 
     def answer(self, slot: int, answer: Answer) -> None:
         """Answer a request of that slot."""
-        child = self._slots[slot]
-        if child is not None:
-            child.send(self._host, [answer])
+        found = self._slots.get(slot)
+        if found is not None and found.child is not None:
+            found.child.send(self._host, [answer])
+
+    def cancel(self, slot: int, task_id: bytes, attempt: int, status: int, signum: int) -> None:
+        """Do not start this attempt; with a signal, end it if it is the one that runs."""
+        found = self._slots.get(slot)
+        if found is None:
+            return
+        child = found.child
+        order = CancelTask(task_id, attempt, status)
+        ordinal = child.ordinal_of(task_id, attempt) if child is not None else 0
+        if child is None or not ordinal:
+            found.cancel(order)
+            return
+        child.cancel(self._host, [order])
+        if signum:
+            name = signal.Signals(signum).name
+            self._end(child, Verdict(ordinal, status, f"ended by {name} on request"), signum)
 
     def kill(self, slot: int) -> None:
         """Kill the slot's process group; ``slot_died`` follows."""
-        child = self._slots[slot]
-        if child is not None:
-            self._kill(child, "killed on request")
+        found = self._slots.get(slot)
+        if found is None:
+            return
+        if found.child is not None:
+            self._nursery.kill(found.child, "killed on request")
+        elif found.is_told:
+            self._give_up(found, "killed on request")
+            self._fill(found)
+
+    def resize(self, slots: int) -> None:
+        """Have so many slots from now on; those that have nothing to do go first."""
+        self.slots = slots
+        present = [slot for slot in self._slots.values() if not slot.is_closing]
+        for _ in range(slots - len(present)):
+            number = next(n for n in range(len(self._slots) + 1) if n not in self._slots)
+            slot = self._slots[number] = Slot(number)
+            self._fill(slot)
+        present.sort(key=lambda slot: (slot.is_busy, -slot.number))
+        for slot in present[: max(0, len(present) - slots)]:
+            slot.is_closing = True
+            if slot.is_told:
+                self._host.slot_gone(slot.number)
+            self._rest(slot)
 
     def pids(self) -> list[int]:
         """Process ids of the children that are ready, for status and tests."""
-        return [child.pid for child in self._slots if child is not None and child.ready]
+        children = [slot.child for slot in self._slots.values()]
+        return [child.pid for child in children if child is not None and child.ready]
 
-    def _kill(self, child: Child, reason: str) -> None:
-        if self._spawner is not None and child.serial in self._children:
-            child.kill_reason = child.kill_reason or reason
-            self._spawner.kill(child.serial)
+    # --- tasks to processes ------------------------------------------------------------
 
-    # --- children ----------------------------------------------------------------------
+    def _give(self, child: Child, tasks: Sequence[RunTask]) -> None:
+        child.run(self._host, tasks)
+        least_ms = 0
+        for task in tasks:
+            if task.hard_ms and (not least_ms or task.hard_ms < least_ms):
+                least_ms = task.hard_ms
+        if least_ms:
+            self._look_within(child, least_ms / 1000)
 
-    def _open_child(self, slot: int) -> Child:
-        assert self._spawner is not None
-        self._serials += 1
-        child = Child(slot, self._serials, self._bytes_max)
-        child.open(self._spawner.spawn)
-        self._slots[slot] = child
-        self._children[child.serial] = child
-        return child
+    def _forward(self, slot: Slot) -> None:
+        """Give what waits to the slot's process, as far as that is to get any more."""
+        child = slot.child
+        if child is None:
+            if slot.waiting:
+                self._fill(slot)
+            return
+        if not child.ready or child.is_leaving:
+            return
+        if slot.successor is None or not slot.successor.ready:
+            most = self._plan.tasks_max
+            tasks, cancels = slot.take(most - child.sent if most else len(slot.waiting))
+            if cancels:
+                child.cancel(self._host, cancels)
+            if tasks:
+                self._give(child, tasks)
+        self._start_ahead(slot, child)
+        self._rest(slot)
 
-    def _spawn(self, slot: int) -> None:
-        """Fill an empty slot; ``slot_ready`` follows."""
-        if self._stopped or self._spawner is None or self._slots[slot] is not None:
+    def _rest(self, slot: Slot) -> None:
+        """If its process has nothing left: another one steps in, or the slot closes."""
+        child = slot.child
+        if child is not None and (child.unanswered or child.is_leaving):
+            return
+        if slot.is_closing and not slot.waiting:
+            del self._slots[slot.number]
+            for leaving in (child, slot.successor):
+                if leaving is not None:
+                    self._nursery.dismiss(leaving)
+        elif child is not None and slot.successor is not None and slot.successor.ready:
+            slot.child, slot.successor = slot.successor, None
+            slot.is_heavy = False
+            self._nursery.dismiss(child)
+            self._forward(slot)
+
+    # --- processes ---------------------------------------------------------------------
+
+    def _fill(self, slot: Slot) -> None:
+        """Start a process for a slot without one."""
+        if slot.child is not None or self._slots.get(slot.number) is not slot:
+            return
+        if not self._nursery.is_open:
+            return  # see server_ready
+        try:
+            slot.child = self._nursery.open(slot.number)
+        except OSError as exc:
+            self._fill_later(slot, str(exc))
+
+    def _fill_later(self, slot: Slot, reason: str) -> None:
+        delay_ms = self._nursery.next_delay_ms()
+        log.error("child.failed slot=%d reason=%s again_ms=%d", slot.number, reason, delay_ms)
+        if slot.is_told:
+            self._give_up(slot, reason)
+        self._nursery.later(delay_ms, self._fill, slot)
+
+    def _give_up(self, slot: Slot, reason: str) -> None:
+        """Nothing of what the slot has can run."""
+        slot.is_told = False
+        slot.forget()
+        self._host.slot_died(slot.number, reason, 0, False)
+
+    def _start_ahead(self, slot: Slot, child: Child) -> None:
+        """Start the successor of a process that is to be replaced soon."""
+        if slot.successor is not None or slot.is_closing or slot.holds_off:
+            return
+        most = self._plan.tasks_max
+        age_s = time.monotonic() - child.begun_at if most else 0.0
+        is_due = most and is_nearly_used_up(child.sent, most, age_s, self._start_s)
+        if not is_due and not slot.is_heavy:
             return
         try:
-            child = self._open_child(slot)
+            slot.successor = self._nursery.open(slot.number)
         except OSError as exc:
-            self._spawn_later(slot, str(exc))
-            return
-        child.watch(self._host, self._on_child, self._on_pipe)
+            self._successor_failed(slot, str(exc))
 
-    def _spawn_later(self, slot: int, reason: str) -> None:
-        delay_ms = self._next_delay_ms()
-        log.error("child.failed slot=%d reason=%s again_ms=%d", slot, reason, delay_ms)
-        self._later(delay_ms, self._spawn, slot)
+    def _successor_failed(self, slot: Slot, reason: str) -> None:
+        slot.successor = None
+        slot.holds_off = True
+        delay_ms = self._nursery.next_delay_ms()
+        log.error("child.failed slot=%d reason=%s again_ms=%d", slot.number, reason, delay_ms)
+        self._nursery.later(delay_ms, self._hold_off_no_more, slot)
+        child = slot.child
+        if slot.waiting and child is not None and not child.unanswered:
+            # They could wait for long.
+            slot.child = None
+            self._nursery.dismiss(child)
+            self._give_up(slot, reason)
+            self._nursery.later(delay_ms, self._fill, slot)
 
-    def _on_child(self, child: Child) -> None:
-        """The child's socket is readable."""
-        self._read(child)
+    def _hold_off_no_more(self, slot: Slot) -> None:
+        slot.holds_off = False
+        self._forward(slot)
 
-    def _read(self, child: Child) -> bool:
-        """Take a turn's share of what the child wrote; returns whether more may be there."""
-        batches, trouble, more = child.read()
-        for batch in batches:
-            self._take(child, batch)
-        if trouble:
-            # Nothing more can be said to this child: make sure that it ends. Mostly it
-            # is ending by itself, and how is worth knowing.
-            child.unwatch(self._host, child.sock.fileno())
-            self._later(CHILD_EXIT_MS, self._kill, child, trouble)
-        return more
-
-    def _take(self, child: Child, batch: Sequence[FromChild]) -> None:
-        outcomes: list[ChildOutcome] = []
-        for message in batch:
-            if isinstance(message, ChildOutcome):
-                outcomes.append(message)
+    def _end_idle(self) -> None:
+        """End the processes that had nothing to do for too long."""
+        now, idle_s = time.monotonic(), self._plan.idle_ms / 1000
+        wait_s = idle_s
+        for slot in self._slots.values():
+            child = slot.child
+            if child is None or not slot.takes_directly or child.unanswered:
                 continue
-            if outcomes:
-                self._done(child, outcomes)
-                outcomes = []
-            if isinstance(message, ChildReady):
-                self._on_ready(child, message)
+            left_s = child.idle_since + idle_s - now
+            if left_s <= 0:
+                slot.child = None
+                self._nursery.dismiss(child)
             else:
-                self._host.slot_request(child.slot, message)
-        if outcomes:
-            self._done(child, outcomes)
+                wait_s = min(wait_s, left_s)
+        self._nursery.later(wait_s * 1000, self._end_idle)
 
-    def _done(self, child: Child, outcomes: list[ChildOutcome]) -> None:
+    # --- time limits and ends ----------------------------------------------------------
+
+    def _look_within(self, child: Child, wait_s: float) -> None:
+        """Look after the time limits of this child no later than in so many seconds."""
+        due = time.monotonic() + wait_s
+        if not child.look_due or due < child.look_due:
+            child.look_due = due
+            self._nursery.later(wait_s * 1000, self._look, child, due)
+
+    def _look(self, child: Child, due: float) -> None:
+        """End what runs beyond its hard limit; else look again when that can be."""
+        if child.look_due != due:
+            return  # there is an earlier one
+        child.look_due = 0.0
+        limits = [task.hard_ms for task in child.unanswered if task.hard_ms]
+        if not limits or child.is_leaving:
+            return
+        wait_s = min(limits) / 1000
+        look = child.look()
+        task = child.by_ordinal(look.begun) if look.is_running else None
+        if task is not None and task.hard_ms:
+            left_s = task.hard_ms / 1000 - (time.monotonic_ns() - look.begun_ns) / 1e9
+            if left_s <= 0:
+                text = f"ran longer than its time limit of {task.hard_ms / 1000:g} s"
+                verdict = Verdict(look.begun, Status.TIME_LIMIT, text)
+                self._end(child, verdict, signal.SIGKILL)
+            else:
+                wait_s = min(wait_s, left_s)
+        self._look_within(child, wait_s)
+
+    def _end(self, child: Child, verdict: Verdict, signum: int) -> None:
+        """End this attempt if it runs; ``child_looked`` follows."""
+        key = child.serial, verdict.ordinal
+        if key in self._ends and signum != signal.SIGKILL:
+            return  # once is enough, but by force
+        self._ends.setdefault(key, verdict)
+        self._nursery.end(child, verdict.ordinal, signum)
+
+    def child_looked(self, child: Child, ordinal: int, hit: bool) -> None:
+        """Whether the attempt was running, and so is being ended."""
+        verdict = self._ends.pop((child.serial, ordinal), None)
+        if verdict is None or not hit:
+            return
+        child.verdict = verdict
+        child.is_leaving = True
+        self._nursery.later(CHILD_EXIT_MS, self._nursery.kill, child, verdict.text)
+        slot = self._slots.get(child.slot)
+        if slot is not None and slot.successor is None and not slot.is_closing:
+            slot.is_heavy = True
+            self._start_ahead(slot, child)
+
+    # --- what children do --------------------------------------------------------------
+
+    def child_ready(self, child: Child) -> None:
+        """See ``Parent``."""
+        slot = self._slots.get(child.slot)
+        child.idle_since = time.monotonic()
+        if slot is not None and child is slot.successor:
+            self._start_s = child.idle_since - child.begun_at
+            self._rest(slot)
+        elif slot is not None and child is slot.child:
+            if not slot.is_told:
+                slot.is_told = True
+                self._host.slot_ready(slot.number)
+            self._forward(slot)
+
+    def child_done(self, child: Child, outcomes: list[ChildOutcome]) -> None:
+        """See ``Parent``."""
         unanswered = child.unanswered
+        if child.verdict is not None:
+            self._pronounce(child, child.verdict, outcomes)
         for _ in range(min(len(outcomes), len(unanswered))):
             unanswered.popleft()
+        child.answered += len(outcomes)
         self._host.slot_done(child.slot, outcomes)
-
-    def _on_ready(self, child: Child, ready: ChildReady) -> None:
-        if ready.error:
-            log.error("app.failed slot=%d reason=%s\n%s", child.slot, ready.error, ready.traceback)
+        slot = self._slots.get(child.slot)
+        if slot is None or slot.child is not child:
             return
-        child.ready = True
-        child.pid = ready.pid
-        self._failures = 0
-        self._host.slot_ready(child.slot)
+        if self._plan.memory_kib_max and not slot.is_heavy:
+            self._weigh(slot, child)
+        if not unanswered:
+            if self._plan.idle_ms:
+                child.idle_since = time.monotonic()
+            self._rest(slot)
 
-    def _on_pipe(self, child: Child, pipe: OutputPipe) -> None:
-        lines = pipe.read()
-        if not pipe.open:
-            # A closed pipe stays readable for ever.
-            child.unwatch(self._host, pipe.fd)
-        self._pass_on(child, pipe, lines)
+    def _pronounce(self, child: Child, verdict: Verdict, outcomes: list[ChildOutcome]) -> None:
+        """An attempt that was to be ended ended by itself: it is ended all the same."""
+        position = verdict.ordinal - child.answered - 1
+        if 0 <= position < len(outcomes):
+            outcomes[position] = _outcome_of(verdict, child.unanswered[position], child.look())
+            self._nursery.kill(child, verdict.text)
 
-    def _pass_on(self, child: Child, pipe: OutputPipe, lines: list[str]) -> None:
-        for record in child.records(pipe, lines):
-            self._host.slot_request(child.slot, record)
-
-    # --- deaths ------------------------------------------------------------------------
-
-    def _on_server(self) -> None:
-        """The fork server reports something."""
-        assert self._spawner is not None
-        reports = self._spawner.receive()
-        if reports is None:
-            self._on_server_gone()
+    def _weigh(self, slot: Slot, child: Child) -> None:
+        """Look how much memory the process holds; busy ones not at every turn."""
+        now = time.monotonic()
+        if child.unanswered and now < child.weigh_due:
             return
-        for report in reports:
-            child = self._children.get(report.get("serial", 0))
-            if report["op"] == "exit" and child is not None:
-                self._on_exit(child, exit_reason(report["status"]))
+        child.weigh_due = now + _WEIGH_S
+        held_kib = memory_kib(child.pid)
+        if held_kib > self._plan.memory_kib_max:
+            slot.is_heavy = True
+            log.info(
+                "child.heavy slot=%d memory_kib=%d max=%d tasks=%d",
+                slot.number, held_kib, self._plan.memory_kib_max, child.sent,
+            )  # fmt: skip
+            self._start_ahead(slot, child)
 
-    def _on_exit(self, child: Child, reason: str) -> None:
-        """The child is dead and collected; take what it still wrote, then say so."""
-        self._read_rest(child)
-        if child.kill_reason:
-            reason = f"{child.kill_reason}: {reason.replace('; out of memory?', '')}"
-        self._drop(child)
+    def child_ended(self, child: Child, reason: str) -> None:
+        """See ``Parent``."""
+        for key in [key for key in self._ends if key[0] == child.serial]:
+            del self._ends[key]
+        slot = self._slots.get(child.slot)
+        if slot is None or self._nursery.is_stopped:
+            return
+        if child is slot.successor:
+            self._successor_failed(slot, reason)
+        elif child is slot.child:
+            slot.child = None
+            if slot.is_told:
+                self._died(slot, child, reason)
+            self._replace(slot, child, reason)
+
+    def _died(self, slot: Slot, child: Child, reason: str) -> None:
+        """Tell the host what became of what the slot had."""
+        look, verdict = child.look(), child.verdict
+        ended, is_running = max(0, look.begun - child.answered), look.is_running
+        task = child.by_ordinal(verdict.ordinal) if verdict is not None else None
+        if verdict is not None and task is not None:
+            self._host.slot_done(slot.number, [_outcome_of(verdict, task, look)])
+            ended, is_running = verdict.ordinal - child.answered - 1, False
+        elif is_running:
+            ended -= 1
+        slot.is_told = False
+        slot.forget()
         if child.ready:
-            self._host.slot_died(child.slot, f"process {child.pid} {reason}")
-            self._spawn(child.slot)
+            reason = f"process {child.pid} {reason}"
+        self._host.slot_died(slot.number, reason, ended, is_running)
+
+    def _replace(self, slot: Slot, child: Child, reason: str) -> None:
+        successor, slot.successor = slot.successor, None
+        slot.is_heavy = False
+        if slot.is_closing:
+            del self._slots[slot.number]
+            if successor is not None:
+                self._nursery.dismiss(successor)
+        elif successor is not None:
+            slot.child = successor
+            if successor.ready:
+                self.child_ready(successor)
+        elif child.ready:
+            self._fill(slot)
         else:
-            self._spawn_later(child.slot, reason)
+            self._fill_later(slot, reason)
 
-    def _read_rest(self, child: Child) -> None:
-        if not child.registered:
-            return
-        while child.sock.fileno() in child.registered and self._read(child):
-            pass
-        for pipe in child.pipes:
-            self._pass_on(child, pipe, pipe.rest())
+    def server_ready(self) -> None:
+        """See ``Parent``."""
+        for slot in list(self._slots.values()):
+            if not slot.is_asleep or slot.waiting:
+                self._fill(slot)
 
-    def _drop(self, child: Child) -> None:
-        self._children.pop(child.serial, None)
-        if self._slots[child.slot] is child:
-            self._slots[child.slot] = None
-        child.close(self._host_or_none)
 
-    def _on_server_gone(self) -> None:
-        """Its children die with it; begin anew."""
-        assert self._spawner is not None
-        self._host.unregister(self._spawner.fileno())
-        reason = self._end_server()
-        delay_ms = self._next_delay_ms()
-        log.error("forkserver.gone reason=%s again_ms=%d", reason, delay_ms)
-        self._later(delay_ms, self._relaunch)
-        for child in list(self._children.values()):
-            self._on_exit(child, f"ended with the fork server, which {reason}")
+def _outcome_of(verdict: Verdict, task: RunTask, look: Look) -> ChildOutcome:
+    """How an attempt ended that was ended from outside."""
+    run_us = (time.monotonic_ns() - look.begun_ns) // 1000 if task.hard_ms else 0
+    started_ms = int(time.time() * 1000) - run_us // 1000
+    return ChildOutcome(
+        task.id, task.attempt, verdict.status, started_ms, run_us, b"", verdict.text
+    )
 
-    def _relaunch(self) -> None:
-        if self._stopped or self._spawner is not None:
-            return
-        self.launch()
-        assert self._spawner is not None
-        self._host.register(self._spawner.fileno(), self._on_server)
-        for slot in range(len(self._slots)):
-            self._spawn(slot)
 
-    def _next_delay_ms(self) -> int:
-        delay_ms = CHILD_RESTART_MS_MIN << min(self._failures, 10)
-        self._failures += 1
-        return min(CHILD_RESTART_MS_MAX, delay_ms)
-
-    def _later(self, delay_ms: int, function: Callable[..., None], *args: Any) -> None:
-        """Run on the loop's thread after a while, unless the pool is stopped."""
-
-        def ring() -> None:
-            self._timers.discard(timer)
-            if not self._stopped:
-                self._host.call_soon(function, *args)
-
-        timer = threading.Timer(delay_ms / 1000, ring)
-        timer.daemon = True
-        self._timers.add(timer)
-        timer.start()
+def _check_cpus(cpus: Sequence[int]) -> None:
+    if not cpus:
+        return
+    if not hasattr(os, "sched_setaffinity"):
+        raise ConfigError("cpus: this system cannot pin processes to CPUs; leave it out")
+    there = os.sched_getaffinity(0)
+    missing = sorted(set(cpus) - there)
+    if missing:
+        raise ConfigError(
+            f"cpus: CPU {missing[0]} cannot be used by this process, which may run on "
+            f"{', '.join(map(str, sorted(there)))}"
+        )

@@ -6,6 +6,7 @@ own; threads that a task starts itself inherit nothing and see the process's lat
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextvars import ContextVar
 
 from zmqtasks.pools.protocol import RunTask
@@ -24,3 +25,21 @@ def set_running(task: RunTask | None) -> None:
 def running_task() -> RunTask | None:
     """The attempt that runs here, or None outside of tasks."""
     return _task.get() or _latest[0]
+
+
+#: Whether this attempt was cancelled while it ran; set by what runs tasks here.
+_asks: list[Callable[[RunTask], bool]] = []
+
+
+def ask_for_cancels(ask: Callable[[RunTask], bool]) -> None:
+    """From now on ``ask(task)`` says whether an attempt was cancelled while it ran."""
+    _asks[:] = [ask]
+
+
+def is_cancelled() -> bool:
+    """Whether the attempt that runs here was cancelled, so that it may end early.
+
+    False outside of tasks. Cheap: it may be asked in a loop.
+    """
+    task = running_task()
+    return task is not None and bool(_asks) and _asks[0](task)

@@ -20,11 +20,12 @@ from types import FrameType
 from typing import Any, Final
 
 from zmqtasks.errors import AppLoadError
-from zmqtasks.pools.base import PoolConfig, PoolHost
+from zmqtasks.pools import softlimit
+from zmqtasks.pools.base import SOFT_LIMIT, PoolConfig, PoolHost, PoolPlan, check_limits, check_plan
 from zmqtasks.pools.capture import Capture
-from zmqtasks.pools.child import Link, Program, Question, load_program
-from zmqtasks.pools.protocol import Answer, ChildOutcome, ChildRequest, RunTask
-from zmqtasks.pools.running import set_running
+from zmqtasks.pools.child import Link, Program, Question, cancelled_outcome, load_program
+from zmqtasks.pools.protocol import Answer, ChildOutcome, ChildRequest, RunTask, TaskFacts
+from zmqtasks.pools.running import ask_for_cancels, set_running
 from zmqtasks.wire.messages import CatalogEntry
 
 log = logging.getLogger("zmqtasks.pools")
@@ -89,6 +90,8 @@ class SoloPool:
         config: as for every pool; ``capture`` replaces this process's ``sys.stdout``.
     """
 
+    features = frozenset({SOFT_LIMIT})
+
     def __init__(self, config: PoolConfig) -> None:
         self.slots = 1
         self._config = config
@@ -97,6 +100,9 @@ class SoloPool:
         self._program: Program | None = None
         self._batches: SimpleQueue[Sequence[RunTask] | None] = SimpleQueue()
         self._stopped = False
+        #: {attempt: status} of those sent and not answered that are cancelled.
+        self._cancelled: dict[tuple[bytes, int], int] = {}
+        self._sent: set[tuple[bytes, int]] = set()
         # Guards the two facts that kill() acts on.
         self._lock = threading.Lock()
         self._thread: int | None = None
@@ -113,6 +119,19 @@ class SoloPool:
         """
         return self._load().conf
 
+    @property
+    def facts(self) -> Mapping[str, TaskFacts]:
+        """Of the tasks that have some, by name; known after ``load``."""
+        return self._program.facts if self._program is not None else {}
+
+    def plan(self, plan: PoolPlan) -> None:
+        """Nothing can be chosen here.
+
+        Raises:
+            ConfigError: it is not what this pool is.
+        """
+        check_plan("solo", self.features, self._config, plan)
+
     def _load(self) -> Program:
         if self._program is None:
             program, ready = load_program(self._link, self._config)
@@ -126,8 +145,10 @@ class SoloPool:
 
         Raises:
             AppLoadError: with the traceback of the failed import.
+            ConfigError: a task has a hard time limit.
         """
         catalog = self._load().catalog
+        check_limits("solo", self.features, self.facts)
         self._link.host = host
         for request in self._link.early:
             self._link.tell(request)
@@ -137,7 +158,21 @@ class SoloPool:
 
     def run(self, slot: int, tasks: Sequence[RunTask]) -> None:
         """Hand these to the main thread."""
+        with self._lock:
+            self._sent.update((task.id, task.attempt) for task in tasks)
         self._batches.put(tasks)
+
+    def cancel(self, slot: int, task_id: bytes, attempt: int, status: int, signum: int) -> None:
+        """Do not start this attempt; one that runs may ask (a signal cannot end it here)."""
+        with self._lock:
+            if (task_id, attempt) in self._sent:
+                self._cancelled[task_id, attempt] = status
+
+    def _is_cancelled(self, task: RunTask) -> bool:
+        return (task.id, task.attempt) in self._cancelled
+
+    def resize(self, slots: int) -> None:
+        """Not asked for: it is not among the features."""
 
     def answer(self, slot: int, answer: Answer) -> None:
         """Answer a request of a task."""
@@ -171,6 +206,8 @@ class SoloPool:
         main = threading.current_thread() is threading.main_thread()
         if main:
             previous = signal.signal(_KILL_SIGNAL, _raise_killed)
+            softlimit.install()
+        ask_for_cancels(self._is_cancelled)
         hook = sys.breakpointhook
         if self._config.capture:
             self._capture.start_streams()
@@ -198,7 +235,13 @@ class SoloPool:
             for task in batch:
                 if self._stopped:
                     return
-                outcome = self._run_one(execute, task)
+                key = task.id, task.attempt
+                status = self._cancelled.get(key)
+                if status is None:
+                    outcome = self._run_one(execute, task)
+                else:
+                    outcome = cancelled_outcome(task, status)
+                self._forget(key)
                 host.call_soon(host.slot_done, _SLOT, [outcome])
         except SlotKilled:
             self._forget_batches()
@@ -221,8 +264,15 @@ class SoloPool:
         self._capture.end_task()
         return outcome
 
+    def _forget(self, *keys: tuple[bytes, int]) -> None:
+        with self._lock:
+            for key in keys:
+                self._sent.discard(key)
+                self._cancelled.pop(key, None)
+
     def _forget_batches(self) -> None:
         """A slot that died takes what waited in it along, as a child would."""
+        self._forget(*self._sent)
         while not self._batches.empty():
             if self._batches.get() is None:
                 self._batches.put(None)

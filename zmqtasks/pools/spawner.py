@@ -10,6 +10,7 @@ import signal
 import socket
 import subprocess
 import sys
+from collections.abc import Sequence
 from typing import Any, Final
 
 import msgspec
@@ -75,20 +76,29 @@ class Spawner:
         """Readable when there is something to :meth:`receive`."""
         return self._socket.fileno()
 
-    def spawn(self, serial: int, fds: tuple[int, int, int]) -> None:
-        """Fork a child with this socket, stdout and stderr; the caller closes them.
+    def spawn(self, serial: int, slot: int, fds: Sequence[int]) -> None:
+        """Fork a child with this socket, stdout, stderr and page; the caller closes them.
 
         A server that is gone is noticed by :meth:`receive`, not here.
         """
-        line = json.dumps({"op": "spawn", "serial": serial}).encode() + b"\n"
+        line = json.dumps({"op": "spawn", "serial": serial, "slot": slot}).encode() + b"\n"
         with contextlib.suppress(OSError):
             socket.send_fds(self._socket, [line], list(fds))
 
     def kill(self, serial: int) -> None:
         """Kill that child's process group; its exit is reported as any other."""
-        line = json.dumps({"op": "kill", "serial": serial}).encode() + b"\n"
+        self._order({"op": "kill", "serial": serial})
+
+    def end(self, serial: int, ordinal: int, signum: int) -> None:
+        """Send that child a signal if it runs this very attempt (SIGKILL: to its group).
+
+        Whether it did is reported as "looked".
+        """
+        self._order({"op": "end", "serial": serial, "ordinal": ordinal, "signal": signum})
+
+    def _order(self, order: dict[str, Any]) -> None:
         with contextlib.suppress(OSError):
-            self._socket.sendall(line)
+            self._socket.sendall(json.dumps(order).encode() + b"\n")
 
     def receive(self, timeout_s: float | None = 0) -> list[dict[str, Any]] | None:
         """What the server reports; None when it is gone.

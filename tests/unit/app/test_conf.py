@@ -36,7 +36,23 @@ def test_settings_are_set_by_keyword_attribute_key_and_update(app: App) -> None:
         ("port", "many", "port"),
         ("broker_url", "amqp://", "setting 'broker_url' of Celery is not supported yet"),
         ("task_acks_late", True, "not supported yet"),
-        ("timezone", "UTC", "not supported yet"),
+        ("enable_utc", True, "not supported yet"),
+        ("timezone", "Mars/Olympus", "timezone 'Mars/Olympus' is not known here"),
+        ("timezone", 3, "a text or a tzinfo"),
+        ("task_routes", 3, "3 is no router"),
+        ("task_annotations", 3, "task_annotations is a dict"),
+        ("task_annotations", {"add": 3}, "task_annotations['add'] is a dict of options"),
+        ("task_annotations", {"add": {"base": 3}}, "'base' belongs to the definition of a task"),
+        ("task_annotations", {"add": {"rate_limits": 3}}, "did you mean 'rate_limit'?"),
+        (
+            "task_annotations",
+            [{"add": {"rate_limit": "3"}}, {"*": {"priority": 10}}],
+            "from 0 to 9",
+        ),
+        ("task_default_priority", 10, "from 0 to 9"),
+        ("task_default_rate_limit", "ten", "'ten' is no rate"),
+        ("task_time_limit", 0, "seconds, more than 0"),
+        ("task_soft_time_limit", "5", "seconds, more than 0"),
     ],
 )
 def test_wrong_settings_are_refused_when_set(app: App, key: str, value: Any, words: str) -> None:
@@ -124,3 +140,37 @@ def test_config_from_object_takes_objects_modules_and_namespaces(
     for path, words in (("no_such_module", "cannot be imported"), ("os:nothing", "does not exist")):
         with pytest.raises(ConfigError, match=words):
             app.config_from_object(path)
+
+
+def test_settings_about_tasks_stay_with_the_application(gateway: object) -> None:
+    app = App("shop", timezone="Europe/Berlin", task_time_limit=5, payload_bytes_max=20480)
+    assert app.conf.for_nodes == {"payload_bytes_max": 20480}
+    assert (app.conf.timezone, app.conf.of_tasks("task_time_limit")) == ("Europe/Berlin", 5)
+    assert app.conf.of_tasks("task_routes") is None
+    assert app.settings.payload_bytes_max == 20480
+
+
+def test_a_router_function_is_taken_from_a_module_of_settings(app: App) -> None:
+    def route(name: str, *_: object, **__: object) -> str:
+        return "fast"
+
+    app.config_from_object(SimpleNamespace(task_routes=route, helper=route, port=5000))
+    assert dict(app.conf) == {"task_routes": route, "port": 5000}
+    app.config_from_object(
+        SimpleNamespace(ZMQTASKS_TASK_ROUTES=route, ZMQTASKS_PORT=6000), namespace="ZMQTASKS"
+    )
+    assert dict(app.conf) == {"task_routes": route, "port": 6000}
+
+
+def test_annotations_change_options_of_tasks_once_the_application_is_used(app: App) -> None:
+    app.conf.task_annotations = [
+        {"*": {"max_retries": 9}, "early": {"rate_limit": "5/s"}},
+        {"early": {"max_retries": None}},
+    ]
+    early = app.task(name="early")(lambda: None)
+    assert early.max_retries == 3
+    _ = app.rules
+    late = app.task(name="late")(lambda: None)
+    assert [(task.max_retries, task.rate_limit) for task in (early, late)] == [
+        (None, "5/s"), (9, None),
+    ]  # fmt: skip

@@ -194,6 +194,10 @@ def test_story_is_plain_data_for_programs() -> None:
         ({"event": "given", "to": "b1"}, "handed over to b1, which owns it from here on"),
         ({"event": "given up", "to": "b1"}, "left to b1, which owns it all the same"),
         (
+            {"event": "other content", "other": "b1"},
+            "b1 had a call with this id and other content, which is not run",
+        ),
+        (
             {"event": "given", "to": "00112233445566bb"},
             "handed over to node 00112233445566bb, which owns it from here on",
         ),

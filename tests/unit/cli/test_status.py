@@ -10,6 +10,7 @@ from zmqtasks.cli.status import (
     journal_lines,
     load_of,
     result_lines,
+    standing_lines,
     trouble_lines,
 )
 from zmqtasks.node.survey import SeenNode
@@ -127,3 +128,25 @@ def test_tasks_between_two_owners_are_shown() -> None:
         "3 tasks offered by other nodes, which have not said yet whose they are",
     ]
     assert handoff_lines([quiet]) == []
+
+
+def test_tasks_that_are_stuck_between_two_nodes_are_warned_of() -> None:
+    standing = {
+        "incoming": {"ms": 300_000, "nodes": {"aa": 1, "bb": 2}},
+        "given": {"ms": 8_000_000, "nodes": {"cc": 3}},
+        "offered": {"ms": 59_999, "nodes": {"bb": 9}},
+    }
+    keeper = _node("keeper", {"handoff": {"standing": standing}}, roles=("broker",))
+    web = _node("web", {"handoff": {"standing": {}}})._replace(node="bb")
+    title, first, second, third = standing_lines([keeper, web])[1:]
+    assert title == "stuck between two nodes:"
+    assert first.startswith(
+        "  keeper: 1 task offered by node aa, which has not said whose they are, the oldest for "
+        "5 minutes; it is not in sight, and it, or the next node of this mesh on its host"
+    )
+    assert second == (
+        "  keeper: 2 tasks offered by web, which has not said whose they are, the oldest for "
+        "5 minutes; it is in sight: see its log"
+    )
+    assert "3 tasks given to node cc, which has not confirmed that, the oldest for 2 hours" in third
+    assert standing_lines([web, _node("old", {})]) == []

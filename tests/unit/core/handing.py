@@ -18,7 +18,14 @@ from zmqtasks.core.answers import Answers
 from zmqtasks.core.calls import Call
 from zmqtasks.core.custody import Custody
 from zmqtasks.core.dispatcher import Dispatcher
-from zmqtasks.core.effects import CallsAccepted, CallsRefused, Effect, JournalWrite, Send
+from zmqtasks.core.effects import (
+    CallsAccepted,
+    CallsRefused,
+    Effect,
+    JournalWrite,
+    Note,
+    Send,
+)
 from zmqtasks.core.given import GivenTasks
 from zmqtasks.core.handoff import Handoff
 from zmqtasks.core.links import LinkId
@@ -58,6 +65,8 @@ class Node:
         self.sent: dict[tuple[bytes, int], int] = {}
         #: Ids of tasks that settled here, for everybody to see, ever.
         self.settled: list[bytes] = []
+        #: What people were told, ever.
+        self.notes: list[Note] = []
         #: {link: node at the other end} now.
         self.links: dict[LinkId, bytes] = {}
 
@@ -185,6 +194,8 @@ class Node:
         self.position += 1
         if task in self.running:
             done = _outcome(task, self.running.pop(task), self.position)
+            owned = self.dispatcher.tasks.get(task)
+            done.ext = owned.ext if owned is not None else None  # the digest of its content
             self.dispatcher.received(self.worker, Done(1_000_000, [done]), self.now_ms)
         else:
             link = next(link for hosted, link in self.hosted if hosted == task)
@@ -247,6 +258,8 @@ class Node:
             self.accepted.append(effect.token)
         elif isinstance(effect, CallsRefused):
             self.refused.append(effect.token)
+        elif isinstance(effect, Note):
+            self.notes.append(effect)
         elif isinstance(effect, Send):
             if effect.link != self.worker:
                 self.out.append((effect.link, effect.message))

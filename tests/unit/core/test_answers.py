@@ -42,6 +42,7 @@ from zmqtasks.wire.messages import (
     Credit,
     Done,
     Query,
+    StateRecord,
     States,
     Status,
     Tasks,
@@ -136,6 +137,17 @@ def test_worker_s_outcome_is_unsettled_until_the_owner_decides() -> None:
     assert states(ask(answers, 1)) == [TaskState.UNSETTLED]
     log.decide([(1, 1)], [], 0)
     assert states(ask(answers, 1)) == [TaskState.SETTLED]
+
+
+def test_who_may_own_a_task_is_told_with_an_outcome_that_is_unsettled() -> None:
+    answers, _, log = worker()
+    task = hold(record(1), ADD, OWNER_LINK, OWNER, KindStat(), None)
+    log.append([Finished(task, Status.SUCCESS, 0, 1, b"value", "")], 0)
+    offered = StateRecord(task_id(1), TaskState.PENDING, {"offer": 7, "why": "an offer"}, None)
+    answers.others.append({task_id(1): offered}.get)
+    told = answers.local(task_id(1))
+    assert told.state == TaskState.UNSETTLED
+    assert told.info == {"owner": OWNER, "offer": 7}
 
 
 def test_outcome_that_its_owner_refused_is_told_to_nobody() -> None:

@@ -215,6 +215,17 @@ def test_address_that_another_linked_process_has_now_is_not_dialled() -> None:
     assert made.dials() == [b"worker-3"], "on another host the same address is another one"
 
 
+def test_own_address_is_not_dialled_as_that_of_another_node() -> None:
+    """Who was there before had another id, and its entry is still around."""
+    made = Fixture()
+    made.contacts.hello.endpoints = ["tcp://a:1"]
+    made.contacts.found(candidate(WORKER, "worker", endpoints=("tcp://a:1",)), 0)
+    assert made.dials() == []
+    made.contacts.found(candidate(WORKER, "worker", endpoints=("tcp://b:1",)), REDIAL_MS_MIN)
+    (dial,) = of(made.effects(), Dial)
+    assert dial.candidate.endpoints == ("tcp://b:1",)
+
+
 def test_candidate_whose_address_turned_out_to_be_anothers_is_dropped() -> None:
     made = Fixture()
     made.contacts.found(candidate(WORKER, "worker", endpoints=("tcp://a:1",)), 0)

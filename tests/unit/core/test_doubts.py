@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from tests.support.machines import link_to
-from tests.unit.core.lone_taker import ONE, G, T, Taker, W, handed, offer, stored
+from tests.unit.core.lone_taker import ONE, TWO, G, T, Taker, W, handed, offer, stored
 from zmqtasks.core.links import LinkId
 from zmqtasks.limits import HANDOFF_ASK_MS_MAX, OWNER_GONE_MS
 from zmqtasks.wire.messages import (
@@ -190,6 +190,20 @@ def test_guess_that_is_confirmed_while_it_is_written_is_none() -> None:
     # It has nothing more to say of a task that it gave away.
     taker.receive(link, handed(1, kept=(ONE,)))
     assert taker.owns(ONE)
+
+
+def test_guess_is_forgotten_some_time_after_its_task_has_ended(taker: Taker) -> None:
+    stored(taker, taker.link(G), offer(1, ONE, TWO, lasting=False))
+    taker.unlink(link_to(G, "in"), "gone")
+    taker.tick(1)
+    taker.write_all()
+    assert taker.owns(ONE)
+    taker.finish(ONE)
+    taker.write_all()
+    taker.tick(1 + OWNER_GONE_MS)
+    assert list(taker.taking.doubts.guessed) == [TWO]
+    link = taker.link(G)
+    assert taker.says(link) == [Resolve([TWO], T)]
 
 
 def test_nobody_to_ask_is_an_answer_too(taker: Taker) -> None:

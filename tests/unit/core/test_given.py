@@ -67,6 +67,22 @@ def pending(task: bytes, **info: object) -> StateRecord:
     return StateRecord(task, TaskState.PENDING, dict(info), None)
 
 
+def unsettled(task: bytes, **info: object) -> StateRecord:
+    return StateRecord(task, TaskState.UNSETTLED, dict(info), outcome(1))
+
+
+def test_a_task_that_was_back_in_between_is_remembered_as_long_as_those_given_with_it() -> None:
+    giver = Giver()
+    giver.given.gave([ONE], T, follow=False)
+    giver.given.back([ONE])
+    giver.given.gave([TWO, ONE], U, follow=False)
+    others = [task_id(number) for number in range(10, 8 + GIVEN_REMEMBERED_MAX)]
+    giver.given.gave(others, T, follow=False)
+    assert [giver.given.taker_of(task) for task in (TWO, ONE)] == [U, U]
+    giver.given.gave([task_id(3)], T, follow=False)
+    assert [giver.given.taker_of(task) for task in (TWO, ONE)] == [None, U]
+
+
 def test_outcome_of_a_given_task_settles_it_here() -> None:
     giver = Giver()
     link = giver.link(T)
@@ -220,6 +236,47 @@ def test_outcome_that_no_owner_decided_on_stands_when_no_owner_is_left() -> None
     record = StateRecord(ONE, TaskState.UNSETTLED, {}, outcome(1))
     giver.news(link, record, request=request)
     assert giver.turn() == [outcome(1)]
+
+
+def test_taker_that_ran_a_task_itself_and_does_not_own_it_is_no_reason_to_wait() -> None:
+    """Its owner was killed when the task had left its journal and nobody had heard of that,
+    and its heir is the worker. Everybody else's giver asked for more; this one waited."""
+    giver = Giver()
+    link = giver.link(T)
+    giver.given.gave([ONE], T, follow=True)
+    giver.news(link, unsettled(ONE))
+    giver.turn()
+    (asked,) = giver.asked()
+    giver.news(link, unsettled(ONE), request=asked[1].request)
+    assert giver.turn() == [outcome(1)]
+
+
+def test_outcome_that_no_owner_decided_on_does_not_stand_where_somebody_owns_the_task() -> None:
+    giver = Giver()
+    link, other = giver.link(T), giver.link(U)
+    giver.given.gave([ONE], T, follow=True)
+    giver.news(link, unsettled(ONE))
+    giver.turn()
+    request = giver.asked()[0][1].request
+    giver.news(link, unsettled(ONE), request=request)
+    giver.news(other, pending(ONE, owned=True), request=request)
+    assert giver.turn() == []
+    assert giver.given.following == {ONE: U}
+
+
+def test_nor_where_somebody_may_become_its_owner() -> None:
+    giver = Giver()
+    link, other = giver.link(T), giver.link(U)
+    giver.given.gave([ONE], T, follow=True)
+    giver.news(link, unsettled(ONE, offer=3))
+    giver.turn()
+    assert giver.asked() == []
+    giver.news(link, unsettled(ONE))
+    giver.turn()
+    request = giver.asked()[0][1].request
+    giver.news(link, unsettled(ONE), request=request)
+    giver.news(other, pending(ONE, offer=3), request=request)
+    assert giver.turn() == []
 
 
 def test_task_that_somebody_holds_is_waited_for() -> None:

@@ -94,6 +94,16 @@ def test_peer_whose_routing_id_is_not_its_own_is_refused() -> None:
     assert not node.links
 
 
+def test_a_node_has_no_link_to_itself() -> None:
+    """An old address of another node led to its own."""
+    node = Membership(worker_hello(), "mesh", "", frozenset(), TIMERS, 0)
+    for side in ("out", "in"):
+        node.frames_received(link_to(WORKER, side), [], "", 0)
+        node.frames_received(link_to(WORKER, side), codec.encode(worker_hello(), 1), "", 0)
+    assert not node.links
+    assert not of(node.effects, Transmit)
+
+
 def test_who_is_no_node_may_ask_for_the_greeting_only() -> None:
     node = Membership(worker_hello(), "mesh", "", frozenset(), TIMERS, 0)
     stranger = link_to(OWNER, "in")._replace(peer=b"\x00abcd")

@@ -6,7 +6,8 @@ from tests.support.machines import OWNER, WORKER, of, task_id
 from tests.support.nodes import Net, Node
 from zmqtasks.core import effects as fx
 from zmqtasks.core.calls import Call
-from zmqtasks.core.owned import OwnedRecord
+from zmqtasks.core.incoming import Claim
+from zmqtasks.core.owned import Durability, OwnedRecord
 from zmqtasks.limits import HANDOFF_UNSERVED_MS, RESUME_GRACE_MS
 from zmqtasks.wire.messages import Kind, TaskState, Verdict
 
@@ -221,3 +222,22 @@ def test_dead_tasks_and_open_ones_of_an_ended_node_are_with_its_heir() -> None:
     net.pass_time(2 * RESUME_GRACE_MS)
     assert list(broker.dispatcher.tasks) == [ONE]
     assert list(broker.mesh.succession.heir_of) == [OWNER]
+
+
+def test_tasks_between_two_nodes_are_told_with_whom_they_wait_for_and_since_when() -> None:
+    net = Net()
+    broker = net.add(BROKER, "broker", journal={})
+    ownership = broker.mesh.ownership
+    assert ownership is not None
+    record = OwnedRecord(ONE, RARE, b"args", None, 1, 0, Durability.DISK)
+    ownership.taking.restore(record, [Claim(OWNER, BROKER, is_lasting=True)], 0)
+    ownership.handoff.unconfirmed.update({TWO: WORKER, THREE: WORKER})
+    net.pass_time(300)
+    first = ownership.describe()
+    net.pass_time(120_000, 1_000)
+    later = ownership.describe()
+    assert (later["offered"], later["given"], later["incoming"]) == (0, 2, 1)
+    standing = {key: found["nodes"] for key, found in later["standing"].items()}
+    assert standing == {"incoming": {OWNER.hex(): 1}, "given": {WORKER.hex(): 2}}
+    for key, found in later["standing"].items():
+        assert found["ms"] == first["standing"][key]["ms"] + 120_000

@@ -9,7 +9,7 @@ from tests.unit.pools.pool_tasks import ShopClosed
 from zmqtasks.errors import PayloadTooLarge, PayloadTypeError, SubmitRejected, TaskFailed
 from zmqtasks.ids import format_task_id, owner_of, parse_task_id
 from zmqtasks.pools.protocol import Answer, QueryRequest, SubmitRequest
-from zmqtasks.wire.messages import StateRecord, TaskState
+from zmqtasks.wire.messages import StateRecord, Status, TaskState
 from zmqtasks.wire.payload import decode_arguments, decode_value
 
 #: Setting of the pools under test, so that a result over it is quickly made.
@@ -194,6 +194,42 @@ class PoolContract:
     def test_answer_nobody_waits_for_changes_nothing(self, rig: Rig) -> None:
         rig.answer(Answer(request=999_999_999, error=""))
         assert rig.value("add", 1, 2) == 3
+
+    def test_cancelled_task_that_waits_ends_with_the_status_given(self, rig: Rig) -> None:
+        first, second, third = (rig.task("echo", 1), rig.task("add", 1, 1), rig.task("add", 2, 2))
+        held = rig.task("state_of", format_task_id(b"x" * 16))
+        rig.pool.run(0, [held, first, second])
+        query = rig.request(QueryRequest)
+        rig.pool.run(0, [third])
+        # In the batch that runs, and in one behind it.
+        rig.pool.cancel(0, second.id, 1, Status.CANCELLED, 0)
+        rig.pool.cancel(0, third.id, 1, Status.EXPIRED, 0)
+        rig.pool.cancel(0, third.id, 2, Status.CANCELLED, 0)
+        rig.answer(Answer(request=query.request, error=""))
+        rig.host.until(lambda: len(rig.host.outcomes) == 4)
+        assert [(outcome.id, outcome.status) for outcome in rig.host.outcomes] == [
+            (held.id, Status.SUCCESS),
+            (first.id, Status.SUCCESS),
+            (second.id, Status.CANCELLED),
+            (third.id, Status.EXPIRED),
+        ]
+        assert rig.value("add", 1, 2) == 3
+
+    def test_task_that_runs_can_ask_whether_it_was_cancelled(self, rig: Rig) -> None:
+        task = rig.task("wait_until_cancelled")
+        rig.pool.run(0, [task])
+        rig.host.until(lambda: rig.host.logs)
+        rig.pool.cancel(0, task.id, 1, Status.CANCELLED, 0)
+        rig.host.until(lambda: rig.host.outcomes)
+        assert decode_value(rig.host.outcomes[0].body) == "cancelled"
+
+    def test_cancelling_what_is_not_there_changes_nothing(self, rig: Rig) -> None:
+        task = rig.task("add", 1, 2)
+        rig.pool.cancel(0, task.id, 1, Status.CANCELLED, 0)
+        assert decode_value(rig.run(task)[0].body) == 3
+        rig.pool.cancel(0, task.id, 1, Status.CANCELLED, 0)
+        rig.pool.cancel(9, task.id, 1, Status.CANCELLED, 0)
+        assert rig.value("add", 3, 4) == 7
 
     def test_killed_slot_says_so_and_comes_back(self, rig: Rig) -> None:
         rig.pool.run(0, [rig.task("spin")])

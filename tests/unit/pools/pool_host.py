@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import heapq
+import itertools
 import os
 import select
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from typing import Any, TypeVar
 
 from zmqtasks.pools.base import Pool
@@ -30,12 +33,29 @@ OWNER = b"ownernod"
 PATIENCE_S = 20.0
 
 
+def ended(pid: int) -> bool:
+    """Whether that process is gone, or only waits for its parent to notice."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
+    except FileNotFoundError:
+        return True
+
+
+def wait_until_ended(*pids: int) -> None:
+    deadline = time.monotonic() + PATIENCE_S
+    while not all(ended(pid) for pid in pids):
+        assert time.monotonic() < deadline, pids
+        time.sleep(0.005)
+
+
 class RecordingHost:
     """Implements ``PoolHost`` with ``select``."""
 
     def __init__(self) -> None:
+        self._numbers = itertools.count()
         self._callbacks: dict[int, Callable[[], None]] = {}
         self._writers: dict[int, Callable[[], None]] = {}
+        self._later: list[tuple[float, int, Callable[..., None], tuple[Any, ...]]] = []
         self._soon: deque[tuple[Callable[..., None], tuple[Any, ...]]] = deque()
         self._wake_read, self._wake_write = os.pipe()
         self.forget()
@@ -45,6 +65,9 @@ class RecordingHost:
         self.ready: list[int] = []
         self.outcomes: list[ChildOutcome] = []
         self.died: list[tuple[int, str]] = []
+        #: What ``slot_died`` said of the attempts there.
+        self.blamed: list[tuple[int, bool]] = []
+        self.gone: list[int] = []
         self.requests: list[ChildRequest] = []
 
     @property
@@ -70,25 +93,38 @@ class RecordingHost:
         self._soon.append((function, args))
         os.write(self._wake_write, b"x")
 
+    def call_later(self, delay_ms: float, function: Callable[..., None], *args: Any) -> None:
+        due = time.monotonic() + delay_ms / 1000
+        heapq.heappush(self._later, (due, next(self._numbers), function, args))
+
     def slot_ready(self, slot: int) -> None:
         self.ready.append(slot)
 
     def slot_done(self, slot: int, outcomes: Sequence[ChildOutcome]) -> None:
         self.outcomes += outcomes
 
-    def slot_died(self, slot: int, reason: str) -> None:
+    def slot_died(self, slot: int, reason: str, ended: int = 0, is_running: bool = True) -> None:
         self.died.append((slot, reason))
+        self.blamed.append((ended, is_running))
+
+    def slot_gone(self, slot: int) -> None:
+        self.gone.append(slot)
 
     def slot_request(self, slot: int, request: ChildRequest) -> None:
         self.requests.append(request)
 
     def turn(self, timeout_s: float = 1.0) -> None:
         """One turn of the loop."""
+        if self._later:
+            timeout_s = max(0.0, min(timeout_s, self._later[0][0] - time.monotonic()))
         readable, writable, _ = select.select(
             [self._wake_read, *self._callbacks], list(self._writers), [], timeout_s
         )
         if self._wake_read in readable:
             os.read(self._wake_read, 4096)
+        while self._later and self._later[0][0] <= time.monotonic():
+            _, _, function, args = heapq.heappop(self._later)
+            function(*args)
         while self._soon:
             function, args = self._soon.popleft()
             function(*args)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import logging
 import multiprocessing
 import os
@@ -18,6 +19,8 @@ from typing import Any
 
 from zmqtasks import App, AsyncResult
 from zmqtasks.app.context import current
+from zmqtasks.errors import SoftTimeLimitExceeded
+from zmqtasks.pools.running import is_cancelled
 
 app = App("pooltest")
 
@@ -236,3 +239,128 @@ def write_into_sockets() -> None:
     for fd in _sockets():
         socket.socket(fileno=os.dup(fd)).sendall(b"\xff" * 16)
     time.sleep(1000)
+
+
+# --- limits and cancellation ------------------------------------------------------------
+
+
+@app.task
+def sleep_on(text: str) -> None:
+    """Says that it runs, then sleeps for ever."""
+    print(text)
+    time.sleep(1000)
+
+
+@app.task
+def tidy_up(seconds: float) -> str:
+    """Catches its soft limit, and goes on for a while."""
+    try:
+        time.sleep(1000)
+    except SoftTimeLimitExceeded as exc:
+        time.sleep(seconds)
+        return str(exc)
+    return "was not told"
+
+
+@app.task
+def compute_on() -> str:
+    """Catches its soft limit while it computes."""
+    try:
+        while True:
+            pass
+    except SoftTimeLimitExceeded as exc:
+        return str(exc)
+
+
+@app.task
+async def sleep_on_async() -> None:
+    await asyncio.sleep(1000)
+
+
+@app.task
+async def tidy_up_async(way: str) -> str:
+    """Catches its soft limit where it waits, or computes, or waits for others."""
+    try:
+        if way == "computing":
+            while True:
+                pass
+        elif way == "gathering":
+            await asyncio.gather(asyncio.sleep(1000), asyncio.sleep(1000))
+        else:
+            await asyncio.sleep(1000)
+    except SoftTimeLimitExceeded as exc:
+        await asyncio.sleep(0)
+        return str(exc)
+    return "was not told"
+
+
+@app.task
+def hold_the_interpreter() -> None:
+    """In C code that neither looks at signals nor lets other threads run."""
+    print("holding")
+    sum(itertools.repeat(0))
+
+
+@app.task
+def hold_out(signum: int) -> None:
+    """Ignores a signal."""
+    signal.signal(signum, signal.SIG_IGN)
+    print("holding out")
+    while True:
+        time.sleep(1)
+
+
+@app.task
+def end_well(signum: int) -> str:
+    """Ends by itself when the signal comes."""
+
+    def raise_it(_signum: int, _frame: object) -> None:
+        raise ShopClosed("by signal")
+
+    signal.signal(signum, raise_it)
+    print("waiting")
+    try:
+        time.sleep(1000)
+    except ShopClosed:
+        return "well"
+    return "woke up"
+
+
+@app.task
+def wait_until_cancelled() -> str:
+    print("asking")
+    while not is_cancelled():
+        time.sleep(0.001)
+    return "cancelled"
+
+
+_held: list[bytes] = []
+
+
+@app.task
+def hold_memory(mebibytes: int) -> int:
+    """Keeps so much for the rest of the process's life."""
+    _held.append(b"x" * (mebibytes << 20))
+    return os.getpid()
+
+
+@app.task
+def where() -> dict[str, Any]:
+    return {
+        "pid": os.getpid(),
+        "cpus": sorted(os.sched_getaffinity(0)),
+        "gpus": os.environ.get("CUDA_VISIBLE_DEVICES"),
+    }
+
+
+@app.task
+def nap(seconds: float) -> None:
+    time.sleep(seconds)
+
+
+@app.task
+def start_sleeper_and_wait() -> None:
+    """Its process is ended with it, whose pid the log has."""
+    sleeper = subprocess.Popen(["sleep", "1000"])
+    print(sleeper.pid)
+    sleeper.wait()

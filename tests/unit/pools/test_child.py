@@ -13,6 +13,7 @@ from zmqtasks.errors import AppLoadError
 from zmqtasks.pools.base import PoolConfig
 from zmqtasks.pools.capture import Capture
 from zmqtasks.pools.child import ChildLink, load_function, load_program
+from zmqtasks.pools.page import CANCELS
 from zmqtasks.pools.protocol import (
     Answer,
     CancelTask,
@@ -34,13 +35,15 @@ LINE = LogRecord(id=b"", name="", stream="stdout", level=20, logger="", text="li
 class NodeEnd:
     """The node's end of the socketpair, blocking."""
 
-    def __init__(self, sock: socket.socket) -> None:
+    def __init__(self, sock: socket.socket, page: list[int]) -> None:
         self._sock = sock
+        self._page = page
         self._reader = from_child_reader(1_000_000)
         self._batches: list[list[FromChild]] = []
 
     def send(self, *messages: ToChild) -> None:
         self._sock.sendall(encode_batch(messages))
+        self._page[CANCELS] += sum(isinstance(message, CancelTask) for message in messages)
 
     def receive(self) -> list[FromChild]:
         """The next batch."""
@@ -55,8 +58,9 @@ class NodeEnd:
 def ends() -> Iterator[tuple[ChildLink, NodeEnd]]:
     ours, theirs = socket.socketpair()
     ours.settimeout(PATIENCE_S)
-    link = ChildLink(theirs, SERIAL, 1_000_000)
-    yield link, NodeEnd(ours)
+    page = [0, 0, 0, 0]
+    link = ChildLink(theirs, SERIAL, 1_000_000, page)
+    yield link, NodeEnd(ours, page)
     link.detach()
     ours.close()
 
@@ -126,26 +130,6 @@ class TestServing:
         let_go.set()
         assert numbers(node.receive()) == [2]
         thread.join(PATIENCE_S)
-
-    def test_what_must_not_run_twice_starts_with_nothing_unanswered_before_it(
-        self, ends: tuple[ChildLink, NodeEnd]
-    ) -> None:
-        link, node = ends
-        unanswered: list[int] = []
-
-        def execute(task: RunTask) -> ChildOutcome:
-            if task.is_guarded:
-                unanswered.extend(numbers(list(link._pending)))
-            return done(task)
-
-        task = run_task(3)
-        task.is_guarded = True
-        node.send(run_task(1), run_task(2), task, StopChild())
-        thread = serve(link, execute)
-        assert numbers(node.receive()) == [1, 2]
-        assert numbers(node.receive()) == [3]
-        thread.join(PATIENCE_S)
-        assert unanswered == []
 
     def test_cancelled_attempt_that_waits_never_starts(
         self, ends: tuple[ChildLink, NodeEnd]
@@ -268,7 +252,7 @@ class TestAsking:
 
 
 def good_program(_link: object, _config: object) -> object:
-    return SimpleNamespace(catalog=[], conf={"concurrency": 3})
+    return SimpleNamespace(catalog=[], conf={"concurrency": 3}, facts={})
 
 
 def unloadable_program(_link: object, _config: object) -> None:

@@ -5,7 +5,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,9 +12,9 @@ import msgspec
 import pytest
 
 from tests.unit.pools.pool_contract import PAYLOAD_BYTES_MAX, PoolContract
-from tests.unit.pools.pool_host import PATIENCE_S, RecordingHost, Rig, started
+from tests.unit.pools.pool_host import RecordingHost, Rig, ended, started, wait_until_ended
 from zmqtasks.errors import AppLoadError, PayloadTooLarge
-from zmqtasks.pools import process
+from zmqtasks.pools import nursery
 from zmqtasks.pools.base import PoolConfig
 from zmqtasks.pools.process import ProcessPool
 from zmqtasks.wire.payload import decode_value
@@ -31,21 +30,6 @@ CONFIG = PoolConfig(
 def rig() -> Iterator[Rig]:
     with started(ProcessPool(CONFIG, 1)) as rig:
         yield rig
-
-
-def ended(pid: int) -> bool:
-    """Whether that process is gone, or only waits for its parent to notice."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
-    except FileNotFoundError:
-        return True
-
-
-def wait_until_ended(*pids: int) -> None:
-    deadline = time.monotonic() + PATIENCE_S
-    while not all(ended(pid) for pid in pids):
-        assert time.monotonic() < deadline, pids
-        time.sleep(0.005)
 
 
 class TestProcessPoolContract(PoolContract):
@@ -142,13 +126,13 @@ class TestDeaths:
     def test_child_that_closed_its_socket_is_ended(
         self, rig: Rig, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(process, "CHILD_EXIT_MS", 10)
+        monkeypatch.setattr(nursery, "CHILD_EXIT_MS", 10)
         assert "closed its connection" in self.die(rig, "close_sockets_and_sleep")
 
     def test_child_that_writes_into_its_socket_is_ended(
         self, rig: Rig, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(process, "CHILD_EXIT_MS", 10)
+        monkeypatch.setattr(nursery, "CHILD_EXIT_MS", 10)
         assert "wrote into its connection" in self.die(rig, "write_into_sockets")
 
     def test_work_for_a_slot_that_just_died_vanishes_until_told(self, rig: Rig) -> None:

@@ -1,0 +1,60 @@
+"""Moments and time spans of calls: from what users write to what travels.
+
+What travels is wall clock time in whole milliseconds since 1970. The clock is that of the
+process that calls; datetimes without a timezone are in that of the application.
+"""
+
+from __future__ import annotations
+
+import time
+from datetime import UTC, datetime, tzinfo
+from functools import lru_cache
+
+from zmqtasks.errors import ConfigError
+
+
+@lru_cache(maxsize=16)
+def zone_of(name: str) -> tzinfo:
+    """The timezone of this name, such as "Europe/Berlin".
+
+    Raises:
+        ConfigError: this host knows none of this name.
+    """
+    if name.upper() == "UTC":
+        return UTC
+    from zoneinfo import ZoneInfo  # rarely used, and slow to import
+
+    try:
+        return ZoneInfo(name)
+    except (OSError, ValueError, LookupError):
+        raise ConfigError(
+            f"timezone {name!r:.75} is not known here; write a name like 'Europe/Berlin', and "
+            "install the package tzdata where the system has no timezones"
+        ) from None
+
+
+def now_ms() -> int:
+    """Wall clock time."""
+    return time.time_ns() // 1_000_000
+
+
+def moment_ms(moment: datetime, zone: tzinfo) -> int:
+    """A moment in milliseconds since 1970; ``zone`` is for those that have none."""
+    if moment.tzinfo is None:
+        moment = moment.replace(tzinfo=zone)
+    return round(moment.timestamp() * 1000)
+
+
+def span_ms(seconds: float) -> int:
+    """A time span in whole milliseconds, never rounded to none."""
+    return max(1, round(seconds * 1000)) if seconds > 0 else 0
+
+
+def moment_text(moment: object) -> str | None:
+    """A moment in milliseconds as text in ISO 8601, in UTC; None for anything else."""
+    if not isinstance(moment, int):
+        return None
+    try:
+        return datetime.fromtimestamp(moment / 1000, UTC).isoformat()
+    except (OverflowError, ValueError, OSError):
+        return None
