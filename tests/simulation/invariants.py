@@ -176,17 +176,17 @@ class Ledger:
                 self.must.pop(task_id, None)  # nothing is promised of it now
             if task_id not in kept and self.holder(task_id) is None:
                 self.must.pop(task_id, None)
+        left = self.world.disk.contents.get(process.journal.folder)
+        again = left.written if left is not None else {}
         if is_cut:
             # What was settled or dropped, but not synced, is open again.
-            left = self.world.disk.contents.get(process.journal.folder)
-            again = left.written if left is not None else {}
             self.forgotten.update(task_id for task_id in again if self.how[task_id] == "memory")
             self.world.owners_changed |= bool(again)
         # What was offered and is in no journal of its own, its taker may have to guess about.
         self.forgotten.update(
             task_id for task_id in self._offered()
             if self.how[task_id] == "memory" and self.last_holder.get(task_id) is process
-            and task_id not in self.world.disk.contents[process.journal.folder].written
+            and task_id not in again
         )  # fmt: skip
 
     def _offered(self) -> set[bytes]:

@@ -234,6 +234,10 @@ class World:
         """Running nodes look for the journals of dead processes; scripts do not."""
         self.after(self.rng.randint(200, 1_500), self._adopt)
         adopters = self._adopters()
+        if not adopters and self.faults.has("nojournal") and self.now > SAFETY_MS:
+            # What lies in journals waits for the next node that has one.
+            dials = frozenset(("producer",))
+            self._start(Plan("a0", ("worker",), dials, KINDS, 1), self.rng.randint(0, 500))
         for folder, last in list(self.holders.items()):
             if self.is_left(last) and adopters and self.disk.contents[folder].written:
                 adopter = self.rng.choice(adopters)
@@ -432,10 +436,6 @@ class World:
         self.network.parted.clear()
         for connection in self.network.connections:
             connection.clogged_ms = [self.now, self.now]
-        if self.faults.has("nojournal") and not self._adopters():
-            # What lies in journals waits for the next node that has one.
-            dials = frozenset(("producer",))
-            self._start(Plan("a0", ("worker",), dials, KINDS, 1), self.rng.randint(0, 500))
         for process in self.alive():
             if process.paused_until_ms > self.now:
                 process.paused_until_ms = self.now
