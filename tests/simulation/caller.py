@@ -138,6 +138,7 @@ class Caller(Client):
         self._chosen = ChosenIds(runtime, self.tickets, self.questions)
         #: What to do in each turn, until it is done.
         self._waiting: list[Callable[[], bool]] = []
+        self._is_woken = False
         #: Most calls at once so far: they pass when nothing else is open.
         self.batch_max = 0
 
@@ -182,8 +183,12 @@ class Caller(Client):
         self._count_open()
         self.questions.turn()
         self._waiting = [look for look in self._waiting if not look()]
-        if self._waiting:
-            self.process.world.after(_LOOK_MS, self.process.deliver, _nothing)
+        if self._waiting and not self._is_woken:
+            self._is_woken = True
+            self.process.world.after(_LOOK_MS, self.process.deliver, self._wake)
+
+    def _wake(self) -> None:
+        self._is_woken = False
 
     # --- calls ----------------------------------------------------------------------------
 
@@ -209,8 +214,10 @@ class Caller(Client):
             if question.answer.done():
                 self._questions.found = question.answer.result()
             elif world.now >= until_ms:
+                asked = self.process.node.inquiry.questions.get(token)
+                if asked is None or asked.waiting:
+                    knowing.clear()  # somebody did not answer in time
                 self._questions.found = self._questions._best_so_far(token)
-                knowing.clear()
             else:
                 return False
             self._asked(calls, knowing, wait_ms)
@@ -247,13 +254,12 @@ class Caller(Client):
     def _submit_calls(self, calls: _Calls) -> bool:
         """Try; True when they have been submitted, or given up."""
         if self.process.leave_by_ms:
-            self.promises.never_submitted(
-                self.process, calls.specs, is_keyed=calls.is_keyed
-            )
+            self.promises.never_submitted(self.process, calls.specs, is_keyed=calls.is_keyed)
             return True
         try:
             if calls.is_keyed:
-                self._submit_keyed(calls)
+                if not self._submit_keyed(calls):
+                    return True
             elif calls.how == "disk":
                 calls.acceptances = [self.begin(calls.calls, calls.ticket, wait_s=0)]
             else:
@@ -278,18 +284,17 @@ class Caller(Client):
         if self.process.world.now < calls.until_ms:
             return False
         self.process.world.faults.count("limits")
-        self.promises.never_submitted(
-                self.process, calls.specs, is_keyed=calls.is_keyed
-            )
+        self.promises.never_submitted(self.process, calls.specs, is_keyed=calls.is_keyed)
         return True
 
-    def _submit_keyed(self, calls: _Calls) -> None:
-        """As ``Client._submit_chosen`` does, but for its waiting."""
+    def _submit_keyed(self, calls: _Calls) -> bool:
+        """As ``Client._submit_chosen`` does, but for its waiting; False: better not."""
         call = calls.calls[0]
         is_other = not self.promises.is_same_content(call)
         is_new = self._chosen.fate_of(call) is Fate.NEW and not calls.elsewhere
         if is_new and not self.promises.may_place(call):
-            return  # the disk has refused the other one since, or this would be a second task
+            # The disk has refused the other one since, or this would be a second task.
+            return False
         if not is_new and not is_other:
             self.process.world.faults.count("keys")
         count, size = len(calls.calls), size_of(calls.calls)
@@ -303,6 +308,7 @@ class Caller(Client):
         self.promises.placed(calls.specs[0], calls.how)
         if calls.durability is Durability.MEMORY:
             self.promises.owned(call.id)
+        return True
 
     def _is_accepted(self, calls: _Calls) -> bool:
         if not all(acceptance.is_told for acceptance in calls.acceptances):

@@ -136,6 +136,8 @@ class Ledger:
         """A running task submits this one; whether it is owned will be seen."""
         self.specs[child.id] = child
         self.how[child.id] = self.how[parent]
+        if parent in self.forgotten:
+            self.forgotten.add(child.id)  # the same attempt may submit it twice
 
     def accepted(self, task_id: bytes) -> None:
         """Its caller was told that it is owned: so it must settle."""

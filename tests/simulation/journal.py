@@ -246,9 +246,7 @@ class WriterJournal:
     def write(self, effect: fx.JournalWrite) -> None:
         """As ``node.journalkeeper`` does."""
         node, writer = self.process.node, self._writer
-        if writer.write(
-            effect.batch, effect.puts, effect.progress, effect.drops, sync=effect.sync
-        ):
+        if writer.write(effect.batch, effect.puts, effect.progress, effect.drops, sync=effect.sync):
             known = writer.known_count
             if self._step_ms < 0 or (known is not None and writer.batches_count > known):
                 self._plan(0)

@@ -92,9 +92,7 @@ class Process:
         self.leave_by_ms = 0
         self.clock = Clock(world.faults.features.get("clocks"))
         lacks = world.faults.features.get("nojournal")
-        self.has_journal = (
-            plan.role[0] in "ab" or lacks is None or lacks.random() < 0.5
-        )
+        self.has_journal = plan.role[0] in "ab" or lacks is None or lacks.random() < 0.5
         #: It owns what another one owned, or what it had itself in an earlier life.
         self.has_heirlooms = False
         self.draining: Draining | None = None
