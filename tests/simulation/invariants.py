@@ -402,7 +402,11 @@ def unrest(world: World) -> str:
         if task_id not in ledger.outcomes:
             return f"{ledger.specs[task_id]} ({ledger.how[task_id]}) has not settled"
     for process in world.alive():
-        untold = [i for i in ledger.wanted.get(process.name, ()) if i in ledger.must]
+        untold = [
+            i for i in ledger.wanted.get(process.name, ())
+            # Gone with its owner and its worker; its taker may come back one day.
+            if i in ledger.must and not ledger.is_lost(ledger.outcomes[i])
+        ]  # fmt: skip
         if untold:
             return f"{process.name} was not told of {len(untold)} of its tasks"
     for (name, _), waiting in ledger.watched.items():

@@ -139,8 +139,10 @@ class CallLedger:
             for task_id in ticket.waiting:
                 if task_id not in ledger.must or task_id in ledger.forgotten:
                     continue
-                settler = ledger.settlers.get(task_id)
-                if not ticket.is_follower or (settler is not None and settler.alive):
+                outcome = ledger.outcomes.get(task_id)
+                if outcome is None or ledger.is_lost(outcome):
+                    continue  # gone with its owner and its worker, and its taker may come back
+                if not ticket.is_follower or ledger.settlers[task_id].alive:
                     return f"a caller in {process.name} was not told of {ledger.specs[task_id]}"
         return ""
 

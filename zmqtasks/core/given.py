@@ -124,7 +124,7 @@ class GivenTasks:
         self._of.setdefault(taker, {}).update(dict.fromkeys(followed))
         link = self.links.to(taker)
         if link is not None:
-            self._watch(link, followed)
+            self.watch(link, followed)
 
     def inherited(self, heir: bytes, nodes: Iterable[bytes]) -> None:
         """This node has what those (ended) nodes owned."""
@@ -176,7 +176,7 @@ class GivenTasks:
         """A node is there: ask for what it has of ours."""
         ids = self._of.get(peer.node)
         if self.links.up(link, peer) and ids:
-            self._watch(link, list(ids))
+            self.watch(link, list(ids))
 
     def link_down(self, link: LinkId, peer: Hello, reason: str) -> None:
         """It tells no more; over another link it may."""
@@ -184,9 +184,10 @@ class GivenTasks:
         self._polls.link_down(link)
         ids = self._of.get(peer.node)
         if other is not None and ids:
-            self._watch(other, list(ids))
+            self.watch(other, list(ids))
 
-    def _watch(self, link: LinkId, ids: Sequence[bytes]) -> None:
+    def watch(self, link: LinkId, ids: Sequence[bytes]) -> None:
+        """Have whoever is behind this link tell how these end."""
         for first in range(0, len(ids), HANDOFF_IDS_MAX):
             part = list(ids[first : first + HANDOFF_IDS_MAX])
             self.effects.append(Send(link, Query(WATCH_REQUEST, part, True)))

@@ -246,7 +246,7 @@ class Handoff:
         self.deciding.update((task.id, offer.taker) for task in going)
         self.custody.note(
             [Progress(task.id, task.attempt, task.strikes, mark) for task in going],
-            partial(self._decided, going, offer.taker),
+            partial(self._decided, going, offer.taker, offer.link),
             sync=True,
         )
 
@@ -255,7 +255,9 @@ class Handoff:
         is_same = owner.tasks.get(task.id) is task
         return is_same and owner.is_offered(task.id) and task.offered == taker
 
-    def _decided(self, tasks: Sequence[OwnedTask], taker: bytes, _refusal: str) -> None:
+    def _decided(
+        self, tasks: Sequence[OwnedTask], taker: bytes, offered_on: LinkId, _refusal: str
+    ) -> None:
         owner = self.dispatcher
         if self.is_heir_of(taker):
             self._keep(tasks)
@@ -286,6 +288,9 @@ class Handoff:
             self._report[name] = self._report.get(name, 0) + len(given)
         if link is not None:
             self._words_for(link, taker).given += given
+            if follow and holder == taker and link.peer != offered_on.peer:
+                # It was started again, and its journal does not say that we want to hear of them.
+                self.given.watch(link, given)
 
     def _keep(self, tasks: Sequence[OwnedTask]) -> None:
         """While it was written the journal of the taker came into ours."""
