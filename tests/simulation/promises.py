@@ -126,6 +126,12 @@ class CallLedger:
             told = (outcome.status, outcome.body)
             assert told == (settled.status, settled.body), "two callers hear different outcomes"
 
+    def is_lost(self, task_id: bytes) -> bool:
+        """It has ended, and whoever knew how has ended too."""
+        outcome = self.ledger.outcomes.get(task_id)
+        is_over = outcome is not None and self.ledger.is_lost(outcome)
+        return is_over or task_id not in self.ledger.must or task_id in self.ledger.forgotten
+
     def untold(self) -> str:
         """Who was not told of what has ended; "" if there is nobody."""
         ledger = self.ledger
@@ -155,5 +161,5 @@ class CallLedger:
                 continue
             caller.check_rest()
             for task_id in caller.awaited():
-                is_over = task_id in ledger.outcomes and task_id not in ledger.forgotten
+                is_over = task_id in ledger.outcomes and not self.is_lost(task_id)
                 assert not is_over or ledger.how[task_id] == "loose", "a ticket waits for nothing"
