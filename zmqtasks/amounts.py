@@ -12,6 +12,8 @@ from zmqtasks.errors import ConfigError
 
 #: The resource whose units have names; a task gets whole ones, and is told which.
 GPU: Final = "gpu"
+#: Of ``RunTask.ext``: names of the GPUs that the attempt has.
+GPUS_KEY: Final = "gpus"
 MILLI: Final = 1_000
 
 _AMOUNT_MAX = 10**12

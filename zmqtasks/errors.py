@@ -208,7 +208,7 @@ class Retry(TaskPredicate):
     def __init__(
         self,
         message: str | None = None,
-        exc: Exception | None = None,
+        exc: BaseException | None = None,
         when: float | datetime | None = None,
     ) -> None:
         super().__init__(message, exc, when)

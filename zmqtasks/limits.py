@@ -236,6 +236,10 @@ CHILD_RESTART_MS_MIN = 100
 CHILD_RESTART_MS_MAX = 5_000
 #: Idle children run their exit handlers within this time when the pool stops.
 CHILD_EXIT_MS = 1_000
+#: With autoscale: how often the worker is looked at, and how long tasks must wait behind
+#: busy slots before there are more.
+AUTOSCALE_LOOK_MS = 100
+AUTOSCALE_GROW_MS = 200
 #: Calls that one running task hands to its owner in one request.
 CHILD_SUBMIT_COUNT_MAX = 1_000
 CHILD_SUBMIT_BYTES_MAX = 4 * 1024 * 1024

@@ -11,11 +11,10 @@ from the fields below.
 # evaluating them from texts takes three times as long.
 import dataclasses
 import os
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, NamedTuple, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, get_type_hints
 
 import msgspec
 from msgspec import Meta
@@ -36,6 +35,7 @@ from zmqtasks.settings_sources import (
     from_mapping,
     unknown_key,
 )
+from zmqtasks.settings_texts import SettingDoc, as_toml, description, hidden, kind_of, type_text
 
 _TIMER_MS_MAX = 24 * 3600 * 1000
 
@@ -131,6 +131,57 @@ class NodeSettings:
         Meta(
             description="What a worker has for tasks that ask for some of it: `NAME=AMOUNT` "
             "(`ram_mb=16000`, `gpu=2`), or `gpu=id:0:3` for the GPUs with these ids."
+        ),
+    ] = ()
+
+    autoscale: Annotated[
+        str,
+        Meta(
+            description="`MAX,MIN`: between so many tasks at once, as there is work. Slots are "
+            "added while all are busy and more tasks wait; those that were not needed for "
+            "`autoscale_idle_s` go. Instead of `concurrency`. Process pool."
+        ),
+    ] = ""
+    autoscale_idle_s: Annotated[
+        _Seconds, Meta(description="Seconds after which `autoscale` takes unused slots away.")
+    ] = 30.0
+    max_tasks_per_child: Annotated[
+        int,
+        Meta(
+            ge=0,
+            le=1_000_000_000,
+            description="Tasks that a process runs before it is replaced. 0: no limit. Process "
+            "pool.",
+        ),
+    ] = 0
+    max_memory_per_child: Annotated[
+        int,
+        Meta(
+            ge=0,
+            le=1 << 40,
+            description="KiB of memory (resident) above which a process is replaced when its task "
+            "ends. 0: no limit. Process pool, Linux.",
+        ),
+    ] = 0
+    child_idle_s: Annotated[
+        _Seconds,
+        Meta(
+            description="Seconds without a task after which a process ends, until there is one "
+            "for it. 0: never. Process pool."
+        ),
+    ] = 0.0
+    cpus: Annotated[
+        str,
+        Meta(
+            description="CPUs that processes are pinned to, one each, round and round: `0-3,8`, or "
+            "`auto` for all that this node may use. Process pool, Linux."
+        ),
+    ] = ""
+    gpus: Annotated[
+        tuple[str, ...],
+        Meta(
+            description="GPUs, by number or id: each process gets one, round and round, as "
+            "`CUDA_VISIBLE_DEVICES`. Process pool."
         ),
     ] = ()
 
@@ -377,18 +428,6 @@ class Loaded:
     origins: Mapping[str, str]
 
 
-class SettingDoc(NamedTuple):
-    """What the reference says about one setting."""
-
-    key: str
-    #: What values it takes, in words that follow "must be".
-    type: str
-    default: str
-    flag: str
-    env: str
-    description: str
-
-
 _FIELDS = {field.name: field for field in dataclasses.fields(NodeSettings)}
 _TYPES: dict[str, Any] = get_type_hints(NodeSettings, include_extras=True)
 #: All names of settings.
@@ -468,9 +507,9 @@ def convert(key: str, value: object, origin: str) -> Any:
     """
     if key not in _FIELDS:
         raise unknown_key(origin, key, SETTING_NAMES)
-    if _kind(key) is tuple:
+    if kind_of(_TYPES[key]) is tuple:
         prepared = as_list(value)
-    elif _kind(key) is bool:
+    elif kind_of(_TYPES[key]) is bool:
         prepared = as_bool(value)
     else:
         prepared = value
@@ -479,7 +518,7 @@ def convert(key: str, value: object, origin: str) -> Any:
         check = CHECKS.get(key)
         return check(converted) if check else converted
     except msgspec.ValidationError:
-        reason = f"must be {_type_text(key)}"
+        reason = f"must be {type_text(_TYPES[key])}"
     except ConfigError as exc:
         reason = f"{exc}"
     raise ConfigError(f"{origin}: {key} = {_shown(key, value)}: {reason}")
@@ -489,29 +528,16 @@ def _shown(key: str, value: object) -> str:
     """A value as it is written: a list of texts with commas, as everywhere but in Python."""
     if isinstance(value, (tuple, list)) and all(isinstance(item, str) for item in value):
         return repr(",".join(value))
-    return repr(_hidden(key, value))
-
-
-def _kind(key: str) -> type:
-    """The plain type of a setting: str, int, float, bool or tuple."""
-    hint = _TYPES[key]
-    while get_origin(hint) is Annotated:
-        hint = get_args(hint)[0]
-    kind = get_origin(hint) or hint
-    assert isinstance(kind, type)
-    return kind
+    return repr(hidden(key, value))
 
 
 # --- showing ------------------------------------------------------------------------------
-
-_URL_LOGIN = r"(?<=://)([^/@]*:)[^/]*(?=@)"
-_URL_PARAMETER = r"(?i)([?&][^=&]*(?:password|secret|token)[^=&]*=)[^&]*"
 
 
 def describe(loaded: Loaded) -> list[tuple[str, str, str]]:
     """``(key, value, origin)`` of every setting, values as TOML, secrets hidden."""
     return [
-        (key, _as_toml(_hidden(key, getattr(loaded.settings, key))), loaded.origins[key])
+        (key, as_toml(hidden(key, getattr(loaded.settings, key))), loaded.origins[key])
         for key in _FIELDS
     ]
 
@@ -521,45 +547,11 @@ def setting_docs() -> list[SettingDoc]:
     return [
         SettingDoc(
             key,
-            _type_text(key),
-            _as_toml(field.default),
+            type_text(_TYPES[key]),
+            as_toml(field.default),
             flag_name(key),
             env_name(key),
-            _description(key),
+            description(_TYPES[key]),
         )
         for key, field in _FIELDS.items()
     ]
-
-
-def _hidden(key: str, value: object) -> object:
-    """The value without passwords."""
-    if key != "store" or not isinstance(value, str):
-        return value
-    return re.sub(_URL_PARAMETER, r"\1***", re.sub(_URL_LOGIN, r"\1***", value))
-
-
-def _as_toml(value: object) -> str:
-    if isinstance(value, tuple):
-        return "[" + ", ".join(_as_toml(item) for item in value) + "]"
-    return msgspec.json.encode(value).decode()
-
-
-def _metas(key: str) -> list[Meta]:
-    return [item for item in get_args(_TYPES[key]) if isinstance(item, Meta)]
-
-
-def _description(key: str) -> str:
-    return next(meta.description for meta in _metas(key) if meta.description)
-
-
-def _type_text(key: str) -> str:
-    """What values a setting takes, in words that follow "must be"."""
-    names = {str: "a text", int: "a whole number", float: "a number", bool: "true or false"}
-    metas = _metas(key)
-    if _kind(key) is tuple:
-        least_one = any(meta.min_length for meta in metas)
-        return "a list of texts, at least one" if least_one else "a list of texts"
-    name = names[_kind(key)]
-    least = next((meta.ge for meta in metas if meta.ge is not None), None)
-    most = next((meta.le for meta in metas if meta.le is not None), None)
-    return name if least is None or most is None else f"{name}, {least:.0f} to {most:.0f}"

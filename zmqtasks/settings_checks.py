@@ -21,6 +21,9 @@ DURABILITIES = ("memory", "disk")
 ROUTES = ("direct", "broker", "auto")
 #: Stands for every queue without a route of its own.
 ANY_QUEUE = "*"
+#: All CPUs that the process may use.
+AUTO = "auto"
+SLOTS_MAX = 4096
 LOG_LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
 
 # --- checks of single values: return the value to use, or raise ConfigError -------------
@@ -28,6 +31,7 @@ LOG_LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
 _MESH = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}")
 _NODE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.@+-]{0,127}")
 _QUEUE = re.compile(r"[^\s,\x00-\x1f\x7f]{1,128}")
+_GPU = re.compile(r"\d{1,3}|(GPU|MIG)-[0-9A-Za-z/-]{1,80}")
 _URL = re.compile(r"[a-z][a-z0-9+.-]*://.*")
 
 
@@ -103,6 +107,51 @@ def _resources(value: tuple[str, ...]) -> tuple[str, ...]:
     return tuple(entries.values())
 
 
+def parse_autoscale(value: str) -> tuple[int, int]:
+    """``(most, least)`` slots of ``MAX,MIN``; Celery's order.
+
+    Raises:
+        ConfigError: not of that form, or no such numbers.
+    """
+    found = re.fullmatch(r"(\d{1,4})\s*,\s*(\d{1,4})", value.strip())
+    most, least = (int(found[1]), int(found[2])) if found else (0, 0)
+    if not 1 <= least < most <= SLOTS_MAX:
+        raise ConfigError(f"write MAX,MIN with 1 <= MIN < MAX <= {SLOTS_MAX}, for example 8,1")
+    return most, least
+
+
+def parse_cpus(value: str) -> tuple[int, ...]:
+    """The numbers of ``0-3,8``.
+
+    Raises:
+        ConfigError: not of that form.
+    """
+    found: list[int] = []
+    for part in value.split(","):
+        numbers = re.fullmatch(r"(\d{1,5})(?:-(\d{1,5}))?", part.strip())
+        if not numbers or (numbers[2] and int(numbers[2]) < int(numbers[1])):
+            raise ConfigError(f"{part!r} is no CPU; write numbers and ranges like 0-3,8, or {AUTO}")
+        found += range(int(numbers[1]), int(numbers[2] or numbers[1]) + 1)
+    return tuple(dict.fromkeys(found))
+
+
+def _autoscale(value: str) -> str:
+    return ",".join(map(str, parse_autoscale(value))) if value else ""
+
+
+def _cpus(value: str) -> str:
+    if value and value != AUTO:
+        parse_cpus(value)
+    return value
+
+
+def _gpus(value: tuple[str, ...]) -> tuple[str, ...]:
+    for gpu in value:
+        if not _GPU.fullmatch(gpu):
+            raise ConfigError(f"{gpu!r} is no GPU; write its number or its id (GPU-…, MIG-…)")
+    return value
+
+
 def _listen(value: tuple[str, ...]) -> tuple[str, ...]:
     for entry in value:
         if entry != "ipc":
@@ -158,6 +207,9 @@ CHECKS: dict[str, Callable[[Any], Any]] = {
     "pool": lambda value: _one_of(value, POOLS, "pool"),
     "tags": _tags,
     "resources": _resources,
+    "autoscale": _autoscale,
+    "cpus": _cpus,
+    "gpus": _gpus,
     "listen": _listen,
     "advertise": _peers,
     "peers": _peers,
@@ -182,7 +234,14 @@ class Conflict(NamedTuple):
 
 def find_conflict(values: Mapping[str, Any]) -> Conflict | None:
     """The first pair of values that contradict each other."""
-    return _dial_conflict(values) or _order_conflict(values)
+    return _dial_conflict(values) or _slots_conflict(values) or _order_conflict(values)
+
+
+def _slots_conflict(values: Mapping[str, Any]) -> Conflict | None:
+    if values["autoscale"] and values["concurrency"]:
+        reason = "autoscale and concurrency both say how many tasks run at once"
+        return Conflict(("autoscale", "concurrency"), f"{reason}; leave one of them away")
+    return None
 
 
 def _dial_conflict(values: Mapping[str, Any]) -> Conflict | None:

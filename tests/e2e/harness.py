@@ -247,7 +247,8 @@ class Mesh:
         """
         name = name or f"n{len(self.nodes) + 1}"
         command = ["-m", "zmqtasks", "node", "--role", roles, "--name", name, *flags]
-        if "worker" in roles and not any(f in flags for f in ("-c", "--concurrency")):
+        sizes = ("-c", "--concurrency", "--autoscale")
+        if "worker" in roles and not any(f in flags for f in sizes):
             command += ["--concurrency", "2"]
         node = self._start(name, command, env, beside)
         self.nodes.append(node)

@@ -167,7 +167,7 @@ class Ledger:
         content = self.world.disk.contents.get(process.journal.folder)
         if content is not None:
             content.settle_doubt()
-        kept = {task_id for c in self.world.disk.contents.values() for task_id in c.written}
+        kept = self._kept()
         for task_id, task in dispatcher.tasks.items():
             if task.outcome is not None and task_id not in kept:
                 self.must.pop(task_id, None)  # it has ended; nobody but its worker knows how
@@ -190,6 +190,21 @@ class Ledger:
             if self.how[task_id] == "memory" and self.last_holder.get(task_id) is process
             and task_id not in again
         )  # fmt: skip
+
+    def _kept(self) -> set[bytes]:
+        """What is in some journal, and is not just being taken out as somebody else's."""
+        dropping = {
+            (process.journal.folder, task_id)
+            for process in self.world.alive()
+            if process.node.ownership is not None
+            for task_id in process.node.ownership.taking.dropping
+        }
+        return {
+            task_id
+            for folder, contents in self.world.disk.contents.items()
+            for task_id in contents.written
+            if (folder, task_id) not in dropping
+        }
 
     def _offered(self) -> set[bytes]:
         """Whose giver has not said yet whose they are."""
@@ -386,7 +401,7 @@ def check_node(process: Process) -> None:
             assert count <= dispatcher.tasks_max, "more was taken over than there is room for"
     if intake is not None:
         for giver in intake.givers.values():
-            assert giver.received <= giver.told, "more tasks received than credit granted"
+            assert giver.received <= giver.most, "more tasks received than credit granted"
             assert giver.finished <= giver.received, "more tasks finished than received"
         for slot in intake.slots.values():
             assert len(slot.pending) <= 256

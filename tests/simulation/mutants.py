@@ -56,7 +56,7 @@ def outcome_of_any_attempt() -> AbstractContextManager[None]:
             if task is not None and worker is not None and task.attempt != outcome.attempt:
                 if task.worker is not None:
                     task.worker.held.pop(task.id, None)
-                else:
+                elif task in task.lane.ready:
                     task.lane.ready.remove(task)
                 worker.held[task.id] = task
                 task.attempt, task.worker = outcome.attempt, worker

@@ -21,6 +21,7 @@ from zmqtasks.settings import (
     load_settings,
     setting_docs,
 )
+from zmqtasks.settings_checks import parse_cpus
 
 
 def _load(
@@ -260,6 +261,14 @@ def test_home_folder_and_relative_paths_are_made_absolute(
         ("resources", "gpu", "'gpu' is no resource; write NAME=AMOUNT"),
         ("resources", "gpu=1,gpu=2", "'gpu' has two amounts, 'gpu=1' and 'gpu=2'; keep one"),
         ("pool", "proces", "unknown pool 'proces'; did you mean 'process'?"),
+        ("autoscale", "8", "write MAX,MIN with 1 <= MIN < MAX <= 4096, for example 8,1"),
+        ("autoscale", "1,8", "write MAX,MIN"),
+        ("autoscale", "8,0", "write MAX,MIN"),
+        ("cpus", "0-", "'0-' is no CPU; write numbers and ranges like 0-3,8, or auto"),
+        ("cpus", "3-1", "'3-1' is no CPU"),
+        ("gpus", "first", "'first' is no GPU; write its number or its id"),
+        ("max_tasks_per_child", "-1", "must be a whole number, 0 to "),
+        ("child_idle_s", "-1", "must be a number, 0 to "),
         ("log_level", "LOUD", "there are: DEBUG, INFO, WARNING"),
         ("port", "http", "must be a whole number, 0 to "),
         ("port", "65534", "must be a whole number, 0 to 65533"),
@@ -350,6 +359,16 @@ def test_a_broker_must_be_dialled() -> None:
     with pytest.raises(ConfigError, match="a broker has to be dialled by others"):
         NodeSettings(roles=("worker", "broker"), dial=True)
     assert NodeSettings(dial=True, listen=("ipc",)).dial
+
+
+def test_autoscale_and_concurrency_contradict_each_other(tmp_path: Path) -> None:
+    message = _refused(tmp_path, {"ZMQTASKS_AUTOSCALE": "4,1", "ZMQTASKS_CONCURRENCY": "2"})
+    assert "autoscale and concurrency both say how many tasks run at once" in message
+    assert "autoscale from ZMQTASKS_AUTOSCALE" in message
+
+
+def test_cpus_are_numbers_and_ranges_each_once(tmp_path: Path) -> None:
+    assert parse_cpus("4, 0-2,1") == (4, 0, 1, 2)
 
 
 def test_small_payloads_alone_are_no_contradiction(tmp_path: Path) -> None:

@@ -8,33 +8,32 @@ from __future__ import annotations
 
 import os
 import time
-import traceback
 from collections.abc import Callable, Coroutine, Mapping
 from contextvars import copy_context
 from functools import partial
 from pathlib import Path
-from types import CoroutineType, TracebackType
-from typing import TYPE_CHECKING, Any, Final
+from types import CoroutineType
+from typing import TYPE_CHECKING, Any
 
+from zmqtasks.amounts import GPUS_KEY
 from zmqtasks.app import context, current
 from zmqtasks.app.child_gateway import ChildGateway
+from zmqtasks.app.endings import Endings, MayHaveRun
 from zmqtasks.app.loader import load_app
+from zmqtasks.app.retrying import asked, lost_attempts_of
 from zmqtasks.errors import AppLoadError, ConfigError, ZmqTasksError
-from zmqtasks.limits import ERROR_TEXT_CHARS_MAX
 from zmqtasks.pools import softlimit
 from zmqtasks.pools.base import PoolConfig
 from zmqtasks.pools.child import Link
-from zmqtasks.pools.protocol import ChildOutcome, RunTask, TaskFacts
+from zmqtasks.pools.protocol import ChildOutcome, LogRecord, RunTask, TaskFacts
 from zmqtasks.pools.running import running_task
 from zmqtasks.wire.messages import Status
-from zmqtasks.wire.payload import decode_arguments, encode_error, encode_value
+from zmqtasks.wire.payload import decode_arguments, encode_value
 
 if TYPE_CHECKING:
     import asyncio
 
     from zmqtasks.app.app import App
-
-_RUN_LAYERS: Final = (__file__, f"{os.sep}asyncio{os.sep}")
 
 
 def preload(config: PoolConfig) -> None:
@@ -49,6 +48,9 @@ def preload(config: PoolConfig) -> None:
     app = load_app(config.app, Path.cwd())
     if app.conf.for_nodes:
         _ = app.settings  # children find them read
+    # Made once here instead of in each child, where it would take most of the start.
+    app.catalog()
+    _facts_of(app)
 
 
 def main(link: Link, config: PoolConfig) -> AppProgram:
@@ -63,7 +65,7 @@ def main(link: Link, config: PoolConfig) -> AppProgram:
     context.set_node_name(config.node_name)
     # A process that a task forks has no way to the node; it gets a client of its own.
     os.register_at_fork(after_in_child=partial(current.install, None))
-    return AppProgram(load_app(config.app, Path.cwd()), link.passes, config)
+    return AppProgram(load_app(config.app, Path.cwd()), link.passes, config, link.tell)
 
 
 def conf_of(spec: str, flags: Mapping[str, object]) -> dict[str, Any]:
@@ -84,26 +86,26 @@ class AppProgram:
         app: the application.
         passes: exceptions that are not the task's own and go through.
         config: what the node knew before the application was loaded.
+        tell: sends a line for the node's log.
 
     Raises:
         AppLoadError: the application's settings contradict others.
     """
 
     def __init__(
-        self, app: App, passes: tuple[type[BaseException], ...], config: PoolConfig
+        self,
+        app: App,
+        passes: tuple[type[BaseException], ...],
+        config: PoolConfig,
+        tell: Callable[[LogRecord], None],
     ) -> None:
         self._app = app
         self._runner: asyncio.Runner | None = None
         self.catalog = app.catalog()
-        # Frozen from now on: a change would reach neither the node nor other children.
-        rules = app.rules
+        self.facts = _facts_of(app)
         self.conf = app.conf.for_nodes
-        self.facts = {
-            name: facts
-            for name, task in app.tasks.items()
-            if (facts := rules.facts_of_task(task)) != TaskFacts()
-        }
         self._bytes_max, self.log_level = _limits(app, config)
+        self._endings = Endings(app, tell, self.log_level)
         #: Run one attempt; see ``Program.execute``.
         self.execute = self._compile(passes)
 
@@ -113,7 +115,7 @@ class AppProgram:
         """The hot path with everything it needs at hand: about 2 µs for a no-op task."""
         functions: dict[str, Callable[..., Any]] = {}
         clock_ns, wall = time.perf_counter_ns, time.time
-        bytes_max, success = self._bytes_max, int(Status.SUCCESS)
+        bytes_max, success, endings = self._bytes_max, int(Status.SUCCESS), self._endings
 
         def execute(task: RunTask) -> ChildOutcome:
             started_ms = int(wall() * 1000)
@@ -122,6 +124,8 @@ class AppProgram:
                 function = functions.get(task.name)
                 if function is None:
                     function = functions[task.name] = self._function(task.name)
+                if task.ext is not None and GPUS_KEY in task.ext:
+                    os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(task.ext[GPUS_KEY])
                 args, kwargs = decode_arguments(task.body)
                 if task.soft_ms:
                     function = partial(softlimit.call, function, task.soft_ms)
@@ -131,11 +135,17 @@ class AppProgram:
                 body = encode_value(value, bytes_max=bytes_max)
             except passes:
                 self._forget_loop()
+                asked.pop((task.id, task.attempt), None)
                 raise
             # SystemExit and its kin would take the child along: a task may not.
             except BaseException as exc:  # noqa: BLE001 (whatever it is, the caller gets it)
                 run_us = (clock_ns() - begun_ns) // 1000
-                return _failure(task, started_ms, run_us, exc)
+                return endings.raised(task, started_ms, run_us, exc)
+            if asked:
+                run_us = (clock_ns() - begun_ns) // 1000
+                ended = endings.returned(task, started_ms, run_us)
+                if ended is not None:
+                    return ended
             return ChildOutcome(
                 task.id,
                 task.attempt,
@@ -183,6 +193,17 @@ class AppProgram:
         current.set_flags({})
 
 
+def _facts_of(app: App) -> dict[str, TaskFacts]:
+    """What nodes are to know of its tasks, by name, where there is something."""
+    # Its settings are frozen from now on: a change would reach neither the node nor others.
+    rules = app.rules
+    return {
+        name: facts
+        for name, task in app.tasks.items()
+        if (facts := rules.facts_of_task(task)) != TaskFacts()
+    }
+
+
 def _limits(app: App, config: PoolConfig) -> tuple[int, str]:
     """Largest result and log level, with what the application says about them."""
     if not app.conf.for_nodes:  # the node has read the rest already, and reading takes long
@@ -194,10 +215,6 @@ def _limits(app: App, config: PoolConfig) -> tuple[int, str]:
     return settings.payload_bytes_max, settings.log_level
 
 
-class _MayHaveRun(Exception):
-    """An attempt of a task that must not run twice, and that an earlier one may have run."""
-
-
 def _run_once(run: Callable[..., Any]) -> Callable[..., Any]:
     """The function of a task that is not idempotent.
 
@@ -207,53 +224,11 @@ def _run_once(run: Callable[..., Any]) -> Callable[..., Any]:
 
     def run_once(*args: Any, **kwargs: Any) -> Any:
         task = running_task()
-        if task is not None and task.attempt > 1 and not task.is_guarded:
-            raise _MayHaveRun(
+        if task is not None and not task.is_guarded and lost_attempts_of(task):
+            raise MayHaveRun(
                 f"the worker of attempt {task.attempt - 1} was lost, and {task.name} is not "
                 "idempotent, so it is not started again"
             )
         return run(*args, **kwargs)
 
     return run_once
-
-
-def _failure(task: RunTask, started_ms: int, run_us: int, exc: BaseException) -> ChildOutcome:
-    if isinstance(exc, _MayHaveRun):
-        lost = int(Status.WORKER_LOST)
-        return ChildOutcome(task.id, task.attempt, lost, started_ms, run_us, b"", str(exc))
-    trace = "".join(traceback.format_exception(type(exc), exc, _own_frames_cut(exc.__traceback__)))
-    return ChildOutcome(
-        task.id,
-        task.attempt,
-        int(Status.FAILURE),
-        started_ms,
-        run_us,
-        encode_error(exc, _encodable(trace)),
-        _encodable(_short_text(exc)),
-    )
-
-
-def _own_frames_cut(trace: TracebackType | None) -> TracebackType | None:
-    """Begin at the application's first frame."""
-    found = trace
-    while found is not None and any(
-        layer in found.tb_frame.f_code.co_filename for layer in _RUN_LAYERS
-    ):
-        found = found.tb_next
-    return found or trace
-
-
-def _short_text(exc: BaseException) -> str:
-    try:
-        text = str(exc)
-    except Exception:  # noqa: BLE001 (a foreign __str__)
-        text = "<its text cannot be made>"
-    whole = f"{type(exc).__name__}: {text}" if text else type(exc).__name__
-    if len(whole) > ERROR_TEXT_CHARS_MAX:
-        whole = whole[: ERROR_TEXT_CHARS_MAX - 1] + "…"
-    return whole
-
-
-def _encodable(text: str) -> str:
-    """Lone surrogates (from file names) cannot travel."""
-    return text.encode("utf-8", "backslashreplace").decode("utf-8")

@@ -26,11 +26,15 @@ CELERY_NAMES = {
     "result_expires": "result_keep_s",
     "task_default_queue": "default_queue",
     "worker_concurrency": "concurrency",
+    "worker_max_memory_per_child": "max_memory_per_child",
+    "worker_max_tasks_per_child": "max_tasks_per_child",
     "worker_pool": "pool",
 }
 #: Settings that an application cannot make, and why.
 _NOT_FOR_APPS = {
     "app": "an application that is loaded cannot choose another",
+    "cpus": "a node needs it before it loads the application",
+    "gpus": "a node needs it before it loads the application",
     "name": "all nodes with this application would have the same",
     "pool": "a node needs it before it loads the application",
     "roles": "a node needs them before it loads the application",

@@ -4,13 +4,23 @@ from __future__ import annotations
 
 from typing import Any
 
-from zmqtasks.ids import format_task_id
+from zmqtasks.app.option_checks import REPR_CHARS_MAX
+from zmqtasks.app.retrying import RETRIES_KEY, count_of, lost_attempts_of
+from zmqtasks.app.timing import moment_text
+from zmqtasks.ids import format_node, format_task_id
 from zmqtasks.pools.protocol import RunTask
 from zmqtasks.pools.running import running_task
 from zmqtasks.wire.payload import decode_arguments
 
 #: Name of the node that this process works for, set when its program starts.
 _node_name = ""
+#: Attributes of Celery's that do not exist here yet.
+_CELERYS = frozenset(
+    """
+    callbacks chain chord errbacks group_index ignore_result logfile loglevel properties
+    replaced_task_nesting reply_to shadow stamped_headers stamps taskset utc
+    """.split()
+)
 #: The context made last: most tasks that ask once ask again.
 _latest: TaskContext | None = None
 
@@ -31,9 +41,27 @@ class TaskContext:
     def __repr__(self) -> str:
         return f"<TaskContext {self.name or 'outside of a task'} {self.id or ''}>"
 
-    def belongs_to(self, run: RunTask) -> bool:
-        """Whether this describes exactly that attempt."""
-        return self._run is run
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("_"):
+            raise AttributeError(name)
+        # Celery puts headers among the attributes.
+        if name in self.headers:
+            hint = f"headers are in request.headers[{name!r}]"
+        elif name in _CELERYS:
+            hint = "Celery has it, and it is not supported yet"
+        else:
+            known = (key for key in dir(type(self)) if not key.startswith("_"))
+            hint = f"there are {', '.join(known)}"
+        raise AttributeError(f"self.request has no attribute {name!r}: {hint}")
+
+    def get(self, name: str, default: Any = None) -> Any:
+        """An attribute, or ``default`` where there is none."""
+        return getattr(self, name, default)
+
+    @property
+    def run(self) -> RunTask | None:
+        """The attempt as its node sent it; not to be changed."""
+        return self._run
 
     @property
     def called_directly(self) -> bool:
@@ -54,6 +82,21 @@ class TaskContext:
     task = name
 
     @property
+    def correlation_id(self) -> str | None:
+        """The task's id: it is what a result is known by."""
+        return self.id
+
+    @property
+    def is_eager(self) -> bool:
+        """False: tasks do not run in the process that calls them."""
+        return False
+
+    @property
+    def group(self) -> None:
+        """None: no task belongs to a group."""
+        return
+
+    @property
     def app_name(self) -> str:
         """Name of the App it belongs to."""
         return self._run.app if self._run else ""
@@ -69,19 +112,75 @@ class TaskContext:
         return _node_name if self._run else ""
 
     @property
+    def origin(self) -> str:
+        """Id of the node that owns the task, or that called it at most once."""
+        if self._run is None:
+            return ""
+        node = self.ext.get("o", self._run.owner)
+        return format_node(node) if isinstance(node, bytes) else ""
+
+    @property
     def attempt(self) -> int:
-        """Number of this attempt, from 1; above 1 it was delivered before."""
+        """Number of this attempt, from 1."""
         return self._run.attempt if self._run else 1
 
     @property
     def redelivered(self) -> bool:
-        """Whether an earlier attempt may have run in part."""
-        return self.attempt > 1
+        """Whether an earlier attempt was lost, and may have run in part."""
+        return self._run is not None and lost_attempts_of(self._run) > 0
 
     @property
     def retries(self) -> int:
         """How often the task was retried because it raised."""
-        return 0
+        return count_of(self._run, RETRIES_KEY) if self._run else 0
+
+    @property
+    def priority(self) -> int:
+        """0 to 9."""
+        found = self.ext.get("pri")
+        return found if isinstance(found, int) else 0
+
+    @property
+    def delivery_info(self) -> dict[str, Any]:
+        """How it came here; ``routing_key`` is the queue, as users of Celery know it."""
+        if self._run is None:
+            return {}
+        return {
+            "queue": self.queue,
+            "routing_key": self.queue,
+            "priority": self.priority,
+            "redelivered": self.redelivered,
+        }
+
+    @property
+    def eta(self) -> str | None:
+        """Before this it did not start: ISO 8601, in UTC; None for no such moment."""
+        return moment_text(self.ext.get("eta"))
+
+    @property
+    def expires(self) -> str | None:
+        """After this it would not have started: ISO 8601, in UTC; None for no such moment."""
+        return moment_text(self.ext.get("exp"))
+
+    @property
+    def timelimit(self) -> tuple[float | None, float | None]:
+        """Seconds ``(hard, soft)`` that this attempt may run, None for no limit."""
+        run = self._run
+        if run is None:
+            return None, None
+        return (run.hard_ms / 1000 or None, run.soft_ms / 1000 or None)
+
+    @property
+    def argsrepr(self) -> str:
+        """The positional arguments to show, as the caller wants them shown."""
+        found = self.ext.get("ar")
+        return found if isinstance(found, str) else _shown(tuple(self.args))
+
+    @property
+    def kwargsrepr(self) -> str:
+        """The keyword arguments to show, as the caller wants them shown."""
+        found = self.ext.get("kr")
+        return found if isinstance(found, str) else _shown(self.kwargs)
 
     @property
     def ext(self) -> dict[str, Any]:
@@ -131,20 +230,31 @@ def current() -> TaskContext | None:
     if run is None:
         return None
     found = _latest
-    if found is None or not found.belongs_to(run):
+    if found is None or found.run is not run:
         found = _latest = TaskContext(run)
     return found
 
 
-def request() -> TaskContext:
-    """The same for ``self.request``, which always gives something."""
-    return current() or DIRECT
+def request_of(app: str, name: str) -> TaskContext:
+    """The same for ``self.request`` of a task: ``DIRECT`` when its function was called by
+    itself, be it inside another task."""
+    found = current()
+    if found is None or found.name != name or found.app_name != app:
+        return DIRECT
+    return found
 
 
 def set_node_name(name: str) -> None:
     """What ``hostname`` is from now on."""
     global _node_name
     _node_name = name
+
+
+def _shown(value: object) -> str:
+    try:
+        return repr(value)[:REPR_CHARS_MAX]
+    except Exception:  # noqa: BLE001 (a foreign __repr__)
+        return "<cannot be shown>"
 
 
 def _id_text(value: object) -> str | None:

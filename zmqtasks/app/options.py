@@ -20,8 +20,8 @@ Delivery = Literal["at_least_once", "at_most_once"]
 DurabilityName = Literal["memory", "disk"]
 #: One class of exceptions or several.
 Exceptions = type[BaseException] | Sequence[type[BaseException]]
-#: Tags that a worker must have.
-Tags = Sequence[str] | AbstractSet[str]
+#: Tags that a worker must have; one text would be a sequence of letters.
+Tags = list[str] | tuple[str, ...] | AbstractSet[str]
 
 
 class TaskOptions(TypedDict, total=False):
@@ -123,9 +123,11 @@ CALL_OPTIONS = frozenset(CallOptions.__annotations__)
 ROUTE_OPTIONS = frozenset(
     {"queue", "priority", "expires", "time_limit", "soft_time_limit", "resources", "tags"}
 )
-#: Call options that a retry may change.
+#: Call options that a retry may have.
 RETRY_OPTIONS = frozenset(
-    {"priority", "expires", "time_limit", "soft_time_limit", "headers", "argsrepr", "kwargsrepr"}
+    """
+    countdown eta expires priority time_limit soft_time_limit headers argsrepr kwargsrepr
+    """.split()
 )
 
 #: Task options of Celery that do not exist here yet.
@@ -266,7 +268,7 @@ def check_route(options: Mapping[str, object], where: str) -> None:
 
 
 def check_retry_options(options: Mapping[str, object], where: str) -> None:
-    """Refuse what a retry cannot change.
+    """Refuse what a retry cannot say.
 
     Raises:
         ConfigError: another option than those of :data:`RETRY_OPTIONS`, or a bad value.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
+from datetime import datetime
 from types import MethodType
 from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar, Unpack
 
@@ -25,7 +26,7 @@ from zmqtasks.app.submitting import (
     submit_many_async,
 )
 from zmqtasks.app.task_options import WithOptions
-from zmqtasks.errors import ConfigError
+from zmqtasks.errors import ConfigError, Retry
 from zmqtasks.node.gateway import Call, Durability
 from zmqtasks.wire.messages import CatalogEntry, Kind
 
@@ -255,10 +256,54 @@ class Task(WithOptions, Generic[P, R]):
 
     @property
     def request(self) -> TaskContext:
-        """Facts about the attempt that runs here; see ``zmqtasks.app.context``."""
-        from zmqtasks.app.context import request
+        """Facts about the attempt of it that runs here; see ``zmqtasks.app.context``."""
+        from zmqtasks.app.context import request_of
 
-        return request()
+        return request_of(self.app.name, self.name)
+
+    def retry(
+        self,
+        args: Sequence[Any] | None = None,
+        kwargs: Mapping[str, Any] | None = None,
+        exc: BaseException | None = None,
+        throw: bool = True,
+        eta: datetime | None = None,
+        countdown: float | None = None,
+        max_retries: int | None = None,
+        **options: Any,
+    ) -> Retry:
+        """Ask for another attempt after this one, which ends here.
+
+        Args:
+            args: positional arguments, if others than now.
+            kwargs: keyword arguments, if others than now.
+            exc: why; raised when the retries are used up.
+            throw: False: return the Retry. The other attempt follows when this one ends,
+                whatever it returns or raises.
+            eta: no sooner than at this moment.
+            countdown: no sooner than in so many seconds, ``default_retry_delay`` by default.
+            max_retries: how many there may be, in place of the task's own number.
+            options: ``expires``, ``headers``, ``priority``, ``time_limit``,
+                ``soft_time_limit``, ``argsrepr`` and ``kwargsrepr``, as of a call.
+
+        Raises:
+            Retry: always, but for ``throw=False``; ``exc`` instead if there is one and the
+                function was called without a worker.
+            BaseException: ``exc``, or MaxRetriesExceededError when there is none: the
+                retries are used up.
+            ConfigError: an option that a retry cannot change, or a bad value.
+        """
+        run = self.request.run
+        if run is None:
+            raise exc or Retry("Task can be retried", None)
+        from zmqtasks.app.retrying import Wish, asked, planned_retry
+
+        wish = Wish(args, kwargs, exc, eta, countdown, max_retries, options)
+        found = planned_retry(self, run, wish)
+        if throw:
+            raise found
+        asked[run.id, run.attempt] = found
+        return found
 
     def AsyncResult(self, task_id: str) -> AsyncResult[R]:  # noqa: N802 - Celery's name
         """The handle of a call of this task that was submitted elsewhere."""

@@ -16,6 +16,7 @@ from zmqtasks.cli.logs import set_level, set_up_logging
 from zmqtasks.cli.options import setting_options, settings_from
 from zmqtasks.errors import AppLoadError, ConfigError
 from zmqtasks.settings import Loaded, NodeSettings, describe
+from zmqtasks.settings_checks import parse_autoscale
 from zmqtasks.words import counted
 
 if TYPE_CHECKING:
@@ -23,7 +24,21 @@ if TYPE_CHECKING:
 
 #: {role: settings that no other node uses}.
 _FLAGS_OF = {
-    "worker": ("queues", "concurrency", "tags", "resources", "pool", "app"),
+    "worker": (
+        "queues",
+        "concurrency",
+        "tags",
+        "resources",
+        "pool",
+        "app",
+        "autoscale",
+        "autoscale_idle_s",
+        "max_tasks_per_child",
+        "max_memory_per_child",
+        "child_idle_s",
+        "cpus",
+        "gpus",
+    ),
     "store": ("store", "result_keep_s"),
 }
 
@@ -136,20 +151,20 @@ def flags_for_tasks(loaded: Loaded) -> dict[str, Any]:
 
 def load_app_into(pool: Pool, flags: dict[str, Any], settings: NodeSettings) -> NodeSettings:
     """Wait until the pool has the application; the settings with those that it makes."""
-    from zmqtasks.node.slots import slots_of
+    from zmqtasks.node.slots import plan_of
 
     conf = pool.load()
     if conf:
         settings = settings_from(flags, conf).settings
         set_level(settings.log_level)
-    pool.slots = slots_of(settings)
+    pool.plan(plan_of(settings))
     return settings
 
 
 def make_pool(settings: NodeSettings, flags: dict[str, Any]) -> Pool:
     """The pool of a worker, launched."""
     from zmqtasks.app.spec import find_spec
-    from zmqtasks.node.slots import node_name
+    from zmqtasks.node.slots import cpus_of, node_name
     from zmqtasks.pools.base import PoolConfig
 
     config = PoolConfig(
@@ -158,6 +173,8 @@ def make_pool(settings: NodeSettings, flags: dict[str, Any]) -> Pool:
         payload_bytes_max=settings.payload_bytes_max,
         log_level=settings.log_level,
         flags=flags,
+        cpus=cpus_of(settings),
+        gpus=settings.gpus,
     )
     if settings.pool == "solo":
         from zmqtasks.pools.solo import SoloPool
@@ -168,6 +185,14 @@ def make_pool(settings: NodeSettings, flags: dict[str, Any]) -> Pool:
     pool = ProcessPool(config)
     pool.launch()
     return pool
+
+
+def slots_text(settings: NodeSettings, slots: int) -> str:
+    """How many tasks run at once, for people."""
+    if not settings.autoscale:
+        return str(slots)
+    most, least = parse_autoscale(settings.autoscale)
+    return f"{least} to {most}"
 
 
 def banner(node: Any) -> list[str]:
@@ -184,7 +209,7 @@ def banner(node: Any) -> list[str]:
         of = "queue" if len(hello.queues) == 1 else "queues"
         lines.append(
             f"runs {counted(len(names), 'task')} ({shown}) of {of} {', '.join(hello.queues)}, "
-            f"{hello.slots} at once ({settings.pool} pool)"
+            f"{slots_text(settings, hello.slots)} at once ({settings.pool} pool)"
         )
     journal = node.journal
     if journal.folder and ("broker" in hello.roles or journal.resumed_count):

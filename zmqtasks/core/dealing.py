@@ -10,6 +10,7 @@ from zmqtasks.core.effects import Effect, Note, Send
 from zmqtasks.core.held import STRIKES_KEY
 from zmqtasks.core.lanes import Lane, OwnedTask, WorkerLink, load_of
 from zmqtasks.core.links import LinkId
+from zmqtasks.core.recalling import Recalling
 from zmqtasks.wire.messages import Demand, Hello, Kind, TaskRecord, Tasks
 
 
@@ -40,6 +41,9 @@ class Dealer:
         self._prepare = prepare
         self._turn = 0
         self._warn_at_ms: int | None = None
+        #: When the first kind is kept back from a worker no longer.
+        self._kept_until_ms: int | None = None
+        self._recalling = Recalling()
 
     # --- lanes and workers ----------------------------------------------------------------
 
@@ -89,6 +93,18 @@ class Dealer:
         self.is_touched = True
         return worker
 
+    def peer_changed(self, link: LinkId, peer: Hello) -> None:
+        """A worker says something else of itself: it may run other tasks now."""
+        worker = self.workers.get(link) or self.spares.get(link)
+        if worker is None:
+            return
+        worker.greeted(peer)
+        if link in self.workers:
+            for lane in self.lanes.values():
+                if worker in lane.workers:
+                    lane.workers.remove(worker)
+            self._use(worker)
+
     def worker_at(self, link: LinkId) -> WorkerLink | None:
         """The worker that is used over this link, or over another one to the same node."""
         worker = self.workers.get(link)
@@ -121,10 +137,31 @@ class Dealer:
             Note("warning", "task.refused", text, f"task refused {kind.app} {kind.name}")
         )
 
+    def keep_back(self, worker: WorkerLink, lane: Lane, until_ms: int) -> None:
+        """Send it none of these before that: it said so."""
+        worker.kept_back[lane.kind] = until_ms
+        self._kept_until_ms = min(until_ms, self._kept_until_ms or until_ms)
+
+    def void(self, worker: WorkerLink) -> None:
+        """Send it nothing before it grants fresh credit: it said so."""
+        worker.limit = min(worker.limit, worker.sent)
+
+    def _let_go(self, now_ms: int) -> None:
+        """Some kinds are kept back no longer."""
+        self._kept_until_ms = None
+        for worker in self.workers.values():
+            for kind, until_ms in list(worker.kept_back.items()):
+                if until_ms <= now_ms:
+                    del worker.kept_back[kind]
+                else:
+                    self._kept_until_ms = min(until_ms, self._kept_until_ms or until_ms)
+
     # --- dealing --------------------------------------------------------------------------
 
     def deal(self, now_ms: int) -> None:
         """Send what can be sent, and say what waits."""
+        if self._kept_until_ms is not None and now_ms >= self._kept_until_ms:
+            self._let_go(now_ms)
         waiting = [lane for lane in self.lanes.values() if lane.ready]
         lanes = [lane for lane in waiting if lane.route != "broker"]
         batches: dict[LinkId, list[OwnedTask]] = {}
@@ -147,6 +184,12 @@ class Dealer:
                 lane.unserved_since_ms = now_ms
                 self._warn_at_ms = now_ms + WARN_AFTER_MS
         self._demand(lanes)
+        self._recall(now_ms)
+
+    def _recall(self, now_ms: int) -> None:
+        self._recalling.look(self.workers.values(), self.lanes.values(), now_ms)
+        self.effects += self._recalling.effects
+        self._recalling.effects.clear()
 
     def _credit_left(self) -> int:
         return sum(w.limit - w.sent for w in self.workers.values() if not w.paused)
@@ -155,7 +198,11 @@ class Dealer:
         self, lane: Lane, count_max: int, batches: dict[LinkId, list[OwnedTask]]
     ) -> None:
         """Give ready tasks to the least loaded workers that have credit."""
-        open_workers = [w for w in lane.workers if w.limit > w.sent and not w.paused]
+        open_workers = [
+            w
+            for w in lane.workers
+            if w.limit > w.sent and not w.paused and lane.kind not in w.kept_back
+        ]
         left = min(count_max, len(lane.ready))
         if lane.is_guarded and open_workers:
             # Those behind them are not in the journal as given.
@@ -196,7 +243,8 @@ class Dealer:
         backlog: dict[LinkId, int] = {}
         for lane in lanes:
             for worker in lane.workers:
-                backlog[worker.link] = backlog.get(worker.link, 0) + len(lane.ready)
+                if lane.kind not in worker.kept_back:
+                    backlog[worker.link] = backlog.get(worker.link, 0) + len(lane.ready)
         for link, worker in self.workers.items():
             waiting = backlog.get(link, 0)
             told = worker.demanded
@@ -208,10 +256,16 @@ class Dealer:
 
     def next_deadline_ms(self) -> int | None:
         """When ``tick`` is wanted next."""
-        return self._warn_at_ms
+        deadlines = (self._warn_at_ms, self._kept_until_ms, self._recalling.next_deadline_ms())
+        return min((at_ms for at_ms in deadlines if at_ms is not None), default=None)
 
     def tick(self, now_ms: int) -> None:
-        """Warn of tasks that nobody can run."""
+        """Warn of tasks that nobody can run, look for those that can be given now."""
+        if self._kept_until_ms is not None and now_ms >= self._kept_until_ms:
+            self.is_touched = True
+        recall_ms = self._recalling.next_deadline_ms()
+        if recall_ms is not None and now_ms >= recall_ms:
+            self._recall(now_ms)
         if self._warn_at_ms is None or now_ms < self._warn_at_ms:
             return
         self._warn_at_ms = None

@@ -21,23 +21,19 @@ from functools import partial
 from typing import Any
 
 from zmqtasks.core import ownerview
+from zmqtasks.core.attempts import Attempts
 from zmqtasks.core.calls import Call
 from zmqtasks.core.custody import Custody
-from zmqtasks.core.deadtasks import DeadTask, DeadTasks
 from zmqtasks.core.dealing import always_auto
 from zmqtasks.core.effects import (
-    Note,
     RoomFreed,
     Send,
     TasksSettled,
 )
 from zmqtasks.core.lanes import OwnedTask
 from zmqtasks.core.links import LinkId
-from zmqtasks.core.owned import Dead, Durability, OwnedRecord, parse_mark
-from zmqtasks.core.ownedtasks import OwnedTasks
-from zmqtasks.core.written import Told
+from zmqtasks.core.owned import Durability
 from zmqtasks.ids import format_task_id
-from zmqtasks.limits import STRIKES_MAX
 from zmqtasks.wire.messages import (
     Credit,
     Done,
@@ -57,14 +53,13 @@ from zmqtasks.wire.messages import (
     Submitted,
     TaskState,
 )
-from zmqtasks.words import counted
 
 #: While no store is known, so many of a worker's last outcomes are remembered for one.
 _UNSTORED_MAX = 1_000
 _LOST = ("gone", "silent", "replaced")
 
 
-class Dispatcher(OwnedTasks):
+class Dispatcher(Attempts):
     """Owns tasks. ``effects`` is drained by the owner after each turn.
 
     Args: see :class:`OwnedTasks`.
@@ -75,30 +70,15 @@ class Dispatcher(OwnedTasks):
         routes: Callable[[str], str] = always_auto,
     ) -> None:  # fmt: skip
         super().__init__(tasks_max, bytes_max, custody, routes)
-        self.dead = DeadTasks()
         #: The mesh has a store, so what settles must get there.
         self.has_store = False
-        #: Counters for `status` and tests.
-        self.redelivered_count = 0
+        #: For `status` and tests.
         self.refused_count = 0
-        #: Outcomes for the owner itself to publish: those that it decided, and those of
-        #: workers that were lost before a store had them.
-        self.own_outcomes: list[tuple[Kind, Outcome]] = []
-        self._verdicts: dict[LinkId, tuple[list[int], list[int]]] = {}
         #: {link: positions of outcomes of tasks that are not known here}.
         self._unknown: dict[LinkId, list[int]] = {}
         #: Node that a task of ours was given to, None if it was not.
         self.taker_of: Callable[[bytes], bytes | None] = lambda task_id: None
         self._was_full = False
-
-    @property
-    def wall_ms(self) -> int:
-        """Wall clock of the present turn, milliseconds since 1970: for people only."""
-        return self.stories.wall_ms
-
-    @wall_ms.setter
-    def wall_ms(self, wall_ms: int) -> None:
-        self.stories.wall_ms = self.written.wall_ms = wall_ms
 
     # --- what tasks submit ----------------------------------------------------------------
 
@@ -193,46 +173,6 @@ class Dispatcher(OwnedTasks):
         while not self.has_store and len(unstored) > _UNSTORED_MAX:
             unstored.popleft()
 
-    def _redeliver(self, task: OwnedTask, reason: str, *, strike: bool, ran: bool = True) -> None:
-        """Its attempt came to nothing; ``ran``: it may have been running."""
-        task.worker = None
-        task.fetching = None
-        task.started = False
-        name = task.lane.kind.name
-        self.stories.tell(task.id, "lost", attempt=task.attempt, reason=reason, strike=strike)
-        if ran and task.lane.is_guarded:
-            task.attempt += 1  # the last one may still report an outcome
-            text = f"{reason} and {name} is not idempotent, so it is not started again"
-            self._settle_here(task, Status.WORKER_LOST, text)
-            return
-        if strike:
-            task.strikes += 1
-            if task.strikes >= STRIKES_MAX:
-                task.attempt += 1
-                self._settle_here(task, Status.DEAD, (
-                    f"{name} was running when {task.strikes} workers or their children died, "
-                    "so it is not tried again"
-                ))  # fmt: skip
-                return
-        self._next_attempt(task)
-
-    def _next_attempt(self, task: OwnedTask) -> None:
-        task.attempt += 1
-        task.is_guarded = True
-        self.redelivered_count += 1
-        if task.is_written:
-            self.written.next_attempt(task)
-        else:
-            self._ready(task)
-
-    def _go_on(self, task: OwnedTask) -> None:
-        """Resumed, and no worker has claimed its attempt."""
-        if task.lane.is_guarded and task.attempt > 0:
-            reason = "its owner was restarted, and no worker has told of it since"
-            self._redeliver(task, reason, strike=False)
-        else:
-            self._next_attempt(task)
-
     # --- what workers say ---------------------------------------------------------------
 
     def received(self, link: LinkId, message: Message, now_ms: int) -> bool:
@@ -245,7 +185,7 @@ class Dispatcher(OwnedTasks):
         elif isinstance(message, Started):
             self._started(link, message)
         elif isinstance(message, Reject):
-            self._rejected(link, message)
+            self._rejected(link, message, now_ms)
         elif isinstance(message, Submit):
             self.submit_remote(link, message, now_ms)
         elif isinstance(message, Results):
@@ -343,7 +283,7 @@ class Dispatcher(OwnedTasks):
                     self._is_claimed(link, task, attempt)
                 task.started = task.worker is not None
 
-    def _rejected(self, link: LinkId, message: Reject) -> None:
+    def _rejected(self, link: LinkId, message: Reject, now_ms: int) -> None:
         worker = self.workers.get(link)
         if worker is None:
             return
@@ -362,6 +302,10 @@ class Dispatcher(OwnedTasks):
             else:
                 if code in (RejectCode.NO_QUEUE, RejectCode.UNKNOWN_TASK):
                     self.dealer.exclude(worker, task.lane, message.text)
+                elif code == RejectCode.LATER and message.hold_ms:
+                    self.dealer.keep_back(worker, task.lane, now_ms + message.hold_ms)
+                elif code == RejectCode.LATER:
+                    self.dealer.void(worker)
                 task.started = False
                 again.append(task)
         for task in reversed(again):
@@ -369,127 +313,6 @@ class Dispatcher(OwnedTasks):
                 task.lane.ready.appendleft(task)
         self.dealer.credit(link, message.limit)
         self.dealer.is_touched = True
-
-    # --- settling -----------------------------------------------------------------------
-
-    def _settle(self, task: OwnedTask, outcome: Outcome, link: LinkId | None) -> None:
-        worker = task.worker
-        if worker is not None:
-            worker.held.pop(task.id, None)
-        if task.is_written:
-            self._settle_written(task, outcome, link, b"")
-            return
-        del self.tasks[task.id]
-        self.open_bytes -= len(task.body)
-        if worker is not None:
-            worker.unstored.append((outcome.position, task.lane.kind, outcome.id))
-        if link is not None:
-            self._verdicts[link][0].append(outcome.position)
-        self.kept.add(outcome)
-        self._settled.append(outcome)
-
-    def _settle_here(self, task: OwnedTask, status: Status, text: str) -> None:
-        """An outcome that no worker has: the owner publishes it itself."""
-        ext = {"e": text}
-        if task.ext is not None and "c" in task.ext:
-            ext["c"] = task.ext["c"]
-        outcome = Outcome(task.id, task.attempt, status, 0, 0, 0, 0, 0, b"", ext)
-        mark = b""
-        if status is Status.DEAD:
-            mark = self._bury(task, text)
-        if not task.is_written:
-            self.own_outcomes.append((task.lane.kind, outcome))
-            self._settle(task, outcome, None)
-        else:
-            if task.worker is not None:
-                task.worker.held.pop(task.id, None)
-            self._settle_written(task, outcome, None, mark)
-
-    def _settle_written(
-        self, task: OwnedTask, outcome: Outcome, link: LinkId | None, mark: bytes
-    ) -> None:
-        task.outcome = outcome
-        task.worker = None
-        task.fetching = None
-        self.written.settle(task, (link, outcome.position), mark)
-
-    def _left_journal(self, task: OwnedTask, told: list[Told]) -> None:
-        outcome = task.outcome
-        assert outcome is not None
-        del self.tasks[task.id]
-        self.open_bytes -= len(task.body)
-        worker = None
-        for link, position in told:
-            if link is not None:
-                self._verdicts.setdefault(link, ([], []))[0].append(position)
-                worker = self.dealer.worker_at(link) or worker
-        if worker is not None:
-            worker.unstored.append((outcome.position, task.lane.kind, outcome.id))
-        else:
-            self.own_outcomes.append((task.lane.kind, outcome))
-        self.kept.add(outcome)
-        self._settled.append(outcome)
-
-    # --- dead tasks -----------------------------------------------------------------------
-
-    def _bury(self, task: OwnedTask, reason: str) -> bytes:
-        """Keep a dead task for people; returns its mark in the journal."""
-        dead = DeadTask(
-            self.written.record_of(task), self.stories.of(task.id), reason, self.wall_ms
-        )
-        mark = dead.mark()
-        shown = format_task_id(task.id)
-        text = (
-            f"task {shown} ({task.lane.kind.name}) is DEAD with {counted(task.strikes, 'strike')}: "
-            f"{reason} (zmqtasks dead show {shown})"
-        )
-        self.effects.append(Note("warning", "task.dead", text))
-        forgotten = self.dead.add(dead)
-        if forgotten:
-            self.custody.drop(forgotten, None, sync=False)
-        if not task.is_written and self.custody.has_journal:
-            record = self.written.record_of(task, mark)
-            self.custody.put([record], lambda refusal: None, sync=False)
-        return mark
-
-    def resume_dead(self, records: Iterable[OwnedRecord]) -> None:
-        """Keep the dead tasks that the journal holds."""
-        for record in records:
-            mark = parse_mark(record.mark)
-            if isinstance(mark, Dead):
-                self.dead.add(DeadTask(record, mark.story, mark.reason, mark.at_ms))
-
-    def retry_dead(self, task_id: bytes, new_id: bytes, now_ms: int) -> bool:
-        """Submit a dead task anew, as another task since this one has settled; False if
-        there is no such dead task."""
-        dead = self.dead.get(task_id)
-        if dead is None:
-            return False
-        record = dead.record
-        call = Call(new_id, record.kind, record.body, record.ext)
-        self.stories.tell(new_id, "retried", of=task_id.hex())
-        self.dead.remove(task_id)  # asked twice, it runs once
-        if self.custody.has_journal:
-            self._submit_durable([call], partial(self._retried, dead))
-        else:
-            self.submit([call], now_ms)
-        return True
-
-    def _retried(self, dead: DeadTask, refusal: str) -> None:
-        record = dead.record
-        if not refusal:
-            self.custody.drop([record.id], None, sync=False)
-            return
-        self.dead.add(dead)
-        text = f"dead task {record.kind.name} is not retried: {refusal}"
-        self.effects.append(Note("error", "task.not_retried", text))
-
-    def drop_dead(self, task_id: bytes) -> bool:
-        """Keep a dead task no longer; False if there is no such one."""
-        if not self.dead.remove(task_id):
-            return False
-        self.custody.drop([task_id], None, sync=False)
-        return True
 
     # --- the end of a turn --------------------------------------------------------------
 

@@ -18,7 +18,7 @@ import msgspec
 from zmqtasks.core.dispatcher import Dispatcher
 from zmqtasks.core.incoming import IncomingTask, Phase
 from zmqtasks.core.lanes import is_guarded
-from zmqtasks.core.links import LinkId
+from zmqtasks.core.links import SELF, LinkId
 from zmqtasks.core.openlinks import OpenLinks
 from zmqtasks.core.polling import Findings, Polls
 from zmqtasks.ids import format_node
@@ -53,7 +53,7 @@ class Doubts:
         activate: Callable[[Sequence[IncomingTask]], None],
     ) -> None:  # fmt: skip
         self.node = node
-        self.polls = Polls(parity=1)
+        self.polls = Polls(parity=1, node=node)
         #: {task id: givers that may object}, of tasks that are ours by a guess.
         self.guessed: dict[bytes, list[bytes]] = {}
         self._tasks = tasks
@@ -104,13 +104,14 @@ class Doubts:
             del self.guessed[task_id]
 
     def ask(self, ids: Iterable[bytes]) -> None:
-        """Does anybody know better of these?"""
+        """Does anybody, this node included, know better of these?"""
         stored = [
             task_id
             for task_id in ids
             if task_id in self._tasks and self._tasks[task_id].phase is Phase.STORED
         ]
-        links = list(self._links)
+        # What ran here is in our own log, and a store may be ours.
+        links = [SELF, *self._links]
         for first in range(0, len(stored), HANDOFF_IDS_MAX):
             self.polls.start(stored[first : first + HANDOFF_IDS_MAX], links, self._heard)
 

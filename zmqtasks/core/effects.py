@@ -68,6 +68,17 @@ class RunInSlot(NamedTuple):
     tasks: list[Any]
 
 
+class CancelInSlot(NamedTuple):
+    """Do not start this attempt, which a slot has: it ends with ``status``; with a
+    ``signum`` that is not 0, end it too if it runs."""
+
+    slot: int
+    id: bytes
+    attempt: int
+    status: int
+    signum: int
+
+
 class AnswerSlot(NamedTuple):
     """Answer a request of a pool slot; ``error`` "" means done."""
 
@@ -246,7 +257,7 @@ class Note(NamedTuple):
 
 Effect = (
     Send | Transmit | Dial | Hangup | CheckGone | Subscribe | Unsubscribe | RunInSlot
-    | AnswerSlot | Publish | LaneConnect | LaneDisconnect | LanePush | TasksSettled
+    | CancelInSlot | AnswerSlot | Publish | LaneConnect | LaneDisconnect | LanePush | TasksSettled
     | QuestionAnswered | CallsAccepted | CallsRefused | JournalWrite | RoomFreed | StoreRows
     | AskStore | ForgetRows | SpillWrite | SpillRead | SpillFind | SpillTrim | ReportGot
     | InspectionAsked | OrderGiven | Note

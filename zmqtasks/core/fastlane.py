@@ -102,9 +102,22 @@ class FastLane:
                 self._next_ms = 0
                 self.effects.append(LaneDisconnect(lane, link.peer[1:9]))
 
+    def peer_changed(self, link: LinkId, peer: Hello) -> None:
+        """A worker serves other queues: it joins and leaves lanes."""
+        if link not in self._workers:
+            return
+        self._workers[link] = peer
+        for lane, links in self._connected.items():
+            if link in links and not _serves(peer, lane):
+                links.discard(link)
+                self._unserved_ms[lane] = _JUST_NOW
+                self._next_ms = 0
+                self.effects.append(LaneDisconnect(lane, link.peer[1:9]))
+            elif link not in links:
+                self._connect(lane, link, peer)
+
     def _connect(self, lane: str, link: LinkId, peer: Hello) -> None:
-        app, _, queue = lane.partition("\n")
-        if queue not in peer.queues or all(entry.app != app for entry in peer.catalog):
+        if not _serves(peer, lane):
             return
         self._connected[lane].add(link)
         self._unserved_ms.pop(lane, None)
@@ -236,3 +249,8 @@ class FastLane:
 def lane_of(kind: Kind) -> str:
     """Tasks of one app and queue share a lane."""
     return f"{kind.app}\n{kind.queue}"
+
+
+def _serves(peer: Hello, lane: str) -> bool:
+    app, _, queue = lane.partition("\n")
+    return queue in peer.queues and any(entry.app == app for entry in peer.catalog)

@@ -3,40 +3,55 @@
 from __future__ import annotations
 
 from collections import deque
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
 
-from zmqtasks.core.credit import Giver
+from zmqtasks.core.credit import SLOW_US, Giver
 from zmqtasks.core.links import LinkId
-from zmqtasks.wire.messages import Kind, TaskRecord
+from zmqtasks.wire.messages import Kind, RetryRecord, Status, TaskRecord
+
+if TYPE_CHECKING:
+    from zmqtasks.core.gates import Gate
 
 _EWMA = 0.2
 
-
 #: Key in ``TaskRecord.ext``: workers or children that died while the task ran, if any.
 STRIKES_KEY = "k"
+#: Key in ``TaskRecord.ext``: soft and hard time limit of the call, in milliseconds, 0: none.
+LIMITS_KEY = "tl"
 
 
 class KindStat:
-    """How long tasks of one kind take, their results' way from the child included."""
+    """What is known of tasks of one kind: how long they take, their results' way from the
+    child included, and what may keep them from starting."""
 
-    __slots__ = ("mean_us",)
+    __slots__ = ("gate", "is_slow", "mean_us")
 
     def __init__(self) -> None:
         #: Smoothed, in microseconds, -1 before the first.
         self.mean_us = -1.0
+        #: It takes long, or may: each counts as a slot's worth of work.
+        self.is_slow = True
+        self.gate: Gate | None = None
 
     def add(self, cost_us: int) -> None:
         """Count one more run."""
         mean = self.mean_us
-        self.mean_us = float(cost_us) if mean < 0 else mean + _EWMA * (cost_us - mean)
+        self.mean_us = mean = float(cost_us) if mean < 0 else mean + _EWMA * (cost_us - mean)
+        self.is_slow = mean > SLOW_US
+
+    def lasts(self, run_us: int) -> None:
+        """One has been running for so long, and is not done."""
+        if run_us > self.mean_us:
+            self.mean_us = float(run_us)
+            self.is_slow = self.is_slow or run_us > SLOW_US
 
 
 class SlotState:
     """One slot of the pool: what was sent there and not answered, oldest first."""
 
-    __slots__ = ("budget_us", "is_closing", "pending", "since_ms")
+    __slots__ = ("budget_us", "gpus", "is_closing", "is_stuck", "pending", "since_ms")
 
     def __init__(self) -> None:
         self.pending: deque[HeldTask] = deque()
@@ -45,6 +60,18 @@ class SlotState:
         self.is_closing = False
         #: When the first pending task can have started.
         self.since_ms = 0
+        #: The first pending task runs for longer than tasks of its kind do.
+        self.is_stuck = False
+        #: The GPUs that a task had here last: a process cannot change them once in use.
+        self.gpus: list[str] = []
+
+    @property
+    def is_blocked(self) -> bool:
+        """What it runs takes long, so nothing should wait for it."""
+        if self.is_stuck or not self.pending:
+            return self.is_stuck
+        stat = self.pending[0].stat
+        return stat.is_slow and stat.mean_us > SLOW_US
 
 
 class HeldTask(msgspec.Struct, gc=False):
@@ -65,6 +92,8 @@ class HeldTask(msgspec.Struct, gc=False):
     reported: bool = False
     #: It used up credit of its giver. Not so when it came to this owner by other ways.
     is_counted: bool = True
+    #: Its rate limit lets it start.
+    is_due: bool = False
 
 
 def hold(
@@ -102,7 +131,44 @@ class SlotOutcome(NamedTuple):
     ext: dict[str, Any] | None = None
 
 
+def asks_hard_limit(ext: dict[str, Any] | None) -> bool:
+    """The call has a hard time limit of its own."""
+    limits = ext.get(LIMITS_KEY) if ext is not None else None
+    return isinstance(limits, (list, tuple)) and len(limits) == 2 and bool(limits[1])
+
+
 def is_suspect(task: HeldTask) -> bool:
     """It was running when a worker or child died, so it runs alone: then the first
     unanswered task of a dead child is the one that ran."""
     return task.ext is not None and STRIKES_KEY in task.ext
+
+
+# --- attempts that ask for another one ----------------------------------------------------
+
+#: As ``pools.protocol`` has them: to be followed by another attempt, which counts as a
+#: retry or does not.
+RETRY_STATUS = 100
+REQUEUE_STATUS = 101
+
+
+def again_record(outcome: SlotOutcome) -> RetryRecord:
+    """What the owner of such an attempt is told."""
+    ext = outcome.ext or {}
+    return RetryRecord(
+        outcome.id, outcome.attempt, ext.get("in", 0), outcome.status == RETRY_STATUS,
+        outcome.error, ext.get("body"), ext.get("ext"),
+    )  # fmt: skip
+
+
+def ended(task: HeldTask, outcome: SlotOutcome) -> Finished:
+    """An outcome of a slot as it is reported. One that asks for another attempt, which
+    nobody can give, has used up its retries."""
+    status = outcome.status
+    if status in (RETRY_STATUS, REQUEUE_STATUS):
+        return Finished(
+            task, Status.RETRIES_EXHAUSTED, outcome.started_ms, outcome.run_us, outcome.body,
+            outcome.error,
+        )  # fmt: skip
+    return Finished(
+        task, status, outcome.started_ms, outcome.run_us, outcome.body, outcome.error, outcome.ext
+    )

@@ -3,221 +3,132 @@
 ::
 
     Tasks -> QUEUED --slot free--> in a slot --outcome--> finished (result log, DONE)
-               |                       +--child died--> back to the owner
-               +--lease lost, draining--> back to the owner
+               |                       +--child died, retry--> back to the owner
+               +--lease lost, draining, recalled, all slots taken for long--> back to the owner
 
-How much credit each owner has is dealt by ``core.credit``. Which tasks share a slot's
-batch follows from how long tasks of their kind took, and a task that was running when a
-worker or child died runs alone: it may have been the reason.
+How much credit each owner has is dealt by ``core.credit``, which tasks go to which slot by
+``core.slots``; rates and resources are kept by ``core.gates``. Nothing waits here behind
+what takes long: it goes back to its owner, which may know of another worker.
 """
 
 from __future__ import annotations
 
-import itertools
-from collections import deque
-from collections.abc import Callable, Collection, Sequence
-from math import ceil
+from collections.abc import Collection, Sequence
 from typing import Any
 
-from zmqtasks.core.credit import Giver, deal_credit, limit_for, window_of
-from zmqtasks.core.effects import AnswerSlot, Effect, Note, RunInSlot, Send
+from zmqtasks.core.credit import Credits, window_of
+from zmqtasks.core.effects import AnswerSlot, CancelInSlot, Note, Send
+from zmqtasks.core.gates import WAITS
 from zmqtasks.core.held import (
+    REQUEUE_STATUS,
+    RETRY_STATUS,
     Finished,
     HeldTask,
     KindStat,
     SlotOutcome,
     SlotState,
+    again_record,
+    ended,
     hold,
-    is_suspect,
 )
+from zmqtasks.core.heldtasks import NO_LEASE, NO_OWNER, HeldTasks
 from zmqtasks.core.lanes import is_guarded
-from zmqtasks.core.links import LANE, SELF, LinkId
-from zmqtasks.limits import INTAKE_BYTES_MAX, INTAKE_TASKS_MAX, STARTED_REPORT_MS
+from zmqtasks.core.links import LANE, LinkId
+from zmqtasks.core.refusals import refusal_of, refusal_of_record
+from zmqtasks.core.requirements import Stock
+from zmqtasks.limits import INTAKE_BYTES_MAX, INTAKE_TASKS_MAX
 from zmqtasks.wire.messages import (
+    Cancel,
     CatalogEntry,
     Demand,
-    Hello,
     Kind,
     Message,
-    Reject,
+    Recall,
     RejectCode,
     Started,
+    Status,
     Submit,
     Submitted,
-    TaskRecord,
     Tasks,
+    UpdateRecord,
 )
 
-#: Work that a slot may hold beyond the task it runs: bridges node and child.
-_SLOT_BUDGET_US = 2_000
-_SLOT_COUNT_MAX = 256
 #: Results take time on their way from the child too. Without this, a slot's worth of tasks
 #: that give large ones quickly would fill the memory.
 _RESULT_BYTES_PER_US = 1_000
-_NO_LEASE = "the owner was not heard for too long"
+_ALL_TAKEN = "every slot runs a task that takes long"
+_FULL = "the worker is full"
 
 
-class Intake:
+class Intake(HeldTasks):
     """Accepts and runs tasks. ``effects`` and ``finished`` are drained each turn.
 
     Args:
         queues: the queues it serves.
         catalog: the tasks it can run.
         slots: how many slots the pool will have.
+        stock: its tags and resources; None: it has none.
     """
 
-    def __init__(self, queues: Sequence[str], catalog: Sequence[CatalogEntry], slots: int) -> None:
+    def __init__(
+        self, queues: Collection[str], catalog: Sequence[CatalogEntry], slots: int,
+        stock: Stock | None = None,
+    ) -> None:  # fmt: skip
+        super().__init__(slots, stock or Stock())
         self.queues = frozenset(queues)
         self.catalog = {(entry.app, entry.name): entry for entry in catalog}
-        self.slots_max = slots
-        self.effects: list[Effect] = []
         self.finished: list[Finished] = []
-        #: {slot number: state}, the slots that exist now.
-        self.slots: dict[int, SlotState] = {}
-        #: Who gives tasks or has asked for credit, of all who might.
-        self.givers: dict[LinkId, Giver] = {}
-        self._peers: dict[LinkId, Giver] = {}
-        self.queue: deque[HeldTask] = deque()
-        self.held_bytes = 0
         self.draining = False
+        #: The pool ends what runs beyond its hard limit.
+        self.keeps_hard_limits = True
         self.stats: dict[Kind, KindStat] = {}
         #: Mean run time over all kinds, for the credit window.
         self.overall = KindStat()
-        self._submits: dict[int, tuple[int, int, LinkId]] = {}
+        self._credits = Credits()
         self._submit_number = 0
-        self._rejects: dict[LinkId, tuple[list[tuple[bytes, int, int]], str]] = {}
-        self._deal_again = True
 
-    # --- links --------------------------------------------------------------------------
-
-    def link_up(self, link: LinkId, peer: Hello) -> None:
-        """A peer is there. Any may give tasks, since any may own some."""
-        is_regular = not {"producer", "broker", "beat"}.isdisjoint(peer.roles)
-        self._peers[link] = Giver(peer.node, is_regular=is_regular)
-        self.givers.pop(link, None)
-        if is_regular:
-            self._giver_at(link)
-
-    def _giver_at(self, link: LinkId) -> Giver | None:
-        """Who is at the other end of this link, now that it gives tasks."""
-        giver = self._peers.get(link)
-        if giver is not None and link not in self.givers:
-            self.givers[link] = giver
-            self._deal_again = True
-        return giver
-
-    def is_linked(self, link: LinkId) -> bool:
-        """The link is up."""
-        return link in self._peers
-
-    def link_down(self, link: LinkId) -> None:
-        """Its unstarted tasks go; what runs goes on and is reported when it returns."""
-        self._peers.pop(link, None)
-        if self.givers.pop(link, None) is None:
-            return
-        self._drop_unstarted(lambda task: task.link == link)
-        self._rejects.pop(link, None)
-        for request, (slot, child_request, via) in list(self._submits.items()):
-            if via == link:
-                del self._submits[request]
-                text = "the owner of the running task is gone, so nobody can own this one"
-                self.effects.append(AnswerSlot(slot, child_request, text, []))
-        self._deal_again = True
-
-    def lease_changed(self, link: LinkId, is_leased: bool) -> None:
-        """Without a lease the owner may have given its tasks to others: start none."""
-        giver = self._peers.get(link)
-        if giver is None:
-            return
-        giver.is_leased = is_leased
-        self._deal_again = True
-        if is_leased:
-            return
-        for task in self._drop_unstarted(lambda task: task.link == link):
-            self._reject(task, RejectCode.LEASE, _NO_LEASE)
-
-    def _drop_unstarted(self, is_dropped: Callable[[HeldTask], bool]) -> list[HeldTask]:
-        dropped = [task for task in self.queue if is_dropped(task)]
-        if dropped:
-            self.queue = deque(task for task in self.queue if not is_dropped(task))
-            self.held_bytes -= sum(len(task.body) for task in dropped)
-        return dropped
-
-    # --- owners that change -------------------------------------------------------------
-
-    def adopt(self, owners: Collection[bytes], link: LinkId) -> None:
-        """The node behind this link owns now what these (ended) nodes owned.
-
-        It hears of what runs here at once, since it waits a moment for that before it tries
-        again. What has not started goes: its owner gives it anew.
-        """
-        giver = self._peers.get(link)
-        if giver is None:
-            return
-
-        def is_meant(task: HeldTask) -> bool:
-            return task.owner in owners and task.link.peer != link.peer and task.link != LANE
-
-        self._drop_unstarted(is_meant)
-        started: list[tuple[bytes, int]] = []
-        for state in self.slots.values():
-            for position, task in enumerate(state.pending):
-                if is_meant(task):
-                    self._hand_to(task, link, giver)
-                    if position == 0:
-                        task.reported = True
-                        started.append((task.id, task.attempt))
-        if started:
-            self.effects.append(Send(link, Started(started)))
-
-    def take_over(self, attempts: Collection[tuple[bytes, int]]) -> list[tuple[bytes, int]]:
-        """This very node owns these attempts now, if they are here.
-
-        Returns:
-            Those that are here. What its former owner was told of them, this one is told.
-        """
-        giver = self._peers[SELF]
-        held = itertools.chain(self.queue, *(slot.pending for slot in self.slots.values()))
-        found: list[tuple[bytes, int]] = []
-        started: list[tuple[bytes, int]] = []
-        for task in held:
-            key = task.id, task.attempt
-            if key in attempts and task.link != LANE:
-                self._hand_to(task, SELF, giver)
-                found.append(key)
-                if task.reported:
-                    started.append(key)
-        if started:
-            self.effects.append(Send(SELF, Started(started)))
-        return found
-
-    def _hand_to(self, task: HeldTask, link: LinkId, giver: Giver) -> None:
-        self._count_finished(task)
-        task.link, task.owner, task.giver, task.is_counted = link, giver.node, giver, False
-
-    def _is_current(self, task: HeldTask) -> bool:
-        """Its owner counts on this attempt: it came in the present session."""
-        return task.giver is not None and self._peers.get(task.link) is task.giver
-
-    def _count_finished(self, task: HeldTask) -> None:
-        """Its credit is free again."""
-        giver = task.giver
-        if giver is not None and task.is_counted and self._is_current(task):
-            giver.finished += 1
-            self._deal_again = True
+    # --- what is changed at run time ------------------------------------------------------
 
     def drain(self) -> None:
         """Take nothing new; give back what has not started."""
         self.draining = True
-        for task in self.queue:
-            self._give_back(task, RejectCode.DRAINING, "the worker is draining")
-            self.held_bytes -= len(task.body)
-        self.queue.clear()
+        self._return_waiting(lambda task: True, RejectCode.DRAINING, "the worker is draining")
+
+    def serve(self, queues: Collection[str]) -> None:
+        """Serve these queues from now on; what waits of others goes back to its owners."""
+        self.queues = frozenset(queues)
+        self._return_waiting(
+            lambda task: task.kind.queue not in self.queues,
+            RejectCode.NO_QUEUE, "its queue is served here no longer",
+        )  # fmt: skip
 
     @property
-    def running_count(self) -> int:
-        """Attempts in slots."""
-        return sum(len(slot.pending) for slot in self.slots.values())
+    def slots_max(self) -> int:
+        """How many slots the pool is to have; it says itself which come and go."""
+        return self.pool.count_max
+
+    @slots_max.setter
+    def slots_max(self, slots: int) -> None:
+        self.pool.count_max = slots
+        self._deal_again = True
+
+    def limit_rate(
+        self, name: str, own: str | float | None = None, mesh: str | float | None = None
+    ) -> None:
+        """Limit how often tasks of this name start here, or on all workers together.
+
+        Args:
+            name: of the task.
+            own, mesh: as ``rates.interval_of`` takes it; None leaves it as it is.
+
+        Raises:
+            ConfigError: no such rate.
+        """
+        self.gates.rates.change(name, own, mesh)
+        self._share_rates()
+        for kind, stat in self.stats.items():
+            if kind.name == name:
+                stat.gate = self.gates.gate_of(kind)
 
     # --- messages -----------------------------------------------------------------------
 
@@ -235,6 +146,14 @@ class Intake:
             if waiting is not None:
                 slot, request, _ = waiting
                 self.effects.append(AnswerSlot(slot, request, message.refused, []))
+        elif isinstance(message, Cancel):
+            self._cancel(link, message)
+        elif isinstance(message, Recall):
+            wanted = set(message.tasks)
+            self._return_waiting(
+                lambda task: (task.id, task.attempt) in wanted and task.link == link,
+                RejectCode.RECALLED, "its owner asked for it",
+            )  # fmt: skip
         else:
             return False
         return True
@@ -244,27 +163,29 @@ class Intake:
         if giver is None:
             return
         giver.received += len(message.tasks)
-        checked: dict[int, tuple[Kind, KindStat, tuple[RejectCode, str] | None]] = {}
-        for index, kind in enumerate(message.kinds):
-            stat = self.stats.setdefault(kind, KindStat())
-            checked[index] = (kind, stat, self._refusal(kind))
-        queue = self.queue
+        checked = [(kind, self._stat_of(kind), self._refusal(kind)) for kind in message.kinds]
+        room = INTAKE_TASKS_MAX - len(self.queue)
+        push = self.queue.push
         for record in message.tasks:
-            known = checked.get(record.kind)
-            if known is None:
-                text = f"kind {record.kind} of {len(message.kinds)} in one message"
-                self._refuse(giver, link, record, RejectCode.BAD, text)
+            if not 0 <= record.kind < len(checked):
+                text = f"kind {record.kind} of {len(checked)} in one message"
+                self._refuse(giver, link, (record.id, record.attempt, RejectCode.BAD), text)
                 continue
-            kind, stat, refusal = known
-            refusal = refusal or self._record_refusal(record)
+            kind, stat, refusal = checked[record.kind]
+            if refusal is None and record.ext:
+                refusal = refusal_of_record(record, keeps_hard_limits=self.keeps_hard_limits)
+            if refusal is None and (room <= 0 or self.held_bytes >= INTAKE_BYTES_MAX):
+                refusal = RejectCode.BUSY, _FULL
             if not giver.is_leased:
-                refusal = RejectCode.LEASE, _NO_LEASE
+                refusal = RejectCode.LEASE, NO_LEASE
             if refusal is not None:
-                self._refuse(giver, link, record, *refusal)
+                code, text = refusal
+                self._refuse(giver, link, (record.id, record.attempt, code), text)
                 continue
             task = hold(record, kind, link, giver.node, stat, giver)
             self.held_bytes += len(task.body)
-            queue.append(task)
+            room -= 1
+            push(task)
 
     def pulled(self, message: Tasks) -> list[str]:
         """Tasks of the at-most-once lane: run if possible, never given back.
@@ -278,65 +199,63 @@ class Intake:
                 dropped.append(f"kind {record.kind} of {len(message.kinds)} in one message")
                 continue
             kind = message.kinds[record.kind]
-            refusal = self._refusal(kind) or self._record_refusal(record)
+            refusal = self._refusal(kind) or refusal_of_record(
+                record, keeps_hard_limits=self.keeps_hard_limits
+            )
+            if len(self.queue) >= INTAKE_TASKS_MAX or self.held_bytes >= INTAKE_BYTES_MAX:
+                refusal = refusal or (RejectCode.BUSY, _FULL)
             if refusal is not None:
                 dropped.append(f"{kind.name}: {refusal[1]}")
                 continue
             origin = (record.ext or {}).get("o")
             owner = origin if isinstance(origin, bytes) else b""
-            stat = self.stats.setdefault(kind, KindStat())
-            task = hold(record, kind, LANE, owner, stat, None)
+            task = hold(record, kind, LANE, owner, self._stat_of(kind), None)
             self.held_bytes += len(task.body)
-            self.queue.append(task)
+            self.queue.push(task)
         return dropped
+
+    def _stat_of(self, kind: Kind) -> KindStat:
+        stat = self.stats.get(kind)
+        if stat is None:
+            stat = self.stats[kind] = KindStat()
+            stat.gate = self.gates.gate_of(kind)
+        return stat
 
     def _refusal(self, kind: Kind) -> tuple[RejectCode, str] | None:
         if self.draining:
             return RejectCode.DRAINING, "the worker is draining"
-        if kind.queue not in self.queues:
-            return RejectCode.NO_QUEUE, f"queue '{kind.queue}' is not served here"
-        entry = self.catalog.get((kind.app, kind.name))
-        if entry is None:
-            return RejectCode.UNKNOWN_TASK, f"task '{kind.name}' of app '{kind.app}' is not here"
-        if kind.digest and entry.digest and kind.digest != entry.digest:
-            theirs = dict(kind.ext).get("sig", "")
-            return RejectCode.UNKNOWN_TASK, (
-                f"task '{kind.name}' has signature {theirs} at its caller, but "
-                f"{entry.signature} here: restart the side with the older code"
-            )
-        for key, _ in kind.ext:
-            if key.startswith("!"):
-                return RejectCode.UNSUPPORTED, f"option '{key[1:]}' is not known to this worker"
-        return None
+        return refusal_of(kind, self.queues, self.catalog, self.gates.stock)
 
-    def _record_refusal(self, record: TaskRecord) -> tuple[RejectCode, str] | None:
-        if len(self.queue) >= INTAKE_TASKS_MAX or self.held_bytes >= INTAKE_BYTES_MAX:
-            return RejectCode.BUSY, "the worker is full"
-        for key in record.ext or ():
-            if key.startswith("!"):
-                return RejectCode.UNSUPPORTED, f"option '{key[1:]}' is not known to this worker"
-        return None
+    def _cancel(self, link: LinkId, message: Cancel) -> None:
+        """End what has not started here; the pool sees to what is in a slot."""
+        wanted = set(message.tasks)
 
-    def _refuse(
-        self, giver: Giver, link: LinkId, record: TaskRecord, code: RejectCode, text: str
-    ) -> None:
-        giver.finished += 1
-        self._deal_again = True
-        self._send_back(link, (record.id, record.attempt, code), text)
+        def is_meant(task: HeldTask) -> bool:
+            return task.link == link and (task.id, task.attempt) in wanted
 
-    def _reject(self, task: HeldTask, code: RejectCode, text: str) -> None:
-        self._count_finished(task)
-        self._send_back(task.link, (task.id, task.attempt, code), text)
+        for task in self._take_waiting(is_meant):
+            self._count_finished(task)
+            text = "cancelled before it started"
+            if message.status == Status.EXPIRED:
+                text = "it expired before it started"
+            self.finished.append(Finished(task, message.status, 0, 0, b"", text))
+        signum = message.signal if message.terminate else 0
+        for number, state in self.slots.items():
+            self.effects += [
+                CancelInSlot(number, task.id, task.attempt, message.status, signum)
+                for task in state.pending
+                if is_meant(task)
+            ]
 
-    def _send_back(self, link: LinkId, attempt: tuple[bytes, int, int], text: str) -> None:
-        tasks, _ = self._rejects.get(link, ([], ""))
-        tasks.append(attempt)
-        self._rejects[link] = (tasks, text)
-
-    def _give_back(self, task: HeldTask, code: RejectCode, text: str) -> None:
-        """Unless its owner has given this attempt up with the session that it came on."""
-        if self._is_current(task):
-            self._reject(task, code, text)
+    def _kept_from(self, task: HeldTask, hold_ms: int) -> None:
+        """Its gate does not let it start now: it waits there, without a share of the credit,
+        or goes back."""
+        if hold_ms == WAITS:
+            self._count_finished(task)
+            return
+        self.held_bytes -= len(task.body)
+        text = f"the rate of '{task.kind.name}' or the resources here let it start later"
+        self._give_back(task, RejectCode.LATER, text, hold_ms)
 
     # --- slots --------------------------------------------------------------------------
 
@@ -346,41 +265,57 @@ class Intake:
         self._deal_again = True
 
     def slot_done(self, slot: int, outcomes: Sequence[SlotOutcome], now_ms: int) -> None:
-        """Attempts ended, in the order in which they were sent to the slot."""
+        """Attempts ended, in the order in which they were sent to the slot; one that was ended
+        by force may overtake those whose outcomes died with it."""
         state = self.slots.get(slot)
         if state is None:
             return
         pending = state.pending
+        is_recount = False
         for outcome in outcomes:
             task = pending[0] if pending else None
-            if task is None or task.id != outcome.id or task.attempt != outcome.attempt:
-                # One that was ended by force overtakes those whose outcomes died with it.
-                task = next(
-                    (t for t in pending if t.id == outcome.id and t.attempt == outcome.attempt),
-                    None,
-                )
+            if task is not None and task.id == outcome.id and task.attempt == outcome.attempt:
+                pending.popleft()
+            else:
+                task = self._overtaking(state, outcome)
                 if task is None:
-                    self.effects.append(Note(
-                        "error", "slot.disorder", f"slot {slot} answered a task it was not sent",
-                    ))  # fmt: skip
                     continue
-            pending.remove(task)
-            state.budget_us -= max(task.stat.mean_us, 0.0)
+            stat = task.stat
+            state.budget_us -= max(stat.mean_us, 0.0)
+            was_slow = stat.is_slow
             cost_us = outcome.run_us + len(outcome.body) // _RESULT_BYTES_PER_US
-            task.stat.add(cost_us)
+            stat.add(cost_us)
+            is_recount |= stat.is_slow is not was_slow
             self.overall.add(cost_us)
             self.held_bytes -= len(task.body)
+            if stat.gate is not None:
+                self.gates.release(task)
             self._count_finished(task)
-            self.finished.append(Finished(
-                task, outcome.status, outcome.started_ms, outcome.run_us, outcome.body,
-                outcome.error,
-            ))  # fmt: skip
+            self._ended(task, outcome)
+        if is_recount:
+            self.queue.recount()
         if not pending:
             state.budget_us = 0.0
             if state.is_closing:
                 del self.slots[slot]
         state.since_ms = now_ms
+        state.is_stuck = False
         self._deal_again = True
+
+    def _overtaking(self, state: SlotState, outcome: SlotOutcome) -> HeldTask | None:
+        for task in state.pending:
+            if task.id == outcome.id and task.attempt == outcome.attempt:
+                state.pending.remove(task)
+                return task
+        text = "a slot answered a task that it was not sent"
+        self.effects.append(Note("error", "slot.disorder", text))
+        return None
+
+    def _ended(self, task: HeldTask, outcome: SlotOutcome) -> None:
+        if outcome.status not in (RETRY_STATUS, REQUEUE_STATUS) or task.link == LANE:
+            self.finished.append(ended(task, outcome))
+        elif self._is_current(task):
+            self._returns.retry(task.link, again_record(outcome))
 
     def slot_died(self, slot: int, reason: str, ended: int = 0, is_running: bool = True) -> None:
         """Its process is gone: each attempt there ended; the owner decides what next.
@@ -404,6 +339,7 @@ class Intake:
             elif position < ended and is_guarded(task.kind):
                 code = RejectCode.CHILD_DIED_RUNNING  # it must not run twice
             self.held_bytes -= len(task.body)
+            self.gates.release(task)
             self._give_back(task, code, text)
 
     def slot_gone(self, slot: int) -> None:
@@ -416,118 +352,105 @@ class Intake:
         if not state.pending:
             del self.slots[slot]
 
+    def _running_in(self, slot: int, task_id: bytes, attempt: int) -> HeldTask | None:
+        """A task that a slot has, if its owner counts on it."""
+        state = self.slots.get(slot)
+        for task in state.pending if state is not None else ():
+            if task.id == task_id and task.attempt == attempt and self._is_current(task):
+                return task
+        return None
+
     def slot_submits(
         self, slot: int, child_request: int, parent: bytes, attempt: int, message: Submit
     ) -> None:
         """The task running in a slot submits others: its owner shall own them."""
-        state = self.slots.get(slot)
-        task = next((t for t in state.pending if t.id == parent), None) if state else None
-        if task is None or task.attempt != attempt or not self._is_current(task):
-            text = "the owner of the running task is gone, so nobody can own this one"
-            self.effects.append(AnswerSlot(slot, child_request, text, []))
+        task = self._running_in(slot, parent, attempt)
+        if task is None:
+            self.effects.append(AnswerSlot(slot, child_request, NO_OWNER, []))
             return
         self._submit_number += 1
         message.request = self._submit_number
         self._submits[message.request] = (slot, child_request, task.link)
         self.effects.append(Send(task.link, message))
 
+    def slot_updates(self, slot: int, record: UpdateRecord) -> None:
+        """The task running in a slot tells of itself: its owner is told."""
+        task = self._running_in(slot, record.id, record.attempt)
+        if task is not None:
+            self._returns.update(task.link, record)
+
     # --- the end of a turn --------------------------------------------------------------
 
-    def limit_for(self, link: LinkId) -> int:
-        """Credit to report with outcomes on this link; counts as told."""
-        return limit_for(self.givers.get(link))
-
     def feed(self, now_ms: int) -> None:
-        """Give queued tasks to slots with room, the emptiest first."""
+        """Give what waits to slots with room; what would wait long goes back."""
         queue = self.queue
-        if not queue or not self.slots:
+        if not queue and not self.gates:
             return
-        slots = sorted(
-            (item for item in self.slots.items() if not item[1].is_closing),
-            key=lambda item: len(item[1].pending),
-        )
-        for position, (number, state) in enumerate(slots):
-            if not queue:
-                break
-            share = ceil(len(queue) / (len(slots) - position))
-            batch = self._batch_for(state, min(share, _SLOT_COUNT_MAX))
-            if batch:
-                if not state.pending:
-                    state.since_ms = now_ms
-                state.pending.extend(batch)
-                self.effects.append(RunInSlot(number, batch))
+        self.effects += self.pool.feed(now_ms)
+        if queue and self.pool.are_blocked:
+            self._return_all()
         self._deal_again = True
 
-    def _batch_for(self, state: SlotState, count_max: int) -> list[HeldTask]:
-        """As many as keep the slot busy for its budget; at least one if it is idle."""
-        queue = self.queue
-        batch: list[HeldTask] = []
-        pending = len(state.pending)
-        if pending and state.budget_us > _SLOT_BUDGET_US / 2:
-            return batch
-        if pending and is_suspect(state.pending[-1]):
-            return batch
-        while queue and len(batch) < count_max and pending + len(batch) < _SLOT_COUNT_MAX:
-            task = queue[0]
-            mean_us = task.stat.mean_us
-            alone = mean_us < 0 or is_suspect(task)
-            if alone or state.budget_us + mean_us > _SLOT_BUDGET_US:
-                if pending or batch:
-                    break
-                state.budget_us = _SLOT_BUDGET_US
-                batch.append(queue.popleft())
-                break
-            state.budget_us += mean_us
-            batch.append(queue.popleft())
-        return batch
+    def _return_all(self) -> None:
+        """All slots are taken: who gives tasks is to wait until it hears of credit again."""
+        for task in self.queue.take(lambda task: task.link != LANE):
+            self._let_go(task)
+            self._give_back(task, RejectCode.LATER, _ALL_TAKEN)
+            if task.giver is not None:
+                task.giver.void()
 
-    @property
-    def slots_count(self) -> int:
-        """Slots that there are, or that there will be."""
-        open_count = sum(1 for slot in self.slots.values() if not slot.is_closing)
-        return max(1, open_count or self.slots_max)
+    def load(self) -> tuple[int, int]:
+        """``(slots with tasks, tasks that wait here or at those who would give them)``."""
+        busy = sum(1 for slot in self.slots.values() if slot.pending and not slot.is_closing)
+        backlog = sum(giver.backlog for giver in self.givers.values())
+        return busy, len(self.queue) + len(self.gates) + backlog
 
     def window(self) -> int:
         """Tasks to have here or on their way, for all links together."""
-        return window_of(self.slots_count, self.overall.mean_us)
+        return self._window()[1]
+
+    def _window(self) -> tuple[int, int, int]:
+        """How many are here, that, and how many slots are not taken for long."""
+        running, count, taken = self.pool.load()
+        taken += self.queue.slow_count
+        free = max(0, count - taken)
+        return self.queue.count + running, taken + window_of(free, self.overall.mean_us), free
 
     def deal_credit(self) -> None:
         """Set each link's limit, and tell those that would wait for it otherwise."""
-        if not self._deal_again or self.draining:
-            return
-        self._deal_again = False
-        self.effects += deal_credit(self.givers, self.slots_count, self.overall.mean_us)
+        if self._deal_again and not self.draining:
+            self._deal_again = False
+            self.effects += self._credits.deal(self.givers, *self._window())
 
-    def flush_rejects(self) -> None:
-        """Tell the owners what comes back to them."""
-        for link, (tasks, text) in self._rejects.items():
-            self.effects.append(Send(link, Reject(tasks, text, self.limit_for(link))))
-        self._rejects.clear()
+    def flush(self) -> None:
+        """Tell the owners what comes back to them, and what running tasks say."""
+        if self._returns.is_due:
+            self.effects += self._returns.flush()
 
     # --- time and questions -------------------------------------------------------------
 
     def next_deadline_ms(self) -> int | None:
         """When ``tick`` is wanted next."""
-        waits = [
-            state.since_ms + STARTED_REPORT_MS
-            for state in self.slots.values()
-            if state.pending and not state.pending[0].reported
-        ]
-        return min(waits, default=None)
+        deadlines = (self.pool.next_deadline_ms(), self.gates.next_deadline_ms())
+        return min((at_ms for at_ms in deadlines if at_ms is not None), default=None)
 
     def tick(self, now_ms: int) -> None:
         """Report tasks that have been running for a while: they count as started."""
+        tasks, is_news = self.pool.tick(now_ms)
+        if is_news:
+            self.queue.recount()
+            self._deal_again = True
         started: dict[LinkId, list[tuple[bytes, int]]] = {}
-        for state in self.slots.values():
-            if not state.pending or now_ms < state.since_ms + STARTED_REPORT_MS:
-                continue
-            task = state.pending[0]
-            if not task.reported:
-                task.reported = True
-                if self._is_current(task):
-                    started.setdefault(task.link, []).append((task.id, task.attempt))
-        for link, tasks in started.items():
-            self.effects.append(Send(link, Started(tasks)))
+        for task in tasks:
+            if self._is_current(task):
+                started.setdefault(task.link, []).append((task.id, task.attempt))
+        for link, attempts in started.items():
+            self.effects.append(Send(link, Started(attempts)))
+
+    @property
+    def running_count(self) -> int:
+        """Attempts in slots."""
+        return self.pool.running_count
 
     def find(self, task_id: bytes) -> tuple[HeldTask, bool] | None:
         """The task and whether it runs, if it is here."""
@@ -535,12 +458,12 @@ class Intake:
             for position, task in enumerate(state.pending):
                 if task.id == task_id:
                     return task, position == 0
-        return next(((task, False) for task in self.queue if task.id == task_id), None)
+        return next(((task, False) for task in self.waiting() if task.id == task_id), None)
 
     def describe(self) -> dict[str, Any]:
         """Plain data for `zmqtasks status`."""
         return {
-            "queued": len(self.queue),
+            "queued": len(self.queue) + len(self.gates),
             "running": sum(1 for slot in self.slots.values() if slot.pending),
             "slots": len(self.slots),
             "draining": self.draining,

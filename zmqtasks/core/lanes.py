@@ -37,6 +37,8 @@ class OwnedTask(msgspec.Struct):
     durability: Durability = Durability.MEMORY
     #: It is in the journal, or on its way there.
     is_written: bool = False
+    #: The attempt that was asked back for an idle worker, 0 if none was.
+    recalled: int = 0
     #: It goes on when the journal has what changed about it.
     is_noting: bool = False
     #: Its present attempt may be somewhere: after a restart of its owner.
@@ -97,21 +99,15 @@ class WorkerLink:
     """A worker as its tasks' owner sees it."""
 
     __slots__ = (
-        "catalog", "demanded", "held", "limit", "link", "offer", "paused", "peer", "queues",
-        "refused", "sent", "slots", "unstored",
+        "catalog", "demanded", "held", "kept_back", "limit", "link", "offer", "paused", "peer",
+        "queues", "refused", "sent", "slots", "unstored",
     )  # fmt: skip
 
     def __init__(self, link: LinkId, peer: Hello) -> None:
         self.link = link
-        self.peer = peer
-        self.slots = max(1, peer.slots)
-        self.queues = frozenset(peer.queues)
-        #: {(app, name): signature digest}
-        self.catalog = {(entry.app, entry.name): entry.digest for entry in peer.catalog}
-        #: Its tags and resources.
-        self.offer = offer_of(peer.ext)
-        #: {(app, name, queue)} that it gave back although it announced them.
-        self.refused: set[tuple[str, str, str]] = set()
+        self.greeted(peer)
+        #: {kind: until when it gets none, since it said so}.
+        self.kept_back: dict[Kind, int] = {}
         #: Tasks sent in all on this link, and how many may be.
         self.sent = 0
         self.limit = 0
@@ -123,6 +119,18 @@ class WorkerLink:
         #: ``(position, kind, task id)`` of settled outcomes that no store is known to
         #: have, oldest first; the outcomes are among the owner's kept ones.
         self.unstored: deque[tuple[int, Kind, bytes]] = deque(maxlen=SETTLED_KEPT_COUNT_MAX)
+
+    def greeted(self, peer: Hello) -> None:
+        """It is what it says of itself, from now on."""
+        self.peer = peer
+        self.slots = max(1, peer.slots)
+        self.queues = frozenset(peer.queues)
+        #: {(app, name): signature digest}
+        self.catalog = {(entry.app, entry.name): entry.digest for entry in peer.catalog}
+        #: Its tags and resources.
+        self.offer = offer_of(peer.ext)
+        #: {(app, name, queue)} that it gave back although it announced them.
+        self.refused: set[tuple[str, str, str]] = set()
 
     def serves(self, kind: Kind) -> bool:
         """Can it run tasks of this kind?"""

@@ -25,6 +25,13 @@ class LinkUp(NamedTuple):
     peer: Hello
 
 
+class PeerChanged(NamedTuple):
+    """A peer says of itself something else than before: queues, slots, tasks, facts."""
+
+    link: LinkId
+    peer: Hello
+
+
 class LinkDown(NamedTuple):
     """``reason``: "gone", "silent", "replaced" (newer epoch), "reset" or "left"."""
 
@@ -59,4 +66,9 @@ class Delivered(NamedTuple):
     message: Message
 
 
-MemberEvent = LinkUp | LinkDown | LinkPaused | LeaseLost | LeaseBack | Delivered
+MemberEvent = LinkUp | PeerChanged | LinkDown | LinkPaused | LeaseLost | LeaseBack | Delivered
+
+
+def changing(hello: Hello) -> tuple[object, ...]:
+    """What a node may say otherwise while it runs."""
+    return hello.slots, hello.queues, hello.catalog, hello.ext

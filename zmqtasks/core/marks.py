@@ -113,9 +113,19 @@ def _last_ones(offers: Iterable[OfferMark]) -> list[OfferMark]:
 
 def merged_record(ours: OwnedRecord, theirs: OwnedRecord) -> Progress:
     """What changes about a task of our journal that is in the other one too."""
-    return Progress(
+    change = Progress(
         ours.id,
         max(ours.attempt, theirs.attempt),
         max(ours.strikes, theirs.strikes),
         merged_mark(ours.mark, theirs.mark),
     )
+    if theirs.attempt <= ours.attempt or _content_of(theirs) != _content_of(ours):
+        return change
+    # It may have been retried there, with other facts and arguments.
+    body = None if theirs.body == ours.body else theirs.body
+    return change._replace(ext=theirs.ext, body=body)
+
+
+def _content_of(record: OwnedRecord) -> object:
+    """Two calls with one id, which their callers have chosen, may ask for different things."""
+    return (record.ext or {}).get("c")

@@ -30,7 +30,9 @@ from zmqtasks.core.linkevents import (
     LinkPaused,
     LinkUp,
     MemberEvent,
+    PeerChanged,
     Timers,
+    changing,
 )
 from zmqtasks.core.links import Candidate, LinkId
 from zmqtasks.errors import RemoteProtocolError
@@ -305,6 +307,13 @@ class Membership:
         )  # fmt: skip
         self.effects.append(Transmit(link.id, link.frames_of(hello)))
 
+    def announce(self, now_ms: int) -> None:
+        """This node has changed: greet all peers again."""
+        for link in self.links.values():
+            if link.is_open:
+                link.hello_sent_ms = -1_000_000
+                self._greet(link, now_ms)
+
     def _hello(self, link: Link, hello: Hello, address: str, now_ms: int) -> None:
         if hello.session < link.peer_session:
             return  # a late HELLO of a session that its sender has given up
@@ -324,8 +333,11 @@ class Membership:
             fresh.source, fresh.endpoint = link.source, link.endpoint
             link = fresh
         link.connected = True
+        known = link.peer if link.is_open else None
         link.peer = hello
         link.peer_session = hello.session
+        if known is not None and changing(known) != changing(hello):
+            self.events.append(PeerChanged(link.id, hello))
         self.contacts.greeted(link, hello)
         if link.hello_sent_ms < 0 or hello.peer_session != link.session:
             self._greet(link, now_ms)

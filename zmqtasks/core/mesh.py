@@ -9,7 +9,7 @@ turn, so whatever came in during the turn makes one batch.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from typing import Any, Protocol
 
 from zmqtasks.core.answers import Answers
@@ -28,7 +28,15 @@ from zmqtasks.core.effects import (
 from zmqtasks.core.fastlane import FastLane
 from zmqtasks.core.inquiry import Inquiry
 from zmqtasks.core.intake import Intake
-from zmqtasks.core.linkevents import Delivered, LeaseBack, LinkDown, LinkPaused, LinkUp, MemberEvent
+from zmqtasks.core.linkevents import (
+    Delivered,
+    LeaseBack,
+    LinkDown,
+    LinkPaused,
+    LinkUp,
+    MemberEvent,
+    PeerChanged,
+)
 from zmqtasks.core.links import DRAINING, SELF, LinkId
 from zmqtasks.core.membership import Membership
 from zmqtasks.core.owned import OwnedRecord
@@ -67,6 +75,7 @@ _RUN_ROLES = frozenset(("worker", "broker"))
 #: Whoever may take tasks, or be the heir of one that gave some.
 _TAKE_ROLES = frozenset(("worker", "broker", "store"))
 _STORE_ROLES = frozenset(("store",))
+_WORKER_ROLES = frozenset(("worker",))
 
 
 class Machine(Protocol):
@@ -127,7 +136,7 @@ class MeshNode:
         if reader is not None:
             reader.link_up(self.hello.node, self.hello.epoch, SELF)
         machines = (
-            self.succession, self.publisher, intake, reader, self.lane, self.inquiry,
+            self.succession, intake, self.publisher, reader, self.lane, self.inquiry,
             self.answers, *(self.ownership.machines if self.ownership is not None else ()),
         )  # fmt: skip
         #: Whose effects are collected at the end of a turn.
@@ -196,9 +205,13 @@ class MeshNode:
         links = [link for node, link in self.reach.links.items() if node != self.hello.node]
         return self.inquiry.ask(ids, known, links, watch, now_ms)
 
-    def ask_all(self, message: Inspect | Order) -> list[LinkId]:
-        """Send this to every linked peer, which answers; returns who was asked."""
-        links = list(self.reach.links.values())
+    def ask_all(
+        self, message: Inspect | Order, nodes: Collection[bytes] | None = None
+    ) -> list[LinkId]:
+        """Send this to every linked peer, or to these, who answer; returns who was asked."""
+        links = [
+            link for node, link in self.reach.links.items() if nodes is None or node in nodes
+        ]
         for link in links:
             self.membership.send(link, message)
         return links
@@ -245,6 +258,32 @@ class MeshNode:
             self.intake.drain()
         if self.ownership is not None:
             self.ownership.drain()
+
+    def change_worker(
+        self, now_ms: int, *, queues: Sequence[str] | None = None, slots: int | None = None
+    ) -> None:
+        """Serve these queues from now on, have so many slots; all peers are told.
+
+        Args:
+            now_ms: the time.
+            queues, slots: None leaves them. That slots come and go the pool says itself.
+        """
+        assert self.intake is not None
+        if queues is not None:
+            self.hello.queues = list(queues)
+            self.intake.serve(queues)
+        if slots is not None:
+            self.hello.slots = self.intake.slots_max = slots
+        self.membership.announce(now_ms)
+        self._peer_changed(SELF, self.hello)
+
+    def _peer_changed(self, link: LinkId, peer: Hello) -> None:
+        if self.dispatcher is not None:
+            self.dispatcher.dealer.peer_changed(link, peer)
+        if self.intake is not None:
+            self.intake.peer_changed(link, peer)
+        if self.lane is not None:
+            self.lane.peer_changed(link, peer)
 
     def leave_tasks(self, now_ms: int) -> None:
         """Give away what this node owns, as far as others take it; see ``tasks_left``."""
@@ -297,6 +336,8 @@ class MeshNode:
             self.dispatcher.stored(SELF, stored)
         if self.ownership is not None and self.ownership.is_undecided:
             needed |= _TAKE_ROLES
+        if self.intake is not None and self.intake.gates.rates.is_shared:
+            needed |= _WORKER_ROLES
         self.membership.need(needed, self.publisher.deciders_away, now_ms)
         if self.ownership is not None:
             self.ownership.tick(now_ms)
@@ -357,7 +398,7 @@ class MeshNode:
                 self._report_finished(intake, now_ms, wall_ms)
             if not self.log.is_choked:
                 intake.feed(now_ms)
-            intake.flush_rejects()
+            intake.flush()
             intake.deal_credit()
             self.membership.queued = len(intake.queue)
             self.membership.running = intake.running_count
@@ -411,6 +452,8 @@ class MeshNode:
             self._link_up(event)
         elif isinstance(event, LinkDown):
             self._link_down(event, now_ms)
+        elif isinstance(event, PeerChanged):
+            self._peer_changed(event.link, event.peer)
         elif isinstance(event, LinkPaused):
             if self.ownership is not None:
                 self.ownership.link_paused(event.link, event.paused)
@@ -515,10 +558,9 @@ class MeshNode:
         elif isinstance(message, Forget):
             self._forget(message.ids)
         elif isinstance(message, Inspect):
-            asked = InspectionAsked(link, message.request, message.what, message.ids)
-            self._effects.append(asked)
+            self._effects.append(InspectionAsked(link, message))
         elif isinstance(message, Order):
-            self._effects.append(OrderGiven(link, message.request, message.what, message.ids))
+            self._effects.append(OrderGiven(link, message))
         elif isinstance(message, Report):
             self._effects.append(ReportGot(message.request, link, message.data))
 

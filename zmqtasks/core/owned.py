@@ -50,8 +50,19 @@ class Progress(NamedTuple):
     id: bytes
     attempt: int
     strikes: int
-    #: None: as it is.
+    #: None: as it is, here and below.
     mark: bytes | None = None
+    #: Other facts, and other arguments, in place of those that it had.
+    ext: dict[str, Any] | None = None
+    body: bytes | None = None
+
+    def after(self, before: Progress) -> Progress:
+        """Both as one."""
+        return self._replace(
+            mark=before.mark if self.mark is None else self.mark,
+            ext=before.ext if self.ext is None else self.ext,
+            body=before.body if self.body is None else self.body,
+        )
 
 
 def merged(progress: Sequence[Progress]) -> dict[bytes, Progress]:
@@ -59,10 +70,20 @@ def merged(progress: Sequence[Progress]) -> dict[bytes, Progress]:
     last: dict[bytes, Progress] = {}
     for change in progress:
         before = last.get(change.id)
-        if before is not None and change.mark is None:
-            change = change._replace(mark=before.mark)
-        last[change.id] = change
+        last[change.id] = change if before is None else change.after(before)
     return last
+
+
+def changed_record(record: OwnedRecord, change: Progress) -> OwnedRecord:
+    """The task with that change."""
+    return msgspec.structs.replace(
+        record,
+        attempt=change.attempt,
+        strikes=change.strikes,
+        mark=record.mark if change.mark is None else change.mark,
+        ext=record.ext if change.ext is None else change.ext,
+        body=record.body if change.body is None else change.body,
+    )
 
 
 # --- marks --------------------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""Asking every linked node what it knows of some tasks, once.
+"""Asking every linked node, and perhaps this one, what it knows of some tasks, once.
 
 Unlike an :class:`Inquiry`, which looks for the state of a task to show, this tells who
 owns it, and whether anybody claims to.
@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import TypeAlias
 
 from zmqtasks.core.effects import Effect, Send
-from zmqtasks.core.links import LinkId
+from zmqtasks.core.links import SELF, LinkId
 from zmqtasks.ids import parse_routing_id
 from zmqtasks.wire.messages import Outcome, Query, StateRecord, States, TaskState
 
@@ -77,9 +77,11 @@ class Polls:
     Args:
         parity: 0 or 1; the two machines of a node that poll differ in it, since they use
             negative numbers of requests, which an Inquiry does not.
+        node: this node, where it is among those that are asked (by the link SELF).
     """
 
-    def __init__(self, parity: int) -> None:
+    def __init__(self, parity: int, node: bytes = b"") -> None:
+        self.node = node
         self.effects: list[Effect] = []
         self._polls: dict[int, _Poll] = {}
         self._number = parity
@@ -109,10 +111,11 @@ class Polls:
         if poll is None or link not in poll.waiting:
             return False
         parsed = parse_routing_id(link.peer)
+        node = self.node if link == SELF else parsed[0] if parsed is not None else b""
         for record in message.states:
             finding = poll.findings.get(record.id)
-            if finding is not None and parsed is not None:
-                finding.add(parsed[0], record)
+            if finding is not None and node:
+                finding.add(node, record)
         if not message.more:
             self._heard(message.request, poll, link)
         return True

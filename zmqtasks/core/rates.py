@@ -7,7 +7,7 @@ wait for their turn here keep the rate exactly, however late they are looked aft
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 
 from zmqtasks.errors import ConfigError
 
@@ -107,7 +107,7 @@ class RateLimits:
         mesh_ms = None if mesh is None else interval_of(mesh)
         self._limits.setdefault(name, RateLimit()).change(own_ms, mesh_ms)
 
-    def share(self, names_of_workers: Iterable[set[str]]) -> None:
+    def share(self, names_of_workers: Iterable[Collection[str]]) -> None:
         """Tell which tasks the other workers of the mesh run."""
         workers = list(names_of_workers)
         for name, limit in self._limits.items():

@@ -174,18 +174,23 @@ def format_text(needs: Needs) -> str:
 
 
 class Stock:
-    """The resources of a worker, and which of them are free.
+    """What a worker has, and which of its resources are free.
 
     Args:
         resources: {name: amount}, of ``gpu`` as many as there are names in ``gpus``.
         gpus: names of the GPUs, as ``CUDA_VISIBLE_DEVICES`` takes them.
+        tags: of this worker.
+        node: its id.
     """
 
     def __init__(
-        self, resources: Mapping[str, float] | None = None, gpus: Sequence[str] = ()
-    ) -> None:
-        self.total = {name: to_milli(name, n) for name, n in (resources or {}).items()}
-        self.free = dict(self.total)
+        self, resources: Mapping[str, float] | None = None, gpus: Sequence[str] = (),
+        tags: Iterable[str] = (), node: bytes = b"",
+    ) -> None:  # fmt: skip
+        self.node = node
+        self.free = {name: to_milli(name, n) for name, n in (resources or {}).items()}
+        #: What there is when nothing runs.
+        self.offer = Offer(frozenset(tags), dict(self.free))
         self.gpus = list(gpus)
 
     def fits(self, needs: Needs) -> bool:

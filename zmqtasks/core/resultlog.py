@@ -37,6 +37,8 @@ from zmqtasks.wire.messages import Kind, Outcome, Verdict, VerdictRecord
 _ENTRY_BYTES = 400
 #: What is old is looked for this often.
 _AGE_STEP_MS = 60_000
+#: Facts of a call (``TaskRecord.ext``) that its outcome tells too.
+_TOLD_KEYS = ("c", "n")
 
 
 class LogEntry(msgspec.Struct, gc=False):
@@ -120,8 +122,9 @@ class ResultLog:
                 task.id, task.attempt, status, position, -1, started_ms, run_us, size, body,
                 {**ext, "e": error} if error else ext,
             )  # fmt: skip
-            if task.ext is not None and "c" in task.ext:
-                outcome.ext = {**(outcome.ext or {}), "c": task.ext["c"]}
+            if task.ext is not None:
+                told = {key: task.ext[key] for key in _TOLD_KEYS if key in task.ext}
+                outcome.ext = {**(outcome.ext or {}), **told}
             owner = b"" if task.link is LANE else task.owner
             entries[position] = entry = LogEntry(task.kind, outcome, None, owner, now_ms)
             positions[task.id] = position

@@ -69,9 +69,10 @@ class Journal(Protocol):
 
         Args:
             puts: tasks to hold from now on; not changed later by the caller.
-            progress: new attempts, strikes and marks; of several for one task the last
-                counts, of marks the last one given. A mark has at most
-                ``JOURNAL_MARK_BYTES_MAX`` bytes and means nothing to the journal.
+            progress: new attempts, strikes and marks, and what else is new; of several for
+                one task the last counts, of marks, facts and arguments the last one given.
+                A mark has at most ``JOURNAL_MARK_BYTES_MAX`` bytes and means nothing to
+                the journal.
             drops: ids of tasks that are held no longer.
             sync: this commit and all before it survive a power loss.
 

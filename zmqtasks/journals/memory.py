@@ -6,10 +6,8 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-import msgspec
-
 from zmqtasks.core.marks import merged_record
-from zmqtasks.core.owned import OwnedRecord, Progress
+from zmqtasks.core.owned import OwnedRecord, Progress, changed_record
 from zmqtasks.errors import JournalError, JournalFull
 from zmqtasks.limits import JOURNAL_INHERIT_TASKS
 
@@ -24,15 +22,10 @@ class _Change(NamedTuple):
     def apply(self, held: dict[bytes, OwnedRecord]) -> None:
         for task_id, record in self.puts.items():
             held.setdefault(task_id, record)
-        for task_id, attempt, strikes, mark in self.progress:
-            known = held.get(task_id)
+        for change in self.progress:
+            known = held.get(change.id)
             if known is not None:
-                held[task_id] = msgspec.structs.replace(
-                    known,
-                    attempt=attempt,
-                    strikes=strikes,
-                    mark=known.mark if mark is None else mark,
-                )
+                held[change.id] = changed_record(known, change)
         for task_id in self.drops:
             held.pop(task_id, None)
 

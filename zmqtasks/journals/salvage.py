@@ -17,6 +17,7 @@ from zmqtasks.core.owned import OwnedRecord
 from zmqtasks.errors import ConfigError, JournalCorrupt, JournalError
 from zmqtasks.journals import sqlite_file as file
 from zmqtasks.journals.sqlite_file import Changed, Damage, TaskRow
+from zmqtasks.journals.watermark import WATERMARK_NAME, Watermark
 from zmqtasks.limits import JOURNAL_DAMAGES_MAX, JOURNAL_PROBES_MAX
 from zmqtasks.wire.messages import Kind
 from zmqtasks.words import counted
@@ -53,7 +54,7 @@ def examine(folder: Path) -> Examination:
         ConfigError: a newer version wrote it.
         JournalError: it cannot be read now.
     """
-    watermark = file.Watermark(folder).read()
+    watermark = Watermark(folder).read()
     if not (folder / file.DB_NAME).exists():
         missing = (f"{file.DB_NAME} is missing",) if watermark is not None else ()
         return Examination([], missing, None)
@@ -98,7 +99,7 @@ def salvage(folder: Path) -> Salvaged:
         (fresh / file.DB_NAME).replace(folder / file.DB_NAME)
         file.sync_folder(folder)
         # Last: until here it says that this is not the database that it knows.
-        (folder / file.WATERMARK_NAME).unlink(missing_ok=True)
+        (folder / WATERMARK_NAME).unlink(missing_ok=True)
         file.sync_folder(folder)
         discard(fresh)
     except OSError as exc:
@@ -114,7 +115,7 @@ def count_open(folder: Path) -> int:
         JournalCorrupt: it is seen to be damaged already.
         JournalError: it cannot be read now.
     """
-    if not (folder / file.DB_NAME).exists() and file.Watermark(folder).read() is None:
+    if not (folder / file.DB_NAME).exists() and Watermark(folder).read() is None:
         return 0
     try:
         db, meta = file.connect_whole(folder)
@@ -237,8 +238,8 @@ def _examine(db: sqlite3.Connection, watermark: tuple[bytes, int, int] | None) -
     for row in _rows(db, damages):
         try:
             later = _progress_of(db, row[0]) if progress is None else progress.get(row[0])
-            marks = {} if later is None else file.read_marks(db, row[0], row[0])
-            record = file.read_task(row, kinds, later, marks.get(row[0]))
+            parts = {} if later is None else file.read_parts(db, row[0], row[0])
+            record = file.read_task(row, kinds, later, parts.get(row[0]))
         except (Damage, sqlite3.Error) as exc:
             damages.append(str(exc))
         else:

@@ -40,8 +40,9 @@ from zmqtasks.journals.sqlite_calls import (
     progress_sql,
     rows_per_statement,
 )
-from zmqtasks.journals.sqlite_file import Changed, Damage, Meta, ProgressRow, TaskRow, Watermark
+from zmqtasks.journals.sqlite_file import Changed, Damage, Meta, ProgressRow, TaskRow
 from zmqtasks.journals.sqlite_log import SMALL_PART, DiskSpace, Log, disk_space
+from zmqtasks.journals.watermark import Watermark
 from zmqtasks.limits import (
     JOURNAL_CLOSED_FREE_PAGES_MAX,
     JOURNAL_FREE_PAGES_MAX,
@@ -288,11 +289,11 @@ class SqliteJournal:
             db = self._checked()
             try:
                 rows = db.execute(_LOAD, (after,)).fetchall()
-                marks = file.read_marks(db, rows[0][0], rows[-1][0]) if rows else {}
+                parts = file.read_parts(db, rows[0][0], rows[-1][0]) if rows else {}
                 for row in rows:
                     seq = row[0]
                     later = self._progress.get(seq)
-                    yield seq, file.read_task(row, kinds, later, marks.get(seq))
+                    yield seq, file.read_task(row, kinds, later, parts.get(seq))
             except (sqlite3.Error, Damage) as exc:
                 raise self._translated(exc) from exc
             if len(rows) < _LOAD_ROWS:
@@ -491,7 +492,7 @@ class SqliteJournal:
             JournalFull: there is too little, for new tasks also when only the reserve is left.
         """
         grown = sum(len(row[10]) + len(row[9] or b"") + len(row[8]) for row in change.rows)
-        grown += sum(len(row[4] or b"") for row in change.progress_rows)
+        grown += sum(len(part or b"") for row in change.progress_rows for part in row[4:])
         grown += _ROW_BYTES * (len(change.rows) + len(change.progress_rows))
         if not grown:
             return 0
@@ -531,20 +532,20 @@ class SqliteJournal:
         of them costs as much as writing it.
 
         Returns:
-            Whether it was written anew; the file is short when the log is empty.
+            Whether it did. The file gets shorter when the log is emptied.
         """
         with contextlib.suppress(sqlite3.Error):  # tried again later
             unused = db.execute("PRAGMA freelist_count").fetchone()[0]
-            if unused <= unused_max:
-                return False
             used = db.execute("PRAGMA page_count").fetchone()[0] - unused
+            if unused <= max(unused_max, used):
+                return False
             self._set_syncing(db, sync=False)
-            if used <= min(unused, JOURNAL_REWRITE_PAGES_MAX):
+            if used <= JOURNAL_REWRITE_PAGES_MAX:
                 db.execute("VACUUM")
-                return True
-            if used < unused:
+            else:
                 # A script runs to its end; a statement without columns is only begun.
                 db.executescript(f"PRAGMA incremental_vacuum({JOURNAL_SHRINK_PAGES})")
+            return True
         return False
 
     # --- errors ---------------------------------------------------------------------------

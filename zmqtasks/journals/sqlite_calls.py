@@ -59,7 +59,8 @@ def progress_sql(count: int) -> str:
     return (
         f"INSERT INTO progress ({PROGRESS_COLUMNS}) VALUES {_places(_CHANGES, count)} "  # noqa: S608
         "ON CONFLICT (seq) DO UPDATE SET attempt = excluded.attempt, strikes = excluded.strikes, "
-        "sum = excluded.sum, mark = coalesce(excluded.mark, mark)"
+        "sum = excluded.sum, mark = coalesce(excluded.mark, mark), "
+        "ext = coalesce(excluded.ext, ext), body = coalesce(excluded.body, body)"
     )
 
 

@@ -1,4 +1,4 @@
-"""The files of an SQLite journal: tables, checksums, the watermark, and how they are opened.
+"""The files of an SQLite journal: tables, checksums, and how they are opened.
 
 ::
 
@@ -6,12 +6,7 @@
              tasks.db-wal
              synced         the watermark: number of the last commit that was synced
 
-SQLite guards its log with checksums, but answers damage in it by leaving out everything
-behind the damage, in silence: right for a torn end, wrong for a commit that had been
-synced. The *watermark* tells them apart. Each commit has a number, in the table ``meta``;
-after a sync the number goes into the watermark, which itself is never synced, so that it
-costs next to nothing and is never ahead of what is on the disk. A database that opens with
-a lower number than its watermark has lost commits.
+Whether commits that had been synced are missing is told by ``watermark.py``.
 
 What else can go wrong within the database is seen by a checksum in each row, and by the
 count and the sum of the checksums of all rows in ``meta``: rows that are missing, or came
@@ -37,18 +32,18 @@ from urllib.parse import quote
 
 import msgspec
 
-from zmqtasks.core.owned import Durability, OwnedRecord, Progress
+from zmqtasks.core.owned import Durability, OwnedRecord, Progress, changed_record
 from zmqtasks.errors import ConfigError, JournalCorrupt, JournalError, JournalFull
+from zmqtasks.journals.watermark import Watermark
 from zmqtasks.wire.messages import Kind
 
 #: "zmqj" as a number, in the file's header.
 APPLICATION_ID = 0x7A6D716A
 #: Raised by one with each change of the tables; each older one needs an upgrade here.
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
 DB_NAME = "tasks.db"
 WAL_NAME = "tasks.db-wal"
-WATERMARK_NAME = "synced"
 JOURNAL_ID_BYTES = 16
 PAGE_BYTES = 4096
 
@@ -84,14 +79,16 @@ _TABLES = (
     )
     """,
     # What changed since a task was put. Apart, so that no body is written again for it.
-    # Without a mark: that of the task still holds.
+    # Without a mark, facts or arguments: those of the task still hold.
     """
     CREATE TABLE progress (
         seq INTEGER PRIMARY KEY,
         attempt INTEGER NOT NULL,
         strikes INTEGER NOT NULL,
         sum INTEGER NOT NULL,
-        mark BLOB
+        mark BLOB,
+        ext BLOB,
+        body BLOB
     )
     """,
     # Journals being taken over, and up to which seq of theirs that was done.
@@ -101,10 +98,8 @@ _TABLES = (
 _META_HEAD = struct.Struct(">QQQQ")
 _TASK_HEAD = struct.Struct(">QIBQIQIII")
 _PROGRESS = struct.Struct(">QQIq")
+_PARTS = struct.Struct(">qqq")
 _KIND_HEAD = struct.Struct(">I")
-_WATERMARK = struct.Struct(">8s16sQQ")
-_WATERMARK_SUM = struct.Struct(">I")
-_WATERMARK_MAGIC = b"zmqtasks"
 _SEQ_MAX = (1 << 63) - 1
 #: Stands for the length of an ``ext`` that is not there.
 _NO_EXT = 0xFFFFFFFF
@@ -118,9 +113,11 @@ decode_ext = msgspec.msgpack.Decoder(dict[str, Any]).decode
 #: A row of ``tasks`` in the order of its columns.
 TaskRow = tuple[int, bytes, int, int, int, int, int, int, bytes, bytes | None, bytes]
 TASK_COLUMNS = "seq, id, kind, durability, attempt, strikes, written_ms, sum, mark, ext, body"
+#: What a row of ``progress`` may have: mark, facts and arguments.
+Parts = tuple[bytes | None, bytes | None, bytes | None]
 #: A row of ``progress`` in the order of its columns.
-ProgressRow = tuple[int, int, int, int, bytes | None]
-PROGRESS_COLUMNS = "seq, attempt, strikes, sum, mark"
+ProgressRow = tuple[int, int, int, int, bytes | None, bytes | None, bytes | None]
+PROGRESS_COLUMNS = "seq, attempt, strikes, sum, mark, ext, body"
 
 
 class Meta(NamedTuple):
@@ -134,19 +131,20 @@ class Meta(NamedTuple):
 
 
 class Changed(NamedTuple):
-    """A row of ``progress`` as it is kept in memory: of its mark the checksum only."""
+    """A row of ``progress`` as it is kept in memory: of its parts the checksums only."""
 
     attempt: int
     strikes: int
-    #: ``NO_MARK`` when that of the task still holds.
-    mark_sum: int
+    #: Of each of its parts; ``NO_PART`` when that of the task still holds.
+    part_sums: tuple[int, int, int]
     checksum: int
 
 
-#: ``Changed.mark_sum`` of a row without a mark.
-NO_MARK = -1
+#: Of a part that a row does not have.
+NO_PART = -1
+_NO_PARTS: Parts = (None, None, None)
 #: Of a task without a row there.
-UNCHANGED = Changed(0, 0, NO_MARK, 0)
+UNCHANGED = Changed(0, 0, (NO_PART, NO_PART, NO_PART), 0)
 
 
 class Damage(Exception):
@@ -177,23 +175,31 @@ def task_row(seq: int, kind_no: int, record: OwnedRecord) -> TaskRow:
     )  # fmt: skip
 
 
-def mark_sum(mark: bytes | None) -> int:
-    """``Changed.mark_sum`` of a mark."""
-    return NO_MARK if mark is None else zlib.crc32(mark)
+def part_sums(parts: Parts, before: Changed = UNCHANGED) -> tuple[int, int, int]:
+    """``Changed.part_sums`` of parts that come after others."""
+    mark, ext, body = (
+        known if part is None else zlib.crc32(part)
+        for part, known in zip(parts, before.part_sums, strict=True)
+    )
+    return mark, ext, body
 
 
-def progress_sum(seq: int, attempt: int, strikes: int, mark_known: int) -> int:
+def progress_sum(seq: int, attempt: int, strikes: int, sums: tuple[int, int, int]) -> int:
     """The checksum of a row of ``progress``."""
-    return zlib.crc32(_PROGRESS.pack(seq, attempt, strikes, mark_known))
+    checksum = zlib.crc32(_PROGRESS.pack(seq, attempt, strikes, sums[0]))
+    # Version 1 had no more than that.
+    return checksum if sums[1:] == (NO_PART, NO_PART) else zlib.crc32(_PARTS.pack(*sums), checksum)
 
 
 def progress_row(seq: int, change: Progress, before: Changed) -> tuple[Changed, ProgressRow]:
-    """What is known of a task after a change, and its row, which leaves alone the mark that
-    is there when it brings none."""
-    _, attempt, strikes, mark = change
-    known = before.mark_sum if mark is None else mark_sum(mark)
-    checksum = progress_sum(seq, attempt, strikes, known)
-    return Changed(attempt, strikes, known, checksum), (seq, attempt, strikes, checksum, mark)
+    """What is known of a task after a change, and its row, which leaves alone those parts
+    that are there when it brings none."""
+    _, attempt, strikes, mark, facts, body = change
+    ext = None if facts is None else encode_value(facts)
+    sums = part_sums((mark, ext, body), before)
+    checksum = progress_sum(seq, attempt, strikes, sums)
+    row = (seq, attempt, strikes, checksum, mark, ext, body)
+    return Changed(attempt, strikes, sums, checksum), row
 
 
 def kind_sum(kind_no: int, data: bytes) -> int:
@@ -202,7 +208,7 @@ def kind_sum(kind_no: int, data: bytes) -> int:
 
 
 def read_task(
-    row: TaskRow, kinds: dict[int, Kind], later: Changed | None, mark: bytes | None
+    row: TaskRow, kinds: dict[int, Kind], later: Changed | None, parts: Parts | None
 ) -> OwnedRecord:
     """The task of a row.
 
@@ -210,7 +216,7 @@ def read_task(
         row: as it is in ``tasks``.
         kinds: the table of that name.
         later: what changed since it was put.
-        mark: the one that came with that.
+        parts: those that came with that, if any did.
 
     Raises:
         Damage: the row is not what was written.
@@ -233,24 +239,24 @@ def read_task(
         raise Damage(f"task in row {seq}: its checksum does not match its content")
     if later is None:
         return record
-    if mark_sum(mark) != later.mark_sum:
-        raise Damage(f"progress of row {seq}: its mark changed while it was read")
-    return msgspec.structs.replace(
-        record,
-        attempt=later.attempt,
-        strikes=later.strikes,
-        mark=first if mark is None else mark,
-    )
+    mark, facts, arguments = parts or _NO_PARTS
+    if part_sums((mark, facts, arguments)) != later.part_sums:
+        raise Damage(f"progress of row {seq}: it changed while it was read")
+    new_ext = None if facts is None else decode_ext(facts)
+    change = Progress(task_id, later.attempt, later.strikes, mark, new_ext, arguments)
+    return changed_record(record, change)
 
 
-def read_marks(db: sqlite3.Connection, first: int, last: int) -> dict[int, bytes]:
-    """{seq: mark} of those rows of ``progress`` that have one."""
-    return dict(
-        db.execute(
-            "SELECT seq, mark FROM progress WHERE seq BETWEEN ? AND ? AND mark IS NOT NULL",
+def read_parts(db: sqlite3.Connection, first: int, last: int) -> dict[int, Parts]:
+    """{seq: parts} of those rows of ``progress`` that have any."""
+    return {
+        seq: (mark, ext, body)
+        for seq, mark, ext, body in db.execute(
+            "SELECT seq, mark, ext, body FROM progress WHERE seq BETWEEN ? AND ? AND "
+            "(mark IS NOT NULL OR ext IS NOT NULL OR body IS NOT NULL)",
             (first, last),
         )
-    )
+    }
 
 
 def read_meta(db: sqlite3.Connection) -> Meta:
@@ -288,66 +294,17 @@ def read_progress(
     """{seq: what changed} that can be read, and what is wrong with others."""
     found: dict[int, Changed] = {}
     damages: list[str] = []
-    for seq, attempt, strikes, checksum, mark in db.execute(
+    for seq, attempt, strikes, checksum, mark, ext, body in db.execute(
         f"SELECT {PROGRESS_COLUMNS} FROM progress WHERE seq BETWEEN ? AND ?",  # noqa: S608
         (first, last),
     ):
         with contextlib.suppress(TypeError, struct.error):
-            known = mark_sum(mark)
-            if progress_sum(seq, attempt, strikes, known) == checksum:
-                found[seq] = Changed(attempt, strikes, known, checksum)
+            sums = part_sums((mark, ext, body))
+            if progress_sum(seq, attempt, strikes, sums) == checksum:
+                found[seq] = Changed(attempt, strikes, sums, checksum)
                 continue
         damages.append(f"progress of row {seq}: its checksum does not match its content")
     return found, damages
-
-
-# --- the watermark ------------------------------------------------------------------------
-
-
-class Watermark:
-    """The number of the last commit that was synced, in a file that never is.
-
-    After the process was killed it is exact; after a power loss it may be older than the
-    database, which only weakens what it proves.
-    """
-
-    def __init__(self, folder: Path) -> None:
-        self._path = folder / WATERMARK_NAME
-        self._fd = -1
-
-    def read(self) -> tuple[bytes, int, int] | None:
-        """Journal id, commit number and last row; None when there is none, or none to rely
-        on: it is only a guard, no data."""
-        try:
-            data = self._path.read_bytes()
-        except OSError:
-            return None
-        head = data[: _WATERMARK.size]
-        if len(data) != _WATERMARK.size + _WATERMARK_SUM.size or data[_WATERMARK.size :] != _sealed(
-            head
-        ):
-            return None
-        _, journal, commit_no, seq = _WATERMARK.unpack(head)
-        return journal, commit_no, seq
-
-    def write(self, journal: bytes, commit_no: int, seq: int) -> None:
-        """Note a synced commit. One that cannot be written is only older than it could be."""
-        head = _WATERMARK.pack(_WATERMARK_MAGIC, journal, commit_no, seq)
-        with contextlib.suppress(OSError):
-            if self._fd < 0:
-                flags = os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC
-                self._fd = os.open(self._path, flags, 0o600)
-            os.pwrite(self._fd, head + _sealed(head), 0)
-
-    def close(self) -> None:
-        """Let go of the file."""
-        if self._fd >= 0:
-            os.close(self._fd)
-            self._fd = -1
-
-
-def _sealed(head: bytes) -> bytes:
-    return _WATERMARK_SUM.pack(zlib.crc32(head))
 
 
 # --- opening ------------------------------------------------------------------------------
@@ -452,7 +409,8 @@ def _prepare(db: sqlite3.Connection, folder: Path, *, may_make: bool) -> bool:
     # Our slot's lock keeps other processes away; SQLite's own, taken once and kept, saves
     # the shared memory file and a lock for each commit.
     db.execute("PRAGMA locking_mode = EXCLUSIVE")
-    is_empty = not _check_version(db, folder)
+    version = _check_version(db, folder)
+    is_empty = version is None
     if is_empty and not may_make:
         raise Damage(f"{DB_NAME} is empty, though commits had been synced")
     if is_empty:
@@ -469,7 +427,9 @@ def _prepare(db: sqlite3.Connection, folder: Path, *, may_make: bool) -> bool:
     db.execute("PRAGMA secure_delete = OFF")
     # Nothing of ours is text; a damaged row that says so is no reason to fail.
     db.text_factory = bytes
-    if not is_empty:
+    if version is not None:
+        if version < SCHEMA_VERSION:
+            _upgrade(db)
         return False
     with transaction(db):
         for statement in _TABLES:
@@ -481,8 +441,18 @@ def _prepare(db: sqlite3.Connection, folder: Path, *, may_make: bool) -> bool:
     return True
 
 
-def _check_version(db: sqlite3.Connection, folder: Path) -> bool:
-    """True: our tables are there; False: the file is empty."""
+def _upgrade(db: sqlite3.Connection) -> None:
+    """Let the tables of an older version have what this one wants."""
+    columns = {row[1] for row in db.execute("PRAGMA table_info(progress)")}
+    with transaction(db):
+        for column in ("ext", "body"):
+            if column.encode() not in columns:
+                db.execute(f"ALTER TABLE progress ADD COLUMN {column} BLOB")
+        db.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
+
+
+def _check_version(db: sqlite3.Connection, folder: Path) -> int | None:
+    """Of our tables, when they are there; None: the file is empty."""
     application_id = db.execute("PRAGMA application_id").fetchone()[0]
     version = db.execute("PRAGMA user_version").fetchone()[0]
     if application_id == APPLICATION_ID:
@@ -491,10 +461,10 @@ def _check_version(db: sqlite3.Connection, folder: Path) -> bool:
                 f"journal {folder} was written by a newer zmqtasks (schema {version}, this one "
                 f"knows {SCHEMA_VERSION}); upgrade zmqtasks here, or let the newer one finish it"
             )
-        return True
+        return int(version)
     if application_id or db.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]:
         raise Damage(f"{DB_NAME} is a database of another program")
-    return False
+    return None
 
 
 @contextlib.contextmanager

@@ -15,9 +15,10 @@ from zmqtasks.pools.protocol import (
     ForgetRequest,
     LogRecord,
     QueryRequest,
+    StateUpdate,
     SubmitRequest,
 )
-from zmqtasks.wire.messages import StateRecord, Submit, TaskRecord
+from zmqtasks.wire.messages import StateRecord, Submit, TaskRecord, UpdateRecord
 
 _LOG = logging.getLogger("zmqtasks.task")
 _NODE_LOG = logging.getLogger("zmqtasks.node")
@@ -40,6 +41,8 @@ class ChildRequests:
             self._submit(slot, request)
         elif isinstance(request, QueryRequest):
             self._query(slot, request)
+        elif isinstance(request, StateUpdate):
+            self._update(slot, request)
         elif isinstance(request, ForgetRequest):
             self._runtime.mesh.forget(request.ids)
         else:
@@ -54,6 +57,12 @@ class ChildRequests:
         ]
         message = Submit(0, request.parent, request.kinds, records)
         intake.slot_submits(slot, request.request, request.parent, request.attempt, message)
+
+    def _update(self, slot: int, update: StateUpdate) -> None:
+        intake = self._runtime.mesh.intake
+        assert intake is not None
+        record = UpdateRecord(update.id, update.attempt, update.number, update.state, update.meta)
+        intake.slot_updates(slot, record)
 
     def _query(self, slot: int, request: QueryRequest) -> None:
         mesh = self._runtime.mesh
@@ -79,4 +88,5 @@ def log_line(record: LogRecord) -> None:
         return
     who = f"{record.name}[{format_task_id(record.id)}] " if record.id else ""
     where = record.logger if record.stream == "logging" else record.stream
-    _LOG.log(record.level, "%s%s: %s", who, where, record.text)
+    # Without a logger it is about the task.
+    _LOG.log(record.level, "%s%s%s", who, f"{where}: " if where else "", record.text)

@@ -109,7 +109,9 @@ class _Batch:
         self.sync = sync
         #: As when it came, for the bounds.
         self.count = len(puts) + len(progress) + len(drops)
-        self.bytes = self.count * _TASK_BYTES + sum(len(record.body) for record in puts)
+        self.bytes = self.count * _TASK_BYTES
+        self.bytes += sum(len(record.body) for record in puts)
+        self.bytes += sum(len(change.body) for change in progress if change.body)
         self.refused = False
 
 

@@ -19,7 +19,7 @@ from zmqtasks.core.linkevents import Timers
 from zmqtasks.core.links import DRAINING, Candidate, LinkId
 from zmqtasks.core.membership import Membership
 from zmqtasks.core.mesh import MeshNode
-from zmqtasks.core.requirements import announced
+from zmqtasks.core.requirements import Stock, announced
 from zmqtasks.core.resultlog import ResultLog
 from zmqtasks.core.resultreader import ResultReader
 from zmqtasks.core.succession import JOURNAL_KEY
@@ -176,6 +176,7 @@ class Runtime:
         settings, part = self.settings, self.part
         resources = [parse_resource(entry) for entry in settings.resources]
         has = {resource.name: resource.amount for resource in resources}
+        gpus = [gpu for resource in resources for gpu in resource.ids]
         offer = announced(settings.tags, has) if part.slots else {}
         hello = Hello(
             self.node, self.epoch, 0, 0, 0, keys.mesh_hash(settings.mesh), codec.VERSION_MIN,
@@ -201,7 +202,8 @@ class Runtime:
         )  # fmt: skip
         if dispatcher is not None:
             dispatcher.wall_ms = wall_ms()  # what it resumes happens before the first turn
-        intake = Intake(settings.queues, part.catalog, part.slots) if part.slots else None
+        stock = Stock(has, gpus, settings.tags, self.node)
+        intake = Intake(settings.queues, part.catalog, part.slots, stock) if part.slots else None
         reader = ResultReader() if part.keeps_results else None
         return MeshNode(
             membership,

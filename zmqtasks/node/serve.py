@@ -23,8 +23,9 @@ from zmqtasks.node.clock import now_ms
 from zmqtasks.node.draining import Draining
 from zmqtasks.node.journalkeeper import JournalKeeper
 from zmqtasks.node.runtime import Part, Runtime
+from zmqtasks.node.sizing import Sizing
 from zmqtasks.pools.base import Pool
-from zmqtasks.pools.protocol import ChildOutcome, ChildRequest, RunTask
+from zmqtasks.pools.protocol import ChildOutcome, ChildRequest, RunTask, limits_of
 from zmqtasks.pools.solo import SoloPool
 from zmqtasks.settings import NodeSettings
 from zmqtasks.words import counted
@@ -75,6 +76,7 @@ class Node:
             performers={
                 fx.RunInSlot: self._run_in_slot,
                 fx.AnswerSlot: self._answer_slot,
+                fx.CancelInSlot: self._cancel_in_slot,
                 fx.QuestionAnswered: self._question_answered,
                 fx.JournalWrite: lambda effect: self.journal.write(effect),
                 fx.TasksSettled: lambda effect: None,
@@ -89,6 +91,10 @@ class Node:
         self.journal = JournalKeeper(self.runtime, self._journal_broke)
         self._draining = Draining(self.runtime, self.journal)
         self._requests = ChildRequests(self.runtime, pool)
+        #: Changes how many slots there are; None for a node that is no worker.
+        self.sizing = Sizing(self.runtime, pool, settings) if pool is not None else None
+        if self.sizing is not None:
+            self.part.slots = self.sizing.slots_max
         self._keeper_or_none = self._make_keeper() if is_store else None
         self._thread: threading.Thread | None = None
         self._ended = threading.Event()
@@ -125,11 +131,21 @@ class Node:
             self.part.catalog = self.pool.start(self)
         self._is_joining = True
         self.runtime.open()
+        if self.sizing is not None:
+            self.sizing.start()
+            self._limit_rates()
         self.journal.joined()
         if self._keeper_or_none is not None:
             self._keeper_or_none.joined()
         self._thread = threading.Thread(target=self._loop, name="zmqtasks-io", daemon=True)
         self._thread.start()
+
+    def _limit_rates(self) -> None:
+        """As the application says; at run time they can be changed."""
+        assert self.pool is not None
+        for name, facts in self.pool.facts.items():
+            if facts.rate or facts.mesh_rate:
+                self._intake.limit_rate(name, facts.rate, facts.mesh_rate)
 
     def obey_signals(self) -> None:
         """Stop on SIGINT and SIGTERM; at once on the second. In the main thread only."""
@@ -280,16 +296,18 @@ class Node:
                 task.id, task.attempt, kind.app, kind.name, kind.queue, task.owner,
                 task.body, ext, task.attempt > 1 and is_guarded(kind),
             )  # fmt: skip
-            if ext is not None and "tl" in ext:
-                run.soft_ms, run.hard_ms = ext["tl"]
-            elif kind.name in facts:
-                run.soft_ms, run.hard_ms = facts[kind.name].soft_ms, facts[kind.name].hard_ms
+            if facts or ext is not None:
+                run.soft_ms, run.hard_ms = limits_of(ext, facts.get(kind.name))
             batch.append(run)
         self.pool.run(effect.slot, batch)
         if _LOG.isEnabledFor(logging.DEBUG):
             for task in effect.tasks:
                 _LOG.debug("slot %d runs %s [%s] attempt %d", effect.slot, task.kind.name,
                            format_task_id(task.id), task.attempt)  # fmt: skip
+
+    def _cancel_in_slot(self, effect: fx.CancelInSlot) -> None:
+        assert self.pool is not None
+        self.pool.cancel(*effect)
 
     def _answer_slot(self, effect: fx.AnswerSlot) -> None:
         self._requests.answer(effect.slot, effect.request, effect.error, effect.states)

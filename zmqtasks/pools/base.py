@@ -82,6 +82,8 @@ class PoolPlan(msgspec.Struct, frozen=True):
     #: A process that had nothing to do for so long ends until there is something, in
     #: milliseconds; 0: never.
     idle_ms: int = 0
+    #: ``resize`` will be called.
+    is_resized: bool = False
 
 
 class PoolHost(Protocol):
@@ -214,14 +216,15 @@ def check_plan(name: str, features: frozenset[str], config: PoolConfig, plan: Po
         (RECYCLE, "max_tasks_per_child", plan.tasks_max),
         (RECYCLE, "max_memory_per_child", plan.memory_kib_max),
         (RECYCLE, "child_idle_s", plan.idle_ms),
+        (RESIZE, "autoscale", plan.is_resized),
         (PIN, "cpus", config.cpus),
         (PIN, "gpus", config.gpus),
     )
     for feature, setting, value in wanted:
         if value and feature not in features:
             raise ConfigError(
-                f"{setting} cannot be had with the {name} pool, which has no processes of its own "
-                "for its tasks; leave it out or use pool = 'process'"
+                f"{setting} cannot be had with the {name} pool, which has no process for each of "
+                "its tasks; leave it out, or use the process pool"
             )
 
 

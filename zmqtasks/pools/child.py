@@ -197,7 +197,7 @@ class ChildLink:
             self._wakes.put(None)
 
     def _send_behind(self) -> None:
-        while True:
+        while self._sock is not None:
             self._behind_awake = False
             # In this order: who sets _batch_runs looks at _behind_awake afterwards.
             if not (self._batch_runs or self._pending):

@@ -300,6 +300,8 @@ class ProcessPool:
         """Start the successor of a process that is to be replaced soon."""
         if slot.successor is not None or slot.is_closing or slot.holds_off:
             return
+        if not self._nursery.is_open:
+            return
         most = self._plan.tasks_max
         age_s = time.monotonic() - child.begun_at if most else 0.0
         is_due = most and is_nearly_used_up(child.sent, most, age_s, self._start_s)
@@ -515,10 +517,8 @@ def _outcome_of(verdict: Verdict, task: RunTask, look: Look) -> ChildOutcome:
 
 
 def _check_cpus(cpus: Sequence[int]) -> None:
-    if not cpus:
+    if not cpus or not hasattr(os, "sched_getaffinity"):
         return
-    if not hasattr(os, "sched_setaffinity"):
-        raise ConfigError("cpus: this system cannot pin processes to CPUs; leave it out")
     there = os.sched_getaffinity(0)
     missing = sorted(set(cpus) - there)
     if missing:

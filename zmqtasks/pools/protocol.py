@@ -36,6 +36,27 @@ class TaskFacts(msgspec.Struct, array_like=True, frozen=True):
     mesh_rate: str = ""
 
 
+def limits_of(ext: dict[str, Any] | None, facts: TaskFacts | None) -> tuple[int, int]:
+    """Soft and hard time limit of an attempt in milliseconds, 0 for none.
+
+    Args:
+        ext: of its ``TaskRecord``: a call may have limits of its own, in place of each.
+        facts: of its task, if anything is to be known of it.
+    """
+    own = (facts.soft_ms, facts.hard_ms) if facts is not None else (0, 0)
+    asked = ext.get("tl") if ext is not None else None
+    if asked is None:
+        return own
+    # From the wire: whoever made it may have put anything there.
+    if not isinstance(asked, (list, tuple)) or len(asked) != 2:
+        return own
+    soft_ms, hard_ms = (
+        limit if isinstance(limit, int) and limit > 0 else default
+        for limit, default in zip(asked, own, strict=True)
+    )
+    return soft_ms, hard_ms
+
+
 # --- node to child ----------------------------------------------------------------------
 
 

@@ -84,8 +84,10 @@ class _Model:
                 record = msgspec.structs.replace(
                     self.records[change.id], attempt=change.attempt, strikes=change.strikes
                 )
-                if change.mark is not None:
-                    record = msgspec.structs.replace(record, mark=change.mark)
+                for part in ("mark", "ext", "body"):
+                    value = getattr(change, part)
+                    if value is not None:
+                        record = msgspec.structs.replace(record, **{part: value})
                 self.records[change.id] = record
         for dropped in drops:
             self.records.pop(dropped, None)
@@ -204,6 +206,32 @@ class JournalContract:
             for number, mark in enumerate(wanted)
         ]
 
+    @pytest.mark.parametrize("sync", [False, True])
+    def test_facts_and_arguments_stay_until_others_are_noted(
+        self, make_journal: MakeJournal, folder: Path, sync: bool
+    ) -> None:
+        mark = given_to(b"taker")
+        changes: list[dict[str, Any]] = [
+            {"attempt": 2, "ext": {"n": 1, "eta": NOW_MS}},
+            {"attempt": 3, "body": b"other arguments"},
+            {"attempt": 4, "ext": {"n": 2}},
+            {"attempt": 5, "mark": mark},
+            {"attempt": 6, "body": b"x" * 100_000},
+        ]
+        with self.opened(make_journal, folder) as journal:
+            journal.commit([owned(number) for number in range(3)], sync=sync)
+            for change in changes:
+                journal.commit((), [Progress(task_id(1), strikes=1, **change)], sync=sync)
+            wanted = owned(
+                1, attempt=6, strikes=1, mark=mark, ext={"n": 2}, body=b"x" * 100_000
+            )  # fmt: skip
+            assert list(journal.load()) == [owned(0), wanted, owned(2)]
+            # All in one commit, also with the task itself.
+            progress = [Progress(task_id(7), strikes=1, **change) for change in changes]
+            journal.commit([owned(7)], progress, sync=sync)
+        again = msgspec.structs.replace(wanted, id=task_id(7))
+        assert self.content(make_journal, folder) == [owned(0), wanted, owned(2), again]
+
     def test_a_task_can_be_put_and_marked_at_once(
         self, make_journal: MakeJournal, folder: Path
     ) -> None:
@@ -257,7 +285,14 @@ class JournalContract:
                 for number in ids[: choice.randrange(4)]
             ]
             progress = [
-                Progress(task_id(number), step, choice.randrange(3), choice.choice((None, *_MARKS)))
+                Progress(
+                    task_id(number),
+                    step,
+                    choice.randrange(3),
+                    choice.choice((None, *_MARKS)),
+                    choice.choice((None, None, {"n": step})),
+                    choice.choice((None, None, b"other %d" % step)),
+                )
                 for number in ids[4 : 4 + choice.randrange(3)]
             ]
             drops = [task_id(number) for number in ids[7 : 7 + choice.randrange(2)]]
@@ -343,6 +378,25 @@ class JournalContract:
             assert list(journal.load()) == merged
         with self.opened(make_journal, folder) as journal:
             assert list(journal.load()) == merged
+
+    def test_of_a_task_that_both_hold_the_later_attempt_has_the_facts_and_arguments(
+        self, make_journal: MakeJournal, folder: Path, tmp_path: Path
+    ) -> None:
+        ours = [owned(number, ext={"c": b"same", "n": 1}, attempt=2) for number in range(4)]
+        with self.opened(make_journal, folder) as journal:
+            journal.commit(ours, sync=True)
+        theirs = [
+            owned(0, ext={"c": b"same"}, attempt=1, body=b"old"),
+            owned(1, ext={"c": b"same"}, attempt=2, body=b"old"),
+            owned(2, ext={"c": b"same", "n": 2}, attempt=3, body=b"new"),
+            owned(3, ext={"c": b"other", "n": 2}, attempt=3, body=b"other content"),
+        ]
+        with self.opened(make_journal, tmp_path / "other") as journal:
+            journal.commit(theirs, sync=True)
+        with self.opened(make_journal, folder) as journal:
+            assert list(journal.inherit(tmp_path / "other")) == [theirs]
+        changed = msgspec.structs.replace(ours[3], attempt=3)
+        assert self.content(make_journal, folder) == [*ours[:2], theirs[2], changed]
 
     def test_taking_over_nothing_is_no_error(
         self, make_journal: MakeJournal, folder: Path, tmp_path: Path

@@ -57,8 +57,9 @@ class TaskRecord(_Array):
     ``dur`` 1: to be on disk, ``k`` workers and children that died while it ran, if any,
     ``pri`` priority 1 to 9 (9 first; 0 when absent), ``eta`` not to start before this wall
     clock time, ``exp`` not to start after it (milliseconds since 1970), ``tl`` soft and hard
-    time limit in milliseconds, 0 for none, ``n`` retries so far, ``ar`` and ``kr`` texts
-    to show for its positional and keyword arguments.
+    time limit in milliseconds, 0 for that of its task, ``n`` retries so far, ``rq`` times
+    that it was rejected to be run again, ``ar`` and ``kr`` texts to show for its positional
+    and keyword arguments.
     """
 
     kind: int
@@ -91,7 +92,7 @@ class Outcome(_Array):
     ``position`` is its number in the publisher's log, ``started_ms`` wall clock (for
     people only), ``size`` the payload's bytes, ``body`` the payload, the index of its
     frame, or None where only size and position are reported. ``ext`` keys: ``w`` name
-    of the worker node, ``e`` short text of the error, ``c`` as in ``TaskRecord``.
+    of the worker node, ``e`` short text of the error, ``c`` and ``n`` as in ``TaskRecord``.
     """
 
     id: bytes

@@ -13,7 +13,7 @@ from zmqtasks.app.childmain import AppProgram
 from zmqtasks.app.outcomes import error_of
 from zmqtasks.errors import WorkerLostError
 from zmqtasks.pools.base import PoolConfig
-from zmqtasks.pools.protocol import ChildOutcome, RunTask
+from zmqtasks.pools.protocol import ChildOutcome, LogRecord, RunTask
 from zmqtasks.pools.running import set_running
 from zmqtasks.wire.messages import Outcome, Status
 from zmqtasks.wire.payload import decode_value, encode_arguments
@@ -37,7 +37,8 @@ def execute(app: App, gateway: InlineGateway) -> Iterator[Execute]:
     def again(x: int) -> int:
         return x + 1
 
-    program = AppProgram(app, (), PoolConfig("tasks"))
+    lines: list[LogRecord] = []
+    program = AppProgram(app, (), PoolConfig("tasks"), lines.append)
 
     def execute(name: str, attempt: int = 1, **facts: Any) -> ChildOutcome:
         body = encode_arguments((1,), {})

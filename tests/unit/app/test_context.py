@@ -27,7 +27,7 @@ def running() -> Iterator[None]:
 
 def test_outside_of_tasks_there_is_no_context() -> None:
     assert context.current() is None
-    request = context.request()
+    request = context.request_of("shop", "shop.add")
     assert request.called_directly
     assert (request.id, request.root_id, request.parent_id) == (None, None, None)
     assert (request.name, request.queue, request.hostname, request.app_name) == ("", "", "", "")
@@ -37,7 +37,7 @@ def test_outside_of_tasks_there_is_no_context() -> None:
 
 @pytest.mark.usefixtures("running")
 def test_running_task_is_described() -> None:
-    request = context.request()
+    request = context.request_of("shop", "shop.add")
     assert not request.called_directly
     assert request.id == request.root_id == format_task_id(TASK.id)
     assert request.parent_id is None
@@ -67,3 +67,82 @@ def test_next_attempt_has_its_own_context() -> None:
     assert second.id == format_task_id(b"j" * 16)
     # Headers that are no map come from a foreign client.
     assert second.headers == {}
+
+
+EXT = {
+    "n": 2, "rq": 1, "pri": 7, "eta": 1_800_000_000_000, "exp": 1_800_000_060_000, "o": b"\1" * 8,
+    "h": {"customer": 17}, "ar": "(...)", "kr": "{...}",
+}  # fmt: skip
+
+
+def test_request_tells_what_the_caller_asked_for() -> None:
+    set_running(
+        RunTask(b"i" * 16, 4, "shop", "shop.add", "fast", b"o" * 8, TASK.body, EXT, False, 1500, 0)
+    )
+    try:
+        request = context.request_of("shop", "shop.add")
+        assert (request.retries, request.redelivered) == (2, False)
+        assert request.delivery_info == {
+            "queue": "fast", "routing_key": "fast", "priority": 7, "redelivered": False,
+        }  # fmt: skip
+        assert request.eta == "2027-01-15T08:00:00+00:00"
+        assert request.expires == "2027-01-15T08:01:00+00:00"
+        assert request.timelimit == (None, 1.5)
+        assert request.origin == "01" * 8
+        assert (request.argsrepr, request.kwargsrepr) == ("(...)", "{...}")
+        assert (request.correlation_id, request.is_eager, request.group) == (
+            request.id, False, None,
+        )  # fmt: skip
+        with pytest.raises(AttributeError, match=r"headers are in request.headers\['customer'\]"):
+            _ = request.customer
+        assert request.get("customer", 5) == 5
+        assert request.get("retries") == 2
+    finally:
+        set_running(None)
+
+
+@pytest.mark.parametrize(
+    ("attempt", "ext", "redelivered"),
+    [
+        (1, None, False),
+        (2, None, True),
+        (2, {"n": 1}, False),
+        (3, {"n": 1}, True),
+        (3, {"n": 1, "rq": 1}, False),
+        (2, {"n": "odd"}, True),
+        (1, {"n": 5}, False),
+    ],
+)
+def test_an_attempt_that_asked_for_another_one_was_not_lost(
+    attempt: int, ext: dict[str, object] | None, redelivered: bool
+) -> None:
+    run = RunTask(b"i" * 16, attempt, "shop", "shop.add", "fast", b"o" * 8, b"", ext)
+    assert context.TaskContext(run).redelivered == redelivered
+
+
+@pytest.mark.usefixtures("running")
+def test_arguments_are_shown_as_they_are_when_the_caller_says_nothing() -> None:
+    request = context.request_of("shop", "shop.add")
+    assert (request.argsrepr, request.kwargsrepr) == ("(1,)", "{'y': 2}")
+    assert (request.eta, request.expires, request.timelimit) == (None, None, (None, None))
+    assert request.origin == (b"o" * 8).hex()
+
+
+@pytest.mark.usefixtures("running")
+def test_a_function_called_by_another_task_has_no_request_of_its_own() -> None:
+    assert context.request_of("shop", "shop.total") is context.DIRECT
+    assert context.request_of("other", "shop.add") is context.DIRECT
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("chord", "'chord': Celery has it, and it is not supported yet"),
+        ("retires", "there are app_name, args, argsrepr, attempt"),
+        ("__wrapped__", "__wrapped__"),
+    ],
+)
+def test_attributes_that_do_not_exist_have_a_hint(name: str, words: str) -> None:
+    with pytest.raises(AttributeError) as caught:
+        getattr(context.DIRECT, name)
+    assert words in str(caught.value)

@@ -17,7 +17,7 @@ from zmqtasks.wire.payload import encode_value
     ("status", "body", "code", "words"),
     [
         (Status.SUCCESS, encode_value(5), 0, "5"),
-        (Status.IGNORED, b"", 0, "None"),
+        (Status.IGNORED, b"", 0, "null"),
         (Status.REJECTED, b"", EXIT_FAILED, "TaskRejected"),
         (Status.CANCELLED, None, EXIT_FAILED, "TaskRevokedError"),
     ],

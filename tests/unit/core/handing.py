@@ -28,7 +28,7 @@ from zmqtasks.core.effects import (
 )
 from zmqtasks.core.given import GivenTasks
 from zmqtasks.core.handoff import Handoff
-from zmqtasks.core.links import LinkId
+from zmqtasks.core.links import SELF, LinkId
 from zmqtasks.core.owned import OwnedRecord, parse_mark
 from zmqtasks.core.resultlog import ResultLog
 from zmqtasks.core.taking import Taking
@@ -86,7 +86,8 @@ class Node:
         self.custody = Custody(self.has_journal)
         self.dispatcher = Dispatcher(1_000, 1_000_000, self.custody, lambda queue: self.route)
         self.given = GivenTasks(self.dispatcher.kept)
-        self.answers = Answers(self.dispatcher, None, ResultLog("x"), has_store=False)
+        self.log = ResultLog("x")
+        self.answers = Answers(self.dispatcher, None, self.log, has_store=False)
         self.handoff = Handoff(
             self.name, self.dispatcher, self.custody, self.given, self.answers,
             follow="producer" in self.roles, is_broker="broker" in self.roles,
@@ -97,6 +98,8 @@ class Node:
         self.journal = MemoryJournal(self.folder, self.disk)
         self.writes: deque[JournalWrite] = deque()
         self.out: list[tuple[LinkId, Message]] = []
+        #: What it has said to itself.
+        self.local: deque[Message] = deque()
         self.accepted: list[int] = []
         self.refused: list[int] = []
         #: {task id: attempt} at its worker.
@@ -163,6 +166,10 @@ class Node:
         self.turn()
 
     def receive(self, link: LinkId, message: Message) -> None:
+        self._delivered(link, message)
+        self.turn()
+
+    def _delivered(self, link: LinkId, message: Message) -> None:
         if isinstance(message, Heir):
             node = self.links[link]
             self.handoff.heir_announced(link, node, message.nodes)
@@ -176,7 +183,6 @@ class Node:
             for machine in (self.dispatcher, self.handoff, self.taking, self.given):
                 if machine.received(link, message, self.now_ms):
                     break
-        self.turn()
 
     # --- work -----------------------------------------------------------------------------
 
@@ -240,6 +246,9 @@ class Node:
                 effects, machine.effects = machine.effects, []
                 for effect in effects:
                     self._carry_out(effect)
+        if self.local:
+            self._delivered(SELF, self.local.popleft())
+            self.turn()
 
     def _take_held(self) -> None:
         """What it runs for others has become its own."""
@@ -261,7 +270,9 @@ class Node:
         elif isinstance(effect, Note):
             self.notes.append(effect)
         elif isinstance(effect, Send):
-            if effect.link != self.worker:
+            if effect.link == SELF:
+                self.local.append(effect.message)
+            elif effect.link != self.worker:
                 self.out.append((effect.link, effect.message))
             if isinstance(effect.message, Tasks):
                 for record in effect.message.tasks:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.support.machines import link_to
+from tests.support.machines import ADD, link_to, outcome
 from tests.unit.core.lone_taker import ONE, TWO, G, T, Taker, W, handed, offer, stored
 from zmqtasks.core.links import LinkId
 from zmqtasks.limits import HANDOFF_ASK_MS_MAX, OWNER_GONE_MS
@@ -204,6 +204,17 @@ def test_guess_is_forgotten_some_time_after_its_task_has_ended(taker: Taker) -> 
     assert list(taker.taking.doubts.guessed) == [TWO]
     link = taker.link(G)
     assert taker.says(link) == [Resolve([TWO], T)]
+
+
+def test_task_that_has_ended_here_for_its_giver_is_not_guessed_about(taker: Taker) -> None:
+    stored(taker, taker.link(G), offer(1, ONE, TWO, lasting=False, held=True))
+    taker.log.append_own(ADD, outcome(1), 0)
+    taker.unlink(link_to(G, "in"), "gone")
+    taker.tick(1)
+    taker.write_all()
+    assert not taker.owns(ONE)
+    assert taker.owns(TWO)
+    assert list(taker.records()) == [TWO]
 
 
 def test_nobody_to_ask_is_an_answer_too(taker: Taker) -> None:

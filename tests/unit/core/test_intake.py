@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import msgspec
 import pytest
 
 from tests.support.machines import ADD, MUL, OWNER, entry, hello, link_to, of, record, sent, task_id
@@ -44,7 +45,7 @@ class Worker:
 
     def turn(self, now_ms: int = 0) -> list[Effect]:
         self.machine.feed(now_ms)
-        self.machine.flush_rejects()
+        self.machine.flush()
         self.machine.deal_credit()
         effects, self.machine.effects = self.machine.effects, []
         return effects
@@ -206,14 +207,15 @@ def test_given_back_tasks_free_their_credit() -> None:
     assert giver.told > 29
 
 
-def test_two_owners_with_demand_share_the_credit() -> None:
+def test_owner_that_joins_gets_its_share_as_others_finish() -> None:
     worker = Worker(slots=4)
     alone = worker.machine.givers[LINK].told
     worker.link_up(OTHER)
+    worker.turn()
+    assert worker.machine.givers[OTHER].told == 2, "some at once, since it gives tasks"
     for link in (LINK, OTHER):
         worker.machine.received(link, Demand(1_000), 0)
     worker.turn()
-    assert worker.machine.givers[OTHER].told == 2
     assert worker.machine.givers[LINK].told == alone, "what was granted stays granted"
 
 
@@ -306,6 +308,64 @@ def test_dead_child_gives_back_its_tasks_and_only_the_first_ran() -> None:
     assert running(worker.give(record(5))) == {0: [5]}
 
 
+def test_dead_child_gives_back_those_that_ended_or_had_not_begun_without_blame() -> None:
+    """The first was blamed, whichever ran; one that must not run twice could."""
+    once = msgspec.structs.replace(ADD, ext=(("idem", 0),))
+    worker = Worker(slots=1)
+    for kind in (ADD, once):
+        worker.give(record(1), kinds=[kind])
+        worker.ended(0, 1, run_us=10)
+    worker.give(record(2), record(3, kind=1), record(4), record(5, kind=1), kinds=[ADD, once])
+    worker.machine.slot_died(0, "signal 9", 2, True)
+    assert codes(worker.turn()) == [
+        (2, 1, RejectCode.CHILD_DIED),
+        (3, 1, RejectCode.CHILD_DIED_RUNNING),
+        (4, 1, RejectCode.CHILD_DIED_RUNNING),
+        (5, 1, RejectCode.CHILD_DIED),
+    ]
+
+
+def test_child_that_died_between_two_tasks_blames_none() -> None:
+    worker = Worker(slots=1)
+    worker.give(record(1))
+    worker.ended(0, 1, run_us=10)
+    worker.give(record(2), record(3))
+    worker.machine.slot_died(0, "signal 9", 0, False)
+    effects = worker.turn()
+    assert {code for _, _, code in codes(effects)} == {RejectCode.CHILD_DIED}
+    assert of(effects, Note) == []
+
+
+def test_outcome_of_a_task_ended_by_force_overtakes_those_lost_with_its_process() -> None:
+    worker = Worker(slots=1)
+    worker.give(record(1))
+    worker.ended(0, 1, run_us=10)
+    worker.give(record(2), record(3), record(4))
+    worker.ended(0, 3)
+    worker.machine.slot_died(0, "ended", 1, False)
+    assert codes(worker.turn()) == [(2, 1, RejectCode.CHILD_DIED), (4, 1, RejectCode.CHILD_DIED)]
+    assert [finished.task.id for finished in worker.machine.finished] == [task_id(1), task_id(3)]
+
+
+def test_slot_that_goes_gets_no_more_and_ends_what_it_has() -> None:
+    worker = Worker(slots=2)
+    worker.give(record(1))
+    (busy,) = [number for number, state in worker.machine.slots.items() if state.pending]
+    worker.machine.slot_gone(busy)
+    assert running(worker.give(record(2), record(3))) == {1 - busy: [2]}
+    assert worker.machine.load() == (1, 1)
+    assert running(worker.ended(busy, 1)) == {}
+    assert set(worker.machine.slots) == {1 - busy}
+    assert len(worker.machine.finished) == 1
+
+
+def test_slot_that_goes_with_nothing_to_do_is_gone_at_once() -> None:
+    worker = Worker(slots=2)
+    worker.machine.slot_gone(1)
+    worker.machine.slot_gone(7)
+    assert set(worker.machine.slots) == {0}
+
+
 def test_dead_child_s_task_of_an_earlier_session_is_not_given_back() -> None:
     """Its owner gave it up with that session."""
     worker = Worker(slots=1)
@@ -314,6 +374,22 @@ def test_dead_child_s_task_of_an_earlier_session_is_not_given_back() -> None:
     worker.link_up()
     worker.machine.slot_died(0, "signal 9")
     assert codes(worker.turn()) == []
+
+
+# --- time limits --------------------------------------------------------------------------
+
+
+def test_hard_limit_that_the_pool_cannot_keep_is_refused() -> None:
+    worker = Worker(slots=1)
+    worker.machine.keeps_hard_limits = False
+    hard, soft, odd, later = (record(n) for n in (1, 2, 3, 4))
+    hard.ext, soft.ext, odd.ext = {"tl": [0, 5_000]}, {"tl": [5_000, 0]}, {"tl": 1}
+    later.ext = hard.ext
+    effects = worker.give(hard, soft, odd)
+    assert codes(effects) == [(1, 1, RejectCode.UNSUPPORTED)]
+    assert running(effects) == {0: [2]}
+    worker.machine.keeps_hard_limits = True
+    assert codes(worker.give(later)) == []
 
 
 # --- started ------------------------------------------------------------------------------

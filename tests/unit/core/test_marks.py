@@ -15,7 +15,15 @@ from zmqtasks.core.marks import (
     offers_of,
     taker_in,
 )
-from zmqtasks.core.owned import MARK_OWNED, Given, Incoming, OwnedRecord, dead_mark, parse_mark
+from zmqtasks.core.owned import (
+    MARK_OWNED,
+    Given,
+    Incoming,
+    OwnedRecord,
+    Progress,
+    dead_mark,
+    parse_mark,
+)
 
 US, THEM, OTHER = b"node-001", b"node-002", b"node-003"
 DEAD = dead_mark([], "three strikes", 1)
@@ -85,4 +93,4 @@ def test_same_offer_in_both_journals_is_one() -> None:
 def test_merged_task_has_the_last_attempt_and_all_strikes() -> None:
     ours = OwnedRecord(task_id(1), ADD, b"args", None, 2, 1, mark=offered(THEM, US))
     theirs = OwnedRecord(task_id(1), ADD, b"args", None, 3, 0)
-    assert merged_record(ours, theirs) == (task_id(1), 3, 1, MARK_OWNED)
+    assert merged_record(ours, theirs) == Progress(task_id(1), 3, 1, MARK_OWNED)

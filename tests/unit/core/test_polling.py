@@ -6,6 +6,7 @@ import pytest
 
 from tests.support.machines import link_to, outcome, task_id
 from zmqtasks.core.effects import Send
+from zmqtasks.core.links import SELF
 from zmqtasks.core.polling import Findings, Polls
 from zmqtasks.wire.messages import Query, StateRecord, States, TaskState
 
@@ -101,3 +102,13 @@ def test_two_machines_use_different_numbers() -> None:
             numbers.append(effect.message.request)
     assert len(set(numbers)) == 6
     assert max(numbers) < 0
+
+
+def test_this_node_answers_by_its_own_name() -> None:
+    polls, results = Polls(1, b"node-003"), list[Findings]()
+    polls.start([ONE], [SELF], results.append)
+    (send,) = (effect for effect in polls.effects if isinstance(effect, Send))
+    assert isinstance(send.message, Query)
+    record = StateRecord(ONE, TaskState.PENDING, {"owned": True}, None)
+    polls.answered(SELF, States(send.message.request, [record]))
+    assert results[0][ONE].owner == b"node-003"

@@ -33,6 +33,13 @@ def test_outcomes_are_numbered_from_one() -> None:
     assert made[0][1].ext == {"w": "worker"}
 
 
+def test_outcomes_tell_of_their_content_and_retries() -> None:
+    ended = finished(1)
+    ended.task.ext = {"c": b"digest", "n": 2, "h": {"not": "told"}}
+    [(_, outcome)] = ResultLog("worker").append([ended], 0)
+    assert outcome.ext == {"w": "worker", "c": b"digest", "n": 2}
+
+
 def test_verdicts_are_numbered_in_the_same_log_and_given_once() -> None:
     log = log_of(1, 2, 3)
     made = log.decide([(1, 2)], [3], 0)

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from tests.support.small_disk import ballast, small_disk
-from zmqtasks.core.owned import OwnedRecord, Progress
+from zmqtasks.core.owned import OwnedRecord, Progress, given_to
 from zmqtasks.errors import ConfigError, JournalCorrupt, JournalError, JournalFull
 from zmqtasks.journals.sqlite import SqliteJournal
 from zmqtasks.journals.sqlite_file import SCHEMA_VERSION
@@ -402,6 +402,27 @@ def test_a_newer_version_is_refused(journal: SqliteJournal, folder: Path) -> Non
     db.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
     db.close()
     journal.open()
+
+
+def test_a_journal_of_version_1_is_read_and_goes_on(journal: SqliteJournal, folder: Path) -> None:
+    mark = given_to(b"taker")
+    journal.commit([owned(number) for number in range(3)], sync=True)
+    journal.commit((), [Progress(task_id(0), 2, 1), Progress(task_id(1), 3, 0, mark)], sync=True)
+    journal.close()
+    db = sqlite3.connect(folder / "tasks.db")
+    for column in ("ext", "body"):
+        db.execute(f"ALTER TABLE progress DROP COLUMN {column}")
+    db.execute("PRAGMA user_version = 1")
+    db.commit()
+    db.close()
+    journal.open()
+    older = [owned(0, attempt=2, strikes=1), owned(1, attempt=3, mark=mark), owned(2)]
+    assert list(journal.load()) == older
+    journal.commit((), [Progress(task_id(1), 4, 0, None, {"n": 1}, b"new")], sync=True)
+    journal.close()
+    journal.open()
+    changed = owned(1, attempt=4, mark=mark, ext={"n": 1}, body=b"new")
+    assert list(journal.load()) == [older[0], changed, older[2]]
 
 
 def test_two_users_at_once_are_refused(journal: SqliteJournal, folder: Path) -> None:

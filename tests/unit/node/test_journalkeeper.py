@@ -439,11 +439,11 @@ def test_a_full_disk_refuses_with_reason_and_remedy_and_recovers(
     assert f"journal {host.slot_folder(0)}" in refusal
     assert "has no room (1000 bytes are free" in refusal
     assert "free space on its disk, or move the journals: ZMQTASKS_STATE_DIR" in refusal
-    assert (process.describe() or {})["failing"] == refusal
+    process.wait_described("failing", refusal)
     assert process.open_count() == 1
     disk.free = 1 << 40
     assert process.submit(b"3") == ""
-    assert (process.describe() or {})["failing"] == ""
+    process.wait_described("failing", "")
 
 
 def test_a_slow_disk_refuses_what_it_cannot_keep_up_with(

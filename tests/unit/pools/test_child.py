@@ -62,6 +62,7 @@ def ends() -> Iterator[tuple[ChildLink, NodeEnd]]:
     link = ChildLink(theirs, SERIAL, 1_000_000, page)
     yield link, NodeEnd(ours, page)
     link.detach()
+    link._wakes.put(None)  # ends its thread
     ours.close()
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import select
 import signal
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -12,7 +13,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from tests.unit.pools.pool_host import Rig, started, wait_until_ended
+from tests.unit.pools.pool_host import PATIENCE_S, Rig, started, wait_until_ended
 from zmqtasks.errors import ConfigError
 from zmqtasks.pools.base import PoolConfig, PoolPlan
 from zmqtasks.pools.process import ProcessPool
@@ -75,6 +76,17 @@ class TestTasksMax:
             assert [outcome.status for outcome in rig.host.outcomes] == [
                 Status.SUCCESS, Status.EXPIRED, Status.SUCCESS,
             ]  # fmt: skip
+
+    def test_pool_stops_while_a_process_is_about_to_step_in(self) -> None:
+        with started(planned(tasks_max=1)) as rig:
+            assert isinstance(rig.pool, ProcessPool)
+            rig.pool.run(0, [rig.task("add", n, n) for n in range(5)])
+            successor = rig.pool._slots[0].successor
+            assert successor is not None
+            # It says that it is ready, and only stopping hears it.
+            assert select.select([successor.sock], [], [], PATIENCE_S)[0]
+            rig.pool.stop()
+            assert rig.pool.pids() == []
 
     def test_what_waits_for_the_next_process_goes_back_when_the_present_one_dies(self) -> None:
         with started(planned(tasks_max=1)) as rig:

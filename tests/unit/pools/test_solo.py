@@ -4,15 +4,15 @@ import contextlib
 import logging
 import sys
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import pytest
 
 from tests.unit.pools.pool_contract import PAYLOAD_BYTES_MAX, PoolContract
 from tests.unit.pools.pool_host import PATIENCE_S, RecordingHost, Rig, started
-from zmqtasks.errors import AppLoadError
-from zmqtasks.pools.base import PoolConfig
+from zmqtasks.errors import AppLoadError, ConfigError
+from zmqtasks.pools.base import PoolConfig, PoolPlan
 from zmqtasks.pools.protocol import LogRecord, RunTask
 from zmqtasks.pools.solo import SoloPool
 from zmqtasks.wire.payload import decode_value
@@ -146,3 +146,68 @@ def test_what_is_told_while_loading_reaches_the_host() -> None:
     pool._link.tell(line)
     with started(pool) as rig:
         assert rig.host.logs == [line]
+
+
+def in_main_thread(test: Callable[[Rig], None]) -> Rig:
+    """Run a pool in this thread and its loop, with the test, beside it."""
+    pool = SoloPool(CONFIG)
+    host = RecordingHost()
+    rig = Rig(pool, host)
+    pool.start(host)
+    failures: list[BaseException] = []
+
+    def loop() -> None:
+        try:
+            host.until(lambda: host.ready)
+            test(rig)
+        except BaseException as exc:  # noqa: BLE001 (raised below)
+            failures.append(exc)
+        finally:
+            pool.stop()
+
+    thread = threading.Thread(target=loop)
+    thread.start()
+    pool.run_forever()
+    thread.join(PATIENCE_S)
+    host.close()
+    if failures:
+        raise failures[0]
+    return rig
+
+
+@pytest.mark.parametrize(("name", "args"), [("tidy_up", [0.0]), ("tidy_up_async", ["waiting"])])
+def test_soft_limit_is_raised_in_the_task(name: str, args: list[object]) -> None:
+    def test(rig: Rig) -> None:
+        task = rig.task(name, *args)
+        task.soft_ms = 20
+        assert "soft time limit of 0.02 s" in decode_value(rig.run(task)[0].body)
+        assert rig.value("add", 1, 2) == 3
+
+    in_main_thread(test)
+
+
+def test_soft_limit_cannot_be_kept_outside_of_the_main_thread() -> None:
+    with solo_rig() as rig:
+        task = rig.task("add", 1, 2)
+        task.soft_ms = 20
+        assert "needs its task in the main thread" in rig.run(task)[0].error
+
+
+def test_hard_limit_of_a_task_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "limited_app.py").write_text(
+        "from zmqtasks import App\n"
+        "app = App('pooltest')\n"
+        "@app.task(time_limit=5)\n"
+        "def slow(): pass\n"
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))
+    pool = SoloPool(PoolConfig(app="limited_app"))
+    with pytest.raises(ConfigError, match=r"'limited_app.slow' has time_limit=5, which the solo"):
+        pool.start(RecordingHost())
+
+
+def test_what_needs_processes_is_refused() -> None:
+    pool = SoloPool(CONFIG)
+    pool.plan(PoolPlan())
+    with pytest.raises(ConfigError, match="max_memory_per_child cannot be had with the solo pool"):
+        pool.plan(PoolPlan(memory_kib_max=1))

@@ -1,0 +1,208 @@
+"""How an attempt ended: from what its function raised to what its node is told."""
+
+from __future__ import annotations
+
+import logging
+import os
+import traceback
+from collections.abc import Callable
+from datetime import datetime
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Final
+
+from zmqtasks.app.retrying import (
+    REQUEUES_KEY,
+    RetryPlan,
+    Wish,
+    asked,
+    automatic,
+    count_of,
+    is_expected,
+    planned_retry,
+)
+from zmqtasks.errors import Ignore, Reject, Retry
+from zmqtasks.limits import ERROR_TEXT_CHARS_MAX, LOG_LINE_CHARS_MAX
+from zmqtasks.pools.protocol import (
+    REQUEUE_STATUS,
+    RETRY_STATUS,
+    ChildOutcome,
+    LogRecord,
+    RunTask,
+)
+from zmqtasks.wire.messages import Status
+from zmqtasks.wire.payload import encode_error
+
+if TYPE_CHECKING:
+    from zmqtasks.app.app import App
+
+#: Code that calls task functions; what is above it in a traceback is of no interest.
+_RUN_LAYERS: Final = (
+    f"{os.sep}zmqtasks{os.sep}app{os.sep}childmain.py",
+    f"{os.sep}zmqtasks{os.sep}pools{os.sep}softlimit.py",
+    f"{os.sep}asyncio{os.sep}",
+)
+
+
+class MayHaveRun(Exception):
+    """An attempt of a task that must not run twice, and that an earlier one may have run."""
+
+
+class Endings:
+    """Makes the outcomes of attempts that did not simply return a value.
+
+    Args:
+        app: whose tasks run here.
+        tell: sends a line for the node's log.
+        log_level: name of the level below which none is sent.
+    """
+
+    def __init__(self, app: App, tell: Callable[[LogRecord], None], log_level: str) -> None:
+        self._tasks = app.tasks
+        self._tell = tell
+        self._level: int = logging.getLevelNamesMapping()[log_level]
+
+    def returned(self, run: RunTask, started_ms: int, run_us: int) -> ChildOutcome | None:
+        """The outcome of one that returned, if it had asked for another attempt before."""
+        noted = asked.pop((run.id, run.attempt), None)
+        if isinstance(noted, Retry):
+            return self._retry(run, started_ms, run_us, noted)
+        return None
+
+    def raised(
+        self, run: RunTask, started_ms: int, run_us: int, exc: BaseException
+    ) -> ChildOutcome:
+        """The outcome of one that raised."""
+        if isinstance(exc, MayHaveRun):
+            self._log(run, logging.ERROR, str(exc))
+            return _outcome(run, Status.WORKER_LOST, started_ms, run_us, str(exc))
+        if isinstance(exc, Ignore):
+            self._forget(run)
+            self._log(run, logging.INFO, "ended as IGNORED")
+            return _outcome(run, Status.IGNORED, started_ms, run_us)
+        if isinstance(exc, Reject):
+            self._forget(run)
+            return self._reject(run, started_ms, run_us, exc)
+        try:
+            retry = self._asked_for(run, exc)
+        # Whatever comes of asking is how the task failed.
+        except BaseException as other:  # noqa: BLE001
+            exc, retry = other, None
+        noted = asked.pop((run.id, run.attempt), None)
+        if retry is not None:
+            return self._retry(run, started_ms, run_us, retry)
+        return self._failure(run, started_ms, run_us, exc, is_last=noted is exc)
+
+    def _asked_for(self, run: RunTask, exc: BaseException) -> Retry | None:
+        """The retry that follows: asked for by raising it, before, or in general."""
+        if isinstance(exc, Retry) and exc.plan is not None:
+            return exc
+        noted = asked.get((run.id, run.attempt))
+        if isinstance(noted, Retry):
+            return noted
+        task = self._tasks.get(run.name)
+        if task is None or noted is exc:
+            return None
+        if isinstance(exc, Retry):
+            when: Any = exc.when
+            if isinstance(when, datetime):
+                return planned_retry(task, run, Wish(exc=exc.exc, eta=when))
+            return planned_retry(task, run, Wish(exc=exc.exc, countdown=when))
+        wish = automatic(task, run, exc)
+        return planned_retry(task, run, wish) if wish is not None else None
+
+    def _forget(self, run: RunTask) -> None:
+        asked.pop((run.id, run.attempt), None)
+
+    # --- outcomes -----------------------------------------------------------------------
+
+    def _retry(self, run: RunTask, started_ms: int, run_us: int, retry: Retry) -> ChildOutcome:
+        plan = retry.plan
+        assert isinstance(plan, RetryPlan), "made by planned_retry"
+        cause = retry.exc or retry
+        text = short_text(cause) if retry.exc else ""
+        why = f": {text}" if text else ""
+        self._log(run, logging.INFO, f"is retried in {plan.delay_ms / 1000:g} s{why}")
+        ext: dict[str, Any] = {"in": plan.delay_ms}
+        if plan.body is not None:
+            ext["body"] = plan.body
+        if plan.ext:
+            ext["ext"] = plan.ext
+        body = encode_error(cause, trace_of(cause))
+        return _outcome(run, RETRY_STATUS, started_ms, run_us, text, body, ext)
+
+    def _reject(self, run: RunTask, started_ms: int, run_us: int, exc: Reject) -> ChildOutcome:
+        self._log(run, logging.INFO, str(exc))
+        if exc.requeue:
+            count = count_of(run, REQUEUES_KEY) + 1
+            ext = {"in": 0, "ext": {REQUEUES_KEY: count}}
+            return _outcome(run, REQUEUE_STATUS, started_ms, run_us, str(exc), b"", ext)
+        return _outcome(run, Status.REJECTED, started_ms, run_us, str(exc))
+
+    def _failure(
+        self, run: RunTask, started_ms: int, run_us: int, exc: BaseException, *, is_last: bool
+    ) -> ChildOutcome:
+        trace, text = trace_of(exc), short_text(exc)
+        task = self._tasks.get(run.name)
+        ending = "raised after its last retry" if is_last else "raised"
+        if task is not None and is_expected(task, exc):
+            self._log(run, logging.INFO, f"{ending}, as it may: {text}")
+        else:
+            self._log(run, logging.ERROR, f"{ending}: {text}\n{trace.rstrip()}")
+        status = Status.RETRIES_EXHAUSTED if is_last else Status.FAILURE
+        return _outcome(run, status, started_ms, run_us, text, encode_error(exc, trace))
+
+    def _log(self, run: RunTask, level: int, text: str) -> None:
+        if level < self._level:
+            return
+        if len(text) > LOG_LINE_CHARS_MAX:
+            text = f"{text[:LOG_LINE_CHARS_MAX]}… ({len(text)} characters)"
+        self._tell(LogRecord(run.id, run.name, "logging", level, "", encodable(text)))
+
+
+def _outcome(
+    run: RunTask,
+    status: int,
+    started_ms: int,
+    run_us: int,
+    error: str = "",
+    body: bytes = b"",
+    ext: dict[str, Any] | None = None,
+) -> ChildOutcome:
+    return ChildOutcome(
+        run.id, run.attempt, int(status), started_ms, run_us, body, _cut(encodable(error)), ext
+    )
+
+
+def trace_of(exc: BaseException) -> str:
+    """The traceback as text, from the application's first frame on."""
+    lines = traceback.format_exception(type(exc), exc, _own_frames_cut(exc.__traceback__))
+    return encodable("".join(lines))
+
+
+def _own_frames_cut(trace: TracebackType | None) -> TracebackType | None:
+    found = trace
+    while found is not None and any(
+        layer in found.tb_frame.f_code.co_filename for layer in _RUN_LAYERS
+    ):
+        found = found.tb_next
+    return found or trace
+
+
+def short_text(exc: BaseException) -> str:
+    """Type and text in one line or so."""
+    try:
+        text = str(exc)
+    except Exception:  # noqa: BLE001 (a foreign __str__)
+        text = "<its text cannot be made>"
+    return _cut(f"{type(exc).__name__}: {text}" if text else type(exc).__name__)
+
+
+def _cut(text: str) -> str:
+    if len(text) <= ERROR_TEXT_CHARS_MAX:
+        return text
+    return text[: ERROR_TEXT_CHARS_MAX - 1] + "…"
+
+
+def encodable(text: str) -> str:
+    """Lone surrogates (from file names) cannot travel."""
+    return text.encode("utf-8", "backslashreplace").decode("utf-8")
