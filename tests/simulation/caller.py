@@ -112,10 +112,11 @@ class Caller(Client):
 
     Args:
         process: whose machines own them.
-        count_max, bytes_max: what may be open.
     """
 
-    def __init__(self, process: Process, count_max: int, bytes_max: int) -> None:
+    def __init__(self, process: Process) -> None:
+        dispatcher = process.node.dispatcher
+        assert dispatcher is not None
         # Client.__init__ would make a thread and sockets.
         self.process = process
         self._pid = os.getpid()
@@ -132,7 +133,7 @@ class Caller(Client):
         self._inbox: deque[Sequence[Call]] = deque()
         self._durable_inbox: deque[Acceptance] = deque()
         self._drain_queued = False
-        self.room = Room(count_max, bytes_max)
+        self.room = Room(dispatcher.tasks_max, dispatcher.bytes_max)
         self._questions = _Questions(runtime, self.tickets, self.on_loop)
         self.questions = self._questions
         self._chosen = ChosenIds(runtime, self.tickets, self.questions)

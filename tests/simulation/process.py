@@ -22,6 +22,7 @@ from zmqtasks.core.dispatcher import Dispatcher
 from zmqtasks.core.intake import Intake
 from zmqtasks.core.linkevents import Timers
 from zmqtasks.core.links import Candidate, LinkId
+from zmqtasks.core.membership import Membership
 from zmqtasks.core.mesh import MeshNode
 from zmqtasks.core.publishing import RESULTS_TOPIC
 from zmqtasks.core.resultreader import ResultReader
@@ -113,11 +114,28 @@ class Process:
         self.store = store
         self.journal = make_journal(world, self, folder)
         self.spill = SimSpill(world, self)
+        self.node = self._make_node(membership)
+        self.pool = SimPool(self)
+        self._commits_ms = 0
+        self._performers = self._make_performers()
+        self._tokens = 0
+        #: {token of a durable call: its tasks}.
+        self._durable: dict[int, list[Call]] = {}
+        self.pool.start(plan.slots)
+        self.caller = Caller(self) if world.features.has_callers(plan) else None
+        records = self.journal.open()
+        if records:
+            self.has_heirlooms = True
+            self.node.resume(records, self.now, world.heirs.get(folder, []))
+        self._plan_wake(world.now)
+
+    def _make_node(self, membership: Membership) -> MeshNode:
+        world, plan = self.world, self.plan
         routes = world.routes if "producer" in plan.roles else {}
-        tasks_max, bytes_max = world.limits_of(plan)
+        tasks_max, bytes_max = world.features.limits_of(plan)
         # A script asks for its journal when it has something to write, and is refused then.
         custody = Custody(self.has_journal or "producer" in plan.roles)
-        self.node = MeshNode(
+        return MeshNode(
             membership,
             dispatcher=Dispatcher(
                 tasks_max, bytes_max, custody, lambda queue: routes.get(queue, "direct")
@@ -130,19 +148,6 @@ class Process:
             grace_ms=100,
             log=self.spill.log,
         )
-        self.pool = SimPool(self)
-        self._commits_ms = 0
-        self._performers = self._make_performers()
-        self._tokens = 0
-        #: {token of a durable call: its tasks}.
-        self._durable: dict[int, list[Call]] = {}
-        self.pool.start(plan.slots)
-        self.caller = Caller(self, tasks_max, bytes_max) if world.has_callers(plan) else None
-        records = self.journal.open()
-        if records:
-            self.has_heirlooms = True
-            self.node.resume(records, self.now, world.heirs.get(folder, []))
-        self._plan_wake(world.now)
 
     def _make_tables(self) -> None:
         # --- connections, see Network ---

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, get_args
 
 from tests.simulation.faults import Faults
+from tests.simulation.features import SAFETY_MS, Features
 from tests.simulation.invariants import Ledger, check_end, unrest, waits_for_givers
 from tests.simulation.network import ZMTP_TIMEOUT_MS, Connection, Network
 from tests.simulation.process import MESH, Place, Plan, Process
@@ -23,14 +24,12 @@ from tests.simulation.tasks import KINDS, QUICK, RARE, SLOW, Spec, once
 from zmqtasks.core import effects as fx
 from zmqtasks.core.links import Candidate, LinkId
 from zmqtasks.errors import RemoteProtocolError
-from zmqtasks.ids import keyed_task_id
 from zmqtasks.journals.memory import MemoryDisk
 from zmqtasks.limits import OWNER_GONE_MS
 from zmqtasks.wire import codec
 from zmqtasks.wire.messages import Message
 
-#: Virtual time with faults, and at most after them.
-SAFETY_MS = 5_000
+#: Virtual time at most after the faults.
 LIVENESS_MS = 25_000
 _CHECK_MS = 250
 _CLIENT_DIALS = frozenset(("worker", "broker"))
@@ -87,10 +86,11 @@ class World:
         self.has_bad_disks = bool(
             {"diskfull", "diskerror", "slowdisk"} & self.faults.on.keys()
         ) or self.faults.has("writer")
+        self.features = Features(self)
         self._populate()
         self._plan_tasks()
         self._plan_faults()
-        self._plan_features()
+        self.features.plan()
         self.after(self.rng.randint(200, 1_500), self._adopt)
 
     # --- time ---------------------------------------------------------------------------
@@ -303,12 +303,13 @@ class World:
             how = rng.choices(("memory", "disk", "loose"), (12, 7, 1))[0]
             self.at(rng.randint(120, SAFETY_MS - 500), self._submit, rng.random(), batch, how)
 
-    def _script(self, draw: float) -> Process | None:
+    def script(self, draw: float) -> Process | None:
+        """One of those that still call."""
         scripts = [p for p in self.alive() if p.plan.role[0] == "p" and not p.leave_by_ms]
         return scripts[int(draw * len(scripts))] if scripts else None
 
     def _submit(self, draw: float, batch: list[tuple[Any, ...]], how: str) -> None:
-        owner = self._script(draw)
+        owner = self.script(draw)
         if owner is None:
             return
         guards = self.faults.features.get("once")
@@ -321,89 +322,13 @@ class World:
                 specs[-1] = specs[-1]._replace(deed="plain")
             elif guards is not None and guards.random() < 0.4:
                 specs[-1] = once(specs[-1], is_known=guards.random() < 0.8)
-        owner.deliver(owner.submit, specs, how, self._patience_ms())
+        owner.deliver(owner.submit, specs, how, self.features.patience_ms())
 
     def _watch(self) -> None:
         watcher = next(p for p in self.processes if p.plan.role == "o0")
         ids = list(self.ledger.must)
         if ids:
             watcher.deliver(watcher.watch, ids)
-
-    # --- features -----------------------------------------------------------------------
-
-    def has_callers(self, plan: Plan) -> bool:
-        """This process has a Client, so that its calls come in as in production."""
-        features = self.faults.features
-        return plan.role[0] == "p" and not features.keys().isdisjoint(("keys", "limits"))
-
-    def limits_of(self, plan: Plan) -> tuple[int, int]:
-        """How many open tasks a process may have, and bytes of their arguments."""
-        rng = self.faults.features.get("limits")
-        if rng is None:
-            return 10_000, 1 << 30
-        if plan.role[0] == "p":
-            return rng.choice(((2, 1 << 30), (5, 200), (20, 1 << 30)))
-        return rng.choice((10, 30, 100)), 1 << 30
-
-    def _patience_ms(self) -> int:
-        rng = self.faults.features.get("limits")
-        return rng.choice((0, 300, 3_000)) if rng is not None else 0
-
-    def _plan_features(self) -> None:
-        features = self.faults.features
-        rng = features.get("keys")
-        if rng is not None:
-            for number in range(rng.randint(1, 4)):
-                self._plan_key(rng, f"key {number}")
-        rng = features.get("drain")
-        if rng is not None:
-            for _ in range(rng.randint(1, 3)):
-                self.at(rng.randint(500, SAFETY_MS), self._drain, rng)
-        rng = features.get("clocks")
-        if rng is not None:
-            for _ in range(rng.randint(1, 6)):
-                self.at(rng.randint(200, SAFETY_MS), self._set_clock, rng)
-
-    def _plan_key(self, rng: random.Random, key: str) -> None:
-        """Calls of one task with one key; now and then one with other arguments."""
-        kind = rng.choice((QUICK, QUICK, SLOW))
-        task_id = keyed_task_id(kind.app, kind.name, key)
-        run_ms = rng.randint(0, 400)
-        deed = rng.choice(("plain", "raise"))
-        spec = Spec(task_id, kind, b"argument of " + task_id, run_ms, deed)
-        if self.faults.has("once") and rng.random() < 0.3:
-            spec = once(spec, is_known=True)
-        self.ledger.specs[task_id] = spec
-        at_ms = rng.randint(150, SAFETY_MS - 2_000)
-        for _ in range(rng.randint(2, 4)):
-            this = spec if rng.random() < 0.8 else spec._replace(body=b"another " + spec.body)
-            how = rng.choice(("memory", "disk"))
-            self.at(at_ms, self._call_keyed, rng.random(), this, how)
-            at_ms += rng.choice((0, 1, rng.randint(1, 1_000)))
-
-    def _call_keyed(self, draw: float, spec: Spec, how: str) -> None:
-        script = self._script(draw)
-        if script is not None and script.caller is not None:
-            script.deliver(script.caller.call_keyed, spec, how, self._patience_ms())
-
-    def _drain(self, rng: random.Random) -> None:
-        """Rather a broker, which has most to hand over."""
-        nodes = [p for p in self.alive() if p.plan.role[0] in "bws" and p.draining is None]
-        brokers = [p for p in nodes if p.plan.role[0] == "b"]
-        if brokers and rng.random() < 0.7:
-            nodes = brokers
-        if nodes:
-            self.faults.count("drain")
-            node = rng.choice(nodes)
-            node.deliver(node.drain, rng.choice((0, 500, 2_000, 4_000)))
-            if rng.random() < 0.2:
-                self.after(rng.randint(0, 500), node.deliver, node.drain, 0)
-
-    def _set_clock(self, rng: random.Random) -> None:
-        alive = self.alive()
-        if alive:
-            self.faults.count("clocks")
-            rng.choice(alive).clock.jump()
 
     # --- trouble ------------------------------------------------------------------------
 

@@ -433,9 +433,7 @@ def test_what_is_not_idempotent_is_noted_before_it_is_sent(owner: Owner) -> None
     assert numbers(sent(owner.commit(), Tasks)) == [(1, 1)]
 
 
-def test_what_is_not_idempotent_is_noted_though_others_before_it_wait_for_their_notes(
-    owner: Owner,
-) -> None:
+def test_nothing_is_sent_unnoted_behind_what_waits_for_its_note(owner: Owner) -> None:
     owner.machine.submit([call(1, ONCE), call(2, ONCE)], 0)
     owner.turn(WRITE_BEHIND_MS)
     owner.commit(WRITE_BEHIND_MS)
@@ -444,9 +442,7 @@ def test_what_is_not_idempotent_is_noted_though_others_before_it_wait_for_their_
     assert numbers(sent(owner.commit(), Tasks)) == [(1, 1)]
 
 
-def test_no_more_of_what_is_not_idempotent_is_noted_as_given_than_can_be_sent(
-    owner: Owner,
-) -> None:
+def test_no_more_is_noted_as_given_than_can_be_sent(owner: Owner) -> None:
     owner.machine.submit([call(number, ONCE) for number in range(5)], 0)
     owner.turn(WRITE_BEHIND_MS)
     owner.commit(WRITE_BEHIND_MS)
