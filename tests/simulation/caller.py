@@ -326,12 +326,8 @@ class Caller(Client):
 
     # --- at rest --------------------------------------------------------------------------
 
-    def check_open(self, children: int) -> None:
-        """No more is open than may be."""
-        node = self.process.node
-        assert node.dispatcher is not None
-        assert node.ownership is not None
-        count = len(node.dispatcher.tasks) + len(node.ownership.given.following) - children
+    def check_open(self, count: int) -> None:
+        """No more of its calls are open than may be."""
         most = max(self.room.count_max, self.batch_max)
         assert count <= most, f"{count} tasks are open where {most} may be"
 
@@ -341,7 +337,8 @@ class Caller(Client):
         lane, ownership = self.lane, self.process.node.ownership
         assert ownership is not None
         for task_id in ownership.given.following:
-            assert self.promises.is_lost(task_id), "an ended task counts as open"
+            is_right = self.promises.is_waiting_rightly(self.process, task_id)
+            assert is_right, "an ended task counts as open"
         lost = len(ownership.given.following)
         count, size = self.room.count - lane.open_count - lost, self.room.bytes - lane.open_bytes
         assert (count, size) == (0, 0), f"{count} calls with {size} bytes count as open"

@@ -393,8 +393,9 @@ def check_node(process: Process) -> None:
         )
         if process.caller is not None:
             specs = process.world.ledger.specs
-            children = sum(specs[i].body.startswith(b"child") for i in dispatcher.tasks)
-            process.caller.check_open(children)
+            assert node.ownership is not None
+            mine = (*dispatcher.tasks, *node.ownership.given.following)
+            process.caller.check_open(sum(not specs[i].body.startswith(b"child") for i in mine))
         elif not process.has_heirlooms:
             assert node.ownership is not None
             count = len(dispatcher.tasks) + len(node.ownership.taking.tasks)
@@ -419,8 +420,7 @@ def unrest(world: World) -> str:
     for process in world.alive():
         untold = [
             i for i in ledger.wanted.get(process.name, ())
-            # Gone with its owner and its worker; its taker may come back one day.
-            if i in ledger.must and not ledger.is_lost(ledger.outcomes[i])
+            if i in ledger.must and not ledger.calls.is_waiting_rightly(process, i)
         ]  # fmt: skip
         if untold:
             return f"{process.name} was not told of {len(untold)} of its tasks"

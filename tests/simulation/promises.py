@@ -132,6 +132,14 @@ class CallLedger:
         is_over = outcome is not None and self.ledger.is_lost(outcome)
         return is_over or task_id not in self.ledger.must or task_id in self.ledger.forgotten
 
+    def is_waiting_rightly(self, process: Process, task_id: bytes) -> bool:
+        """Nobody can tell this former owner of a task how that ended: whoever knew it has
+        ended too, or the node that it was given to is not back yet."""
+        assert process.node.ownership is not None
+        taker = process.node.ownership.given.following.get(task_id)
+        is_back = any(other.hello.node == taker for other in self.ledger.world.alive())
+        return self.is_lost(task_id) or (taker is not None and not is_back)
+
     def untold(self) -> str:
         """Who was not told of what has ended; "" if there is nobody."""
         ledger = self.ledger
@@ -145,9 +153,8 @@ class CallLedger:
             for task_id in ticket.waiting:
                 if task_id not in ledger.must or task_id in ledger.forgotten:
                     continue
-                outcome = ledger.outcomes.get(task_id)
-                if outcome is None or ledger.is_lost(outcome):
-                    continue  # gone with its owner and its worker, and its taker may come back
+                if self.is_waiting_rightly(process, task_id):
+                    continue
                 if not ticket.is_follower or ledger.settlers[task_id].alive:
                     return f"a caller in {process.name} was not told of {ledger.specs[task_id]}"
         return ""
@@ -161,5 +168,6 @@ class CallLedger:
                 continue
             caller.check_rest()
             for task_id in caller.awaited():
-                is_over = task_id in ledger.outcomes and not self.is_lost(task_id)
+                is_over = task_id in ledger.outcomes
+                is_over &= not self.is_waiting_rightly(process, task_id)
                 assert not is_over or ledger.how[task_id] == "loose", "a ticket waits for nothing"
