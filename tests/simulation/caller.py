@@ -319,6 +319,7 @@ class Caller(Client):
             for task_id in ids:
                 self.promises.accepted(self.process, task_id)
         else:
+            self._take_back(calls.calls, calls.ticket)
             self.promises.tickets.remove(calls.ticket)
             for task_id in ids:
                 self.promises.refused(self.process, task_id, is_keyed=calls.is_keyed)

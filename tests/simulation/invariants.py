@@ -326,6 +326,10 @@ class Ledger:
     def asked(self, watcher: Process, token: int, ids: list[bytes]) -> None:
         self.watched[watcher.name, token] = dict.fromkeys(ids)
 
+    def has_heard_of(self, process: Process, node: bytes) -> bool:
+        """It knows that this node is, or was, there."""
+        return process.node.is_linked(node) or node in process.node.membership.candidates
+
     def told(self, watcher: Process, effect: fx.QuestionAnswered) -> None:
         waiting = self.watched[watcher.name, effect.token]
         for state in effect.states:
@@ -336,8 +340,7 @@ class Ledger:
                 continue
             holder = self.holder(state.id) or self.world.by_node.get(state.id[:8])
             owner = holder.hello.node if holder is not None else state.id[:8]
-            known = watcher.node.is_linked(owner) or owner in watcher.node.membership.candidates
-            if not known:
+            if not self.has_heard_of(watcher, owner):
                 del waiting[state.id]  # it never heard of the owner: what it was told may be so
                 continue
             settler = self.settlers.get(state.id)

@@ -114,6 +114,9 @@ class CallLedger:
             return
         settled = ledger.outcomes.get(task_id)
         settler = ledger.settlers.get(task_id)
+        asker, holder = ticket.caller.process, ledger.holder(task_id)
+        if holder is not None and not ledger.has_heard_of(asker, holder.hello.node):
+            return  # what it was told may be so, for all that it can know
         if outcome.status == UNKNOWN_STATUS:
             assert ledger.holder(task_id) is None, "a caller is told that nobody knows it"
             assert settler is None or not settler.alive, "a caller is told nothing"
