@@ -32,6 +32,7 @@ from zmqtasks.core.taking import Taking
 from zmqtasks.core.written import WrittenTasks
 from zmqtasks.journals.memory import _Content
 from zmqtasks.node.chosen import ChosenIds, Fate
+from zmqtasks.node.draining import Draining
 from zmqtasks.node.journaling import JournalWriter
 from zmqtasks.node.room import Room
 from zmqtasks.wire.messages import Outcome, StateRecord, VerdictRecord
@@ -419,13 +420,15 @@ def written_not_synced() -> AbstractContextManager[None]:
     return _patched(JournalWriter, "_commit", commit)
 
 
-def drained_without_writing() -> AbstractContextManager[None]:
-    """A node that stops does not write down what nobody took."""
+def waits_for_takers_without_end() -> AbstractContextManager[None]:
+    """A node that stops waits until others have taken all that it owns."""
+    real = Draining._until_given
 
-    def write_all(self: OwnedTasks, now_ms: int) -> None:
-        pass
+    def until_given(self: Draining, now_ms: int) -> int:
+        wait_ms = real(self, now_ms)
+        return max(wait_ms, 100) if self._runtime.mesh.tasks_left else wait_ms
 
-    return _patched(OwnedTasks, "write_all", write_all)
+    return _patched(Draining, "_until_given", until_given)
 
 
 def clocks_compared() -> AbstractContextManager[None]:
@@ -468,7 +471,7 @@ MUTANTS: dict[str, Mutant] = {
         neighbours_not_heard,
         content_not_compared,
         written_not_synced,
-        drained_without_writing,
+        waits_for_takers_without_end,
         clocks_compared,
     )
 }
