@@ -27,14 +27,17 @@ if TYPE_CHECKING:
     from zmqtasks.app import states
     from zmqtasks.app.app import App, shared_task
     from zmqtasks.app.current import current_app
+    from zmqtasks.app.depends import Depends
     from zmqtasks.app.result import AsyncResult
     from zmqtasks.app.resultset import ResultSet
     from zmqtasks.app.task import Task
+    from zmqtasks.app.waiting import allow_join_result
     from zmqtasks.errors import (
         AppLoadError,
         ConfigError,
         DecodeError,
         Ignore,
+        ItemsLost,
         JournalCorrupt,
         JournalError,
         JournalFull,
@@ -73,9 +76,11 @@ __all__ = [
     "Task",
     "shared_task",
     "current_app",
+    "Depends",
     # results
     "AsyncResult",
     "ResultSet",
+    "allow_join_result",
     "states",
     # errors of submitting
     "ZmqTasksError",
@@ -106,6 +111,7 @@ __all__ = [
     "TaskRejected",
     "TaskUnknown",
     "TimeoutError",
+    "ItemsLost",
     "DecodeError",
     "StoreError",
     "JournalError",
@@ -124,6 +130,8 @@ _HOMES = {
     "Task": "zmqtasks.app.task",
     "shared_task": "zmqtasks.app.app",
     "current_app": "zmqtasks.app.current",
+    "Depends": "zmqtasks.app.depends",
+    "allow_join_result": "zmqtasks.app.waiting",
     "AsyncResult": "zmqtasks.app.result",
     "ResultSet": "zmqtasks.app.resultset",
 }

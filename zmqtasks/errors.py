@@ -37,6 +37,7 @@
     │   └── Reject
     ├── SoftTimeLimitExceeded     raised inside a task whose time is nearly over
     ├── TimeoutError              the wait ended, which says nothing about the task
+    ├── ItemsLost                 what a task yielded cannot be had here
     ├── StoreError
     └── JournalError              may have happened all the same, see there
         ├── JournalFull           certain: nothing of it was written
@@ -259,6 +260,10 @@ class SoftTimeLimitExceeded(ZmqTasksError):
 
 class TimeoutError(ZmqTasksError, builtins.TimeoutError):
     """A wait ended before the result arrived; the task itself goes on."""
+
+
+class ItemsLost(ZmqTasksError):
+    """Items that a task yielded did not reach this process, or were not read in time."""
 
 
 class StoreError(ZmqTasksError):

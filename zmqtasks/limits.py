@@ -234,6 +234,14 @@ CHILD_FLUSH_US = 1_000
 #: Restart of a child that ends before it is ready: first and last delay.
 CHILD_RESTART_MS_MIN = 100
 CHILD_RESTART_MS_MAX = 5_000
+#: Tasks that a worker runs at once.
+SLOTS_MAX = 4096
+#: The same with pool ``asyncio``, if nothing is said.
+ASYNCIO_SLOTS = 1_000
+#: Where slots share a process: tasks that may have ended such a process run in so many
+#: processes of their own at once; so many processes that are replaced may be finishing theirs.
+SUSPECTS_AT_ONCE = 8
+LEAVING_AT_ONCE = 4
 #: Idle children run their exit handlers within this time when the pool stops.
 CHILD_EXIT_MS = 1_000
 #: With autoscale: how often the worker is looked at, and how long tasks must wait behind
@@ -243,6 +251,10 @@ AUTOSCALE_GROW_MS = 200
 #: Calls that one running task hands to its owner in one request.
 CHILD_SUBMIT_COUNT_MAX = 1_000
 CHILD_SUBMIT_BYTES_MAX = 4 * 1024 * 1024
+#: One state that a task gives itself, or one item that it yields.
+UPDATE_BYTES_MAX = 256 * 1024
+#: Items that wait in a handle until they are read.
+STREAM_KEPT_BYTES_MAX = 64 * 1024 * 1024
 
 # --- timers, in milliseconds --------------------------------------------------------
 

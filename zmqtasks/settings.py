@@ -111,14 +111,16 @@ class NodeSettings:
         Meta(
             ge=0,
             le=4096,
-            description="Tasks that a worker runs at once. 0: as many as there are CPUs.",
+            description="Tasks that a worker runs at once. 0: as many as there are CPUs; pool "
+            "`thread`: 4 more, 32 at most; pool `asyncio`: 1000.",
         ),
     ] = 0
     pool: Annotated[
         str,
         Meta(
-            description="Where tasks run: `process` (child processes) or `solo` (the node's "
-            "main thread, for debugging)."
+            description="Where tasks run: `process` (child processes), `thread` (threads of one "
+            "child process), `asyncio` (coroutines of one child process), `solo` (the node's main "
+            "thread, for debugging), or `module:Class` of your own."
         ),
     ] = "process"
 
@@ -139,7 +141,7 @@ class NodeSettings:
         Meta(
             description="`MAX,MIN`: between so many tasks at once, as there is work. Slots are "
             "added while all are busy and more tasks wait; those that were not needed for "
-            "`autoscale_idle_s` go. Instead of `concurrency`. Process pool."
+            "`autoscale_idle_s` go. Instead of `concurrency`. Not in the solo pool."
         ),
     ] = ""
     autoscale_idle_s: Annotated[
@@ -150,8 +152,8 @@ class NodeSettings:
         Meta(
             ge=0,
             le=1_000_000_000,
-            description="Tasks that a process runs before it is replaced. 0: no limit. Process "
-            "pool.",
+            description="Tasks that a process runs before it is replaced. 0: no limit. Not in the "
+            "solo pool.",
         ),
     ] = 0
     max_memory_per_child: Annotated[
@@ -160,14 +162,14 @@ class NodeSettings:
             ge=0,
             le=1 << 40,
             description="KiB of memory (resident) above which a process is replaced when its task "
-            "ends. 0: no limit. Process pool, Linux.",
+            "ends. 0: no limit. Linux, not in the solo pool.",
         ),
     ] = 0
     child_idle_s: Annotated[
         _Seconds,
         Meta(
             description="Seconds without a task after which a process ends, until there is one "
-            "for it. 0: never. Process pool."
+            "for it. 0: never. Not in the solo pool."
         ),
     ] = 0.0
     cpus: Annotated[
@@ -407,6 +409,10 @@ class NodeSettings:
 
     # --- logs ---
     log_level: Annotated[str, Meta(description="DEBUG, INFO, WARNING, ERROR or CRITICAL.")] = "INFO"
+    log_format: Annotated[
+        str,
+        Meta(description="How the log of a command looks: `text`, or `json` (an object a line)."),
+    ] = "text"
 
     def __post_init__(self) -> None:
         conflict = find_conflict(vars(self))

@@ -11,10 +11,13 @@ from zmqtasks.addresses import check_peer, parse_address
 from zmqtasks.amounts import check_tag, parse_resource
 from zmqtasks.errors import ConfigError
 from zmqtasks.keys import NO_KEY
+from zmqtasks.limits import SLOTS_MAX
 from zmqtasks.settings_sources import nearest
 
 ROLES = ("worker", "store", "broker")
-POOLS = ("process", "solo")
+POOLS = ("process", "thread", "asyncio", "solo")
+#: Entry point group of pools from other packages.
+POOL_GROUP = "zmqtasks.pools"
 #: What a task survives; see ``core.owned.Durability``.
 DURABILITIES = ("memory", "disk")
 #: Who gets the tasks of a queue.
@@ -23,7 +26,7 @@ ROUTES = ("direct", "broker", "auto")
 ANY_QUEUE = "*"
 #: All CPUs that the process may use.
 AUTO = "auto"
-SLOTS_MAX = 4096
+LOG_FORMATS = ("text", "json")
 LOG_LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
 
 # --- checks of single values: return the value to use, or raise ConfigError -------------
@@ -32,6 +35,7 @@ _MESH = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}")
 _NODE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.@+-]{0,127}")
 _QUEUE = re.compile(r"[^\s,\x00-\x1f\x7f]{1,128}")
 _GPU = re.compile(r"\d{1,3}|(GPU|MIG)-[0-9A-Za-z/-]{1,80}")
+_CLASS = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_][\w.]*")
 _URL = re.compile(r"[a-z][a-z0-9+.-]*://.*")
 
 
@@ -174,6 +178,15 @@ def _store(value: str) -> str:
     return value
 
 
+def _pool(value: str) -> str:
+    if value in POOLS or _CLASS.fullmatch(value):
+        return value
+    from importlib import metadata  # slow, and hardly anybody needs it
+
+    others = {point.name for point in metadata.entry_points(group=POOL_GROUP)}
+    return _one_of(value, (*POOLS, *sorted(others)), "pool")
+
+
 def _one_of(value: str, allowed: tuple[str, ...], what: str) -> str:
     if value not in allowed:
         likely = nearest(value, allowed)
@@ -204,7 +217,7 @@ CHECKS: dict[str, Callable[[Any], Any]] = {
     "default_queue": _queue,
     "durability": lambda value: _one_of(value, DURABILITIES, "durability"),
     "queue_routes": _queue_routes,
-    "pool": lambda value: _one_of(value, POOLS, "pool"),
+    "pool": _pool,
     "tags": _tags,
     "resources": _resources,
     "autoscale": _autoscale,
@@ -219,6 +232,7 @@ CHECKS: dict[str, Callable[[Any], Any]] = {
     "state_dir": _path,
     "cache_dir": _path,
     "log_level": lambda value: _one_of(value.upper(), LOG_LEVELS, "log level"),
+    "log_format": lambda value: _one_of(value, LOG_FORMATS, "log format"),
 }
 
 

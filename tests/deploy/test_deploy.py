@@ -81,6 +81,15 @@ def test_the_unit_has_what_a_node_needs() -> None:
         assert service[f"{kind}DirectoryMode"] == "0700"
 
 
+def test_the_unit_hears_of_its_node_and_restarts_it_in_place() -> None:
+    service = dict(unit_sections()["Service"])
+    assert service["Type"] == "notify"
+    assert service["NotifyAccess"] == "main"
+    assert int(service["WatchdogSec"]) > NodeSettings().drain_timeout_s
+    assert service["ExecReload"] == "/bin/kill -HUP $MAINPID"
+    assert service["SuccessExitStatus"].split() == ["3", "130"]
+
+
 def test_the_unit_waits_longer_than_a_node_drains() -> None:
     service = dict(unit_sections()["Service"])
     assert int(service["TimeoutStopSec"]) > NodeSettings().drain_timeout_s

@@ -66,7 +66,7 @@ def test_module_without_app_and_missing_module(mesh: Mesh) -> None:
         (("--role", "store", "--store", "results.db"), ("not a store URL", "sqlite:///")),
         (("--role", "store", "--store", "rdis://x"), ("no store for rdis://", "sqlite")),
         (("--store", "sqlite:///r.db"), ("--store is for", "role store", "--role store")),
-        (("--pool", "threads"), ("unknown pool 'threads'", "process, solo")),
+        (("--pool", "threads"), ("unknown pool 'threads'", "process, thread, asyncio, solo")),
         (("--concurrency", "many"), ("concurrency", "whole number")),
         (("--listen", "10.1.2.3"), ("key", "zmqtasks keygen")),
         (("--key", "/nonexistent/mesh.key"), ("/nonexistent/mesh.key", "keygen")),

@@ -266,6 +266,9 @@ class Ledger:
         for outcome in outcomes:
             self.wanted.get(process.name, {}).pop(outcome.id, None)
             known = self.outcomes.get(outcome.id)
+            if known is None and outcome.status == UNKNOWN_STATUS:
+                assert outcome.id not in self.must, f"{process.name} is told that it is unknown"
+                continue
             if known is None:
                 self._settled_first(process, outcome)
                 continue

@@ -120,7 +120,7 @@ class CallLedger:
         if outcome.status == UNKNOWN_STATUS:
             assert ledger.holder(task_id) is None, "a caller is told that nobody knows it"
             assert settler is None or not settler.alive, "a caller is told nothing"
-            is_lost = settled is not None and ledger.is_lost(settled)
+            is_lost = ledger.is_lost(settled) if settled is not None else task_id not in ledger.must
             assert ticket.is_follower or is_lost, "a caller is told that nobody knows its task"
         elif settled is None:
             # Its owner ended before it said so; then the first outcome stands.

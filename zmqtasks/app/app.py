@@ -17,14 +17,16 @@ from typing import (
     overload,
 )
 
-from zmqtasks import limits
+from zmqtasks import limits, signals
 from zmqtasks.app.app_settings import annotations_for
 from zmqtasks.app.conf import Conf
 from zmqtasks.app.current import add_app, command_line_flags, working_directory
 from zmqtasks.app.facts import CallRules, needs_text
+from zmqtasks.app.middleware import OutgoingCall, check_middleware
 from zmqtasks.app.naming import check_app_name, check_task_name, task_name
 from zmqtasks.app.option_checks import check_queue
 from zmqtasks.app.options import CallOptions, TaskOptions, check_base, check_task_options
+from zmqtasks.app.publishing import Arguments, is_hooked, passed_through
 from zmqtasks.app.result import AsyncResult
 from zmqtasks.app.shared import share, shared_specs
 from zmqtasks.app.submitting import (
@@ -43,6 +45,7 @@ from zmqtasks.wire import payload
 from zmqtasks.wire.messages import CatalogEntry, Kind
 
 if TYPE_CHECKING:
+    from zmqtasks.app.control import Control
     from zmqtasks.settings import NodeSettings
 
 P = ParamSpec("P")
@@ -74,25 +77,34 @@ class App:
 
     Args:
         name: 1 to 63 letters, digits, ``_``, ``.`` or ``-``.
+        middleware: for ``add_middleware``, the outermost first.
         conf: settings, as in ``app.conf``.
 
     Raises:
-        ConfigError: a bad name, or an unknown or bad setting.
+        ConfigError: a bad name, no middleware, or an unknown or bad setting.
     """
 
-    def __init__(self, name: str, **conf: Any) -> None:
+    def __init__(self, name: str, *, middleware: Sequence[object] = (), **conf: Any) -> None:
         check_app_name(name)
         self.name = name
+        #: What stands around its calls and attempts, the outermost first.
+        self.middleware: list[object] = []
+        #: Whether anybody wants to see its calls before they are submitted; None: not known.
+        self._is_hooked: bool | None = None
         #: What the application says about settings; see :class:`zmqtasks.app.conf.Conf`.
         self.conf = Conf(f"App({name!r})", conf)
         #: {name: task}
         self.tasks: dict[str, Task[Any, Any]] = {}
         #: The gateway in use; managed by ``current.py``.
         self.cached_gateway: Gateway | None = None
+        self._control: Control | None = None
         self._settings: NodeSettings | None = None
         self._rules: CallRules | None = None
         self._payload_bytes_max = limits.PAYLOAD_BYTES_MAX
+        for each in middleware:
+            self.add_middleware(each)
         add_app(self)
+        signals.watch(self)
         for spec in shared_specs():
             self.add_task(spec.function, **spec.options)
 
@@ -144,7 +156,35 @@ class App:
         task = _task_class(function, options.get("base"), where)(self, function, name, options)
         _set_attributes(task, options.get("attributes"), where)
         self._register(task)
+        task.on_bound(self)
         return task
+
+    def add_middleware(self, middleware: object) -> None:
+        """Put this around all calls and attempts, within what was added before.
+
+        Args:
+            middleware: an object with one or more of the methods ``submit(call)``,
+                ``run(call_next, context)`` and ``async arun(call_next, context)``.
+
+        Raises:
+            ConfigError: it has none of them.
+        """
+        check_middleware(middleware, f"App({self.name!r}).add_middleware()")
+        self.middleware.append(middleware)
+        signals.changed()
+
+    @property
+    def is_hooked(self) -> bool:
+        """Whether anybody wants to see its calls before they are submitted."""
+        if self._is_hooked is None:
+            self._is_hooked = is_hooked(self)
+        return self._is_hooked
+
+    def hooks_changed(self) -> None:
+        """A hook came or went."""
+        self._is_hooked = None
+        for task in self.tasks.values():
+            task.hooks_changed()
 
     def _register(self, task: Task[Any, Any]) -> None:
         there = self.tasks.get(task.name)
@@ -224,18 +264,30 @@ class App:
         checked = checked_options(options, where)
         kwargs = kwargs or {}
         check_arguments(args, kwargs, where)
+        if self.is_hooked:
+            call = OutgoingCall(name, tuple(args), dict(kwargs), dict(checked))
+            args, kwargs, checked = passed_through(self, call, where)
         complete = self.rules.complete(name, None, args, kwargs, checked, where)
         ext = self.rules.facts_of_call(complete, None, where)
         needs = needs_text(complete)
         facts = (("req", needs),) if needs else ()
         kind = Kind(self.name, name, "", self.queue_name(complete.get("queue")), facts)
         durability = durability_of(self, None, complete, where)
-        body = self.encode_arguments(args, kwargs, ())
-        return prepare(self, kind, body, complete, durability, ext)
+        return prepare(self, kind, Arguments(args, kwargs, ()), complete, durability, ext)
 
     def AsyncResult(self, task_id: str) -> AsyncResult[Any]:  # noqa: N802 - Celery's name
         """The handle of a task that was submitted elsewhere."""
         return AsyncResult(task_id, self)
+
+    @property
+    def control(self) -> Control:
+        """Ask nodes, tell them what to do, end tasks: ``app.control.inspect().active()``,
+        ``app.control.revoke(id)``."""
+        if self._control is None:
+            from zmqtasks.app.control import Control  # most processes never need it
+
+            self._control = Control(self)
+        return self._control
 
     # --- settings -----------------------------------------------------------------------
 

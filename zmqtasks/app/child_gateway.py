@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from zmqtasks.errors import SubmitRejected, TimeoutError
 from zmqtasks.ids import foreign_task_id_maker, format_task_id
@@ -20,7 +20,10 @@ from zmqtasks.pools.protocol import (
     SubmitRequest,
 )
 from zmqtasks.pools.running import running_task
-from zmqtasks.wire.messages import Kind, Outcome, StateRecord, TaskState
+from zmqtasks.wire.messages import Hello, Kind, Outcome, StateRecord, TaskState
+
+if TYPE_CHECKING:
+    from zmqtasks.node.survey import Request, SeenNode
 
 #: Owners whose id makers are kept; a child mostly works for a few.
 _MAKERS_MAX = 1_000
@@ -172,10 +175,30 @@ class ChildGateway:
             f"'zmqtasks story {format_task_id(task_id)}'"
         )
 
-    def update_state(self, state: str, meta: bytes) -> None:
-        """Publish a state of the running task; ``meta`` is an encoded value."""
+    def find(self, request: Request, timeout_s: float) -> list[Hello]:
+        """Refused: what runs in a worker sees the mesh through its node only.
+
+        Raises:
+            RuntimeError: always.
+        """
+        raise RuntimeError(
+            f"{request.what} is not offered inside a task, which sees no nodes: run it in a script "
+            "or a service of your own, or as `zmqtasks inspect` and `zmqtasks control`"
+        )
+
+    def command(self, request: Request, timeout_s: float) -> list[SeenNode]:
+        """Refused, as ``find`` is.
+
+        Raises:
+            RuntimeError: always.
+        """
+        self.find(request, timeout_s)
+        return []
+
+    def tell_update(self, state: str, meta: bytes, number: int) -> None:
+        """Publish news of the running task, see ``StateUpdate``."""
         link, task = self._running()
-        link.tell(StateUpdate(id=task.id, attempt=task.attempt, state=state, meta=meta))
+        link.tell(StateUpdate(task.id, task.attempt, state, meta, number))
 
     def _running(self) -> tuple[Link, RunTask]:
         task = running_task()

@@ -6,7 +6,9 @@ the layer above it.
 
 from __future__ import annotations
 
+import atexit
 import os
+import threading
 import time
 from collections.abc import Callable, Coroutine, Mapping
 from contextvars import copy_context
@@ -15,10 +17,14 @@ from pathlib import Path
 from types import CoroutineType
 from typing import TYPE_CHECKING, Any
 
+from zmqtasks import signals
 from zmqtasks.amounts import GPUS_KEY
 from zmqtasks.app import context, current
+from zmqtasks.app.around import function_of
 from zmqtasks.app.child_gateway import ChildGateway
+from zmqtasks.app.depends import close_kept
 from zmqtasks.app.endings import Endings, MayHaveRun
+from zmqtasks.app.hooks import begun
 from zmqtasks.app.loader import load_app
 from zmqtasks.app.retrying import asked, lost_attempts_of
 from zmqtasks.errors import AppLoadError, ConfigError, ZmqTasksError
@@ -65,7 +71,9 @@ def main(link: Link, config: PoolConfig) -> AppProgram:
     context.set_node_name(config.node_name)
     # A process that a task forks has no way to the node; it gets a client of its own.
     os.register_at_fork(after_in_child=partial(current.install, None))
-    return AppProgram(load_app(config.app, Path.cwd()), link.passes, config, link.tell)
+    program = AppProgram(load_app(config.app, Path.cwd()), link.passes, config, link.tell)
+    program.begin_process()
+    return program
 
 
 def conf_of(spec: str, flags: Mapping[str, object]) -> dict[str, Any]:
@@ -77,6 +85,10 @@ def conf_of(spec: str, flags: Mapping[str, object]) -> dict[str, Any]:
     current.install(ChildGateway(None))
     current.set_flags(flags)
     return load_app(spec, Path.cwd()).conf.for_nodes
+
+
+class _Loops(threading.local):
+    runner: asyncio.Runner | None = None
 
 
 class AppProgram:
@@ -100,12 +112,18 @@ class AppProgram:
         tell: Callable[[LogRecord], None],
     ) -> None:
         self._app = app
-        self._runner: asyncio.Runner | None = None
+        self._pid = os.getpid()
+        #: {task: its function with all that stands around it}, made at its first attempt.
+        self._functions: dict[str, Callable[..., Any]] = {}
+        #: Each thread has a loop of its own, once it needs one.
+        self._loops = _Loops()
         self.catalog = app.catalog()
         self.facts = _facts_of(app)
         self.conf = app.conf.for_nodes
         self._bytes_max, self.log_level = _limits(app, config)
-        self._endings = Endings(app, tell, self.log_level)
+        _check_hooks(app)
+        signals.watch(self)
+        self._endings = Endings(app, tell, self.log_level, passes)
         #: Run one attempt; see ``Program.execute``.
         self.execute = self._compile(passes)
 
@@ -113,7 +131,7 @@ class AppProgram:
         self, passes: tuple[type[BaseException], ...]
     ) -> Callable[[RunTask], ChildOutcome]:
         """The hot path with everything it needs at hand: about 2 µs for a no-op task."""
-        functions: dict[str, Callable[..., Any]] = {}
+        functions = self._functions
         clock_ns, wall = time.perf_counter_ns, time.time
         bytes_max, success, endings = self._bytes_max, int(Status.SUCCESS), self._endings
 
@@ -135,15 +153,15 @@ class AppProgram:
                 body = encode_value(value, bytes_max=bytes_max)
             except passes:
                 self._forget_loop()
-                asked.pop((task.id, task.attempt), None)
+                endings.forget(task)
                 raise
             # SystemExit and its kin would take the child along: a task may not.
             except BaseException as exc:  # noqa: BLE001 (whatever it is, the caller gets it)
                 run_us = (clock_ns() - begun_ns) // 1000
                 return endings.raised(task, started_ms, run_us, exc)
-            if asked:
+            if asked or begun:
                 run_us = (clock_ns() - begun_ns) // 1000
-                ended = endings.returned(task, started_ms, run_us)
+                ended = endings.returned(task, started_ms, run_us, value)
                 if ended is not None:
                     return ended
             return ChildOutcome(
@@ -166,15 +184,54 @@ class AppProgram:
                 f"app {self._app.name!r} on worker {os.uname().nodename} has no task {name!r}; "
                 f"it has: {known}"
             )
-        run: Callable[..., Any] = task.run
+        run = function_of(task)
         return run if task.idempotent else _run_once(run)
 
+    def hooks_changed(self) -> None:
+        """Something else is to stand around attempts."""
+        self._functions.clear()
+
+    def is_native(self, name: str) -> bool:
+        """Whether that task is a coroutine function; see ``Program``."""
+        task = self._app.tasks.get(name)
+        return task is not None and task.is_async
+
+    async def execute_native(
+        self, task: RunTask, is_ended: Callable[[], bool]
+    ) -> ChildOutcome | None:
+        """Run an attempt of a coroutine function in the running loop; see ``Program``."""
+        started_ms = int(time.time() * 1000)
+        begun_ns = time.perf_counter_ns()
+        try:
+            function = self._functions.get(task.name)
+            if function is None:
+                function = self._functions[task.name] = self._function(task.name)
+            args, kwargs = decode_arguments(task.body)
+            coroutine = function(*args, **kwargs)
+            if task.soft_ms:
+                coroutine = softlimit.run(coroutine, task.soft_ms)
+            value = await coroutine
+            body = encode_value(value, bytes_max=self._bytes_max)
+        except BaseException as exc:  # noqa: BLE001 (as in ``execute``)
+            if is_ended():
+                self._endings.forget(task)
+                return None
+            run_us = (time.perf_counter_ns() - begun_ns) // 1000
+            return self._endings.raised(task, started_ms, run_us, exc)
+        run_us = (time.perf_counter_ns() - begun_ns) // 1000
+        ended = None
+        if asked or begun:
+            ended = self._endings.returned(task, started_ms, run_us, value)
+        return ended or ChildOutcome(
+            task.id, task.attempt, int(Status.SUCCESS), started_ms, run_us, body, ""
+        )
+
     def _run_coroutine(self, coroutine: Coroutine[Any, Any, Any], soft_ms: int) -> Any:
-        runner = self._runner
+        runner = self._loops.runner
         if runner is None:
             import asyncio  # slow to import, and most applications have no coroutines
 
-            runner = self._runner = asyncio.Runner()
+            runner = self._loops.runner = asyncio.Runner()
         if soft_ms:
             coroutine = softlimit.run(coroutine, soft_ms)
         # The runner's own context was made before this task: show it the present one.
@@ -182,13 +239,29 @@ class AppProgram:
 
     def _forget_loop(self) -> None:
         """An interrupted loop has a task in it that nobody waits for any more."""
-        runner, self._runner = self._runner, None
+        runner, self._loops.runner = self._loops.runner, None
         if runner is not None:
             runner.close()
 
+    end_thread = _forget_loop
+
+    def begin_process(self) -> None:
+        """The application is loaded in a process that is to run its tasks."""
+        signals.worker_process_init.send(sender=None)
+        atexit.register(self.end_process)
+
+    def end_process(self) -> None:
+        """That process ends; a copy of it, which a task forked, does not count."""
+        atexit.unregister(self.end_process)
+        if os.getpid() != self._pid:
+            return
+        signals.worker_process_shutdown.send(sender=None, pid=self._pid, exitcode=0)
+        self._forget_loop()
+        close_kept()
+
     def close(self) -> None:
         """Undo what :func:`main` did to this process."""
-        self._forget_loop()
+        self.end_process()
         current.install(None)
         current.set_flags({})
 
@@ -202,6 +275,19 @@ def _facts_of(app: App) -> dict[str, TaskFacts]:
         for name, task in app.tasks.items()
         if (facts := rules.facts_of_task(task)) != TaskFacts()
     }
+
+
+def _check_hooks(app: App) -> None:
+    """Refuse what could not be called when its time has come.
+
+    Raises:
+        AppLoadError: names the task and the reason.
+    """
+    try:
+        for task in app.tasks.values():
+            function_of(task)
+    except ConfigError as exc:
+        raise AppLoadError(f"App({app.name!r}): {exc}") from exc
 
 
 def _limits(app: App, config: PoolConfig) -> tuple[int, str]:

@@ -10,6 +10,7 @@ from datetime import datetime
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final
 
+from zmqtasks.app.hooks import Ending, Told, begun
 from zmqtasks.app.retrying import (
     REQUEUES_KEY,
     RetryPlan,
@@ -37,7 +38,11 @@ if TYPE_CHECKING:
 
 #: Code that calls task functions; what is above it in a traceback is of no interest.
 _RUN_LAYERS: Final = (
-    f"{os.sep}zmqtasks{os.sep}app{os.sep}childmain.py",
+    *(
+        f"{os.sep}zmqtasks{os.sep}app{os.sep}{module}.py"
+        for module in ("childmain", "depends", "hooks", "middleware", "streaming")
+    ),
+    f"{os.sep}contextlib.py",
     f"{os.sep}zmqtasks{os.sep}pools{os.sep}softlimit.py",
     f"{os.sep}asyncio{os.sep}",
 )
@@ -54,34 +59,78 @@ class Endings:
         app: whose tasks run here.
         tell: sends a line for the node's log.
         log_level: name of the level below which none is sent.
+        passes: exceptions that are not the task's own and go through its handlers, too.
     """
 
-    def __init__(self, app: App, tell: Callable[[LogRecord], None], log_level: str) -> None:
+    def __init__(
+        self,
+        app: App,
+        tell: Callable[[LogRecord], None],
+        log_level: str,
+        passes: tuple[type[BaseException], ...] = (),
+    ) -> None:
         self._tasks = app.tasks
         self._tell = tell
+        self._passes = passes
         self._level: int = logging.getLevelNamesMapping()[log_level]
 
-    def returned(self, run: RunTask, started_ms: int, run_us: int) -> ChildOutcome | None:
+    def returned(
+        self, run: RunTask, started_ms: int, run_us: int, value: Any
+    ) -> ChildOutcome | None:
         """The outcome of one that returned, if it had asked for another attempt before."""
         noted = asked.pop((run.id, run.attempt), None)
-        if isinstance(noted, Retry):
-            return self._retry(run, started_ms, run_us, noted)
-        return None
+        if not isinstance(noted, Retry):
+            self._tell_hooks(run, Status.SUCCESS, value)
+            return None
+        outcome = self._retry(run, started_ms, run_us, noted)
+        self._tell_hooks(run, outcome.status, noted)
+        return outcome
 
     def raised(
         self, run: RunTask, started_ms: int, run_us: int, exc: BaseException
     ) -> ChildOutcome:
         """The outcome of one that raised."""
+        outcome, cause = self._ended(run, started_ms, run_us, exc)
+        if begun:
+            self._tell_hooks(run, outcome.status, cause)
+        return outcome
+
+    def forget(self, run: RunTask) -> None:
+        """An attempt that was interrupted: nobody is told how it ended."""
+        asked.pop((run.id, run.attempt), None)
+        begun.pop((run.id, run.attempt), None)
+
+    def _tell_hooks(self, run: RunTask, status: int, value: Any) -> None:
+        start = begun.pop((run.id, run.attempt), None)
+        if start is None:
+            return
+
+        def failed(name: str, exc: BaseException) -> None:
+            self._log(
+                run,
+                logging.ERROR,
+                f"{name}() raised, which changes nothing about the outcome: {short_text(exc)}\n"
+                f"{trace_of(exc).rstrip()}",
+            )
+
+        Ending(start, Told(run, status, value), failed, self._passes).tell()
+        if asked.pop((run.id, run.attempt), None) is not None:
+            self._log(run, logging.WARNING, "a handler asked for a retry, which is too late")
+
+    def _ended(
+        self, run: RunTask, started_ms: int, run_us: int, exc: BaseException
+    ) -> tuple[ChildOutcome, BaseException]:
+        """The outcome, and what it comes from in the end."""
         if isinstance(exc, MayHaveRun):
             self._log(run, logging.ERROR, str(exc))
-            return _outcome(run, Status.WORKER_LOST, started_ms, run_us, str(exc))
+            return _outcome(run, Status.WORKER_LOST, started_ms, run_us, str(exc)), exc
         if isinstance(exc, Ignore):
-            self._forget(run)
+            asked.pop((run.id, run.attempt), None)
             self._log(run, logging.INFO, "ended as IGNORED")
-            return _outcome(run, Status.IGNORED, started_ms, run_us)
+            return _outcome(run, Status.IGNORED, started_ms, run_us), exc
         if isinstance(exc, Reject):
-            self._forget(run)
-            return self._reject(run, started_ms, run_us, exc)
+            asked.pop((run.id, run.attempt), None)
+            return self._reject(run, started_ms, run_us, exc), exc
         try:
             retry = self._asked_for(run, exc)
         # Whatever comes of asking is how the task failed.
@@ -89,8 +138,8 @@ class Endings:
             exc, retry = other, None
         noted = asked.pop((run.id, run.attempt), None)
         if retry is not None:
-            return self._retry(run, started_ms, run_us, retry)
-        return self._failure(run, started_ms, run_us, exc, is_last=noted is exc)
+            return self._retry(run, started_ms, run_us, retry), retry
+        return self._failure(run, started_ms, run_us, exc, is_last=noted is exc), exc
 
     def _asked_for(self, run: RunTask, exc: BaseException) -> Retry | None:
         """The retry that follows: asked for by raising it, before, or in general."""
@@ -109,9 +158,6 @@ class Endings:
             return planned_retry(task, run, Wish(exc=exc.exc, countdown=when))
         wish = automatic(task, run, exc)
         return planned_retry(task, run, wish) if wish is not None else None
-
-    def _forget(self, run: RunTask) -> None:
-        asked.pop((run.id, run.attempt), None)
 
     # --- outcomes -----------------------------------------------------------------------
 

@@ -148,10 +148,6 @@ _CELERY_CALL_OPTIONS = frozenset(
     retry_policy root_id router routing_key serializer shadow stamped_headers stamps timeout
     """.split()
 )
-#: Methods of Celery's Task that would have to be called, and are not yet.
-_CELERY_HANDLERS = frozenset(
-    {"after_return", "before_start", "on_bound", "on_failure", "on_retry", "on_success"}
-)
 #: What Celery's base classes say about themselves that is so here anyway.
 _TRUE_ANYWAY = frozenset({"abstract"})
 
@@ -330,18 +326,12 @@ def _check_limits(options: Mapping[str, object], where: str) -> None:
 
 
 def check_base(base: type[Any], where: str) -> None:
-    """Refuse a base class whose handlers or options would have no effect.
+    """Refuse a base class whose options would have no effect.
 
     Raises:
         ConfigError: it defines one of Celery's that does not exist here yet.
     """
     for cls in base.__mro__:
-        found = _CELERY_HANDLERS & vars(cls).keys()
-        if found:
-            raise ConfigError(
-                f"{where}: base class {cls.__qualname__} defines {min(found)}(), and task "
-                "handlers are not supported yet: nothing would call it"
-            )
         found = (_CELERY_TASK_OPTIONS - _TRUE_ANYWAY) & vars(cls).keys()
         if found:
             raise ConfigError(

@@ -8,12 +8,14 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from zmqtasks.app import states
 from zmqtasks.app.current import current_app, gateway
+from zmqtasks.app.news import Following, News, Update, states_of
 from zmqtasks.app.outcomes import RETURNED, error_of, traceback_of, unknown_outcome, value_of
 from zmqtasks.app.waiting import check_wait
 from zmqtasks.errors import TaskUnknown, TimeoutError
 from zmqtasks.ids import format_task_id, parse_task_id
 from zmqtasks.node.gateway import Gateway
-from zmqtasks.wire.messages import Outcome, StateRecord, TaskState
+from zmqtasks.wire.messages import Outcome, StateRecord, TaskState, UpdateRecord
+from zmqtasks.wire.payload import decode_value
 
 if TYPE_CHECKING:
     from zmqtasks.app.app import App
@@ -23,6 +25,9 @@ R = TypeVar("R")
 
 #: Seconds that `state` and its kin wait for nodes to answer about foreign tasks.
 STATE_TIMEOUT_S = 1.0
+
+#: Facts of a state: the one that the task gave itself, and what it told with it, encoded.
+SAID_STATE, SAID_META = "state", "meta"
 
 #: Guards lists of waiters, which exist only for handles that somebody waits for.
 _waiters_lock = threading.Lock()
@@ -39,11 +44,13 @@ class AsyncResult(Generic[R]):
         app: the App to ask through; by default the current one.
     """
 
-    __slots__ = ("__weakref__", "_app", "_gateway", "_outcome", "_task_id", "_waiters")
+    __slots__ = ("__weakref__", "_app", "_gateway", "_news", "_outcome", "_task_id", "_waiters")
 
     _app: App | None
     #: The gateway that will tell us the outcome, None before anybody asked.
     _gateway: Gateway | None
+    #: What it told of itself; None before it did, or anybody asked.
+    _news: News | None
     _outcome: Outcome | None
     _task_id: bytes
     _waiters: list[Callable[[], Any]] | None
@@ -54,6 +61,7 @@ class AsyncResult(Generic[R]):
         self._task_id = parse_task_id(id)
         self._app = app
         self._gateway = None
+        self._news = None
         self._outcome = None
         self._waiters = None
 
@@ -64,6 +72,7 @@ class AsyncResult(Generic[R]):
         self._task_id = task_id
         self._app = app
         self._gateway = gateway
+        self._news = None
         self._outcome = None
         self._waiters = None
         return self
@@ -78,6 +87,18 @@ class AsyncResult(Generic[R]):
         # one of the two sees the other.
         if self._waiters is not None:
             self._call_waiters()
+
+    def updated(self, task_id: bytes, record: UpdateRecord) -> None:
+        """News of the running task; called by the gateway, on its thread."""
+        self.news().take(record)
+
+    def news(self) -> News:
+        """What the task tells of itself, for ``news.py``."""
+        found = self._news
+        if found is None:
+            with _waiters_lock:
+                found = self._news = self._news or News()
+        return found
 
     def _call_waiters(self) -> None:
         with _waiters_lock:
@@ -102,21 +123,28 @@ class AsyncResult(Generic[R]):
 
     # --- waiting ------------------------------------------------------------------------
 
-    def get(self, timeout: float | None = None, propagate: bool = True) -> R:
+    def get(
+        self,
+        timeout: float | None = None,
+        propagate: bool = True,
+        *,
+        disable_sync_subtasks: bool = True,
+    ) -> R:
         """Wait for the result and return it.
 
         Args:
             timeout: seconds to wait at most; None waits for ever.
             propagate: raise the task's error; else return it.
+            disable_sync_subtasks: False: a task may wait here, see ``allow_join_result``.
 
         Raises:
             TimeoutError: no result in time; it says what is known of the task.
             TaskError: or the exception the task raised: the task did not succeed.
-            RuntimeError: called inside a task.
+            RuntimeError: called inside a task, which was not allowed to wait.
         """
         if self._outcome is None:
-            self._check_wait("get", timeout)
-            self._follow()
+            self._check_wait("get", timeout, disable_sync_subtasks)
+            self.follow()
             arrived = threading.Event()
             self.add_waiter(arrived.set)
             try:
@@ -124,31 +152,69 @@ class AsyncResult(Generic[R]):
                     self._time_over(timeout)
             finally:
                 self.remove_waiter(arrived.set)
-        return self._conclude(propagate)
+        return self.conclude(propagate)
 
-    async def aget(self, timeout: float | None = None, propagate: bool = True) -> R:
+    async def aget(
+        self,
+        timeout: float | None = None,
+        propagate: bool = True,
+        *,
+        disable_sync_subtasks: bool = True,
+    ) -> R:
         """Same as ``get()`` without blocking the running asyncio loop."""
         if self._outcome is None:
             import asyncio
 
             from zmqtasks.app.mailbox import wait_for_call
 
-            self._check_wait("aget", timeout)
-            self._follow()
+            self._check_wait("aget", timeout, disable_sync_subtasks)
+            self.follow()
             if not await wait_for_call(self.add_waiter, self.remove_waiter, timeout):
                 # It asks around, which must not block the loop.
                 await asyncio.to_thread(self._time_over, timeout)
-        return self._conclude(propagate)
+        return self.conclude(propagate)
 
     def __await__(self) -> Generator[Any, None, R]:
         return self.aget().__await__()
 
-    def _check_wait(self, method: str, timeout: float | None) -> None:
-        check_wait(self._the_app(), method, timeout)
+    def _check_wait(self, method: str, timeout: float | None, disable_sync_subtasks: bool) -> None:
+        check_wait(self.app, method, timeout, disable_sync_subtasks=disable_sync_subtasks)
 
-    def _follow(self) -> None:
+    def updates(self, timeout: float | None = None) -> Following[Update]:
+        """Follow the states that the task gives itself (``self.update_state``).
+
+        For ``for`` and ``async for``: gives ``(state, meta)`` pairs until the task has ended.
+        Who is slow sees the last state only.
+
+        Args:
+            timeout: seconds for all of it; None waits for ever.
+
+        Raises:
+            TimeoutError: it has not ended in time.
+            RuntimeError: called inside a task.
+        """
+        return Following(self, "updates", states_of(self.news()), timeout, raises=False)
+
+    def stream(self, timeout: float | None = None) -> Following[Any]:
+        """Follow the items that a generator task yields, each given once and in order.
+
+        For ``for`` and ``async for``; it ends when the task has ended, and raises what the
+        task raised. ``get()`` then has what the generator returned.
+
+        Args:
+            timeout: seconds for all of it; None waits for ever.
+
+        Raises:
+            ItemsLost: the next item did not reach this process, or was not read in time.
+            TimeoutError: it has not ended in time.
+            TaskError: or the exception the task raised.
+            RuntimeError: called inside a task.
+        """
+        return Following(self, "stream", self.news().next_item, timeout, raises=True)
+
+    def follow(self) -> None:
         """See to it that some gateway of this process tells us the outcome."""
-        current = gateway(self._the_app())
+        current = gateway(self.app)
         # Not ours either: what was submitted by the parent of a forked process.
         if self._gateway is not current:
             self._gateway = current
@@ -162,10 +228,11 @@ class AsyncResult(Generic[R]):
         """
         if self._outcome is not None:
             return
-        what = gateway(self._the_app()).describe(self._task_id)
+        what = gateway(self.app).describe(self._task_id)
         raise TimeoutError(f"no result of task {self.id} after {timeout:g} s: {what}")
 
-    def _conclude(self, propagate: bool) -> R:
+    def conclude(self, propagate: bool = True) -> R:
+        """The value of a task that has ended, or its error raised or returned."""
         outcome = self._outcome
         assert outcome is not None, "the wait ended without an outcome"
         if outcome.status in RETURNED:
@@ -190,17 +257,24 @@ class AsyncResult(Generic[R]):
         return format_task_id(self._task_id)
 
     @property
+    def is_settled(self) -> bool:
+        """Whether the outcome is here, without asking anybody."""
+        return self._outcome is not None
+
+    @property
     def state(self) -> str:
         """PENDING, STARTED, RETRY, SUCCESS, FAILURE, DEAD, REVOKED, IGNORED, REJECTED, UNKNOWN.
 
-        For a task of another process this asks the mesh, for a second at most.
+        Or what the task calls its state itself (``self.update_state``) while it runs. For a
+        task of another process this asks the mesh, for a second at most.
         """
-        outcome = self._look()
-        if isinstance(outcome, Outcome):
-            return states.STATE_OF_STATUS.get(outcome.status, states.FAILURE)
-        if outcome is None:
+        found = self._look()
+        if isinstance(found, Outcome):
+            return states.STATE_OF_STATUS.get(found.status, states.FAILURE)
+        if found is None:
             return states.PENDING
-        return states.state_of(outcome)
+        said = found.info.get(SAID_STATE)
+        return said if isinstance(said, str) else states.state_of(found)
 
     status = state
 
@@ -224,6 +298,15 @@ class AsyncResult(Generic[R]):
             return None
         error = error_of(outcome)
         return value_of(outcome) if error is None else error
+
+    @property
+    def info(self) -> Any:
+        """The same as ``result``; while the task runs, what it told with its last state."""
+        found = self._look()
+        if isinstance(found, Outcome):
+            return self.result
+        told = found.info.get(SAID_META) if found is not None else None
+        return decode_value(told) if isinstance(told, bytes) else None
 
     @property
     def traceback(self) -> str | None:
@@ -252,7 +335,7 @@ class AsyncResult(Generic[R]):
         outcome = self._outcome
         if outcome is not None and outcome.ext and outcome_key in outcome.ext:
             return outcome.ext[outcome_key]
-        answers = gateway(self._the_app()).states([self._task_id], STATE_TIMEOUT_S)
+        answers = gateway(self.app).states([self._task_id], STATE_TIMEOUT_S)
         record = answers.get(self._task_id)
         if record is None:
             return None
@@ -269,11 +352,55 @@ class AsyncResult(Generic[R]):
         """
         from zmqtasks.app.story import Story
 
-        return Story(gateway(self._the_app()).story(self._task_id, STATE_TIMEOUT_S))
+        return Story(gateway(self.app).story(self._task_id, STATE_TIMEOUT_S))
+
+    def revoke(
+        self,
+        terminate: bool = False,
+        signal: str | int = "SIGTERM",
+        wait: bool = False,
+        timeout: float | None = None,
+    ) -> str:
+        """Let the task not be run.
+
+        Args:
+            terminate: end it if it runs: exactly this attempt, and no other task.
+            signal: with which it is ended; by force soon after.
+            wait: until it has ended.
+            timeout: seconds that nodes have to answer (1 by default), and again for ``wait``.
+
+        Returns:
+            "revoked"; "running" (it goes on, unless ``terminate``), "settled" (it had ended),
+            "given", "unknown", "unanswered", as of ``app.control.revoke``.
+
+        Raises:
+            TimeoutError: with ``wait``, it has not ended in time.
+            RuntimeError: called inside a task, or in a running asyncio loop (``arevoke``).
+        """
+        from zmqtasks.app.control import TIMEOUT_S
+
+        said = self.app.control.revoke(
+            self.id, terminate, signal, TIMEOUT_S if timeout is None else timeout
+        )
+        if wait and said[self.id] in ("revoked", "running"):
+            self.get(timeout, propagate=False)
+        return said[self.id]
+
+    async def arevoke(
+        self,
+        terminate: bool = False,
+        signal: str | int = "SIGTERM",
+        wait: bool = False,
+        timeout: float | None = None,
+    ) -> str:
+        """Same as ``revoke()`` without blocking the running loop."""
+        import asyncio
+
+        return await asyncio.to_thread(self.revoke, terminate, signal, wait, timeout)
 
     def forget(self) -> None:
         """Drop the result here and in the stores; it cannot be read again."""
-        gateway(self._the_app()).forget([self._task_id])
+        gateway(self.app).forget([self._task_id])
         if self._outcome is not None:
             self._outcome = unknown_outcome(self._task_id, "its result was forgotten")
 
@@ -281,7 +408,7 @@ class AsyncResult(Generic[R]):
         """The outcome, else what nodes know, None when there was no answer in time."""
         if self._outcome is not None:
             return self._outcome
-        answers = gateway(self._the_app()).states([self._task_id], STATE_TIMEOUT_S)
+        answers = gateway(self.app).states([self._task_id], STATE_TIMEOUT_S)
         record = answers.get(self._task_id)
         if record is None or self._outcome is not None:
             return self._outcome
@@ -290,7 +417,9 @@ class AsyncResult(Generic[R]):
             return record.outcome
         return record
 
-    def _the_app(self) -> App:
+    @property
+    def app(self) -> App:
+        """The App that it asks through."""
         if self._app is None:
             self._app = current_app()
         return self._app
@@ -318,13 +447,36 @@ class AtMostOnceResult(AsyncResult[R]):
 
     __slots__ = ()
 
-    def _check_wait(self, method: str, timeout: float | None) -> None:
-        super()._check_wait(method, timeout)
+    def _check_wait(self, method: str, timeout: float | None, disable_sync_subtasks: bool) -> None:
+        super()._check_wait(method, timeout, disable_sync_subtasks)
         if timeout is None:
             raise ValueError(
                 f"{method}() of a call with delivery='at_most_once' needs a timeout: the task or "
                 f"its result may be lost, and nobody would know; use {method}(timeout=...)"
             )
+
+    def updates(self, timeout: float | None = None) -> Following[Update]:
+        """Refused: nobody owns the task, so nobody passes its news on.
+
+        Raises:
+            ValueError: always.
+        """
+        raise self._refusal("updates")
+
+    def stream(self, timeout: float | None = None) -> Following[Any]:
+        """Refused, as ``updates``.
+
+        Raises:
+            ValueError: always.
+        """
+        raise self._refusal("stream")
+
+    @staticmethod
+    def _refusal(method: str) -> ValueError:
+        return ValueError(
+            f"{method}() of a call with delivery='at_most_once': it has no owner to pass on what "
+            "the task tells; leave delivery out"
+        )
 
     def _time_over(self, timeout: float | None) -> None:
         if self._outcome is None:

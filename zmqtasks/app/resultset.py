@@ -14,7 +14,7 @@ from zmqtasks.app.result import AsyncResult
 from zmqtasks.app.waiting import check_wait
 from zmqtasks.errors import TimeoutError
 from zmqtasks.node.gateway import Gateway
-from zmqtasks.wire.messages import Outcome
+from zmqtasks.wire.messages import Outcome, UpdateRecord
 
 if TYPE_CHECKING:
     from zmqtasks.app.app import App
@@ -128,6 +128,12 @@ class ResultSet(Generic[R]):
         if self._end_waiters and (self._failures_count or self._complete()):
             self._call(self._end_waiters)
 
+    def updated(self, task_id: bytes, record: UpdateRecord) -> None:
+        """News of a running task; called by the gateway, on its thread."""
+        position = self._positions.get(task_id)
+        if position is not None:
+            self[position].updated(task_id, record)
+
     def _complete(self) -> bool:
         return self._built and len(self._order) == len(self._ids)
 
@@ -138,30 +144,45 @@ class ResultSet(Generic[R]):
 
     # --- waiting ------------------------------------------------------------------------
 
-    def get(self, timeout: float | None = None, propagate: bool = True) -> list[R]:
+    def get(
+        self,
+        timeout: float | None = None,
+        propagate: bool = True,
+        *,
+        disable_sync_subtasks: bool = True,
+    ) -> list[R]:
         """Wait for all results and return them in the order of the calls.
 
         Args:
             timeout: seconds to wait at most, for all of them; None waits for ever.
             propagate: raise as soon as one has failed; else wait for all and return
                 errors in their places.
+            disable_sync_subtasks: False: a task may wait here, see ``allow_join_result``.
 
         Raises:
             TimeoutError: not all in time; it says how many and what one waits for.
             TaskError: or the exception a task raised: the first failed one, in the
                 order of the calls, among those finished.
-            RuntimeError: called inside a task.
+            RuntimeError: called inside a task, which was not allowed to wait.
         """
         if not self._enough(propagate):
-            check_wait(self._the_app(), "get", timeout)
+            check_wait(self._the_app(), "get", timeout, disable_sync_subtasks=disable_sync_subtasks)
             self._follow()
             self._wait(self._end_waiters, lambda: self._enough(propagate), timeout)
         return self._conclude(propagate, timeout)
 
-    async def aget(self, timeout: float | None = None, propagate: bool = True) -> list[R]:
+    async def aget(
+        self,
+        timeout: float | None = None,
+        propagate: bool = True,
+        *,
+        disable_sync_subtasks: bool = True,
+    ) -> list[R]:
         """Same as ``get()`` without blocking the running asyncio loop."""
         if not self._enough(propagate):
-            check_wait(self._the_app(), "aget", timeout)
+            check_wait(
+                self._the_app(), "aget", timeout, disable_sync_subtasks=disable_sync_subtasks
+            )
             self._follow()
             await self._await_end(propagate, timeout)
         if not self._enough(propagate):
@@ -182,7 +203,7 @@ class ResultSet(Generic[R]):
 
         Raises:
             TimeoutError: not all in time.
-            RuntimeError: called inside a task.
+            RuntimeError: called inside a task, which was not allowed to wait.
         """
         give_up = None if timeout is None else time.monotonic() + timeout
         position = 0
@@ -273,7 +294,7 @@ class ResultSet(Generic[R]):
             # Collected handles forward to us; each of them knows whom to ask.
             for handle in list(self._handles.values()):
                 if handle._outcome is None:
-                    handle._follow()
+                    handle.follow()
             return
         open_ids = [
             task_id

@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import hashlib
 import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
+
+from zmqtasks.app.depends import Dependency, dependency_of
 
 #: Longest signature text that travels in a catalog.
 SIGNATURE_CHARS_MAX = 200
@@ -29,6 +31,8 @@ class TaskSignature(NamedTuple):
     text: str
     #: Names of positional parameters, in order.
     names: tuple[str, ...]
+    #: {parameter that callers do not give: (its position, None for keyword-only; what gives it)}
+    injected: Mapping[str, tuple[int | None, Dependency]] = {}
 
 
 def signature_of(function: Callable[..., Any], *, bound: bool = False) -> TaskSignature:
@@ -40,6 +44,7 @@ def signature_of(function: Callable[..., Any], *, bound: bool = False) -> TaskSi
 
     Raises:
         TypeError: ``bound`` and it has no positional parameter.
+        ConfigError: a parameter cannot depend on anything.
     """
     try:
         signature = inspect.signature(function)
@@ -54,9 +59,10 @@ def signature_of(function: Callable[..., Any], *, bound: bool = False) -> TaskSi
                 f"{_qualname(function)}() has bind=True but no first parameter for the task; "
                 "write def name(self, ...)"
             )
-        signature = signature.replace(parameters=parameters)
+    injected = _injected(function, parameters)
+    parameters = [parameter for parameter in parameters if parameter.name not in injected]
     source = _parameters_source(parameters)
-    text = str(signature)
+    text = str(signature.replace(parameters=parameters))
     if len(text) > SIGNATURE_CHARS_MAX:
         text = text[: SIGNATURE_CHARS_MAX - 3] + "..."
     return TaskSignature(
@@ -64,7 +70,21 @@ def signature_of(function: Callable[..., Any], *, bound: bool = False) -> TaskSi
         digest=hashlib.blake2b(source.encode(), digest_size=6).hexdigest(),
         text=text,
         names=tuple(p.name for p in parameters if p.kind in _POSITIONAL),
+        injected=injected,
     )
+
+
+def _injected(
+    function: Callable[..., Any], parameters: Sequence[inspect.Parameter]
+) -> dict[str, tuple[int | None, Dependency]]:
+    namespace = getattr(inspect.unwrap(function), "__globals__", {})
+    found: dict[str, tuple[int | None, Dependency]] = {}
+    for position, parameter in enumerate(parameters):
+        mark = dependency_of(parameter, namespace, f"{_qualname(function)}()")
+        if mark is not None:
+            place = position if parameter.kind in _POSITIONAL else None
+            found[parameter.name] = place, mark
+    return found
 
 
 def _anything(function: Callable[..., Any]) -> TaskSignature:

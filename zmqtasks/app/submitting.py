@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from zmqtasks.app.current import gateway, in_running_loop
 from zmqtasks.app.options import CallOptions, check_call_options
+from zmqtasks.app.publishing import Arguments, Publication
 from zmqtasks.app.result import AsyncResult, AtMostOnceResult
 from zmqtasks.app.resultset import ResultSet
 from zmqtasks.errors import ConfigError, MeshOverloaded, SubmitError, SubmitRejected
@@ -37,6 +38,8 @@ class Prepared(NamedTuple):
     handle: AsyncResult[Any]
     options: CallOptions
     durability: Durability
+    #: For hooks, where there are some.
+    publication: Publication | None = None
 
     def submit(self, wait_s: float | None) -> None:
         """Hand it over.
@@ -53,6 +56,8 @@ class Prepared(NamedTuple):
             delivery=self.options.get("delivery") or "at_least_once",
             durability=self.durability,
         )
+        if self.publication is not None:
+            self.publication.done()
 
     @property
     def waits(self) -> str:
@@ -91,16 +96,20 @@ def durability_of(
 def prepare(
     app: App,
     kind: Kind,
-    body: bytes,
+    arguments: Arguments,
     options: CallOptions,
     durability: Durability,
     ext: dict[str, Any],
 ) -> Prepared:
-    """Give a call its id and handle.
+    """Give a call its id, its payload and its handle.
 
     Args:
         options: checked, and complete.
         ext: the facts of the call that its options make; taken over.
+
+    Raises:
+        PayloadTypeError, PayloadTooLarge: the arguments cannot travel.
+        ConfigError: hooks made headers that cannot.
     """
     through = gateway(app)
     key, text = options.get("idempotency_key"), options.get("task_id")
@@ -108,17 +117,23 @@ def prepare(
         task_id = keyed_task_id(kind.app, kind.name, key)
     else:
         task_id = parse_task_id(text) if text else through.new_ids(1)[0]
+    headers = options.get("headers")
+    publication = None
+    if app.is_hooked:
+        publication = Publication(kind, task_id, arguments, ext, headers)
+        headers = publication.announce()
+    body = app.encode_arguments(*arguments)
     if key or text:
         from zmqtasks.wire.content import content_digest  # most processes never need it
 
         # Whoever has a task of this id can tell whether this call asks for the same.
         ext["c"] = content_digest(kind.app, kind.name, body)
-    headers = options.get("headers")
     if headers:
         ext["h"] = dict(headers)
     cls = AtMostOnceResult if options.get("delivery") == "at_most_once" else AsyncResult
     handle = cls.of_submitted(task_id, app, through)
-    return Prepared(through, Call(task_id, kind, body, ext or None), handle, options, durability)
+    call = Call(task_id, kind, body, ext or None)
+    return Prepared(through, call, handle, options, durability, publication)
 
 
 def submit(prepared: Prepared, where: str) -> AsyncResult[Any]:
@@ -160,7 +175,7 @@ async def submit_async(app: App, prepared: Prepared) -> AsyncResult[Any]:
         SubmitRejected: it was not accepted.
         SubmitUnknown: nobody knows whether it was.
     """
-    if prepared.waits:
+    if prepared.waits or prepared.gateway.inside_task:
         import asyncio
 
         await asyncio.to_thread(prepared.submit, None)
@@ -219,11 +234,16 @@ class Batches:
         self._bytes_max = min(BATCH_BYTES, app.settings.open_bytes_max)
         self.results: ResultSet[Any] = ResultSet.of_submitted(app, self.gateway)
         #: Durable batches under way, with the number of calls in each; the oldest first.
-        self._ahead: deque[tuple[Pending, int]] = deque()
+        self._ahead: deque[tuple[Pending, int, list[Publication]]] = deque()
+        #: Of the present batch, for hooks.
+        self._publications: list[Publication] = []
         #: Calls of which nobody knows whether they were accepted.
         self._unsure_count = 0
 
     def __iter__(self) -> Iterator[list[Call]]:
+        if self._app.is_hooked:
+            yield from self._hooked()
+            return
         if self._each_differs:
             yield from self._different()
             return
@@ -254,6 +274,48 @@ class Batches:
                 calls.append(Call(self.gateway.new_ids(1)[0], kind, body, ext or None))
             yield calls
 
+    def _hooked(self) -> Iterator[list[Call]]:
+        """Batches whose calls hooks see one by one.
+
+        Raises:
+            ConfigError: middleware changed what holds for all of them.
+        """
+        while True:
+            calls: list[Call] = []
+            self._publications = []
+            left = self._bytes_max
+            for item in islice(self._calls, self._count_max):
+                args, kwargs = self._arguments(item, len(self.results) + len(calls))
+                prepared = self._task.prepared(args, kwargs, {}, self._where)
+                options = prepared.options
+                if prepared.durability is not self.durability or not (
+                    {"delivery", "require_worker"}.isdisjoint(options)
+                ):
+                    raise ConfigError(
+                        f"{self._where}: middleware cannot give one of many calls a durability, "
+                        "delivery or require_worker of its own; let it leave them out"
+                    )
+                calls.append(prepared.call)
+                if prepared.publication is not None:
+                    self._publications.append(prepared.publication)
+                left -= len(prepared.call.body)
+                if left <= 0:
+                    break
+            if not calls:
+                return
+            yield calls
+
+    @staticmethod
+    def _arguments(item: Any, index: int) -> tuple[Sequence[Any], dict[str, Any]]:
+        if isinstance(item, (tuple, list)):
+            return item, _NO_KWARGS
+        if isinstance(item, dict):
+            return (), item
+        raise TypeError(
+            f"call {index} of delay_many is of type {type(item).__name__}; each is a tuple of "
+            "arguments or a dict of keyword arguments: task.delay_many((x,) for x in ...)"
+        )
+
     def _encode(self, items: Iterable[Any]) -> list[bytes]:
         match = self._signature.match
         encode = self._app.encode_arguments
@@ -265,15 +327,10 @@ class Batches:
             if isinstance(item, (tuple, list)):
                 match(*item)
                 bodies.append(encode(item, _NO_KWARGS, names))
-            elif isinstance(item, dict):
-                match(**item)
-                bodies.append(encode((), item, names))
             else:
-                raise TypeError(
-                    f"call {first + index} of delay_many is of type {type(item).__name__}; each "
-                    "is a tuple of arguments or a dict of keyword arguments: "
-                    "task.delay_many((x,) for x in ...)"
-                )
+                _, kwargs = self._arguments(item, first + index)
+                match(**kwargs)
+                bodies.append(encode((), kwargs, names))
             left -= len(bodies[-1])
             if left <= 0:
                 break
@@ -296,11 +353,12 @@ class Batches:
                 pending = self.gateway.begin(batch, results, after=after, wait_s=wait_s)
             else:
                 self.gateway.submit(batch, results, wait_s=wait_s)
+                self._tell(self._publications)
                 return
         except BaseException:
             results.retract(len(batch))
             raise
-        self._ahead.append((pending, len(batch)))
+        self._ahead.append((pending, len(batch), self._publications))
         self._wait(AHEAD_COUNT)
 
     def finish(self) -> None:
@@ -317,15 +375,20 @@ class Batches:
             try:
                 ahead[0][0].wait()
             except SubmitError as exc:
-                count = sum(size for _, size in ahead)
-                for pending, _ in ahead:
+                count = sum(size for _, size, _ in ahead)
+                for pending, _, _ in ahead:
                     pending.forget()
                 ahead.clear()
                 self.results.retract(count)
                 if not isinstance(exc, SubmitRejected):
                     self._unsure_count = count
                 raise
-            ahead.popleft()
+            self._tell(ahead.popleft()[2])
+
+    @staticmethod
+    def _tell(publications: list[Publication]) -> None:
+        for publication in publications:
+            publication.done()
 
     @property
     def are_under_way(self) -> bool:
@@ -387,7 +450,7 @@ async def submit_many_async(app: App, batches: Batches) -> ResultSet[Any]:
 
     try:
         for batch in batches:
-            if batches.durability is Durability.DISK:
+            if batches.durability is Durability.DISK or batches.gateway.inside_task:
                 await asyncio.to_thread(batches.submit, batch, None)
             else:
                 await mailbox().submit(

@@ -4,15 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from datetime import datetime
+from inspect import isasyncgenfunction, iscoroutinefunction
 from types import MethodType
 from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar, Unpack
 
 from zmqtasks.app.current import gateway, in_running_loop
+from zmqtasks.app.depends import Injection, resolved
 from zmqtasks.app.facts import needs_text
+from zmqtasks.app.hooks import WithHandlers
+from zmqtasks.app.middleware import OutgoingCall
 from zmqtasks.app.options import CallOptions
+from zmqtasks.app.publishing import Arguments, passed_through
 from zmqtasks.app.result import AsyncResult
 from zmqtasks.app.resultset import ResultSet
 from zmqtasks.app.signature import TaskSignature, signature_of
+from zmqtasks.app.streaming import tell_state
 from zmqtasks.app.submitting import (
     Batches,
     Prepared,
@@ -28,6 +34,7 @@ from zmqtasks.app.submitting import (
 from zmqtasks.app.task_options import WithOptions
 from zmqtasks.errors import ConfigError, Retry
 from zmqtasks.node.gateway import Call, Durability
+from zmqtasks.pools.running import is_cancelled
 from zmqtasks.wire.messages import CatalogEntry, Kind
 
 if TYPE_CHECKING:
@@ -43,12 +50,12 @@ _KINDS_MAX = 1_000
 CallArguments = tuple[Any, ...] | list[Any] | dict[str, Any]
 
 
-class Task(WithOptions, Generic[P, R]):
+class Task(WithOptions, WithHandlers, Generic[P, R]):
     """A task function, made by ``@app.task``.
 
     Calling it runs the function here and now; ``delay`` and ``apply_async`` let a
     worker run it. Subclasses (``@app.task(base=...)``) may add attributes and methods
-    of their own.
+    of their own, and handlers; what they keep in ``self`` stays for the process.
     """
 
     #: The App that it belongs to.
@@ -62,6 +69,8 @@ class Task(WithOptions, Generic[P, R]):
     __qualname__: str
     __wrapped__: Callable[..., Any]
     _signature: TaskSignature | None
+    #: ``run`` with all that it depends on, once that is known.
+    _complete_run: Callable[..., Any] | None
     _kinds: dict[tuple[str | None, str], Kind]
     #: For ``delay``, once it is known that it has nothing more to do than to submit.
     _plain_kind: Kind | None
@@ -78,6 +87,7 @@ class Task(WithOptions, Generic[P, R]):
         self.bind = bool(options.get("bind", False))
         self.run = MethodType(function, self) if self.bind else function
         self._signature = None
+        self._complete_run = None
         self._kinds = {}
         self._plain_kind = None
         self._call_defaults = None
@@ -90,8 +100,36 @@ class Task(WithOptions, Generic[P, R]):
     # --- calling ------------------------------------------------------------------------
 
     def __call__(self, /, *args: P.args, **kwargs: P.kwargs) -> R:
-        """Run the function here and now."""
-        return self.run(*args, **kwargs)
+        """Run the function here and now; what it depends on is provided, unless given by name."""
+        found: R = self.complete_run(*args, **kwargs)
+        return found
+
+    @property
+    def complete_run(self) -> Callable[..., Any]:
+        """The function that takes what callers give, and gets what it depends on.
+
+        Raises:
+            ConfigError: something that it depends on cannot be made.
+        """
+        if self._complete_run is None:
+            injected = self.call_signature.injected
+            where = f"task {self.name}"
+            nodes = {
+                name: (position, resolved(mark, where, is_async=self.is_async))
+                for name, (position, mark) in injected.items()
+            }
+            self._complete_run = Injection(self.run, nodes).wrapped() if nodes else self.run
+        return self._complete_run
+
+    @property
+    def is_async(self) -> bool:
+        """Whether its function is ``async def``."""
+        function = self.__wrapped__
+        return iscoroutinefunction(function) or isasyncgenfunction(function)
+
+    def hooks_changed(self) -> None:
+        """A hook came or went: ``delay`` must look again whether anybody wants to see it."""
+        self._plain_kind = None
 
     def delay(self, /, *args: P.args, **kwargs: P.kwargs) -> AsyncResult[R]:
         """Let a worker run it with these arguments.
@@ -126,14 +164,16 @@ class Task(WithOptions, Generic[P, R]):
     def _delay_otherwise(self, /, *args: P.args, **kwargs: P.kwargs) -> AsyncResult[R]:
         """The first call, or one that has to be on disk or has options."""
         where = f"{self.name}.delay()"
+        if self.app.is_hooked:
+            return submit(self.prepared(args, kwargs, {}, where), where)
         # Before anything is encoded: it loads the settings, which limit sizes.
         kind, ext, _ = self.shape(args, kwargs, {}, where)
         durability = durability_of(self.app, self.durability, {}, where)
         if durability is Durability.MEMORY and not ext and not self.app.rules.is_dynamic:
             self._plain_kind = kind
             return self.delay(*args, **kwargs)
-        body = self.app.encode_arguments(args, kwargs, self.call_signature.names)
-        return submit(prepare(self.app, kind, body, {}, durability, ext), where)
+        arguments = Arguments(args, kwargs, self.call_signature.names)
+        return submit(prepare(self.app, kind, arguments, {}, durability, ext), where)
 
     async def adelay(self, /, *args: P.args, **kwargs: P.kwargs) -> AsyncResult[R]:
         """Same as ``delay``, waiting for room and disk without blocking the running loop."""
@@ -166,7 +206,7 @@ class Task(WithOptions, Generic[P, R]):
             RuntimeError: it would block the running asyncio loop.
         """
         where = f"{self.name}.apply_async()"
-        return submit(self._prepare(args, kwargs, options, where), where)
+        return submit(self.prepared(args, kwargs, options, where), where)
 
     async def aapply_async(
         self,
@@ -176,7 +216,7 @@ class Task(WithOptions, Generic[P, R]):
     ) -> AsyncResult[R]:
         """Same as ``apply_async``, waiting without blocking the running loop."""
         where = f"{self.name}.aapply_async()"
-        return await submit_async(self.app, self._prepare(args, kwargs, options, where))
+        return await submit_async(self.app, self.prepared(args, kwargs, options, where))
 
     def delay_many(self, calls: Iterable[CallArguments]) -> ResultSet[R]:
         """Let workers run it many times; far cheaper than as many ``delay``.
@@ -202,22 +242,32 @@ class Task(WithOptions, Generic[P, R]):
         durability = durability_of(self.app, self.durability, {}, where)
         return Batches(self, calls, durability, where)
 
-    def _prepare(
+    def prepared(
         self,
         args: Sequence[Any],
         kwargs: Mapping[str, Any] | None,
         options: Mapping[str, Any],
         where: str,
     ) -> Prepared:
+        """A call that is ready to be submitted.
+
+        Raises:
+            ConfigError: an unknown option or a bad value.
+            TypeError: the arguments do not fit the function.
+            SubmitRejected: they cannot travel.
+        """
         checked = checked_options(options, where)
         kwargs = kwargs or {}
         check_arguments(args, kwargs, self.name)
+        if self.app.is_hooked:
+            call = OutgoingCall(self.name, tuple(args), dict(kwargs), dict(checked))
+            args, kwargs, checked = passed_through(self.app, call, where)
         signature = self.call_signature
         signature.match(*args, **kwargs)
         kind, ext, complete = self.shape(args, kwargs, checked, where)
         durability = durability_of(self.app, self.durability, complete, where)
-        body = self.app.encode_arguments(args, kwargs, signature.names)
-        return prepare(self.app, kind, body, complete, durability, ext)
+        arguments = Arguments(args, kwargs, signature.names)
+        return prepare(self.app, kind, arguments, complete, durability, ext)
 
     def shape(
         self, args: Sequence[Any], kwargs: Mapping[str, Any], options: CallOptions, where: str
@@ -305,6 +355,47 @@ class Task(WithOptions, Generic[P, R]):
         asked[run.id, run.attempt] = found
         return found
 
+    def update_state(
+        self, task_id: str | None = None, state: str | None = None, meta: Any = None
+    ) -> None:
+        """Tell who watches how the attempt that runs here stands; see ``AsyncResult.updates``.
+
+        Of states that follow each other quickly only the last one may be seen. Nothing
+        happens where nobody can watch: outside of a worker.
+
+        Args:
+            task_id: of the running task, as Celery has it; None for that.
+            state: a name of your own, such as "PROGRESS".
+            meta: any value that can travel.
+
+        Raises:
+            ValueError: another task's id, no state, or one that only the owner decides on.
+            PayloadTypeError, PayloadTooLarge: ``meta`` cannot travel.
+        """
+        own = self.request.id
+        if task_id is not None and task_id != own:
+            raise ValueError(
+                f"{self.name}.update_state(task_id={task_id!r:.75}): a task tells of itself only, "
+                f"and the one that runs here is {own}; leave task_id out"
+            )
+        tell_state(self.app, state, meta)
+
+    def progress(self, current: float, total: float | None = None, message: str = "") -> None:
+        """Tell who watches how far the attempt that runs here is.
+
+        The same as ``update_state(state="PROGRESS", meta={"current": …, "total": …,
+        "message": …})``.
+        """
+        meta = {"current": current, "total": total, "message": message}
+        self.update_state(state="PROGRESS", meta=meta)
+
+    def is_aborted(self) -> bool:
+        """Whether the attempt that runs here was cancelled, so that it may end early.
+
+        Cheap enough to be asked in a loop; False outside of a worker.
+        """
+        return is_cancelled()
+
     def AsyncResult(self, task_id: str) -> AsyncResult[R]:  # noqa: N802 - Celery's name
         """The handle of a call of this task that was submitted elsewhere."""
         return AsyncResult(task_id, self.app)
@@ -347,7 +438,7 @@ class CoroutineTask(Task[P, R]):
 
     def __call__(self, /, *args: P.args, **kwargs: P.kwargs) -> Coroutine[Any, Any, R]:  # type: ignore[override]
         """Make the coroutine; await it to run the function here."""
-        return self.run(*args, **kwargs)  # type: ignore[return-value]
+        return self.complete_run(*args, **kwargs)  # type: ignore[no-any-return]
 
 
 def _task_by_name(app_name: str, name: str) -> Task[Any, Any]:

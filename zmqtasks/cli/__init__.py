@@ -24,6 +24,7 @@ COMMANDS = {
     "journal": "zmqtasks.cli.journal:journal",
     "bench": "zmqtasks.cli.bench:bench",
     "keygen": "zmqtasks.cli.keygen:keygen",
+    "completion": "zmqtasks.cli.completion:completion",
 }
 
 

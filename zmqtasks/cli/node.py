@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import signal
 import sys
 from contextlib import redirect_stdout
 from pathlib import Path
@@ -11,10 +10,12 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from zmqtasks.cli.errors import one_line
-from zmqtasks.cli.logs import set_level, set_up_logging
+from zmqtasks.cli.errors import EXIT_FAILED, one_line
+from zmqtasks.cli.logs import set_up_logging
 from zmqtasks.cli.options import setting_options, settings_from
 from zmqtasks.errors import AppLoadError, ConfigError
+from zmqtasks.node.ossignals import Signals, start_again
+from zmqtasks.node.slots import node_name
 from zmqtasks.settings import Loaded, NodeSettings, describe
 from zmqtasks.settings_checks import parse_autoscale
 from zmqtasks.words import counted
@@ -51,7 +52,8 @@ def node(print_config: bool, **flags: Any) -> None:
     until a worker takes them), or several of these.
 
     It runs until SIGINT or SIGTERM: then it finishes what it runs and leaves. A second
-    signal stops it at once.
+    signal has its tasks run elsewhere, a third one kills it. SIGHUP restarts it in place,
+    SIGUSR1 writes the stacks of all threads into the log.
     """
     loaded = settings_from(flags)
     if print_config:
@@ -117,9 +119,10 @@ def run(flags: dict[str, Any], loaded: Loaded) -> int:
         loaded: the settings as far as they are known before it is loaded.
     """
     settings = loaded.settings
-    set_up_logging(settings.log_level)
-    # Until the node obeys signals itself: both end its start, with all it has started.
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    set_up_logging(settings.log_level, settings.log_format, node_name(settings))
+    signals = Signals()
+    signals.catch_early()
+    folder = Path.cwd()
     pool = None
     try:
         if "worker" in settings.roles:
@@ -129,15 +132,19 @@ def run(flags: dict[str, Any], loaded: Loaded) -> int:
         if pool is not None:
             settings = load_app_into(pool, flags, settings)
         node = Node(settings, pool)
-        node.obey_signals()
+        signals.obey(node)
         node.start()
+        signals.joined()
     except BaseException:
         if pool is not None:
             pool.stop()
         raise
     for line in banner(node):
         logging.getLogger("zmqtasks.node").info("%s", line)
-    return node.run()
+    code = node.run()
+    if signals.wants_restart and code != EXIT_FAILED:
+        start_again(folder)
+    return code
 
 
 def flags_for_tasks(loaded: Loaded) -> dict[str, Any]:
@@ -156,7 +163,7 @@ def load_app_into(pool: Pool, flags: dict[str, Any], settings: NodeSettings) -> 
     conf = pool.load()
     if conf:
         settings = settings_from(flags, conf).settings
-        set_level(settings.log_level)
+        set_up_logging(settings.log_level, settings.log_format, node_name(settings))
     pool.plan(plan_of(settings))
     return settings
 
@@ -164,7 +171,7 @@ def load_app_into(pool: Pool, flags: dict[str, Any], settings: NodeSettings) -> 
 def make_pool(settings: NodeSettings, flags: dict[str, Any]) -> Pool:
     """The pool of a worker, launched."""
     from zmqtasks.app.spec import find_spec
-    from zmqtasks.node.slots import cpus_of, node_name
+    from zmqtasks.node.slots import cpus_of
     from zmqtasks.pools.base import PoolConfig
 
     config = PoolConfig(

@@ -16,7 +16,7 @@ _SHORT = {"--queues": "-Q", "--concurrency": "-c", "--app": "-A", "--log-level":
 #: What a command that only talks to a mesh can be told.
 CLIENT_KEYS = (
     "mesh", "app", "peers", "key_file", "insecure", "listen", "mdns", "interfaces",
-    "runtime_dir", "state_dir", "cache_dir", "log_level",
+    "runtime_dir", "state_dir", "cache_dir", "log_level", "log_format",
 )  # fmt: skip
 
 

@@ -12,6 +12,7 @@ from zmqtasks.cli.logs import set_up_logging
 from zmqtasks.cli.options import settings_from
 from zmqtasks.errors import JournalError
 from zmqtasks.node.client import Client
+from zmqtasks.node.slots import node_name
 from zmqtasks.node.survey import SeenNode
 from zmqtasks.settings import NodeSettings
 from zmqtasks.words import counted
@@ -32,8 +33,10 @@ def session(flags: dict[str, Any], *, sees_to_tasks: bool = False) -> Iterator[C
         ConfigError, SecurityError: the settings cannot be used.
     """
     loaded = settings_from(flags)
-    if loaded.origins["log_level"] != "default":
-        set_up_logging(loaded.settings.log_level)
+    settings, origins = loaded.settings, loaded.origins
+    if any(origins[key] != "default" for key in ("log_level", "log_format")):
+        level = "WARNING" if origins["log_level"] == "default" else settings.log_level
+        set_up_logging(level, settings.log_format, node_name(settings))
     client = Client(loaded.settings)
     current.install(client)
     try:

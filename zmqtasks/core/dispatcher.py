@@ -30,6 +30,7 @@ from zmqtasks.core.effects import (
     Send,
     TasksSettled,
 )
+from zmqtasks.core.held import STRIKES_KEY
 from zmqtasks.core.lanes import OwnedTask
 from zmqtasks.core.links import LinkId
 from zmqtasks.core.owned import Durability
@@ -297,6 +298,9 @@ class Dispatcher(Attempts):
             if code in (RejectCode.CHILD_DIED, RejectCode.CHILD_DIED_RUNNING):
                 ran = code == RejectCode.CHILD_DIED_RUNNING
                 self._redeliver(task, message.text, strike=ran, ran=ran)
+            elif code == RejectCode.CHILD_DIED_AMONG:
+                task.ext = {**(task.ext or {}), STRIKES_KEY: task.strikes}
+                self._redeliver(task, message.text, strike=False, ran=False)
             elif code in (RejectCode.BAD, RejectCode.UNSUPPORTED):
                 self._settle_here(task, Status.FAILURE, message.text)
             else:

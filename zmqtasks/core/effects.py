@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any, Literal, NamedTuple
 
 from zmqtasks.core.calls import Call
@@ -10,7 +9,7 @@ from zmqtasks.core.links import Candidate, LinkId
 from zmqtasks.core.owned import OwnedRecord, Progress
 from zmqtasks.core.rows import OutcomeRow, VerdictRow
 from zmqtasks.core.spillrows import SpillChange, SpillRow
-from zmqtasks.wire.messages import Message, Outcome, StateRecord
+from zmqtasks.wire.messages import Inspect, Message, Order, Outcome, StateRecord
 
 Level = Literal["debug", "info", "warning", "error"]
 
@@ -232,18 +231,14 @@ class InspectionAsked(NamedTuple):
     """A peer wants to know this of this node; answered by ``report``."""
 
     link: LinkId
-    request: int
-    what: str
-    ids: Sequence[bytes]
+    message: Inspect
 
 
 class OrderGiven(NamedTuple):
-    """A peer wants this done with dead tasks that are here; answered by ``report``."""
+    """A peer wants this done; answered by ``report``."""
 
     link: LinkId
-    request: int
-    what: str
-    ids: Sequence[bytes]
+    message: Order
 
 
 class Note(NamedTuple):

@@ -13,20 +13,21 @@ settle:
              it, and only then, it is UNKNOWN; an outcome that nobody is left to decide on
              stands
 
-A taker that is away has its tasks in its journal. So nothing is concluded from that.
+A taker that is away has its tasks in its journal. So nothing is concluded from that. One
+that has ended is the same as its heir.
 """
 
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Container, Iterable, Sequence
 from typing import Any, NamedTuple
 
 from zmqtasks.core.calls import UNKNOWN_STATUS
 from zmqtasks.core.effects import Effect, Send, TasksSettled
 from zmqtasks.core.kept import KeptOutcomes
 from zmqtasks.core.links import LinkId
-from zmqtasks.core.openlinks import OpenLinks
+from zmqtasks.core.openlinks import Heirs, OpenLinks
 from zmqtasks.core.polling import Findings, Polls
 from zmqtasks.ids import format_node
 from zmqtasks.limits import (
@@ -57,11 +58,19 @@ class GivenTasks:
         kept: where the outcomes of followed tasks are kept for later readers.
         grace_ms: a task that nobody knows is not given up before this, since peers may
             still be found.
+        node: this node's id.
+        owned: ids of the tasks that are owned here.
     """
 
-    def __init__(self, kept: KeptOutcomes, grace_ms: int = 0) -> None:
+    def __init__(
+        self, kept: KeptOutcomes, grace_ms: int = 0, *, node: bytes = b"",
+        owned: Container[bytes] = (),
+    ) -> None:  # fmt: skip
         self.kept = kept
         self.grace_ms = grace_ms
+        self.node = node
+        self.owned = owned
+        self.heirs = Heirs()
         self.effects: list[Effect] = []
         self.links = OpenLinks()
         #: {task id: taker} of all whose outcome is awaited here.
@@ -74,6 +83,10 @@ class GivenTasks:
         self._digests: dict[bytes, bytes] = {}
         #: {task id: since when its taker does not know it, and when to ask everybody}.
         self._denied: dict[bytes, _Denied] = {}
+        #: {task id: nodes that do not know it}: others may not have heard, and name them.
+        self._deniers: dict[bytes, set[bytes]] = {}
+        #: Somebody is out of reach who may own whatever nobody else knows.
+        self.is_heir_away: Callable[[], bool] = lambda: False
         self._polls = Polls(parity=0)
         self._settled: list[Outcome] = []
         self._now_ms = 0
@@ -107,7 +120,8 @@ class GivenTasks:
             self._of.setdefault(taker, {}).update(dict.fromkeys(ids))
 
     def moved(self, ids: Iterable[bytes], taker: bytes) -> None:
-        """They are with this node now; ask it to tell us."""
+        """They are with this node now, or with its heir; ask that one to tell us."""
+        taker = self.heirs.of(taker)
         followed: list[bytes] = []
         for task_id in ids:
             if task_id in self._takers:
@@ -122,15 +136,26 @@ class GivenTasks:
         if not followed:
             return
         self._of.setdefault(taker, {}).update(dict.fromkeys(followed))
+        if taker == self.node:
+            self._ended_here(followed)
         link = self.links.to(taker)
         if link is not None:
             self.watch(link, followed)
 
     def inherited(self, heir: bytes, nodes: Iterable[bytes]) -> None:
-        """This node has what those (ended) nodes owned."""
+        """This node has what those (ended) nodes owned; it may be this one."""
+        self.heirs.announced(heir, nodes)
         for node in nodes:
             if node != heir:
                 self.moved(list(self._of.pop(node, {})), heir)
+
+    def _ended_here(self, ids: Iterable[bytes]) -> None:
+        """They should be with this node. Those that are not have ended at a former one."""
+        for task_id in ids:
+            if task_id in self.owned:
+                self.back([task_id])
+            else:
+                self._deny(task_id, self.node)
 
     def back(self, ids: Iterable[bytes]) -> None:
         """They are owned here again."""
@@ -147,12 +172,20 @@ class GivenTasks:
             if not ids:
                 self._of.pop(taker, None)
         self._denied.pop(task_id, None)
+        self._deniers.pop(task_id, None)
 
     # --- what is known ----------------------------------------------------------------------
 
     def taker_of(self, task_id: bytes) -> bytes | None:
-        """The node that it was given to, None if it was not, or long ago."""
-        return self.following.get(task_id) or self._takers.get(task_id)
+        """The node that has it; None if none was given it, or long ago, or has ended and
+        left it here."""
+        taker = self.following.get(task_id) or self._takers.get(task_id)
+        taker = self.heirs.of(taker) if taker is not None else None
+        return None if taker == self.node else taker
+
+    def was_given(self, task_id: bytes) -> bool:
+        """It was owned here and given away, not long ago."""
+        return task_id in self.following or task_id in self._takers
 
     def state_of(self, task_id: bytes) -> StateRecord | None:
         """What a former owner can say; None if it was not one."""
@@ -217,8 +250,15 @@ class GivenTasks:
             elif record.info.get("owned"):
                 self.moved([record.id], node)
                 self._denied.pop(record.id, None)
+                self._deniers.pop(record.id, None)
             elif taker == node and _is_denial(record):
-                self._denied.setdefault(record.id, _Denied(now_ms, now_ms, HANDOFF_RETRY_MS))
+                self._now_ms = now_ms
+                self._deny(record.id, node)
+
+    def _deny(self, task_id: bytes, node: bytes) -> None:
+        now_ms = self._now_ms
+        self._denied.setdefault(task_id, _Denied(now_ms, now_ms, HANDOFF_RETRY_MS))
+        self._deniers.setdefault(task_id, set()).add(node)
 
     def _settle(self, outcome: Outcome) -> None:
         self._unfollow(outcome.id)
@@ -239,20 +279,30 @@ class GivenTasks:
                 self._denied[task_id] = _Denied(since_ms, now_ms + delay_ms, later_ms)
             self._polls.start(part, links, self._found)
 
+    def _may_conclude(self, denied: _Denied) -> bool:
+        """Whoever might know it was there to be asked."""
+        return self._now_ms - denied.since_ms >= self.grace_ms and not self.is_heir_away()
+
     def _found(self, findings: Findings) -> None:
         for task_id, finding in findings.items():
             denied = self._denied.get(task_id)
             if denied is None:
                 continue
+            if task_id in self.owned:
+                self.back([task_id])
+                continue
             outcome = finding.settled
             if not (finding.owner or finding.is_offered):
                 outcome = outcome or finding.unsettled  # nobody is left to decide on it
-            elsewhere = finding.owner or finding.taker
+            taker = self.heirs.of(finding.taker)
+            if taker in self._deniers[task_id] or taker == self.node:
+                taker = b""
+            elsewhere = finding.owner or taker
             if outcome is not None:
                 self._settle(outcome)
             elif elsewhere and elsewhere != self.following[task_id]:
                 self.moved([task_id], elsewhere)
-            elif not finding.is_known and self._now_ms - denied.since_ms >= self.grace_ms:
+            elif not finding.is_known and self._may_conclude(denied):
                 unknown = Outcome(task_id, 0, UNKNOWN_STATUS, 0, -1, 0, 0, 0, b"", None)
                 self._settle(unknown)
 

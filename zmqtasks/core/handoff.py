@@ -35,7 +35,7 @@ from zmqtasks.core.lanes import OwnedTask
 from zmqtasks.core.links import LinkId
 from zmqtasks.core.marks import given_mark, taker_in
 from zmqtasks.core.offering import Offered, Offering
-from zmqtasks.core.openlinks import Heirs, OpenLinks
+from zmqtasks.core.openlinks import OpenLinks
 from zmqtasks.core.owned import MARK_OWNED, Given, OwnedRecord, Progress, parse_mark
 from zmqtasks.ids import format_node
 from zmqtasks.wire.messages import Handed, Hello, Message, Resolve, Stored, Taken
@@ -84,7 +84,7 @@ class Handoff:
         self.deciding: dict[bytes, bytes] = {}
         #: Given and confirmed, and on the way out of the journal.
         self.dropping: dict[bytes, None] = {}
-        self._heirs = Heirs()
+        self._heirs = given.heirs
         #: Ended nodes whose journals are in ours.
         self._former: dict[bytes, None] = {}
         #: {(link, whom it was offered to): what to say}.
@@ -127,7 +127,6 @@ class Handoff:
         if heir == self.node:
             return
         self.given.inherited(heir, nodes)
-        self._heirs.announced(heir, nodes)
         if self.links.peer(link) is not None:
             self._say_again(heir, link)
 
@@ -172,6 +171,7 @@ class Handoff:
             del self.unconfirmed[task_id]
         if done:
             self.forget(done)
+        self.given.inherited(self.node, nodes)
 
     def is_heir_of(self, node: bytes) -> bool:
         """The journal of that (ended) node is in ours."""
@@ -344,7 +344,7 @@ class Handoff:
                     self._owed[task_id] = link
                 else:
                     words.kept.append(task_id)
-            elif owner.kept.get(task_id) is not None or self.given.taker_of(task_id) is not None:
+            elif owner.kept.get(task_id) is not None or self.given.was_given(task_id):
                 words.kept.append(task_id)
             else:
                 words.unknown.append(task_id)

@@ -26,9 +26,11 @@ class KindStat:
     """What is known of tasks of one kind: how long they take, their results' way from the
     child included, and what may keep them from starting."""
 
-    __slots__ = ("gate", "is_slow", "mean_us")
+    __slots__ = ("count", "gate", "is_slow", "mean_us")
 
     def __init__(self) -> None:
+        #: How many have ended.
+        self.count = 0
         #: Smoothed, in microseconds, -1 before the first.
         self.mean_us = -1.0
         #: It takes long, or may: each counts as a slot's worth of work.
@@ -37,6 +39,7 @@ class KindStat:
 
     def add(self, cost_us: int) -> None:
         """Count one more run."""
+        self.count += 1
         mean = self.mean_us
         self.mean_us = mean = float(cost_us) if mean < 0 else mean + _EWMA * (cost_us - mean)
         self.is_slow = mean > SLOW_US

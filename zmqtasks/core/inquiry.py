@@ -27,6 +27,10 @@ _RANK: dict[int, int] = {
 }
 
 
+#: Facts of a state: whoever says so decides on the task, or may do so soon.
+_CLAIMS = frozenset(("owned", "offer"))
+
+
 class _Question:
     __slots__ = (
         "again", "asked", "asked_ms", "best", "next_ms", "owners", "told", "waiting", "watch",
@@ -38,7 +42,7 @@ class _Question:
         self.asked_ms = now_ms
         #: When all are asked again: peers remember only so many who watch.
         self.next_ms = now_ms + WATCH_AGAIN_MS
-        #: {task id: link over which its owner answered}.
+        #: {task id: link over which its owner answered, or whoever may become that}.
         self.owners: dict[bytes, LinkId] = {}
         #: Links that were asked, and are still there.
         self.asked: dict[LinkId, None] = {}
@@ -115,8 +119,10 @@ class Inquiry:
             if not open_ids:
                 question.waiting.pop(link, None)
             for record in message.states:
-                if record.info.get("owned"):
+                if not _CLAIMS.isdisjoint(record.info):
                     question.owners[record.id] = link
+                elif question.owners.get(record.id) == link and "taker" not in record.info:
+                    del question.owners[record.id]
             self._ask_owners(message.request, question, message.states)
             self._merge(message.request, question, message.states)
 

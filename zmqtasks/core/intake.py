@@ -317,7 +317,10 @@ class Intake(HeldTasks):
         elif self._is_current(task):
             self._returns.retry(task.link, again_record(outcome))
 
-    def slot_died(self, slot: int, reason: str, ended: int = 0, is_running: bool = True) -> None:
+    def slot_died(
+        self, slot: int, reason: str, ended: int = 0, is_running: bool = True,
+        is_alone: bool = True,
+    ) -> None:  # fmt: skip
         """Its process is gone: each attempt there ended; the owner decides what next.
 
         Args:
@@ -325,6 +328,7 @@ class Intake(HeldTasks):
             reason: for people.
             ended: so many of its tasks, the oldest, had ended, but their outcomes are lost.
             is_running: the one after these was running.
+            is_alone: and no other slot's in that process, so it is to blame.
         """
         state = self.slots.pop(slot, None)
         if state is None:
@@ -334,8 +338,11 @@ class Intake(HeldTasks):
             text = f"the process that ran '{task.kind.name}' died ({reason})"
             code = RejectCode.CHILD_DIED
             if position == ended and is_running:
-                code = RejectCode.CHILD_DIED_RUNNING
-                self.effects.append(Note("warning", "child.died", text))
+                # One that must not run twice ends with this, whoever did it.
+                is_last = is_alone or is_guarded(task.kind)
+                code = RejectCode.CHILD_DIED_RUNNING if is_last else RejectCode.CHILD_DIED_AMONG
+                if is_alone:  # of many at once the pool tells
+                    self.effects.append(Note("warning", "child.died", text))
             elif position < ended and is_guarded(task.kind):
                 code = RejectCode.CHILD_DIED_RUNNING  # it must not run twice
             self.held_bytes -= len(task.body)

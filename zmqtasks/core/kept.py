@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import deque
+from collections import OrderedDict
 
 from zmqtasks.limits import SETTLED_KEPT_BYTES_MAX, SETTLED_KEPT_COUNT_MAX
 from zmqtasks.wire.messages import Outcome
@@ -21,10 +21,9 @@ class KeptOutcomes:
         self.count_max = count_max
         self.bytes_max = bytes_max
         self.bytes = 0
-        self._outcomes: dict[bytes, Outcome] = {}
-        #: Ids in the order in which they came; some may be forgotten. A dict alone would
-        #: look past every entry removed before to find its first.
-        self._order: deque[bytes] = deque()
+        #: In the order in which they came. A plain dict would look past every entry removed
+        #: before to find its first.
+        self._outcomes: OrderedDict[bytes, Outcome] = OrderedDict()
 
     def __len__(self) -> int:
         return len(self._outcomes)
@@ -35,10 +34,10 @@ class KeptOutcomes:
         if outcome.id in outcomes:
             return
         outcomes[outcome.id] = outcome
-        self._order.append(outcome.id)
         self.bytes += outcome.size
-        while len(self._order) > self.count_max or self.bytes > self.bytes_max:
-            self.forget(self._order.popleft())
+        while len(outcomes) > self.count_max or self.bytes > self.bytes_max:
+            _, oldest = outcomes.popitem(last=False)
+            self.bytes -= oldest.size
 
     def get(self, task_id: bytes) -> Outcome | None:
         """The outcome of a task, or None."""

@@ -129,16 +129,15 @@ class OwnedTasks:
             elif task.outcome is None:
                 task.durability = Durability.DISK
                 known.append(task)
-        unwritten = [task for task in known if not task.is_written]
-        # One that is on its way there might be refused, so it is put once more: what the
-        # journal has, stands.
-        put = partial(self._put, fresh, known, unwritten, answer)
-        self.written.put([*fresh, *known], put)
+        if fresh:
+            answer.wait_for_one()
+            self.written.put(fresh, partial(self._put, fresh, answer))
+        if known:
+            answer.wait_for_one()
+            self._secure(known, answer.told)
+        answer.told("")
 
-    def _put(
-        self, fresh: list[OwnedTask], known: list[OwnedTask], unwritten: list[OwnedTask],
-        answer: Answer, refusal: str,
-    ) -> None:  # fmt: skip
+    def _put(self, fresh: list[OwnedTask], answer: Answer, refusal: str) -> None:
         for task in fresh:
             task.is_noting = False
             if refusal:
@@ -148,12 +147,37 @@ class OwnedTasks:
                 self._ready(task)
             for told in self._putting.pop(task.id):
                 told(refusal)
-        if refusal:
-            self.written.not_written(unwritten, self.written.now_ms)
-        else:
-            for task in known:
-                task.is_written = True
         answer.told(refusal)
+
+    def _secure(self, tasks: list[OwnedTask], told: Callable[[str], None]) -> None:
+        """These memory tasks are to be on the disk, synced.
+
+        None is put that is there: a disk that fails would have it taken out again.
+        """
+        still = [task for task in tasks if task.id in self.tasks and task.outcome is None]
+        unwritten = [task for task in still if not task.is_written]
+        if unwritten:
+            self.written.put(unwritten, partial(self._secured, still, unwritten, told))
+        else:
+            # After those that are on their way there, which may still be refused.
+            self.custody.note([], partial(self._synced, still, told), sync=True)
+
+    def _secured(
+        self, tasks: list[OwnedTask], put: list[OwnedTask], told: Callable[[str], None],
+        refusal: str,
+    ) -> None:  # fmt: skip
+        if refusal:
+            self.written.not_written(put, self.written.now_ms)
+            told(refusal)
+        else:
+            self._synced(tasks, told, "")
+
+    def _synced(self, tasks: list[OwnedTask], told: Callable[[str], None], _refusal: str) -> None:
+        is_known = not self.custody.is_putting(task.id for task in tasks)
+        if is_known and all(task.is_written for task in tasks):
+            told("")
+        else:
+            self._secure(tasks, told)
 
     def _accept(self, call: Call) -> OwnedTask | None:
         """A new task; None for one that is known."""

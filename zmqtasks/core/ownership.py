@@ -52,7 +52,7 @@ class Ownership:
         self.publisher = publisher
         self.intake = intake
         self.custody = custody = dispatcher.custody
-        self.given = GivenTasks(dispatcher.kept, grace_ms)
+        self.given = GivenTasks(dispatcher.kept, grace_ms, node=hello.node, owned=dispatcher.tasks)
         self.handoff = Handoff(
             hello.node, dispatcher, custody, self.given, answers,
             follow="producer" in hello.roles, is_broker="broker" in hello.roles,

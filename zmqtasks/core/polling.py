@@ -31,7 +31,7 @@ class Finding:
         self.taker = b""
         #: The highest offer of it that a node holds unconfirmed, and that node.
         self.offer: tuple[int, bytes] = (-1, b"")
-        #: Somebody knows the task.
+        #: Somebody knows the task, by more than having given it away.
         self.is_known = False
 
     @property
@@ -41,8 +41,9 @@ class Finding:
 
     def add(self, node: bytes, record: StateRecord) -> None:
         """A node has answered."""
-        self.is_known |= record.state != TaskState.UNKNOWN
         info = record.info
+        is_hearsay = record.state == TaskState.PENDING and "taker" in info
+        self.is_known |= record.state != TaskState.UNKNOWN and not is_hearsay
         if record.state == TaskState.SETTLED:
             self.settled = self.settled or record.outcome
         elif record.state == TaskState.UNSETTLED:

@@ -165,7 +165,8 @@ class JournalSlots:
             only_empty: pass over slots with tasks in them, which their claimer would own:
                 for short scripts, that only want a place for their own.
             node: the id that the process has already; only together with ``only_empty``.
-                The id of the slot, which nobody asks for any more, ends.
+                The id of the slot ends, and the process is its heir: somebody may still
+                ask for a task that ended there.
 
         Raises:
             JournalError: no slot can be made or claimed.
@@ -423,9 +424,9 @@ def identity_of(folder: Path) -> Identity | None:
 def _next_life(folder: Path, own: bytes) -> tuple[bytes, int]:
     """Node id and epoch of a new claim, on the disk before anybody hears of them."""
     node, epoch = own or new_node_id(), 0
-    last = identity_of(folder) if not own else None
     # One that cannot be read is given up for a fresh id, which nobody has met.
-    if last is not None and 0 < last.epoch < EPOCH_MAX:
+    last = identity_of(folder)
+    if last is not None and not own and 0 < last.epoch < EPOCH_MAX:
         node, epoch = bytes.fromhex(last.node), last.epoch
     elif last is not None:
         _end_identity(folder)

@@ -86,7 +86,10 @@ def log_line(record: LogRecord) -> None:
     """A line that a task wrote, in the node's log with the task's name and id."""
     if not _LOG.isEnabledFor(record.level):
         return
-    who = f"{record.name}[{format_task_id(record.id)}] " if record.id else ""
+    task_id = format_task_id(record.id) if record.id else None
+    who = f"{record.name}[{task_id}] " if task_id else ""
     where = record.logger if record.stream == "logging" else record.stream
+    facts = {"task_id": task_id, "task_name": record.name or None, "source": where or None}
     # Without a logger it is about the task.
-    _LOG.log(record.level, "%s%s%s", who, f"{where}: " if where else "", record.text)
+    _LOG.log(record.level, "%s%s%s", who, f"{where}: " if where else "", record.text,
+             extra={**facts, "task_text": record.text})  # fmt: skip

@@ -60,7 +60,10 @@ class Draining:
         self._until_ms = 0
         self._give_by_ms = 0
         self._quiet_since_ms = 0
-        self._is_late = False
+        #: Tasks that still ran here when the time was over: they run elsewhere.
+        self.running_left = 0
+        #: Tasks that nobody took and no journal kept.
+        self.lost_count = 0
         self._tries = 0
         #: {name of a node: tasks that it has taken}.
         self._taken: dict[str, int] = {}
@@ -85,7 +88,6 @@ class Draining:
         if self._phase is _Phase.FINISHING:
             if not mesh.is_idle and now_ms < self._give_by_ms:
                 return self._give_by_ms - now_ms
-            self._is_late = not mesh.is_idle
             self._phase = _Phase.GIVING
             self._quiet_since_ms = now_ms
             mesh.leave_tasks(now_ms)
@@ -106,8 +108,9 @@ class Draining:
                 self._dispatcher.write_all(now_ms)
                 return 0
             self._phase = _Phase.GONE
+            self.running_left = mesh.intake.running_count if mesh.intake is not None else 0
             self._tell()
-            self._runtime.leave("stopped" if self._is_late else "drained")
+            self._runtime.leave("drained" if mesh.is_idle else "stopped")
             return 0
         return None
 
@@ -134,7 +137,7 @@ class Draining:
             who = ", ".join(f"{count} to {name}" for name, count in self._taken.items())
             count = sum(self._taken.values())
             _LOG.info("handed over %s: %s", counted(count, "task"), who)
-        lost = self._dispatcher.unwritten_count
+        lost = self.lost_count = self._dispatcher.unwritten_count
         left = self._runtime.mesh.tasks_left - lost
         if left:
             stay = f"{counted(left, 'task')} {'stays' if left == 1 else 'stay'}"

@@ -41,6 +41,8 @@ class _Opened(NamedTuple):
     slot: Slot
     writer: JournalWriter
     records: list[OwnedRecord]
+    #: Ended nodes that the slot was left by, or whose journals came into it.
+    heir_of: Sequence[bytes]
     #: It survives a power loss.
     is_lasting: bool
 
@@ -125,19 +127,13 @@ class JournalKeeper:
         opened, slots = self._opened, self._slots
         if opened is None or slots is None:
             return
-        slot = opened.slot
-        heir_of: Sequence[bytes] = ()
-        try:
-            heir_of = slot.heir_of()
-        except JournalError as exc:
-            _LOG.warning("journal.former slot=%d: %s", slot.number, exc)
         mesh = self._runtime.mesh
         assert mesh.dispatcher is not None
-        mesh.resume(opened.records, self._runtime.now_ms, heir_of)
+        mesh.resume(opened.records, self._runtime.now_ms, opened.heir_of)
         self.resumed_count = len(mesh.dispatcher.tasks)
         opened.records.clear()
         self._adopter = Adopter(
-            slots, slot, opened.writer, self._runtime.loop.call_soon, self._adopted
+            slots, opened.slot, opened.writer, self._runtime.loop.call_soon, self._adopted
         )
         self._adopter.start()
 
@@ -178,7 +174,13 @@ class JournalKeeper:
             JournalOptions(name=str(slot.folder)),
         )  # fmt: skip
         start = writer.open if is_served else writer.start
-        return _Opened(slot, writer, start(inherited), slot.is_lasting())
+        records = start(inherited)
+        heir_of: Sequence[bytes] = ()
+        try:
+            heir_of = slot.heir_of()
+        except JournalError as exc:
+            _LOG.warning("journal.former slot=%d: %s", slot.number, exc)
+        return _Opened(slot, writer, records, heir_of, slot.is_lasting())
 
     # --- writing --------------------------------------------------------------------------
 
@@ -282,7 +284,10 @@ class JournalKeeper:
             self._answer(waiting, self._why_not)
             return
         self._why_not = ""
-        self._opened = opening.result()
+        self._opened = opened = opening.result()
+        if opened.heir_of:
+            # The slot was empty. Whoever asks for a task that ended there is to be told so.
+            self._runtime.mesh.adopt(b"", [], opened.heir_of, self._runtime.now_ms)
         for effect in waiting:
             self.write(effect)
 

@@ -31,6 +31,7 @@ from zmqtasks.net.endpoints import companion, reachable
 from zmqtasks.net.hostid import host_id
 from zmqtasks.net.transport import Transport, TransportConfig
 from zmqtasks.node.clock import now_ms, wall_ms
+from zmqtasks.node.control import Control
 from zmqtasks.node.custodian import Custodian
 from zmqtasks.node.finding import Finding
 from zmqtasks.node.loop import Loop
@@ -125,6 +126,8 @@ class Runtime:
         self.finding = Finding(self)
         #: Answers what people ask about tasks.
         self.custodian = Custodian(self)
+        #: Answers what people ask, and does what they order.
+        self.control = Control(self)
         self._spiller = make_spiller(self)
         self._performers: dict[type, Callable[[Any], None]] = {
             fx.Transmit: self._transmit,
@@ -442,12 +445,14 @@ class Runtime:
     # --- describing ---------------------------------------------------------------------
 
     def _inspected(self, effect: fx.InspectionAsked) -> None:
-        data = self.custodian.inspected(effect.what, effect.ids)
-        self.mesh.report(effect.link, effect.request, data)
+        message = effect.message
+        data = self.control.inspected(message.what, message.ids, message.args)
+        self.mesh.report(effect.link, message.request, data)
 
     def _ordered(self, effect: fx.OrderGiven) -> None:
-        data = self.custodian.ordered(effect.what, effect.ids)
-        self.mesh.report(effect.link, effect.request, data)
+        message = effect.message
+        data = self.control.ordered(message.what, message.ids, message.args)
+        self.mesh.report(effect.link, message.request, data)
 
     def describe(self) -> dict[str, Any]:
         """Plain data for `zmqtasks status`."""

@@ -7,9 +7,8 @@ thread of its own, so neither starves the other.
 from __future__ import annotations
 
 import logging
-import signal
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from zmqtasks import keys, paths
@@ -22,10 +21,13 @@ from zmqtasks.node.children import ChildRequests
 from zmqtasks.node.clock import now_ms
 from zmqtasks.node.draining import Draining
 from zmqtasks.node.journalkeeper import JournalKeeper
+from zmqtasks.node.ossignals import stacks_text
 from zmqtasks.node.runtime import Part, Runtime
+from zmqtasks.node.servicemanager import ServiceManager
 from zmqtasks.node.sizing import Sizing
+from zmqtasks.node.workercontrol import WorkerControl
 from zmqtasks.pools.base import Pool
-from zmqtasks.pools.protocol import ChildOutcome, ChildRequest, RunTask, limits_of
+from zmqtasks.pools.protocol import ChildOutcome, ChildRequest, RunTask, TaskFacts, limits_of
 from zmqtasks.pools.solo import SoloPool
 from zmqtasks.settings import NodeSettings
 from zmqtasks.words import counted
@@ -41,6 +43,9 @@ _DIALS = {
     "store": frozenset(("worker", "producer", "broker", "beat")),
     "broker": frozenset(("worker", "broker")),
 }
+#: Exit codes of a node: it failed, or tasks were lost; tasks that it ran were ended.
+_EXIT_FAILED = 1
+_EXIT_LEFT = 3
 #: Whom a node dials that cannot be dialled: who gives it tasks, and who keeps its outcomes.
 _DIALLED_OUT = frozenset(("broker", "store"))
 
@@ -93,14 +98,19 @@ class Node:
         self._requests = ChildRequests(self.runtime, pool)
         #: Changes how many slots there are; None for a node that is no worker.
         self.sizing = Sizing(self.runtime, pool, settings) if pool is not None else None
+        #: What is known of the tasks of its application; people may change their limits.
+        self.facts: dict[str, TaskFacts] = {}
+        self.runtime.control.add({}, {"shutdown": self._shut_down})
         if self.sizing is not None:
             self.part.slots = self.sizing.slots_max
+            WorkerControl(self)
         self._keeper_or_none = self._make_keeper() if is_store else None
         self._thread: threading.Thread | None = None
         self._ended = threading.Event()
         self._failure: BaseException | None = None
-        self._stops = 0
-        self._is_joining = False
+        self._service = ServiceManager(self.runtime.loop.call_later, self._doing)
+        #: It joins or has joined, so it is to be stopped with ``stop``, not by an exception.
+        self.is_joining = False
 
     def _make_keeper(self) -> StoreKeeper:
         from zmqtasks.node.storekeeper import StoreKeeper  # slow: it brings asyncio along
@@ -129,7 +139,8 @@ class Node:
             self._keeper_or_none.start()
         if self.pool is not None:
             self.part.catalog = self.pool.start(self)
-        self._is_joining = True
+            self.facts = dict(self.pool.facts)
+        self.is_joining = True
         self.runtime.open()
         if self.sizing is not None:
             self.sizing.start()
@@ -137,23 +148,18 @@ class Node:
         self.journal.joined()
         if self._keeper_or_none is not None:
             self._keeper_or_none.joined()
+        self.runtime.loop.call_soon(self._service.ready)
         self._thread = threading.Thread(target=self._loop, name="zmqtasks-io", daemon=True)
         self._thread.start()
 
     def _limit_rates(self) -> None:
         """As the application says; at run time they can be changed."""
-        assert self.pool is not None
-        for name, facts in self.pool.facts.items():
+        for name, facts in self.facts.items():
             if facts.rate or facts.mesh_rate:
                 self._intake.limit_rate(name, facts.rate, facts.mesh_rate)
 
-    def obey_signals(self) -> None:
-        """Stop on SIGINT and SIGTERM; at once on the second. In the main thread only."""
-        for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, self._signalled)
-
     def run(self) -> int:
-        """Wait for the end; returns the exit code."""
+        """Wait for the end; returns the exit code (``docs/howto/running.md``)."""
         if isinstance(self.pool, SoloPool):
             self.pool.run_forever()
         while not self._ended.wait(1.0):
@@ -164,18 +170,39 @@ class Node:
             _LOG.error(
                 "the node failed: %s", what if isinstance(what, JournalError) else repr(what)
             )
-            return 1
-        return 0
+            return _EXIT_FAILED
+        if self._draining.lost_count:
+            return _EXIT_FAILED
+        return _EXIT_LEFT if self._draining.running_left else 0
 
     def stop(self, *, at_once: bool = False) -> None:
         """Drain and leave; ``at_once``: do not wait for running tasks. From any thread."""
         self.runtime.loop.call_soon(self._stop, at_once)
 
-    def _signalled(self, number: int, _frame: Any) -> None:
-        self._stops += 1
-        if not self._is_joining:
-            raise KeyboardInterrupt
-        self.stop(at_once=self._stops > 1)
+    def _shut_down(self, ids: Sequence[bytes], args: Mapping[str, Any]) -> dict[str, str]:
+        """Somebody ordered it; the answer leaves first."""
+        self.stop()
+        return {"ok": "shutting down"}
+
+    def restart(self) -> None:
+        """As ``stop``, for a process that starts again. From any thread."""
+        _LOG.info("restarting: it drains, then starts again with the same command line")
+        self._service.restarting("draining before a restart")
+        self.runtime.loop.call_soon(self._drain, False)
+
+    def dump_stacks(self) -> None:
+        """Write the stacks of all threads of this node and of its pool into the log."""
+        _LOG.warning("stacks of node %s\n%s", self.runtime.name, stacks_text())
+        if self.pool is not None:
+            self.runtime.loop.call_soon(self.pool.dump_stacks)
+
+    def _doing(self) -> str:
+        """For the status line of a service manager."""
+        intake = self.runtime.mesh.intake
+        if intake is None:
+            return f"{' and '.join(self.settings.roles)} of mesh {self.settings.mesh}"
+        running = counted(intake.running_count, "task")
+        return f"{running} of at most {intake.slots_max} running"
 
     def _loop(self) -> None:
         try:
@@ -194,6 +221,10 @@ class Node:
         return timeout_ms if wait_ms is None else min(timeout_ms, wait_ms)
 
     def _stop(self, at_once: bool) -> None:
+        self._service.stopping("stopping" if at_once else "draining")
+        self._drain(at_once)
+
+    def _drain(self, at_once: bool) -> None:
         intake = self.runtime.mesh.intake
         running = intake.running_count if intake is not None else 0
         wait_ms = 0 if at_once else round(self.settings.drain_timeout_s * 1000)
@@ -266,10 +297,13 @@ class Node:
         """See ``PoolHost``."""
         self._intake.slot_done(slot, outcomes, self.runtime.now_ms)
 
-    def slot_died(self, slot: int, reason: str, ended: int = 0, is_running: bool = True) -> None:
+    def slot_died(
+        self, slot: int, reason: str, ended: int = 0, is_running: bool = True,
+        is_alone: bool = True,
+    ) -> None:  # fmt: skip
         """See ``PoolHost``."""
         if self._thread is not None:
-            self._intake.slot_died(slot, reason, ended, is_running)
+            self._intake.slot_died(slot, reason, ended, is_running, is_alone)
 
     def slot_gone(self, slot: int) -> None:
         """See ``PoolHost``."""
@@ -288,7 +322,7 @@ class Node:
 
     def _run_in_slot(self, effect: fx.RunInSlot) -> None:
         assert self.pool is not None
-        facts = self.pool.facts
+        facts = self.facts
         batch = []
         for task in effect.tasks:
             kind, ext = task.kind, task.ext

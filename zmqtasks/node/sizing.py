@@ -6,11 +6,11 @@ import logging
 
 from zmqtasks.core.autoscale import Autoscale
 from zmqtasks.errors import ConfigError
-from zmqtasks.limits import AUTOSCALE_LOOK_MS
+from zmqtasks.limits import AUTOSCALE_LOOK_MS, SLOTS_MAX
 from zmqtasks.node.runtime import Runtime
 from zmqtasks.pools.base import HARD_LIMIT, RESIZE, Pool
 from zmqtasks.settings import NodeSettings
-from zmqtasks.settings_checks import SLOTS_MAX, parse_autoscale
+from zmqtasks.settings_checks import parse_autoscale
 
 _LOG = logging.getLogger("zmqtasks.node")
 
@@ -97,7 +97,7 @@ class Sizing:
     def _check_pool(self) -> None:
         if RESIZE not in self._pool.features:
             raise ConfigError(
-                "the pool of this node cannot change its size; only a process pool can"
+                "the pool of this node cannot change its size; others than the solo pool can"
             )
 
     def _look_soon(self) -> None:

@@ -6,6 +6,7 @@ import os
 import socket
 
 from zmqtasks.errors import ConfigError
+from zmqtasks.limits import ASYNCIO_SLOTS
 from zmqtasks.pools.base import PoolPlan
 from zmqtasks.settings import NodeSettings
 from zmqtasks.settings_checks import AUTO, parse_autoscale, parse_cpus
@@ -17,7 +18,9 @@ def slots_of(settings: NodeSettings) -> int:
         return 1
     if settings.autoscale:
         return parse_autoscale(settings.autoscale)[1]
-    return settings.concurrency or os.cpu_count() or 1
+    cpus = os.cpu_count() or 1
+    usual = {"thread": min(32, cpus + 4), "asyncio": ASYNCIO_SLOTS}
+    return settings.concurrency or usual.get(settings.pool, cpus)
 
 
 def plan_of(settings: NodeSettings) -> PoolPlan:

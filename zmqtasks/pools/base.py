@@ -64,6 +64,8 @@ class PoolConfig(msgspec.Struct, frozen=True):
     flags: dict[str, Any] = {}
     #: Send what tasks print and log to the node; off: it goes where it always went.
     capture: bool = True
+    #: What its children are: "" for one slot each; "thread" or "asyncio" for all of them in one.
+    hosting: str = ""
     #: CPUs to pin slots to, slot i to the i-th (they go round); empty: none is pinned.
     cpus: tuple[int, ...] = ()
     #: ``CUDA_VISIBLE_DEVICES`` of slots, likewise.
@@ -110,7 +112,10 @@ class PoolHost(Protocol):
     def slot_done(self, slot: int, outcomes: Sequence[ChildOutcome]) -> None:
         """These attempts ended in this slot, in the order in which they were sent."""
 
-    def slot_died(self, slot: int, reason: str, ended: int = 0, is_running: bool = True) -> None:
+    def slot_died(
+        self, slot: int, reason: str, ended: int = 0, is_running: bool = True,
+        is_alone: bool = True,
+    ) -> None:  # fmt: skip
         """The slot's process is gone; ``slot_ready`` follows when it is replaced.
 
         Args:
@@ -119,6 +124,7 @@ class PoolHost(Protocol):
             ended: so many of the attempts there, the oldest, had ended, but their outcomes
                 are lost.
             is_running: the next one was running, so it may be to blame; False: none was.
+            is_alone: no other slot's attempt was running in that process, so it is to blame.
         """
 
     def slot_gone(self, slot: int) -> None:
@@ -145,6 +151,10 @@ class Pool(Protocol):
     @property
     def facts(self) -> Mapping[str, TaskFacts]:
         """Of the tasks that have some, by name; known after ``load``."""
+
+    def launch(self) -> None:
+        """Begin what takes long, without waiting: called first thing in the process, before
+        there are threads."""
 
     def load(self) -> Mapping[str, Any]:
         """Load the application, return the settings that it makes, by name.
@@ -195,6 +205,9 @@ class Pool(Protocol):
 
         Only pools with RESIZE are asked to.
         """
+
+    def dump_stacks(self) -> None:
+        """Write the stacks of all threads of its processes to the log, a line each."""
 
     def stop(self) -> None:
         """End all slots; ``start`` is not called again. Leaves no process behind."""

@@ -39,6 +39,11 @@ def line_record(stream: str, text: str) -> LogRecord:
     )
 
 
+def _writer() -> tuple[bytes, int] | None:
+    task = running_task()
+    return (task.id, task.attempt) if task else None
+
+
 class TaskStream(io.TextIOBase):
     """Stands for ``sys.stdout`` or ``sys.stderr``: whole lines go to the sink."""
 
@@ -47,8 +52,8 @@ class TaskStream(io.TextIOBase):
         self._name = name
         self._fd = fd
         self._sink: Sink | None = sink
-        #: The beginning of a line that waits for its end.
-        self.partial = ""
+        #: {attempt, or None: the beginning of its line that waits for its end}.
+        self.partial: dict[tuple[bytes, int] | None, str] = {}
         # A signal handler may print while its own thread is printing.
         self._lock = threading.RLock()
         self.buffer = _BytesFace(self)
@@ -88,27 +93,28 @@ class TaskStream(io.TextIOBase):
             if self._sink is None:
                 os.write(self._fd, text.encode("utf-8", "backslashreplace"))
                 return len(text)
-            *lines, rest = (self.partial + text).split("\n")
-            self.partial = ""
+            writer = _writer()
+            *lines, rest = (self.partial.pop(writer, "") + text).split("\n")
             for line in lines:
                 self._emit(line)
             while len(rest) > LOG_LINE_CHARS_MAX:
                 self._emit(rest[:LOG_LINE_CHARS_MAX])
                 rest = rest[LOG_LINE_CHARS_MAX:]
-            self.partial = rest
+            if rest:
+                self.partial[writer] = rest
         return len(text)
 
     def end_line(self) -> None:
         """Give out an unfinished line: its task ends."""
         with self._lock:
-            rest, self.partial = self.partial, ""
+            rest = self.partial.pop(_writer(), "")
             if rest:
                 self._emit(rest)
 
     def detach_sink(self) -> None:
         """Write to the descriptor from now on (in a process that a task forked)."""
         self._sink = None
-        self.partial = ""
+        self.partial = {}
         self._lock = threading.RLock()
 
     def _emit(self, line: str) -> None:
@@ -148,6 +154,13 @@ class TaskLogHandler(logging.Handler):
         super().__init__()
         self._sink = sink
         self.setFormatter(logging.Formatter("%(message)s"))
+
+    def handle(self, record: logging.LogRecord) -> Any:
+        """Filter and send, without a lock, which a task that is interrupted could leave locked."""
+        found: Any = self.filter(record)  # since 3.12 it may give another record
+        if found:
+            self.emit(found if isinstance(found, logging.LogRecord) else record)
+        return found
 
     def emit(self, record: logging.LogRecord) -> None:
         """Send one record; the formatter has appended its traceback."""

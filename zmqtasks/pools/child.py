@@ -49,12 +49,13 @@ from zmqtasks.pools.protocol import (
     FromChild,
     QueryRequest,
     RunTask,
+    StateUpdate,
     StopChild,
     SubmitRequest,
     TaskFacts,
     ToChild,
 )
-from zmqtasks.pools.running import ask_for_cancels, set_running
+from zmqtasks.pools.running import ask_for_cancels, running_task, set_running
 from zmqtasks.pools.stream import batch_bytes_max, encode_batch, to_child_reader
 from zmqtasks.wire.messages import CatalogEntry
 
@@ -107,6 +108,21 @@ class Program(Protocol):
     def execute(self) -> Callable[[RunTask], ChildOutcome]:
         """Runs one attempt; whatever the task raises is an outcome, but for ``passes``."""
 
+    def is_native(self, name: str) -> bool:
+        """Whether that task is a coroutine function."""
+
+    async def execute_native(
+        self, task: RunTask, is_ended: Callable[[], bool]
+    ) -> ChildOutcome | None:
+        """The same as ``execute`` for a coroutine function, beside others in this loop.
+
+        Returns:
+            None if it ended while ``is_ended()`` says that it was to end.
+        """
+
+    def end_thread(self) -> None:
+        """Undo what ``execute`` did in this thread, which ends."""
+
     def close(self) -> None:
         """Undo what starting the program did to the process (the solo pool stops)."""
 
@@ -148,6 +164,8 @@ class ChildLink:
         self._cancels_read = 0
         self._words = words
         self._stopping = False
+        #: Called in the thread that reads, for an attempt that is to be ended.
+        self.on_forced: Callable[[CancelTask], None] = lambda order: None
         # The thread that sends behind a running task; see _send_behind.
         self._wakes: SimpleQueue[None] = SimpleQueue()
         self._behind_started = False
@@ -158,9 +176,15 @@ class ChildLink:
 
     def tell(self, request: FromChild) -> None:
         """Send something that is not answered; never blocks on another sender."""
+        if isinstance(request, StateUpdate):
+            request.slot = slot_here()
         self._pending.append(request)
-        # Not blocking: a signal handler may print while its own thread is sending.
-        if self._send_lock.acquire(blocking=False):
+        softlimit.shielded(self._send_unless_sending)
+
+    def _send_unless_sending(self) -> None:
+        # Not blocking: a signal handler may print while its own thread is sending. Who sends
+        # looks again afterwards, so what was added meanwhile is never left.
+        while self._pending and self._send_lock.acquire(blocking=False):
             try:
                 self._send_pending()
             finally:
@@ -172,6 +196,15 @@ class ChildLink:
         """Send what has gathered."""
         with self._send_lock:
             self._send_pending()
+        self._send_unless_sending()
+
+    def gather(self, outcome: ChildOutcome) -> None:
+        """Send this with the next ``flush``."""
+        self._pending.append(outcome)
+
+    def flush_soon(self) -> None:
+        """Flush within milliseconds."""
+        self._wake_behind()
 
     def _send_pending(self) -> None:
         pending = self._pending
@@ -215,10 +248,15 @@ class ChildLink:
                 "this process was forked by a task and has no way to the mesh; "
                 "submit from the task itself"
             )
+        return softlimit.shielded(self._ask, make, timeout_s)
+
+    def _ask(self, make: Callable[[int], Question], timeout_s: float | None) -> Answer | None:
         number = next(self._numbers)
         self._asked.add(number)
         try:
-            self._pending.append(make(number))
+            question = make(number)
+            question.slot = slot_here()
+            self._pending.append(question)
             self.flush()
             return self._wait(lambda: self._answers.pop(number, None), timeout_s)
         finally:
@@ -282,12 +320,15 @@ class ChildLink:
                     self._cancelled.clear()
                 self._cancelled[message.id, message.attempt] = message.status
                 self._cancels_read += 1
+                if message.is_forced:
+                    self.on_forced(message)
             else:
                 self._stopping = True
         if runs:
             self._runs.append(runs)
 
-    def _next_batch(self) -> list[RunTask] | StopChild:
+    def next_batch(self) -> list[RunTask] | StopChild:
+        """Wait for the next tasks, or to be told to stop."""
         if self._runs:
             return self._runs.popleft()
         return self._wait(self._take_batch) or StopChild()
@@ -306,7 +347,7 @@ class ChildLink:
         cost_us = 0
         begun = 0
         while True:
-            tasks = self._next_batch()
+            tasks = self.next_batch()
             if isinstance(tasks, StopChild):
                 return
             if pending or len(tasks) > 1:
@@ -358,6 +399,18 @@ class ChildLink:
         self._pending.append(cancelled_outcome(task, status))
         return True
 
+    def take_cancel(self, task: RunTask) -> int | None:
+        """The status of this attempt, which is not started, if it was cancelled."""
+        if not self._words[CANCELS]:
+            return None
+        self._read_cancels()
+        return self._cancelled.pop((task.id, task.attempt), None)
+
+    @property
+    def is_detached(self) -> bool:
+        """This is a process that a task forked."""
+        return self._sock is None
+
     def _read_cancels(self) -> None:
         """Take in all cancellations that were sent."""
         wanted = self._words[CANCELS]
@@ -368,7 +421,8 @@ class ChildLink:
         """Whether this attempt, which runs here, was cancelled."""
         if self._sock is None:
             return False
-        self._read_cancels()
+        if self._cancels_read < self._words[CANCELS]:
+            softlimit.shielded(self._read_cancels)
         return (task.id, task.attempt) in self._cancelled
 
     def terminated(self, signum: int, _frame: object) -> None:
@@ -388,9 +442,16 @@ class ChildLink:
             sock.close()
 
 
-def cancelled_outcome(task: RunTask, status: int) -> ChildOutcome:
-    """Of an attempt that did not start."""
-    text = "cancelled before it started"
+def slot_here() -> int:
+    """The slot of the attempt that runs here."""
+    task = running_task()
+    return task.slot if task is not None else 0
+
+
+def cancelled_outcome(
+    task: RunTask, status: int, text: str = "cancelled before it started"
+) -> ChildOutcome:
+    """Of an attempt that did not start, or was ended."""
     return ChildOutcome(task.id, task.attempt, status, int(time.time() * 1000), 0, b"", text)
 
 
@@ -405,7 +466,10 @@ def run_child(sock: socket.socket, serial: int, config: PoolConfig, words: Words
         if signal.getsignal(number) is ignore:  # else the application has its own handler
             signal.signal(number, link.terminated)
     ask_for_cancels(link.is_cancelled)
-    softlimit.install()
+    if config.hosting:
+        softlimit.install_watchdog()
+    else:
+        softlimit.install()
     capture = Capture(link.tell)
     if config.capture:
         capture.start_streams()
@@ -422,7 +486,12 @@ def run_child(sock: socket.socket, serial: int, config: PoolConfig, words: Words
         return
     if config.capture:
         capture.start_logging(program.log_level)
-    link.serve(program.execute, capture)
+    if config.hosting:
+        from zmqtasks.pools import hosting  # most children are none
+
+        hosting.serve(config.hosting, link, program, capture, words)
+    else:
+        link.serve(program.execute, capture)
     atexit._run_exitfuncs()
     capture.end_task()
     link.flush()

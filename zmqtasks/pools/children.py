@@ -252,6 +252,15 @@ class Child:
         """What it is doing."""
         return self._page.look() if self._page is not None else Look(0, False, 0)
 
+    def look_at(self, slot: int) -> Look:
+        """What one of its several slots is doing."""
+        return self._page.look_at(slot) if self._page is not None else Look(0, False, 0)
+
+    @property
+    def is_idle(self) -> bool:
+        """Everything that was sent to it is answered."""
+        return self.sent == self.answered
+
     def send(self, host: PoolHost | None, messages: Sequence[ToChild]) -> None:
         """Write what the socket takes and the rest when it takes more (without a host,
         so before the pool's start: nothing). A child that is gone is noticed by reading,

@@ -11,8 +11,8 @@ Protocol with the node, JSON lines over a stream socket:
 
 * ``{"op": "spawn", "serial": n, "slot": i}`` with four descriptors (child's socket, stdout,
   stderr, page), ``{"op": "kill", "serial": n}``,
-  ``{"op": "end", "serial": n, "ordinal": k, "signal": s}``; end of file: kill everything and
-  exit.
+  ``{"op": "end", "serial": n, "ordinal": k, "signal": s}``, ``{"op": "dump"}`` (have all children
+  write their stacks to stderr); end of file: kill everything and exit.
 * ``{"op": "up", "threads": n}`` once (-1: the import failed),
   ``{"op": "exit", "serial": n, "status": s}`` where s is an exit code or a negated signal,
   ``{"op": "looked", "serial": n, "ordinal": k, "hit": bool}`` once for each "end".
@@ -25,6 +25,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import faulthandler
 import gc
 import json
 import os
@@ -45,6 +46,9 @@ from zmqtasks.pools.page import DOOMED, Page
 
 _PR_SET_PDEATHSIG: Final = 1
 _READ_BYTES: Final = 64 * 1024
+#: Has a child write its stacks. A real-time signal, which applications hardly use; the handler
+#: is C code that interrupts neither Python nor, beyond a restart, system calls.
+_DUMP_SIGNAL: Final = getattr(signal, "SIGRTMIN", signal.SIGUSR1 - 4) + 4
 
 
 def main(control_fd: int) -> NoReturn:
@@ -123,6 +127,8 @@ class _Server:
         os.set_blocking(self._wake_read, False)
         signal.set_wakeup_fd(self._wake_write, warn_on_full_buffer=False)
         signal.signal(signal.SIGCHLD, ignore)
+        # Children have it from their first moment: without it the signal would end them.
+        faulthandler.register(_DUMP_SIGNAL, file=2, all_threads=True)
         self._tell({"op": "up", "threads": threads})
         for line in lines[1:]:
             self._obey(json.loads(line))
@@ -166,6 +172,10 @@ class _Server:
     def _obey(self, order: dict[str, Any]) -> None:
         if order["op"] == "spawn":
             self._spawn(order["serial"], order["slot"])
+            return
+        if order["op"] == "dump":
+            for pid in self._children:
+                os.kill(pid, _DUMP_SIGNAL)  # not collected yet, so it cannot be another one's
             return
         for pid, child in self._children.items():
             if child.serial != order["serial"]:

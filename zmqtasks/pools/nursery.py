@@ -23,6 +23,7 @@ from zmqtasks.pools.loading import await_ready, await_server
 from zmqtasks.pools.protocol import (
     ChildOutcome,
     ChildReady,
+    ChildRequest,
     FromChild,
     LogRecord,
     StopChild,
@@ -41,6 +42,9 @@ class Parent(Protocol):
 
     def child_done(self, child: Child, outcomes: list[ChildOutcome]) -> None:
         """Attempts ended in it."""
+
+    def child_asks(self, child: Child, request: ChildRequest) -> None:
+        """Code in it submits, asks, reports or logs."""
 
     def child_looked(self, child: Child, ordinal: int, hit: bool) -> None:
         """What became of ``end``: whether this attempt was running and is being ended."""
@@ -130,7 +134,7 @@ class Nursery:
         """Tell the idle children to stop and wait for them, not longer than a second."""
         leaving = set()
         for child in self._children.values():
-            if child.ready and not child.unanswered:
+            if child.ready and child.is_idle:
                 child.send(self._host, [StopChild()])
                 leaving.add(child.serial)
         deadline = time.monotonic() + CHILD_EXIT_MS / 1000
@@ -162,6 +166,10 @@ class Nursery:
             child.watch(self._host, self._on_child, self._on_pipe)
         return child
 
+    def by_serial(self, serial: int) -> Child | None:
+        """A child that was not collected yet."""
+        return self._children.get(serial)
+
     def kill(self, child: Child, reason: str) -> None:
         """Kill its process group; ``child_ended`` follows."""
         if self._spawner is not None and child.serial in self._children:
@@ -173,6 +181,11 @@ class Nursery:
         """Send it a signal if it runs this attempt; ``child_looked`` follows."""
         if self._spawner is not None:
             self._spawner.end(child.serial, ordinal, signum)
+
+    def dump_stacks(self) -> None:
+        """Have all children write the stacks of their threads to their stderr."""
+        if self._spawner is not None:
+            self._spawner.dump_stacks()
 
     def dismiss(self, child: Child) -> None:
         """Have it run its exit handlers and end; ``child_ended`` follows."""
@@ -227,7 +240,7 @@ class Nursery:
             if isinstance(message, ChildReady):
                 self._on_ready(child, message)
             else:
-                self._host.slot_request(child.slot, message)
+                self._parent.child_asks(child, message)
         if outcomes:
             self._parent.child_done(child, outcomes)
 

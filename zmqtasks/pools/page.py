@@ -15,7 +15,7 @@ import sys
 import tempfile
 from typing import Final, NamedTuple, Protocol
 
-_BYTES: Final = mmap.PAGESIZE
+from zmqtasks.limits import SLOTS_MAX
 
 #: Word 0: twice the number of the attempt begun last, plus one while it runs.
 BEGUN: Final = 0
@@ -25,6 +25,11 @@ BEGUN_NS: Final = 1
 CANCELS: Final = 2
 #: Word 3: the number of the attempt that is being ended, 0 for none.
 DOOMED: Final = 3
+#: From here on, where one process has several slots: what word 0 is, for slot 0, 1, 2 ...
+SLOTS: Final = 4
+
+#: What is never touched takes no memory.
+_BYTES: Final = -(-8 * (SLOTS + SLOTS_MAX) // mmap.PAGESIZE) * mmap.PAGESIZE
 
 
 class Words(Protocol):
@@ -64,6 +69,11 @@ class Page:
         """What the child is doing; only while it is stopped or dead, for sure."""
         word = self.words[BEGUN]
         return Look(word >> 1, bool(word & 1), self.words[BEGUN_NS])
+
+    def look_at(self, slot: int) -> Look:
+        """What one of its several slots is doing; only while the child is dead, for sure."""
+        word = self.words[SLOTS + slot]
+        return Look(word >> 1, bool(word & 1), 0)
 
     def close(self) -> None:
         """Give the memory back."""

@@ -14,7 +14,6 @@ from __future__ import annotations
 import logging
 import os
 import signal
-import sys
 import time
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
@@ -31,10 +30,11 @@ from zmqtasks.pools.protocol import (
     CancelTask,
     ChildOutcome,
     ChildReady,
+    ChildRequest,
     RunTask,
     TaskFacts,
 )
-from zmqtasks.pools.recycling import is_nearly_used_up, memory_kib
+from zmqtasks.pools.recycling import check_memory, is_nearly_used_up, memory_kib
 from zmqtasks.pools.slot import Slot
 from zmqtasks.wire.messages import CatalogEntry, Status
 
@@ -123,8 +123,7 @@ class ProcessPool:
             ConfigError: this system cannot tell how much memory a process holds, or has no
                 such CPUs.
         """
-        if plan.memory_kib_max and not sys.platform.startswith("linux"):
-            raise ConfigError("max_memory_per_child needs Linux; leave it out")
+        check_memory(plan)
         _check_cpus(self._config.cpus)
         self._plan = plan
         self.slots = plan.slots
@@ -218,6 +217,10 @@ class ProcessPool:
             if slot.is_told:
                 self._host.slot_gone(slot.number)
             self._rest(slot)
+
+    def dump_stacks(self) -> None:
+        """Write the stacks of all threads of its processes to the log."""
+        self._nursery.dump_stacks()
 
     def pids(self) -> list[int]:
         """Process ids of the children that are ready, for status and tests."""
@@ -430,6 +433,10 @@ class ProcessPool:
             if self._plan.idle_ms:
                 child.idle_since = time.monotonic()
             self._rest(slot)
+
+    def child_asks(self, child: Child, request: ChildRequest) -> None:
+        """See ``Parent``."""
+        self._host.slot_request(child.slot, request)
 
     def _pronounce(self, child: Child, verdict: Verdict, outcomes: list[ChildOutcome]) -> None:
         """An attempt that was to be ended ended by itself: it is ended all the same."""

@@ -3,6 +3,8 @@
 Messages are MessagePack arrays in length-prefixed batches over one socketpair for each
 child (never ZeroMQ: a dead child is an end-of-file on its own socket). The first
 element of each is its tag. Source: docs/architecture.md, "Execution".
+
+Where one process has several slots, ``slot`` says which one it is about; else it is 0.
 """
 
 from __future__ import annotations
@@ -78,6 +80,7 @@ class RunTask(_Frame, tag="run"):
     is_guarded: bool = False
     soft_ms: int = 0
     hard_ms: int = 0
+    slot: int = 0
 
 
 class Answer(_Frame, tag="answer"):
@@ -90,11 +93,13 @@ class Answer(_Frame, tag="answer"):
 
 class CancelTask(_Frame, tag="cancel"):
     """Do not start this attempt: it ends with ``status``. One that runs already learns of it
-    and goes on (ending it is the pool's ``cancel`` with a signal)."""
+    and goes on, or is ended, with ``is_forced`` (only in a process that can end a slot's task;
+    else it is the pool's ``cancel`` with a signal that does)."""
 
     id: bytes
     attempt: int
     status: int = Status.CANCELLED
+    is_forced: bool = False
 
 
 class StopChild(_Frame, tag="stop"):
@@ -135,6 +140,7 @@ class ChildOutcome(_Frame, tag="outcome"):
     body: bytes
     error: str
     ext: dict[str, Any] | None = None
+    slot: int = 0
 
 
 class SubmitRequest(_Frame, tag="submit"):
@@ -145,6 +151,7 @@ class SubmitRequest(_Frame, tag="submit"):
     attempt: int
     kinds: list[Kind]
     calls: list[tuple[int, bytes, bytes, dict[str, Any] | None]]
+    slot: int = 0
 
 
 class QueryRequest(_Frame, tag="query"):
@@ -153,6 +160,7 @@ class QueryRequest(_Frame, tag="query"):
     request: int
     ids: list[bytes]
     wait: bool
+    slot: int = 0
 
 
 class StateUpdate(_Frame, tag="state"):
@@ -164,6 +172,7 @@ class StateUpdate(_Frame, tag="state"):
     state: str
     meta: bytes
     number: int = -1
+    slot: int = 0
 
 
 class ForgetRequest(_Frame, tag="forget"):

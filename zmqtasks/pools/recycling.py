@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import resource
+import sys
 from pathlib import Path
 from typing import Final
+
+from zmqtasks.errors import ConfigError
+from zmqtasks.pools.base import PoolPlan
 
 _PAGE_KIB: Final = resource.getpagesize() // 1024
 #: A successor is started when the tasks left take less than so many times its start.
@@ -22,6 +26,16 @@ def is_nearly_used_up(sent: int, tasks_max: int, age_s: float, start_s: float) -
     """
     left = tasks_max - sent
     return left <= 0 or (sent > 0 and left * age_s / sent <= _STARTS_AHEAD * start_s)
+
+
+def check_memory(plan: PoolPlan) -> None:
+    """Refuse a limit of memory where that cannot be told.
+
+    Raises:
+        ConfigError: says so.
+    """
+    if plan.memory_kib_max and not sys.platform.startswith("linux"):
+        raise ConfigError("max_memory_per_child needs Linux; leave it out")
 
 
 def memory_kib(pid: int) -> int:

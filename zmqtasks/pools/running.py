@@ -1,7 +1,8 @@
 """Which attempt runs here, for logs, captured output and ``app.context.current()``.
 
 A context variable, so that tasks side by side in threads or coroutines each see their
-own; threads that a task starts itself inherit nothing and see the process's latest.
+own; threads that a task starts itself inherit nothing and see the process's latest where
+one runs at a time, else none, unless they run in a copy of the task's context.
 """
 
 from __future__ import annotations
@@ -20,6 +21,11 @@ def set_running(task: RunTask | None) -> None:
     """From now on this attempt runs here (None: nothing does)."""
     _task.set(task)
     _latest[0] = task
+
+
+def set_running_here(task: RunTask | None) -> None:
+    """The same where others run side by side: threads without a context of their own see none."""
+    _task.set(task)
 
 
 def running_task() -> RunTask | None:

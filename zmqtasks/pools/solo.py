@@ -108,6 +108,9 @@ class SoloPool:
         self._thread: int | None = None
         self._running = False
 
+    def launch(self) -> None:
+        """There is nothing to begin."""
+
     def load(self) -> Mapping[str, Any]:
         """Load the application here; ``start`` does it otherwise.
 
@@ -187,6 +190,9 @@ class SoloPool:
             if self._running and self._thread is not None:
                 self._running = False
                 _interrupt(self._thread)
+
+    def dump_stacks(self) -> None:
+        """It has no processes but the node itself, which writes its own."""
 
     def stop(self) -> None:
         """Make ``run_forever`` return, interrupting what runs."""

@@ -96,6 +96,10 @@ class Spawner:
         """
         self._order({"op": "end", "serial": serial, "ordinal": ordinal, "signal": signum})
 
+    def dump_stacks(self) -> None:
+        """Have all children write the stacks of their threads to their stderr."""
+        self._order({"op": "dump"})
+
     def _order(self, order: dict[str, Any]) -> None:
         with contextlib.suppress(OSError):
             self._socket.sendall(json.dumps(order).encode() + b"\n")

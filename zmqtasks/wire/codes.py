@@ -84,6 +84,9 @@ class RejectCode(IntEnum):
     LATER = 10
     #: Given back because its owner asked for it.
     RECALLED = 11
+    #: The child died while running it and others: one of them did it. No strike, but from now
+    #: on it runs in a process of its own.
+    CHILD_DIED_AMONG = 12
 
 
 class ErrorCode(IntEnum):

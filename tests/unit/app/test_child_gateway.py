@@ -190,7 +190,7 @@ class TestAsking:
         self, gateway: ChildGateway, link: FakeLink
     ) -> None:
         gateway.forget([b"a" * 16])
-        gateway.update_state("HALFWAY", b"meta")
+        gateway.tell_update("HALFWAY", b"meta", -1)
         assert link.told == [
             ForgetRequest(ids=[b"a" * 16]),
             StateUpdate(id=TASK.id, attempt=2, state="HALFWAY", meta=b"meta"),

@@ -158,17 +158,6 @@ def test_every_option_is_checked() -> None:
     assert not celerys & (CALL_OPTIONS | TASK_OPTIONS)
 
 
-def test_base_classes_with_handlers_that_nobody_would_call_are_refused(app: App) -> None:
-    class Loud(Task[Any, Any]):
-        def on_failure(self) -> None: ...
-
-    class Louder(Loud):
-        pass
-
-    with pytest.raises(ConfigError, match=r"Loud defines on_failure\(\).*not supported yet"):
-        app.task(base=Louder)(len)
-
-
 def test_options_of_a_base_class_that_do_not_exist_here_are_refused(app: App) -> None:
     class Late(Task[Any, Any]):
         abstract = True

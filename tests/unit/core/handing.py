@@ -85,7 +85,7 @@ class Node:
         self.hello.ext.update(extras)
         self.custody = Custody(self.has_journal)
         self.dispatcher = Dispatcher(1_000, 1_000_000, self.custody, lambda queue: self.route)
-        self.given = GivenTasks(self.dispatcher.kept)
+        self.given = GivenTasks(self.dispatcher.kept, node=self.name, owned=self.dispatcher.tasks)
         self.log = ResultLog("x")
         self.answers = Answers(self.dispatcher, None, self.log, has_store=False)
         self.handoff = Handoff(

@@ -364,6 +364,20 @@ def test_task_that_waited_behind_a_killer_never_gets_a_strike(owner: Owner) -> N
     assert owner.machine.tasks[task_id(1)].strikes == 0
 
 
+def test_task_that_was_among_those_in_a_dead_child_is_a_suspect_without_a_strike(
+    owner: Owner,
+) -> None:
+    owner.worker(credit=100)
+    owner.submit(1)
+    for attempt in range(1, 2 * STRIKES_MAX):
+        owner.turn()
+        (again,) = sent(owner.reject(1, attempt, RejectCode.CHILD_DIED_AMONG), Tasks)
+        assert again.tasks[0].ext == {STRIKES_KEY: 0}
+    # Now it is known to have done it.
+    (again,) = sent(owner.reject(1, 2 * STRIKES_MAX, RejectCode.CHILD_DIED_RUNNING), Tasks)
+    assert again.tasks[0].ext == {STRIKES_KEY: 1}
+
+
 def test_second_link_to_a_worker_is_a_spare_that_takes_over_with_its_credit(
     owner: Owner,
 ) -> None:

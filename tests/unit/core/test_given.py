@@ -27,7 +27,8 @@ class Giver:
 
     def __init__(self, grace_ms: int = 0) -> None:
         self.kept = KeptOutcomes()
-        self.given = GivenTasks(self.kept, grace_ms)
+        self.owned: set[bytes] = set()
+        self.given = GivenTasks(self.kept, grace_ms, node=G, owned=self.owned)
         self.now_ms = 0
 
     def link(self, node: bytes, epoch: int = 1) -> LinkId:
@@ -172,6 +173,60 @@ def test_heir_of_the_taker_is_asked() -> None:
     assert giver.asked() == [(heir, Query(WATCH_REQUEST, [ONE], True))]
 
 
+def test_heir_of_a_node_that_is_named_when_it_has_ended_already_is_asked() -> None:
+    giver = Giver()
+    taker, heir = giver.link(T), giver.link(U)
+    giver.given.gave([ONE], T, follow=True)
+    giver.given.inherited(U, [b"taker-03"])
+    giver.news(taker, pending(ONE, taker=b"taker-03"))
+    assert giver.asked() == [(heir, Query(WATCH_REQUEST, [ONE], True))]
+
+
+def test_task_given_to_a_node_that_had_an_heir_is_with_the_heir() -> None:
+    giver = Giver()
+    giver.given.inherited(U, [T])
+    giver.given.gave([ONE], T, follow=False)
+    assert giver.given.taker_of(ONE) == U
+
+
+def test_task_that_ended_at_a_node_whose_heir_this_one_is_is_asked_for_everywhere() -> None:
+    """Its taker had taken it out of its journal, and died before it told anybody."""
+    giver = Giver()
+    other = giver.link(U)
+    giver.given.gave([ONE], T, follow=True)
+    giver.given.inherited(G, [T])
+    assert giver.given.state_of(ONE) is None, "nobody is to look for it at the node that has ended"
+    giver.turn()
+    ((to, query),) = giver.asked()
+    assert to == other
+    giver.news(other, pending(ONE, taker=G), request=query.request)
+    assert [found.status for found in giver.turn()] == [UNKNOWN_STATUS]
+
+
+def test_task_that_came_back_with_the_journal_of_its_taker_is_followed_no_more() -> None:
+    giver = Giver()
+    giver.link(U)
+    giver.given.gave([ONE], T, follow=True)
+    giver.owned.add(ONE)
+    giver.given.inherited(G, [T])
+    assert giver.turn() == []
+    assert giver.asked() == []
+    assert giver.given.following == {}
+
+
+def test_former_owners_that_name_each_other_s_taker_do_not_wait_for_ever() -> None:
+    """It has ended there, and the taker does not know it any more."""
+    giver = Giver()
+    taker, former = giver.link(T), giver.link(U)
+    giver.given.gave([ONE], T, follow=True)
+    giver.news(taker, unknown(ONE))
+    giver.turn()
+    request = giver.asked()[0][1].request
+    giver.news(taker, unknown(ONE), request=request)
+    giver.news(former, pending(ONE, taker=T), request=request)
+    assert [found.status for found in giver.turn()] == [UNKNOWN_STATUS]
+
+
 def test_nothing_is_concluded_while_the_taker_is_away() -> None:
     giver = Giver()
     giver.unlink(giver.link(T))
@@ -211,6 +266,24 @@ def test_task_that_nobody_knows_is_unknown_after_the_grace() -> None:
     ended = giver.turn(3_000)
     assert [(found.id, found.status) for found in ended] == [(ONE, UNKNOWN_STATUS)]
     assert giver.kept.get(ONE) is None
+
+
+def test_nothing_is_unknown_while_somebody_is_away_who_may_have_it() -> None:
+    giver = Giver()
+    away = [True]
+    giver.given.is_heir_away = lambda: away[0]
+    link = giver.link(T)
+    giver.given.gave([ONE], T, follow=True)
+    giver.news(link, unknown(ONE))
+    for now_ms in (0, 1_000, 3_000):
+        assert giver.turn(now_ms) == []
+        for to, query in giver.asked():
+            giver.news(to, unknown(ONE), request=query.request)
+    assert giver.turn(6_000) == []
+    away[0] = False
+    for to, query in giver.asked():
+        giver.news(to, unknown(ONE), request=query.request)
+    assert [found.status for found in giver.turn(8_000)] == [UNKNOWN_STATUS]
 
 
 def test_task_that_somebody_else_owns_is_followed_there() -> None:

@@ -126,6 +126,37 @@ def test_unsettled_outcome_does_not_stand_while_the_owner_knows_the_task() -> No
     assert told.states[0].outcome == outcome(1, attempt=2)
 
 
+def test_unsettled_outcome_does_not_stand_while_somebody_may_become_the_owner() -> None:
+    """Its giver has ended, and whoever it was offered to waits for the word of an heir."""
+    asker = Asker()
+    token = asker.ask(1, watch=True, links=[WORKER_LINK, OWNER_LINK])
+    asker.effects()
+    unsettled = state(1, TaskState.UNSETTLED, outcome(1, attempt=1))
+    asker.machine.answered(WORKER_LINK, States(token, [unsettled]))
+    offered = StateRecord(task_id(1), TaskState.PENDING, {"offer": 3}, None)
+    asker.machine.answered(OWNER_LINK, States(token, [offered]))
+    assert asker.tick() == []
+    settled = state(1, TaskState.SETTLED, outcome(1, attempt=2))
+    asker.machine.answered(OWNER_LINK, States(token, [settled]))
+    (told,) = of(asker.effects(), QuestionAnswered)
+    assert told.states[0].outcome == outcome(1, attempt=2)
+
+
+def test_offer_that_came_to_nothing_is_no_owner_any_more() -> None:
+    asker = Asker()
+    token = asker.ask(1, watch=True, links=[WORKER_LINK, OWNER_LINK])
+    asker.effects()
+    unsettled = state(1, TaskState.UNSETTLED, outcome(1))
+    asker.machine.answered(WORKER_LINK, States(token, [unsettled]))
+    offered = StateRecord(task_id(1), TaskState.PENDING, {"offer": 3}, None)
+    asker.machine.answered(OWNER_LINK, States(token, [offered]))
+    assert asker.tick() == []
+    asker.tick(WATCH_AGAIN_MS)
+    asker.machine.answered(OWNER_LINK, States(token, [state(1, TaskState.UNKNOWN)]))
+    asker.machine.answered(WORKER_LINK, States(token, [unsettled]))
+    assert asker.tick(WATCH_AGAIN_MS + 1) == [([TaskState.SETTLED], True)]
+
+
 def test_owner_that_is_gone_for_good_lets_the_first_outcome_stand() -> None:
     asker = Asker()
     token = asker.ask(1, watch=True, links=[WORKER_LINK, OWNER_LINK])

@@ -325,6 +325,18 @@ def test_dead_child_gives_back_those_that_ended_or_had_not_begun_without_blame()
     ]
 
 
+def test_child_with_several_running_tasks_makes_suspects_of_those_that_may_run_again() -> None:
+    once = msgspec.structs.replace(ADD, ext=(("idem", 0),))
+    worker = Worker(slots=2)
+    worker.give(record(1), record(2, kind=1), kinds=[ADD, once])
+    for slot in (0, 1):
+        worker.machine.slot_died(slot, "signal 9", 0, True, False)
+    assert sorted(codes(worker.turn())) == [
+        (1, 1, RejectCode.CHILD_DIED_AMONG),
+        (2, 1, RejectCode.CHILD_DIED_RUNNING),
+    ]
+
+
 def test_child_that_died_between_two_tasks_blames_none() -> None:
     worker = Worker(slots=1)
     worker.give(record(1))

@@ -124,12 +124,13 @@ def test_a_script_has_its_own_id_in_an_empty_slot_and_leaves_it_there(slots: Jou
     node.release()
     script = slots.claim_free(only_empty=True, node=b"a script")
     assert (script.number, script.node, script.epoch) == (0, b"a script", 1)
+    assert script.heir_of() == [node.node], "nobody else knows that its tasks have ended"
     put(script, 1)
     script.release()
     heir = slots.claim_free()
     assert (heir.number, heir.node, heir.epoch) == (0, b"a script", 2)
     assert merged(heir) == [owned(1)]
-    assert heir.heir_of() == [], "it is that node now"
+    assert heir.heir_of() == [node.node], "but not of the script: it is that node now"
 
 
 def test_there_is_an_end_of_slots(slots: JournalSlots, monkeypatch: pytest.MonkeyPatch) -> None:

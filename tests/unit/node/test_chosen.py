@@ -154,10 +154,13 @@ def test_call_refused_along_with_that_of_another_thread_can_be_made_again(
         thread.start()
     while not client.on_loop(lambda: ID in client.tickets._more):
         pass  # until the second one waits with the first
+
+    def refuse() -> None:
+        while writes:
+            client.runtime.mesh.journal_refused([writes.pop().batch], "full")
+
     while any(thread.is_alive() for thread in threads):
-        batches = [write.batch for write in writes]
-        writes.clear()
-        client.on_loop(lambda refused=batches: client.runtime.mesh.journal_refused(refused, "full"))
+        client.on_loop(refuse)
     assert len(refused) == 2
     assert len(client.tickets) == 0
     client.submit([_call(1, 2)], Told())

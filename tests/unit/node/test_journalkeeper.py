@@ -323,6 +323,16 @@ def test_a_client_claims_an_empty_slot_when_it_first_writes(host: Host) -> None:
     assert list(heir.runtime.mesh.succession.heir_of) == [node]
 
 
+def test_a_client_is_the_heir_of_the_node_that_left_its_slot_empty(host: Host) -> None:
+    node = host.node()
+    ended = node.runtime.node
+    assert node.close() == 0
+    client = host.client()
+    assert client.submit(b"1") == ""
+    assert (client.describe() or {})["slot"] == 0
+    assert list(client.runtime.mesh.succession.heir_of) == [ended]
+
+
 def test_a_client_whose_folder_is_mended_goes_on(host: Host) -> None:
     host.state.write_text("no folder")
     client = host.client()

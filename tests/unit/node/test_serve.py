@@ -102,7 +102,7 @@ def test_a_node_without_a_journal_says_what_is_lost_with_it(
     own(node)
     with caplog.at_level(logging.ERROR, "zmqtasks.node"):
         node.stop()
-        assert node.run() == 0
+        assert node.run() == 1
     told = caplog.messages[-1]
     assert told.startswith("1 task is lost: no node takes over what waits here, and state_dir ")
     assert settings.state_dir in told

@@ -67,6 +67,7 @@ class RecordingHost:
         self.died: list[tuple[int, str]] = []
         #: What ``slot_died`` said of the attempts there.
         self.blamed: list[tuple[int, bool]] = []
+        self.alone: list[bool] = []
         self.gone: list[int] = []
         self.requests: list[ChildRequest] = []
 
@@ -103,8 +104,12 @@ class RecordingHost:
     def slot_done(self, slot: int, outcomes: Sequence[ChildOutcome]) -> None:
         self.outcomes += outcomes
 
-    def slot_died(self, slot: int, reason: str, ended: int = 0, is_running: bool = True) -> None:
+    def slot_died(
+        self, slot: int, reason: str, ended: int = 0, is_running: bool = True,
+        is_alone: bool = True,
+    ) -> None:  # fmt: skip
         self.died.append((slot, reason))
+        self.alone.append(is_alone)
         self.blamed.append((ended, is_running))
 
     def slot_gone(self, slot: int) -> None:

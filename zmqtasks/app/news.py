@@ -1,0 +1,221 @@
+"""What a caller sees of a running task: its states, and the items that it yields.
+
+News come on the gateway's thread and wait here for whoever looks at them. Of states only
+the last one is kept. Items are kept until they are read, up to a limit. An attempt that
+follows a lost one begins again with item 0: what came before is not given again.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import deque
+from collections.abc import AsyncIterator, Callable, Iterator
+from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar
+
+from zmqtasks.app.waiting import check_wait
+from zmqtasks.errors import ItemsLost, TimeoutError
+from zmqtasks.limits import STREAM_KEPT_BYTES_MAX
+from zmqtasks.wire.messages import UpdateRecord
+from zmqtasks.wire.payload import decode_value
+
+if TYPE_CHECKING:
+    from zmqtasks.app.result import AsyncResult
+
+T = TypeVar("T")
+
+_NOTHING: Any = object()
+#: ``UpdateRecord.number`` of a state.
+_STATE = -1
+
+
+class Update(NamedTuple):
+    """A state that a task gave itself by ``self.update_state``."""
+
+    state: str
+    meta: Any
+
+
+class News:
+    """What one task has told of itself and nobody has read yet."""
+
+    def __init__(self) -> None:
+        #: The last state.
+        self.state: UpdateRecord | None = None
+        #: How many states have come.
+        self.states_count = 0
+        #: Encoded items that wait to be read.
+        self._items: deque[bytes] = deque()
+        self._items_bytes = 0
+        #: Number of the item that is to come next.
+        self._next = 0
+        #: Why the next one will never come, "" if it may.
+        self.lost = ""
+        #: Called at each news.
+        self.waiters: list[Callable[[], Any]] = []
+
+    def take(self, record: UpdateRecord) -> None:
+        """One more; on the gateway's thread."""
+        if record.number == _STATE:
+            self.state = record
+            self.states_count += 1
+        elif record.number == self._next and not self.lost:
+            if self._items_bytes + len(record.meta) > STREAM_KEPT_BYTES_MAX:
+                self.lost = (
+                    f"more than {STREAM_KEPT_BYTES_MAX:,} bytes of items waited to be read; read "
+                    "them while the task runs"
+                )
+            else:
+                self._next += 1
+                self._items_bytes += len(record.meta)
+                self._items.append(record.meta)
+        elif record.number > self._next and not self.lost:
+            self.lost = (
+                f"items {self._next} to {record.number - 1} came before this process followed "
+                "the task; stream() sees all items on the handle that its call returned"
+            )
+        for waiter in list(self.waiters):
+            waiter()
+
+    def next_item(self) -> Any:
+        """The next item, decoded, or ``_NOTHING``.
+
+        Raises:
+            ItemsLost: it will never come.
+            DecodeError: it cannot be rebuilt in this process.
+        """
+        if self._items:
+            body = self._items.popleft()
+            self._items_bytes -= len(body)
+            return decode_value(body)
+        if self.lost:
+            raise ItemsLost(self.lost)
+        return _NOTHING
+
+
+class Following(Generic[T]):
+    """An iterator over news of a task, also for ``async for``; it ends with the task.
+
+    Args:
+        handle: of the task.
+        method: what was called, for messages.
+        take: gives the next news, or ``_NOTHING``.
+        timeout: seconds for all of it, None for ever.
+        raises: raise the error of a task that did not succeed, at the end.
+    """
+
+    def __init__(
+        self,
+        handle: AsyncResult[Any],
+        method: str,
+        take: Callable[[], T],
+        timeout: float | None,
+        *,
+        raises: bool,
+    ) -> None:
+        self._handle = handle
+        self._method = method
+        self._take = take
+        self._timeout = timeout
+        self._raises = raises
+        #: What was taken while looking for it, and not given yet.
+        self._ahead: deque[T] = deque()
+        self._news = handle.news()
+        check_wait(handle.app, method, timeout, refusal=_IN_TASKS)
+        handle.follow()
+        self._give_up = None if timeout is None else time.monotonic() + timeout
+
+    def __iter__(self) -> Iterator[T]:
+        return self
+
+    def __next__(self) -> T:
+        while True:
+            # In this order: what came before the outcome is seen before it.
+            is_over = self._handle.is_settled
+            found = self._next()
+            if found is not _NOTHING:
+                return found
+            if is_over:
+                self._end()
+                raise StopIteration
+            self._wait()
+
+    def _end(self) -> None:
+        if self._raises:
+            self._handle.conclude()
+
+    def _wait(self) -> None:
+        arrived = threading.Event()
+        try:
+            self._add_waiter(arrived.set)
+            if not arrived.wait(self._left()):
+                raise self._time_over()
+        finally:
+            self._remove_waiter(arrived.set)
+
+    def __aiter__(self) -> AsyncIterator[T]:
+        return self
+
+    async def __anext__(self) -> T:
+        while True:
+            is_over = self._handle.is_settled
+            found = self._next()
+            if found is not _NOTHING:
+                return found
+            if is_over:
+                self._end()
+                raise StopAsyncIteration
+            from zmqtasks.app.mailbox import wait_for_call
+
+            if not await wait_for_call(self._add_waiter, self._remove_waiter, self._left()):
+                raise self._time_over()
+
+    def _add_waiter(self, waiter: Callable[[], Any]) -> None:
+        self._news.waiters.append(waiter)
+        self._handle.add_waiter(waiter)
+        if self._is_news():
+            waiter()
+
+    def _remove_waiter(self, waiter: Callable[[], Any]) -> None:
+        self._news.waiters.remove(waiter)
+        self._handle.remove_waiter(waiter)
+
+    def _next(self) -> T:
+        return self._ahead.popleft() if self._ahead else self._take()
+
+    def _is_news(self) -> bool:
+        """Something came before the waiter was there to be told."""
+        found = self._take()
+        if found is not _NOTHING:
+            self._ahead.append(found)
+        return bool(self._ahead)
+
+    def _left(self) -> float | None:
+        return None if self._give_up is None else max(0.0, self._give_up - time.monotonic())
+
+    def _time_over(self) -> TimeoutError:
+        return TimeoutError(
+            f"{self._method}() of task {self._handle.id}: it has not ended after "
+            f"{self._timeout:g} s"
+        )
+
+
+_IN_TASKS = (
+    "the news of a task go to the process that called it, and a worker's processes get none; let "
+    "the caller follow it"
+)
+
+
+def states_of(news: News) -> Callable[[], Update]:
+    """Gives each state that is the last one when it is looked at, once."""
+    seen = 0
+
+    def take() -> Update:
+        nonlocal seen
+        count, record = news.states_count, news.state
+        if record is None or count == seen:
+            return _NOTHING  # type: ignore[no-any-return]
+        seen = count
+        return Update(record.state, decode_value(record.meta))
+
+    return take

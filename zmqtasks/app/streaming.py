@@ -1,0 +1,86 @@
+"""What a running task tells of itself: states of its own making, and items that it yields.
+
+This is the side of the task; ``news.py`` is that of the caller.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from zmqtasks.app import states
+from zmqtasks.app.child_gateway import ChildGateway
+from zmqtasks.app.current import gateway
+from zmqtasks.limits import UPDATE_BYTES_MAX
+from zmqtasks.pools.running import running_task
+from zmqtasks.wire.payload import encode_value
+
+if TYPE_CHECKING:
+    from zmqtasks.app.app import App
+
+#: States that others decide on; STARTED is no secret.
+_TAKEN = states.ALL_STATES - {states.STARTED}
+_STATE_CHARS_MAX = 100
+
+
+def tell_state(app: App, state: object, meta: object) -> None:
+    """Publish a state of the attempt that runs here.
+
+    Raises:
+        ValueError: no text, or a state that is not the task's to choose.
+        PayloadTypeError: ``meta`` cannot travel.
+        PayloadTooLarge: it is too large.
+    """
+    if not isinstance(state, str) or not state or len(state) > _STATE_CHARS_MAX:
+        raise ValueError(
+            f"update_state(state={state!r:.75}): must be a text of 1 to {_STATE_CHARS_MAX} "
+            "characters, such as 'PROGRESS'"
+        )
+    if state in _TAKEN:
+        raise ValueError(
+            f"update_state(state={state!r}): this state says how a task stands with its owner, "
+            "which alone decides on it; return, raise or retry, or choose another name"
+        )
+    through = gateway(app)
+    if isinstance(through, ChildGateway) and running_task() is not None:
+        through.tell_update(state, encode_value(meta, bytes_max=UPDATE_BYTES_MAX), -1)
+
+
+def is_generator(function: Callable[..., Any]) -> bool:
+    """Whether calling it gives items one after the other."""
+    return inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function)
+
+
+def streamed(app: App, run: Callable[..., Any]) -> Callable[..., Any]:
+    """A function that tells the items of this generator function, and returns what it returns."""
+
+    def tell(number: int, item: Any) -> None:
+        through = gateway(app)
+        if isinstance(through, ChildGateway):
+            through.tell_update("", encode_value(item, bytes_max=UPDATE_BYTES_MAX), number)
+
+    def stream(*args: Any, **kwargs: Any) -> Any:
+        generator = run(*args, **kwargs)
+        number = 0
+        try:
+            while True:
+                item = next(generator)
+                tell(number, item)
+                number += 1
+        except StopIteration as stop:
+            return stop.value
+        finally:
+            generator.close()
+
+    async def astream(*args: Any, **kwargs: Any) -> None:
+        generator = run(*args, **kwargs)
+        number = 0
+        try:
+            async for item in generator:
+                tell(number, item)
+                number += 1
+        finally:
+            await generator.aclose()
+
+    return astream if inspect.isasyncgenfunction(run) else stream

@@ -1,0 +1,151 @@
+"""What signals of the operating system mean to a node.
+
+::
+
+    SIGINT, SIGTERM   1st: drain     2nd: end what runs, it runs elsewhere     3rd: end at once
+    SIGHUP            drain, then start the same command line again in this process; from a
+                      terminal that is closed: as SIGTERM
+    SIGUSR1           write the stacks of all threads into the log
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import threading
+import traceback
+from enum import Enum
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, NoReturn
+
+if TYPE_CHECKING:
+    from zmqtasks.node.serve import Node
+
+#: Exit code of a process that a signal ended before it had joined, or at once.
+INTERRUPTED: Final = 130
+
+
+class Step(Enum):
+    """What a signal asks for."""
+
+    NOTHING = 0
+    DRAIN = 1
+    HURRY = 2
+    KILL = 3
+    RESTART = 4
+
+
+_STOPS: Final = (Step.DRAIN, Step.HURRY, Step.KILL)
+
+
+class Wishes:
+    """What the signals so far ask for.
+
+    Args:
+        has_terminal: SIGHUP says that a terminal was closed, not that somebody wants a restart.
+    """
+
+    def __init__(self, *, has_terminal: bool) -> None:
+        self._has_terminal = has_terminal
+        self._stops = 0
+        #: The node shall start again when it has drained.
+        self.wants_restart = False
+
+    def take(self, number: int) -> Step:
+        """One signal that stops or restarts."""
+        if number == signal.SIGHUP and not self._has_terminal:
+            if self._stops or self.wants_restart:
+                return Step.NOTHING
+            self.wants_restart = True
+            return Step.RESTART
+        self.wants_restart = False
+        self._stops += 1
+        return _STOPS[min(self._stops, len(_STOPS)) - 1]
+
+
+class Signals:
+    """Takes the signals of this process. In its main thread only."""
+
+    def __init__(self) -> None:
+        self._wishes = Wishes(has_terminal=_has_terminal())
+        self._is_asked_early = False
+        self._node: Node | None = None
+
+    @property
+    def wants_restart(self) -> bool:
+        """The process shall call :func:`start_again` when the node has drained."""
+        return self._wishes.wants_restart
+
+    def catch_early(self) -> None:
+        """Until there is a node: what stops raises KeyboardInterrupt, a restart waits."""
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
+        if _has_terminal():
+            signal.signal(signal.SIGHUP, signal.default_int_handler)
+        else:
+            signal.signal(signal.SIGHUP, self._asked_early)
+        # See start_again.
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGHUP})
+
+    def obey(self, node: Node) -> None:
+        """From now on they are the node's, which is about to join."""
+        self._node = node
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            signal.signal(number, self._stop)
+        signal.signal(signal.SIGUSR1, lambda _number, _frame: node.dump_stacks())
+
+    def joined(self) -> None:
+        """The node has joined."""
+        if self._is_asked_early:
+            self._stop(signal.SIGHUP, None)
+
+    def _asked_early(self, _number: int, _frame: Any) -> None:
+        self._is_asked_early = True
+
+    def _stop(self, number: int, frame: Any) -> None:
+        node = self._node
+        assert node is not None
+        if not node.is_joining:
+            if number == signal.SIGHUP and not _has_terminal():
+                self._asked_early(number, frame)
+                return
+            raise KeyboardInterrupt
+        step = self._wishes.take(number)
+        if step is Step.KILL:
+            # Its fork server sees that it is gone, and kills its children.
+            os._exit(INTERRUPTED)
+        elif step is Step.RESTART:
+            node.restart()
+        elif step is not Step.NOTHING:
+            node.stop(at_once=step is Step.HURRY)
+
+
+def _has_terminal() -> bool:
+    return sys.stdin is not None and not sys.stdin.closed and sys.stdin.isatty()
+
+
+def start_again(folder: Path) -> NoReturn:
+    """Become a new process with the same number, command line and environment.
+
+    Args:
+        folder: the working directory that this one was started in.
+    """
+    # Without a handler it would end the process; blocked, it waits for one.
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP})
+    os.chdir(folder)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    # It is the command line of this very process.
+    os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])  # noqa: S606
+
+
+def stacks_text() -> str:
+    """The stacks of all threads of this process, with their names."""
+    frames = sys._current_frames()
+    parts = []
+    for thread in threading.enumerate():
+        frame = frames.get(thread.ident or 0)
+        if frame is not None:
+            stack = "".join(traceback.format_stack(frame))
+            parts.append(f"thread {thread.name}, most recent call last:\n{stack.rstrip()}")
+    return "\n".join(parts)
