@@ -157,6 +157,17 @@ class Ledger:
                 return process
         return None
 
+    def given_up(self, process: Process) -> None:
+        """A process that ends has said which tasks end with it: those that neither others nor
+        the disk have taken."""
+        dispatcher = process.node.dispatcher
+        assert dispatcher is not None
+        content = self.world.disk.contents.get(process.journal.folder)
+        for task_id in dispatcher.tasks:
+            if content is None or task_id not in content.written:
+                self.must.pop(task_id, None)
+                self.forgotten.add(task_id)
+
     def crashed(self, process: Process, *, is_cut: bool) -> None:
         """A process has ended: what it owned is where its journal is, or nowhere."""
         dispatcher = process.node.dispatcher

@@ -254,6 +254,8 @@ class World:
         """It has said goodbye."""
         if process.alive:
             process.check_drained()
+            if not process.has_journal:
+                self.ledger.given_up(process)
             process.die(is_silent=False)
             self.ledger.crashed(process, is_cut=False)
             if process.plan.role == "p0" or process.draining is not None:
