@@ -61,6 +61,10 @@ STORY_LINES_MAX = 40
 WRITE_BEHIND_MS = 1_000
 WRITE_BEHIND_EVERY_MS = 100
 WRITE_BEHIND_COUNT = 5_000
+#: Tasks that come due, or expire, in one turn; more would hold up its heartbeats.
+DUE_COUNT_MAX = 5_000
+#: While tasks wait for the wall clock it is looked at this often: it may be set.
+CLOCK_LOOK_MS = 1_000
 #: Offers to one taker that are under way; each has as much as a message takes.
 HANDOFF_OFFERS_MAX = 4
 #: A taker that refused is asked again after this, in milliseconds.
@@ -72,6 +76,10 @@ HANDOFF_IDS_MAX = 4_096
 #: While a giver stays away everybody is asked about its tasks ever more seldom: the last
 #: delay in milliseconds (the first is OWNER_GONE_MS).
 HANDOFF_ASK_MS_MAX = 3_600_000
+#: Tasks cancelled last whose ids an owner can tell.
+CANCELLED_TOLD_MAX = 1_000
+#: Cancellations of tasks given away that their new owners have not answered.
+REVOKED_OWED_MAX = 10_000
 #: Tasks given away of which a former owner remembers who has them.
 GIVEN_REMEMBERED_MAX = 100_000
 #: After a restart of an owner the workers that still run its tasks have so long to say so.
@@ -253,6 +261,9 @@ CHILD_SUBMIT_COUNT_MAX = 1_000
 CHILD_SUBMIT_BYTES_MAX = 4 * 1024 * 1024
 #: One state that a task gives itself, or one item that it yields.
 UPDATE_BYTES_MAX = 256 * 1024
+#: Last states that running tasks gave themselves, kept by their owner.
+SAID_COUNT_MAX = 10_000
+SAID_BYTES_MAX = 16 * 1024 * 1024
 #: Items that wait in a handle until they are read.
 STREAM_KEPT_BYTES_MAX = 64 * 1024 * 1024
 

@@ -41,7 +41,7 @@ def test_delay_in_a_running_loop_raises_at_once_and_adelay_waits(mesh: Mesh) -> 
         **limited(ZMQTASKS_SUBMIT_TIMEOUT_S="60"),
     )
     line = client.wait_log("refused:")
-    assert f"{LIMIT} tasks with" in line
+    assert f"{LIMIT} open tasks with" in line
     assert "nothing was submitted" in line
     assert "waits: True" in client.wait_log("waits:")
     mesh.start_node(name="w1")

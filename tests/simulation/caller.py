@@ -73,6 +73,9 @@ class Ticket:
         assert outcome.id == task_id
         self.caller.promises.ticket_told(self, outcome)
 
+    def updated(self, record: StateRecord) -> None:
+        """See ``Ticket`` of ``core.calls``."""
+
 
 class _Calls:
     """Calls on their way: they wait for room, for what others know, or for the disk."""

@@ -123,10 +123,7 @@ class Process:
         self._durable: dict[int, list[Call]] = {}
         self.pool.start(plan.slots)
         self.caller = Caller(self) if world.features.has_callers(plan) else None
-        records = self.journal.open()
-        if records:
-            self.has_heirlooms = True
-            self.node.resume(records, self.now, world.heirs.get(folder, []))
+        self._resume(world.heirs.get(folder, []))
         self._plan_wake(world.now)
 
     def _make_node(self, membership: Membership) -> MeshNode:
@@ -148,6 +145,15 @@ class Process:
             grace_ms=100,
             log=self.spill.log,
         )
+
+    def _resume(self, heir_of: list[bytes]) -> None:
+        dispatcher = self.node.dispatcher
+        assert dispatcher is not None
+        dispatcher.wall_ms = self.wall_ms
+        records = self.journal.open()
+        if records:
+            self.has_heirlooms = True
+            self.node.resume(records, self.now, heir_of)
 
     def _make_tables(self) -> None:
         # --- connections, see Network ---

@@ -18,8 +18,12 @@ from zmqtasks.app.outcomes import unknown_outcome
 from zmqtasks.errors import MeshOverloaded, NoWorkers, SubmitRejected, SubmitUnknown
 from zmqtasks.ids import format_task_id, new_node_id, task_id_maker
 from zmqtasks.node.gateway import Call, Durability, Pending, TaskView, Ticket
-from zmqtasks.wire.messages import Outcome, StateRecord, Status, TaskState
+from zmqtasks.node.room import Place, Room
+from zmqtasks.node.survey import Request, SeenNode
+from zmqtasks.wire.messages import Hello, Outcome, StateRecord, Status, TaskState
 from zmqtasks.wire.payload import decode_arguments, encode_error, encode_value
+
+_ROOM = 1_000_000_000
 
 
 class InlineGateway:
@@ -33,8 +37,7 @@ class InlineGateway:
         self.calls: list[Call] = []
         #: Keyword arguments of each `submit`.
         self.submits: list[dict[str, Any]] = []
-        #: Room for so many calls; None for no limit.
-        self.room: int | None = None
+        self._room = Room(_ROOM, _ROOM)
         self.workers = True
         #: None: the disk works; else how a durable `submit` ends.
         self.disk_error: SubmitRejected | SubmitUnknown | None = None
@@ -48,6 +51,10 @@ class InlineGateway:
         self.info: dict[bytes, dict[str, Any]] = {}
         #: {node: what it tells of any task}.
         self.told: dict[str, dict[str, Any]] = {}
+        #: Nodes in sight, what commands were given, and who answers what.
+        self.peers: list[Hello] = []
+        self.requests: list[Request] = []
+        self.seen: Callable[[Request], list[SeenNode]] = lambda request: []
         self._held: list[tuple[Call, Ticket]] = []
         self._contents: dict[bytes, bytes] = {}
         self._watchers: list[tuple[bytes, Ticket]] = []
@@ -62,17 +69,15 @@ class InlineGateway:
         calls: Sequence[Call],
         ticket: Ticket,
         *,
-        wait_s: float | None = None,
+        wait_s: float | Place | None = None,
         require_worker_s: float | None = None,
         delivery: str = "at_least_once",
         durability: Durability = Durability.MEMORY,
     ) -> None:
         if require_worker_s is not None and not self.workers:
             raise NoWorkers(f"no worker within {require_worker_s:g} s")
-        if self.room is not None and len(calls) > self.room:
-            raise MeshOverloaded("too many open tasks")
-        if self.room is not None:
-            self.room -= len(calls)
+        self._room.take(len(calls), 0, wait_s if isinstance(wait_s, Place) else 0)
+        self._room.came(len(calls), 0)
         self.thread = threading.current_thread()
         if durability is Durability.DISK and self.disk_error is not None:
             raise self.disk_error
@@ -108,13 +113,25 @@ class InlineGateway:
                 new.append(call)
         return new
 
+    @property
+    def room(self) -> int:
+        """Room for so many calls; as good as no limit at first."""
+        return _ROOM - self._room.count
+
+    @room.setter
+    def room(self, count: int) -> None:
+        self._room.held(_ROOM - count, 0)
+
+    def line_up(self, calls: Sequence[Call], wake: Callable[[], None]) -> Place:
+        return self._room.line_up(len(calls), 0, wake)
+
     def begin(
         self,
         calls: Sequence[Call],
         ticket: Ticket,
         *,
         after: Pending | None = None,
-        wait_s: float | None = None,
+        wait_s: float | Place | None = None,
     ) -> Pending:
         error = after.error if isinstance(after, _Pending) else None
         if error is None:
@@ -186,6 +203,13 @@ class InlineGateway:
     def story(self, task_id: bytes, timeout_s: float) -> TaskView:
         record = self.states([task_id], timeout_s)[task_id]
         return TaskView(record, [(name, story) for name, story in self.told.items()], {})
+
+    def find(self, request: Request, timeout_s: float) -> list[Hello]:
+        return [peer for peer in self.peers if request.is_for(peer)]
+
+    def command(self, request: Request, timeout_s: float) -> list[SeenNode]:
+        self.requests.append(request)
+        return self.seen(request)
 
     # ------------------------------------------------------------------------------------
 

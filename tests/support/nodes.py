@@ -15,7 +15,7 @@ from zmqtasks.core.intake import Intake
 from zmqtasks.core.links import LinkId
 from zmqtasks.core.membership import Membership
 from zmqtasks.core.mesh import MeshNode
-from zmqtasks.core.owned import OwnedRecord
+from zmqtasks.core.owned import OwnedRecord, changed_record
 from zmqtasks.core.resultreader import ResultReader
 from zmqtasks.ids import routing_id
 from zmqtasks.wire.messages import Kind, Outcome
@@ -67,9 +67,10 @@ class Node:
 
     # --- what a test does ---------------------------------------------------------------
 
-    def submit(self, *ids: bytes, kind: Kind = ADD) -> None:
-        """Own new tasks."""
-        self.mesh.submit([Call(task_id, kind, b"args", None) for task_id in ids], self.net.now_ms)
+    def submit(self, *ids: bytes, kind: Kind = ADD, **ext: int) -> None:
+        """Own new tasks, with these facts."""
+        calls = [Call(task_id, kind, b"args", dict(ext) or None) for task_id in ids]
+        self.mesh.submit(calls, self.net.now_ms)
         self.net.pump()
 
     @property
@@ -106,11 +107,7 @@ class Node:
         for change in write.progress:
             old = journal.get(change.id)
             if old is not None:
-                journal[change.id] = OwnedRecord(
-                    old.id, old.kind, old.body, old.ext, change.attempt, change.strikes,
-                    old.durability, old.written_ms,
-                    old.mark if change.mark is None else change.mark,
-                )  # fmt: skip
+                journal[change.id] = changed_record(old, change)
         for task_id in write.drops:
             journal.pop(task_id, None)
 

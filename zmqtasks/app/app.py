@@ -289,6 +289,40 @@ class App:
             self._control = Control(self)
         return self._control
 
+    def control_command(
+        self, function: Callable[..., Any] | None = None, /, *, name: str | None = None
+    ) -> Any:
+        """Make a command of a function: every worker runs it when ``app.control.broadcast(name,
+        {...})`` or ``zmqtasks control NAME ARGUMENT=VALUE`` says so.
+
+        It runs like a task, in a process of the pool, before all that waits there.
+
+        Args:
+            function: takes the arguments by name.
+            name: of the command, by default that of the function.
+
+        Raises:
+            ConfigError: the name is taken.
+        """
+        return self._add_command("control", function, name)
+
+    def inspect_command(
+        self, function: Callable[..., Any] | None = None, /, *, name: str | None = None
+    ) -> Any:
+        """The same for ``app.control.inspect().command(name, ...)`` and ``zmqtasks inspect
+        NAME``."""
+        return self._add_command("inspect", function, name)
+
+    def _add_command(
+        self, group: str, function: Callable[..., Any] | None, name: str | None
+    ) -> Any:
+        from zmqtasks.app.commands import command_name
+
+        def add(function: Callable[..., Any]) -> Task[Any, Any]:
+            return self.add_task(function, name=command_name(group, name or function.__name__))
+
+        return add if function is None else add(function)
+
     # --- settings -----------------------------------------------------------------------
 
     @property

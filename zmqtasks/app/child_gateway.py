@@ -23,6 +23,7 @@ from zmqtasks.pools.running import running_task
 from zmqtasks.wire.messages import Hello, Kind, Outcome, StateRecord, TaskState
 
 if TYPE_CHECKING:
+    from zmqtasks.node.room import Place
     from zmqtasks.node.survey import Request, SeenNode
 
 #: Owners whose id makers are kept; a child mostly works for a few.
@@ -77,7 +78,7 @@ class ChildGateway:
         calls: Sequence[Call],
         ticket: Ticket,
         *,
-        wait_s: float | None = None,
+        wait_s: float | Place | None = None,
         require_worker_s: float | None = None,
         delivery: str = "at_least_once",
         durability: Durability = Durability.MEMORY,
@@ -117,9 +118,17 @@ class ChildGateway:
                 )
             done += len(piece)
 
+    def line_up(self, calls: Sequence[Call], wake: Callable[[], None]) -> Place:
+        """Refused: inside a task the owner of the task waits for room.
+
+        Raises:
+            RuntimeError: always.
+        """
+        raise RuntimeError("inside a task calls are submitted without a place in a line")
+
     def begin(
         self, calls: Sequence[Call], ticket: Ticket, *, after: Pending | None = None,
-        wait_s: float | None = None,
+        wait_s: float | Place | None = None,
     ) -> Pending:  # fmt: skip
         """The same with durability DISK; it waits at once, so ``after`` says nothing new.
 

@@ -22,7 +22,7 @@ from zmqtasks.amounts import GPUS_KEY
 from zmqtasks.app import context, current
 from zmqtasks.app.around import function_of
 from zmqtasks.app.child_gateway import ChildGateway
-from zmqtasks.app.depends import close_kept
+from zmqtasks.app.depends import aclose_kept, close_kept
 from zmqtasks.app.endings import Endings, MayHaveRun
 from zmqtasks.app.hooks import begun
 from zmqtasks.app.loader import load_app
@@ -243,7 +243,16 @@ class AppProgram:
         if runner is not None:
             runner.close()
 
-    end_thread = _forget_loop
+    async def end_loop(self) -> None:
+        """End what tasks keep in the running loop, which ends."""
+        await aclose_kept()
+
+    def end_thread(self) -> None:
+        """End this thread's loop, if it has one, and what tasks keep in it."""
+        runner = self._loops.runner
+        if runner is not None:
+            runner.run(self.end_loop())
+            self._forget_loop()
 
     def begin_process(self) -> None:
         """The application is loaded in a process that is to run its tasks."""
@@ -256,7 +265,7 @@ class AppProgram:
         if os.getpid() != self._pid:
             return
         signals.worker_process_shutdown.send(sender=None, pid=self._pid, exitcode=0)
-        self._forget_loop()
+        self.end_thread()
         close_kept()
 
     def close(self) -> None:

@@ -178,16 +178,27 @@ def _parameters(make: Callable[..., Any]) -> list[inspect.Parameter]:
 _kept: dict[tuple[Dependency, object], Any] = {}
 _kept_lock = threading.RLock()
 _kept_stack = ExitStack()
-#: Async generators that gave such values; their loop ends them with itself.
-_kept_generators: list[AsyncGenerator[Any, None]] = []
+#: {loop: ends what was made in it}
+_loop_stacks: dict[object, AsyncExitStack] = {}
 
 
 def close_kept() -> None:
     """The process ends: end what it keeps."""
     with _kept_lock:
         _kept.clear()
-        _kept_generators.clear()
         _kept_stack.close()
+
+
+async def aclose_kept() -> None:
+    """The running loop ends: end what the process keeps in it."""
+    import asyncio
+
+    loop = asyncio.get_running_loop()
+    for key in [key for key in _kept if key[1] is loop]:
+        del _kept[key]
+    stack = _loop_stacks.pop(loop, None)
+    if stack is not None:
+        await stack.aclose()
 
 
 class _Values:
@@ -230,8 +241,9 @@ class _Values:
             future = _kept.get(key)
             if future is None:
                 future = _kept[key] = loop.create_future()
+                kept = _loop_stacks.setdefault(loop, AsyncExitStack())
                 try:
-                    future.set_result(await self._amake(node, None))
+                    future.set_result(await self._amake(node, kept))
                 except BaseException as exc:
                     del _kept[key]
                     future.set_exception(exc)
@@ -242,18 +254,13 @@ class _Values:
             self._made[dependency] = await self._amake(node, stack)
         return self._made[dependency]
 
-    async def _amake(self, node: Node, stack: AsyncExitStack | None) -> Any:
+    async def _amake(self, node: Node, stack: AsyncExitStack) -> Any:
         make = node.dependency.make
-        own = AsyncExitStack() if stack is None else stack
-        needs = {name: await self.aof(need, own) for name, need in node.needs.items()}
+        needs = {name: await self.aof(need, stack) for name, need in node.needs.items()}
         if inspect.isasyncgenfunction(make):
-            if stack is None:
-                generator = make(**needs)
-                _kept_generators.append(generator)
-                return await anext(generator)
             return await stack.enter_async_context(asynccontextmanager(make)(**needs))
         if inspect.isgeneratorfunction(make):
-            return (stack or _kept_stack).enter_context(contextmanager(make)(**needs))
+            return stack.enter_context(contextmanager(make)(**needs))
         found = make(**needs)
         return await found if inspect.iscoroutinefunction(make) else found
 

@@ -10,14 +10,12 @@ import asyncio
 from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
-from typing import Any
+from functools import partial
+from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
-from zmqtasks.errors import MeshOverloaded
-
-#: Seconds between two looks for room while the mesh is full: first and last.
-_RETRY_S_MIN = 0.002
-_RETRY_S_MAX = 0.05
+if TYPE_CHECKING:
+    from zmqtasks.node.room import Place
 
 
 class Mailbox:
@@ -27,8 +25,6 @@ class Mailbox:
         self._loop = loop
         self._arrived: deque[asyncio.Future[None]] = deque()
         self._woken = False
-        # Only the first in line asks for room, so that 10,000 waiting callers do not.
-        self._line = asyncio.Lock()
 
     def post(self, future: asyncio.Future[None]) -> None:
         """Resolve a future of this loop; from any thread."""
@@ -48,41 +44,30 @@ class Mailbox:
             if not future.done():
                 future.set_result(None)
 
-    async def submit(self, attempt: Callable[[], None], timeout_s: float) -> None:
-        """Call ``attempt`` until it no longer raises MeshOverloaded.
+    async def submit(
+        self, line_up: Callable[[Callable[[], None]], Place], attempt: Callable[[Place], None],
+        timeout_s: float,
+    ) -> None:  # fmt: skip
+        """Call ``attempt`` when there is room, or when the time is over.
 
         Args:
-            attempt: submits without waiting.
-            timeout_s: seconds after which its MeshOverloaded is passed on.
+            line_up: ``Gateway.line_up`` for certain calls.
+            attempt: submits them, with the place in the line.
+            timeout_s: seconds to wait for room.
 
         Raises:
             MeshOverloaded: no room in time; nothing was submitted.
         """
-        give_up = self._loop.time() + timeout_s
+        granted: asyncio.Future[None] = self._loop.create_future()
+        place = line_up(partial(self.post, granted))
         try:
-            async with asyncio.timeout_at(give_up):
-                await self._line.acquire()
-        except TimeoutError:
-            attempt()  # the last try, whose own words say what is full
-            return
-        try:
-            await self._submit_first(attempt, give_up)
+            if not place.is_granted:
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(timeout_s):
+                        await granted
+            attempt(place)
         finally:
-            self._line.release()
-
-    async def _submit_first(self, attempt: Callable[[], None], give_up: float) -> None:
-        delay_s = _RETRY_S_MIN
-        while True:
-            try:
-                attempt()
-            except MeshOverloaded:
-                left_s = give_up - self._loop.time()
-                if left_s <= 0:
-                    raise
-                await asyncio.sleep(min(delay_s, left_s))
-                delay_s = min(delay_s * 2, _RETRY_S_MAX)
-            else:
-                return
+            place.leave()
 
 
 _mailboxes: WeakKeyDictionary[asyncio.AbstractEventLoop, Mailbox] = WeakKeyDictionary()

@@ -122,13 +122,16 @@ class Following(Generic[T]):
         self._ahead: deque[T] = deque()
         self._news = handle.news()
         check_wait(handle.app, method, timeout, refusal=_IN_TASKS)
-        handle.follow()
+        self._is_behind = handle.follow()
         self._give_up = None if timeout is None else time.monotonic() + timeout
 
     def __iter__(self) -> Iterator[T]:
         return self
 
     def __next__(self) -> T:
+        if self._is_behind:
+            self._is_behind = False
+            self._handle.catch_up()
         while True:
             # In this order: what came before the outcome is seen before it.
             is_over = self._handle.is_settled
@@ -157,6 +160,12 @@ class Following(Generic[T]):
         return self
 
     async def __anext__(self) -> T:
+        if self._is_behind:
+            import asyncio
+
+            self._is_behind = False
+            # It asks around, which must not block the loop.
+            await asyncio.to_thread(self._handle.catch_up)
         while True:
             is_over = self._handle.is_settled
             found = self._next()

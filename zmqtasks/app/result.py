@@ -71,7 +71,8 @@ class AsyncResult(Generic[R]):
         self: AsyncResult[Any] = _new(cls)
         self._task_id = task_id
         self._app = app
-        self._gateway = gateway
+        # Inside a task nobody is told of what it submits, unless asked to.
+        self._gateway = None if gateway is None or gateway.inside_task else gateway
         self._news = None
         self._outcome = None
         self._waiters = None
@@ -212,13 +213,28 @@ class AsyncResult(Generic[R]):
         """
         return Following(self, "stream", self.news().next_item, timeout, raises=True)
 
-    def follow(self) -> None:
-        """See to it that some gateway of this process tells us the outcome."""
+    def follow(self) -> bool:
+        """See to it that some gateway of this process tells us the outcome.
+
+        Returns:
+            Whether somebody had to be asked, so that news may have passed by before.
+        """
         current = gateway(self.app)
         # Not ours either: what was submitted by the parent of a forked process.
         if self._gateway is not current:
             self._gateway = current
             current.watch([self._task_id], self)
+            return True
+        return False
+
+    def catch_up(self) -> None:
+        """Ask for the last state, which came before we were told of it."""
+        found = self._look()
+        if not isinstance(found, StateRecord) or self.news().state is not None:
+            return
+        state, meta = found.info.get(SAID_STATE), found.info.get(SAID_META)
+        if isinstance(state, str) and isinstance(meta, bytes):
+            self.news().take(UpdateRecord(self._task_id, 0, -1, state, meta))
 
     def _time_over(self, timeout: float | None) -> None:
         """The wait is over.

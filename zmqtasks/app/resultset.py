@@ -57,6 +57,8 @@ class ResultSet(Generic[R]):
         #: Called at each outcome.
         self._news_waiters: list[Callable[[], Any]] = []
         self._gateway: Gateway | None = None
+        #: That gateway tells us all outcomes.
+        self._is_told = True
         if not isinstance(results, tuple) or results:
             self._collect(results)
             self.built()
@@ -68,6 +70,8 @@ class ResultSet(Generic[R]):
         """An empty set for calls that are submitted with it as ticket; see ``extend``."""
         self: ResultSet[Any] = cls((), app)
         self._gateway = through
+        # Inside a task nobody is told of what it submits, unless asked to.
+        self._is_told = not through.inside_task
         return self
 
     def extend(self, task_ids: Sequence[bytes]) -> None:
@@ -286,8 +290,9 @@ class ResultSet(Generic[R]):
 
     def _follow(self) -> None:
         current = gateway(self._the_app())
-        if self._gateway is current:
+        if self._gateway is current and self._is_told:
             return
+        self._is_told = True
         first_time = self._gateway is None
         self._gateway = current
         if first_time and self._handles:

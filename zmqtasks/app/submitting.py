@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from itertools import chain, islice
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -20,6 +21,7 @@ from zmqtasks.wire.messages import Kind
 if TYPE_CHECKING:
     from zmqtasks.app.app import App
     from zmqtasks.app.task import Task
+    from zmqtasks.node.room import Place
 
 #: Calls that `delay_many` hands to the gateway at once.
 BATCH_COUNT = 1_000
@@ -41,7 +43,7 @@ class Prepared(NamedTuple):
     #: For hooks, where there are some.
     publication: Publication | None = None
 
-    def submit(self, wait_s: float | None) -> None:
+    def submit(self, wait_s: float | Place | None) -> None:
         """Hand it over.
 
         Raises:
@@ -185,7 +187,8 @@ async def submit_async(app: App, prepared: Prepared) -> AsyncResult[Any]:
     except MeshOverloaded:
         from zmqtasks.app.mailbox import mailbox
 
-        await mailbox().submit(lambda: prepared.submit(0), app.settings.submit_timeout_s)
+        line_up = partial(prepared.gateway.line_up, (prepared.call,))
+        await mailbox().submit(line_up, prepared.submit, app.settings.submit_timeout_s)
     return prepared.handle
 
 
@@ -336,7 +339,7 @@ class Batches:
                 break
         return bodies
 
-    def submit(self, batch: list[Call], wait_s: float | None) -> None:
+    def submit(self, batch: list[Call], wait_s: float | Place | None) -> None:
         """Hand over one batch; durable ones before it may still be on their way.
 
         Raises:
@@ -454,9 +457,9 @@ async def submit_many_async(app: App, batches: Batches) -> ResultSet[Any]:
                 await asyncio.to_thread(batches.submit, batch, None)
             else:
                 await mailbox().submit(
-                    lambda batch=batch: batches.submit(batch, 0),  # type: ignore[misc]
+                    partial(batches.gateway.line_up, batch), partial(batches.submit, batch),
                     app.settings.submit_timeout_s,
-                )
+                )  # fmt: skip
             await asyncio.sleep(0)
         if batches.are_under_way:
             await asyncio.to_thread(batches.finish)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Coroutine, Iterable, Mapping, Sequence
 from datetime import datetime
 from inspect import isasyncgenfunction, iscoroutinefunction
 from types import MethodType
@@ -39,6 +39,7 @@ from zmqtasks.wire.messages import CatalogEntry, Kind
 
 if TYPE_CHECKING:
     from zmqtasks.app.app import App
+    from zmqtasks.app.broadcasting import BroadcastResult
     from zmqtasks.app.context import TaskContext
 
 P = ParamSpec("P")
@@ -236,6 +237,55 @@ class Task(WithOptions, WithHandlers, Generic[P, R]):
         """Same as ``delay_many``, waiting for room and disk without blocking the loop."""
         batches = self._batches(calls, f"{self.name}.adelay_many()")
         return await submit_many_async(self.app, batches)
+
+    def broadcast(
+        self,
+        args: Sequence[Any] = (),
+        kwargs: Mapping[str, Any] | None = None,
+        destination: str | Collection[str] | None = None,
+        timeout: float = 1.0,
+        **options: Unpack[CallOptions],
+    ) -> BroadcastResult[R]:
+        """Let every worker that has the task run it once, whatever queues it serves.
+
+        Args:
+            args: positional arguments.
+            kwargs: keyword arguments.
+            destination: names of workers, or patterns such as ``"gpu-*"``; None: all.
+            timeout: seconds to find workers of other hosts.
+            options: as for ``apply_async``, but for those that name one task.
+
+        Returns:
+            The results; ``by_worker()`` has them by worker. Where a worker goes, its own ends
+            as WorkerLostError.
+
+        Raises:
+            ConfigError: an unknown option or a bad value.
+            TypeError: the arguments do not fit the function.
+            NoWorkers: no worker in sight has the task.
+            SubmitRejected: it was not accepted.
+            RuntimeError: called in a running asyncio loop (``abroadcast``) or inside a task.
+        """
+        from zmqtasks.app.broadcasting import broadcast  # few need it
+
+        where = f"{self.name}.broadcast"
+        prepared = self.prepared(args, kwargs, options, f"{where}()")
+        return broadcast(self.app, prepared, where, destination, timeout)
+
+    async def abroadcast(
+        self,
+        args: Sequence[Any] = (),
+        kwargs: Mapping[str, Any] | None = None,
+        destination: str | Collection[str] | None = None,
+        timeout: float = 1.0,
+        **options: Unpack[CallOptions],
+    ) -> BroadcastResult[R]:
+        """Same as ``broadcast`` without blocking the running loop."""
+        import asyncio
+
+        return await asyncio.to_thread(
+            self.broadcast, args, kwargs, destination, timeout, **options
+        )
 
     def _batches(self, calls: Iterable[CallArguments], where: str) -> Batches:
         # It loads the settings, which limit sizes.

@@ -20,6 +20,8 @@ COMMANDS = {
     "result": "zmqtasks.cli.result:result",
     "status": "zmqtasks.cli.status:status",
     "story": "zmqtasks.cli.story:story",
+    "inspect": "zmqtasks.cli.inspect:inspect",
+    "control": "zmqtasks.cli.control:control",
     "dead": "zmqtasks.cli.dead:dead",
     "journal": "zmqtasks.cli.journal:journal",
     "bench": "zmqtasks.cli.bench:bench",

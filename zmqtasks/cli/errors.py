@@ -35,12 +35,17 @@ def reporting_errors() -> Iterator[None]:
     try:
         yield
     except ZmqTasksError as exc:
-        if isinstance(exc, AppLoadError) and exc.traceback:
-            click.echo(exc.traceback.rstrip(), err=True)
-        click.echo(f"zmqtasks: error: {one_line(exc)}", err=True)
+        show_error(exc)
         raise click.exceptions.Exit(EXIT_ERROR) from None
     except KeyboardInterrupt:
         raise click.exceptions.Exit(EXIT_INTERRUPTED) from None
+
+
+def show_error(exc: ZmqTasksError) -> None:
+    """As ``reporting_errors`` does."""
+    if isinstance(exc, AppLoadError) and exc.traceback:
+        click.echo(exc.traceback.rstrip(), err=True)
+    click.echo(f"zmqtasks: error: {one_line(exc)}", err=True)
 
 
 def one_line(exc: ZmqTasksError) -> str:

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import logging
+import shutil
 import sys
+import textwrap
 from contextlib import redirect_stdout
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from zmqtasks.cli.errors import EXIT_FAILED, one_line
+from zmqtasks.cli.errors import EXIT_FAILED, one_line, show_error
 from zmqtasks.cli.logs import set_up_logging
 from zmqtasks.cli.options import setting_options, settings_from
+from zmqtasks.cli.reloading import CodeWatcher
 from zmqtasks.errors import AppLoadError, ConfigError
 from zmqtasks.node.ossignals import Signals, start_again
 from zmqtasks.node.slots import node_name
@@ -21,6 +24,7 @@ from zmqtasks.settings_checks import parse_autoscale
 from zmqtasks.words import counted
 
 if TYPE_CHECKING:
+    from zmqtasks.node.serve import Node
     from zmqtasks.pools.base import Pool
 
 #: {role: settings that no other node uses}.
@@ -47,7 +51,13 @@ _FLAGS_OF = {
 @click.command()
 @setting_options()
 @click.option("--print-config", is_flag=True, help="Print every setting and its origin, and exit.")
-def node(print_config: bool, **flags: Any) -> None:
+@click.option(
+    "--reload",
+    "reloads",
+    is_flag=True,
+    help="Restart in place when a Python file below the working directory changes.",
+)
+def node(print_config: bool, reloads: bool, **flags: Any) -> None:
     """Start a node: a worker (runs tasks), a store (keeps results), a broker (keeps tasks
     until a worker takes them), or several of these.
 
@@ -60,7 +70,9 @@ def node(print_config: bool, **flags: Any) -> None:
         show_config(with_app(flags, loaded))
         return
     check_flags(loaded)
-    sys.exit(run(flags, loaded))
+    if reloads and "worker" not in loaded.settings.roles:
+        raise ConfigError("--reload is for workers, which run your code; leave it out")
+    sys.exit(run(flags, loaded, reloads=reloads))
 
 
 def check_flags(loaded: Loaded) -> None:
@@ -111,19 +123,40 @@ def show_config(loaded: Loaded) -> None:
         click.echo(f"{f'{key} = {value}':<{width}}  # {origin}")
 
 
-def run(flags: dict[str, Any], loaded: Loaded) -> int:
+def run(flags: dict[str, Any], loaded: Loaded, *, reloads: bool = False) -> int:
     """Run the node to its end; returns the exit code.
 
     Args:
         flags: as given, to read the settings again with those that the application makes.
         loaded: the settings as far as they are known before it is loaded.
+        reloads: restart in place when code changes.
     """
     settings = loaded.settings
     set_up_logging(settings.log_level, settings.log_format, node_name(settings))
     signals = Signals()
     signals.catch_early()
     folder = Path.cwd()
-    pool = None
+    watcher = CodeWatcher(folder, signals.restart) if reloads else None
+    try:
+        node = start(flags, loaded, signals)
+    except (AppLoadError, ConfigError) as exc:
+        if watcher is None:
+            raise
+        signals.catch_early()
+        show_error(exc)
+        logging.getLogger("zmqtasks.node").info("starts again when the code changes (--reload)")
+        watcher.wait()
+        start_again(folder)
+    show_banner(node)
+    code = node.run()
+    if signals.wants_restart and code != EXIT_FAILED:
+        start_again(folder)
+    return code
+
+
+def start(flags: dict[str, Any], loaded: Loaded, signals: Signals) -> Node:
+    """The node, up; see :func:`run`."""
+    settings, pool = loaded.settings, None
     try:
         if "worker" in settings.roles:
             pool = make_pool(settings, flags_for_tasks(loaded))
@@ -134,17 +167,30 @@ def run(flags: dict[str, Any], loaded: Loaded) -> int:
         node = Node(settings, pool)
         signals.obey(node)
         node.start()
-        signals.joined()
     except BaseException:
         if pool is not None:
             pool.stop()
         raise
-    for line in banner(node):
-        logging.getLogger("zmqtasks.node").info("%s", line)
-    code = node.run()
-    if signals.wants_restart and code != EXIT_FAILED:
-        start_again(folder)
-    return code
+    signals.joined()
+    return node
+
+
+def show_banner(node: Node) -> None:
+    """Say what has started: in the log, or as a block on a terminal."""
+    lines = banner(node)
+    if node.settings.log_format != "text" or not sys.stderr.isatty():
+        for line in lines:
+            logging.getLogger("zmqtasks.node").info("%s", line)
+        return
+    width = shutil.get_terminal_size().columns
+    for number, line in enumerate(lines):
+        click.echo(
+            textwrap.fill(
+                line, width, initial_indent="  " if number else "", subsequent_indent="    ",
+                break_long_words=False, break_on_hyphens=False,
+            ),
+            err=True,
+        )  # fmt: skip
 
 
 def flags_for_tasks(loaded: Loaded) -> dict[str, Any]:
@@ -202,7 +248,7 @@ def slots_text(settings: NodeSettings, slots: int) -> str:
     return f"{least} to {most}"
 
 
-def banner(node: Any) -> list[str]:
+def banner(node: Node) -> list[str]:
     """What a person wants to know of a node that has just started."""
     runtime, settings = node.runtime, node.settings
     hello = runtime.mesh.hello
@@ -218,6 +264,8 @@ def banner(node: Any) -> list[str]:
             f"runs {counted(len(names), 'task')} ({shown}) of {of} {', '.join(hello.queues)}, "
             f"{slots_text(settings, hello.slots)} at once ({settings.pool} pool)"
         )
+    if "store" in hello.roles:
+        lines.append(f"keeps results in {node.part.describe_store()['url']}")
     journal = node.journal
     if journal.folder and ("broker" in hello.roles or journal.resumed_count):
         lines.append(

@@ -3,16 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
+from zmqtasks.core.cancelling import CancellingTasks
 from zmqtasks.core.custody import Custody
 from zmqtasks.core.dealing import always_auto
-from zmqtasks.core.lanes import OwnedTask
-from zmqtasks.core.settling import SettlingTasks
+from zmqtasks.core.lanes import ASKED_KEY, OwnedTask, may_have_started
 from zmqtasks.limits import STRIKES_MAX
-from zmqtasks.wire.messages import Status
+from zmqtasks.wire.messages import RetryRecord, Status
+
+#: Keys in a task's ``ext``: how often it was retried, and rejected to be run again.
+RETRIES_KEY, REQUEUES_KEY = "n", "rq"
 
 
-class Attempts(SettlingTasks):
+def count_in(ext: dict[str, Any] | None, key: str) -> int:
+    """One of these counts."""
+    found = (ext or {}).get(key)
+    return found if isinstance(found, int) else 0
+
+
+class Attempts(CancellingTasks):
     """Follows one attempt by another, for the Dispatcher.
 
     Args: see :class:`OwnedTasks`.
@@ -25,6 +35,47 @@ class Attempts(SettlingTasks):
         super().__init__(tasks_max, bytes_max, custody, routes)
         #: For `status` and tests.
         self.redelivered_count = 0
+        self.retried_count = 0
+
+    # --- time -----------------------------------------------------------------------------
+
+    def _look_at_clock(self, now_ms: int) -> None:
+        """Let those go on whose time has come, and those not whose time has ended."""
+        for task in self.waiting.come_due():
+            if task.offered:
+                continue  # put back, it goes on
+            if task.is_unsure:
+                task.is_unsure = False
+                self._go_on(task)
+            else:
+                self._place(task)
+        self.cancel(
+            [task.id for task in self.waiting.come_late() if not task.started], Status.EXPIRED
+        )
+        self.waiting.looked(now_ms)
+
+    # --- tasks for one node -----------------------------------------------------------------
+
+    def _forsake(self, node: str, reason: str) -> None:
+        """This node (id in hex) is gone, and nobody else may run the tasks that are for it."""
+        lanes = [lane for lane in self.lanes.values() if lane.node == node]
+        if not lanes:
+            return
+        for task in list(self.tasks.values()):
+            is_settled = task.outcome is not None or task.offered or task.id in self._putting
+            if task.lane.node != node or is_settled:
+                continue
+            task.attempt += 1  # the last one may still report an outcome
+            self._thinned[task.lane.kind] = task.lane
+            if not self._is_cancelled(task):
+                task.is_waiting = task.is_unsure = False
+                self._settle_here(task, Status.WORKER_LOST, reason)
+        in_use = {id(task.lane) for task in self.tasks.values()}
+        for lane in lanes:
+            if id(lane) not in in_use:
+                del self.lanes[lane.kind]
+
+    # --- lost ones ------------------------------------------------------------------------
 
     def _redeliver(self, task: OwnedTask, reason: str, *, strike: bool, ran: bool = True) -> None:
         """Its attempt came to nothing; ``ran``: it may have been running."""
@@ -33,6 +84,10 @@ class Attempts(SettlingTasks):
         task.started = False
         name = task.lane.kind.name
         self.stories.tell(task.id, "lost", attempt=task.attempt, reason=reason, strike=strike)
+        if task.id in self._cancelling:
+            task.attempt += 1
+            self._is_cancelled(task)
+            return
         if ran and task.lane.is_guarded:
             task.attempt += 1  # the last one may still report an outcome
             text = f"{reason} and {name} is not idempotent, so it is not started again"
@@ -52,6 +107,7 @@ class Attempts(SettlingTasks):
     def _next_attempt(self, task: OwnedTask) -> None:
         task.attempt += 1
         task.is_guarded = True
+        task.is_retry = False
         self.redelivered_count += 1
         if task.is_written:
             self.written.next_attempt(task)
@@ -60,8 +116,51 @@ class Attempts(SettlingTasks):
 
     def _go_on(self, task: OwnedTask) -> None:
         """Resumed, and no worker has claimed its attempt."""
-        if task.lane.is_guarded and task.attempt > 0:
+        if task.id in self._cancelling:
+            task.attempt += 1
+            self._is_cancelled(task)
+        elif task.lane.is_guarded and may_have_started(task):
             reason = "its owner was restarted, and no worker has told of it since"
             self._redeliver(task, reason, strike=False)
         else:
             self._next_attempt(task)
+
+    # --- those that ask for another one -----------------------------------------------------
+
+    def _retry(self, task: OwnedTask, record: RetryRecord) -> None:
+        """Its attempt has ended and asks for another one.
+
+        That is so for a task that is not idempotent as well: it says itself that what it
+        did may be done again.
+        """
+        if task.worker is not None:
+            task.worker.held.pop(task.id, None)
+        task.worker = task.fetching = None
+        task.started = False
+        if self._cancelling and self._is_cancelled(task):
+            return
+        event = "retry" if record.counts else "requeue"
+        self.stories.tell(
+            task.id, event, attempt=task.attempt, error=record.error, in_ms=record.delay_ms
+        )
+        ext = {**(task.ext or {}), **(record.ext or {})}
+        key = RETRIES_KEY if record.counts else REQUEUES_KEY
+        ext[key] = count_in(task.ext, key) + 1
+        ext.pop("eta", None)
+        if record.delay_ms > 0:
+            ext["eta"] = self.wall_ms + record.delay_ms
+        if task.lane.is_guarded:
+            ext[ASKED_KEY] = task.attempt
+        task.ext = ext
+        if isinstance(record.body, bytes):
+            self.open_bytes += len(record.body) - len(task.body)
+            task.body = record.body
+        task.attempt += 1
+        task.is_guarded = False
+        task.is_retry = True
+        self.retried_count += 1
+        self.waiting.watch(task)
+        if task.is_written:
+            self.written.renewed(task, has_new_body=record.body is not None)
+        else:
+            self._ready(task)

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import TypeVar
+
 from zmqtasks.limits import BATCH_BYTES_MAX, BATCH_COUNT_MAX, FRAMES_PER_MESSAGE_MAX
 from zmqtasks.wire.codec import is_large
+
+T = TypeVar("T")
 
 
 class MessageBounds:
@@ -36,3 +41,14 @@ class MessageBounds:
         self.bytes += size
         self.frames += frames
         return True
+
+
+def batches(records: list[T], body_of: Callable[[T], bytes | int | None]) -> list[list[T]]:
+    """Records, as many together as one message takes."""
+    found: list[list[T]] = [[]]
+    bounds = MessageBounds()
+    for record in records:
+        if not bounds.takes(body_of(record)):
+            found.append([])
+        found[-1].append(record)
+    return found

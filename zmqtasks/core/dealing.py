@@ -99,6 +99,7 @@ class Dealer:
         if worker is None:
             return
         worker.greeted(peer)
+        worker.kept_back.clear()  # its rates may be others now
         if link in self.workers:
             for lane in self.lanes.values():
                 if worker in lane.workers:

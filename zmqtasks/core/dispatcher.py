@@ -46,6 +46,7 @@ from zmqtasks.wire.messages import (
     RejectCode,
     Replay,
     Results,
+    Retry,
     Settled,
     Started,
     StateRecord,
@@ -53,6 +54,7 @@ from zmqtasks.wire.messages import (
     Submit,
     Submitted,
     TaskState,
+    UpdateRecord,
 )
 
 #: While no store is known, so many of a worker's last outcomes are remembered for one.
@@ -79,6 +81,8 @@ class Dispatcher(Attempts):
         self._unknown: dict[LinkId, list[int]] = {}
         #: Node that a task of ours was given to, None if it was not.
         self.taker_of: Callable[[bytes], bytes | None] = lambda task_id: None
+        #: The last state that an attempt gave itself.
+        self.last_said: Callable[[bytes, int], UpdateRecord | None] = lambda task_id, attempt: None
         self._was_full = False
 
     # --- what tasks submit ----------------------------------------------------------------
@@ -147,8 +151,11 @@ class Dispatcher(Attempts):
         worker = self.dealer.link_down(link)
         if worker is None:
             return
+        lost = f"worker {worker.peer.name} was lost ({reason})"
+        node = link.peer[1:9]
+        if all(other.peer[1:9] != node for other in self.workers):
+            self._forsake(node.hex(), lost)
         for task in reversed(list(worker.held.values())):
-            lost = f"worker {worker.peer.name} was lost ({reason})"
             self._redeliver(task, lost, strike=reason in _LOST and task.started)
         worker.held.clear()
         # Whatever no store has yet may be lost with the worker: tell it ourselves.
@@ -183,6 +190,9 @@ class Dispatcher(Attempts):
             self.dealer.credit(link, message.limit)
         elif isinstance(message, Credit):
             self.dealer.credit(link, message.limit)
+        elif isinstance(message, Retry):
+            self._asked_again(link, message)
+            self.dealer.credit(link, message.limit)
         elif isinstance(message, Started):
             self._started(link, message)
         elif isinstance(message, Reject):
@@ -215,6 +225,14 @@ class Dispatcher(Attempts):
             else:
                 self._settle(task, outcome, link)
 
+    def _has(self, link: LinkId, task: OwnedTask | None, attempt: int) -> bool:
+        """This worker has the task's present attempt."""
+        if task is None or task.attempt != attempt:
+            return False
+        worker = task.worker
+        is_there = worker is not None and worker.link.peer == link.peer
+        return is_there or self._is_claimed(link, task, attempt)
+
     def _is_claimed(self, link: LinkId, task: OwnedTask | None, attempt: int) -> bool:
         """After our restart: this worker has the task's attempt."""
         if task is None or not task.is_unsure or task.attempt != attempt:
@@ -224,6 +242,8 @@ class Dispatcher(Attempts):
             return False
         task.worker = worker
         worker.held[task.id] = task
+        if task.id in self._cancelling:
+            self._ask_worker(task)
         return True
 
     def _late(
@@ -284,6 +304,12 @@ class Dispatcher(Attempts):
                     self._is_claimed(link, task, attempt)
                 task.started = task.worker is not None
 
+    def _asked_again(self, link: LinkId, message: Retry) -> None:
+        for record in message.tasks:
+            task = self.tasks.get(record.id)
+            if task is not None and self._has(link, task, record.attempt):
+                self._retry(task, record)
+
     def _rejected(self, link: LinkId, message: Reject, now_ms: int) -> None:
         worker = self.workers.get(link)
         if worker is None:
@@ -314,7 +340,7 @@ class Dispatcher(Attempts):
                 again.append(task)
         for task in reversed(again):
             if not task.offered:
-                task.lane.ready.appendleft(task)
+                self._place(task, is_first=True)
         self.dealer.credit(link, message.limit)
         self.dealer.is_touched = True
 
@@ -323,6 +349,11 @@ class Dispatcher(Attempts):
     def flush(self, now_ms: int) -> list[Outcome]:
         """Send what can be sent, tell what was settled: once a turn, so in batches."""
         self.written.go_on(now_ms)
+        self._look_at_clock(now_ms)
+        if self._thinned:
+            self._thin_lanes()
+        if self._cancels:
+            self._send_cancels()
         if self.dealer.is_touched or self._settled:
             self.dealer.deal(now_ms)
             self.dealer.is_touched = False
@@ -345,7 +376,8 @@ class Dispatcher(Attempts):
 
     def next_deadline_ms(self) -> int | None:
         """When ``tick`` is wanted next."""
-        deadlines = (self.dealer.next_deadline_ms(), self.written.next_deadline_ms())
+        machines = (self.dealer, self.written, self.waiting)
+        deadlines = (machine.next_deadline_ms() for machine in machines)
         return min((at_ms for at_ms in deadlines if at_ms is not None), default=None)
 
     def tick(self, now_ms: int) -> None:

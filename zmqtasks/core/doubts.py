@@ -28,12 +28,14 @@ from zmqtasks.limits import HANDOFF_ASK_MS_MAX, HANDOFF_IDS_MAX, OWNER_GONE_MS
 class _Away:
     """A giver that cannot be asked."""
 
-    __slots__ = ("ask_ms", "delay_ms")
+    __slots__ = ("ask_ms", "delay_ms", "was_asked")
 
     def __init__(self, ask_ms: int) -> None:
         #: When to ask everybody else, and the time from there to the next time.
         self.ask_ms = ask_ms
         self.delay_ms = OWNER_GONE_MS
+        #: Everybody was asked about what was stored of its tasks by then.
+        self.was_asked = False
 
 
 class Doubts:
@@ -91,6 +93,7 @@ class Doubts:
                 continue
             away.ask_ms = now_ms + away.delay_ms
             away.delay_ms = min(2 * away.delay_ms, HANDOFF_ASK_MS_MAX)
+            away.was_asked = True
             ids = [task_id for task_id, task in self._tasks.items() if task.claims_by(giver)]
             if ids:
                 self.ask(ids)
@@ -102,6 +105,19 @@ class Doubts:
         tasks = self._dispatcher.tasks
         for task_id in [task_id for task_id in self.guessed if task_id not in tasks]:
             del self.guessed[task_id]
+
+    def stored(self, tasks: Iterable[IncomingTask]) -> None:
+        """These are in the journal now; what others were asked meanwhile did not name them."""
+        self.ask(
+            task.record.id
+            for task in tasks
+            if task.is_disowned
+            or any(self._was_asked(claim.giver) for claim in task.claims.values())
+        )
+
+    def _was_asked(self, giver: bytes) -> bool:
+        away = self._away.get(giver)
+        return away is not None and away.was_asked
 
     def ask(self, ids: Iterable[bytes]) -> None:
         """Does anybody, this node included, know better of these?"""

@@ -9,7 +9,7 @@ from zmqtasks.core.links import Candidate, LinkId
 from zmqtasks.core.owned import OwnedRecord, Progress
 from zmqtasks.core.rows import OutcomeRow, VerdictRow
 from zmqtasks.core.spillrows import SpillChange, SpillRow
-from zmqtasks.wire.messages import Inspect, Message, Order, Outcome, StateRecord
+from zmqtasks.wire.messages import Inspect, Message, Order, Outcome, StateRecord, UpdateRecord
 
 Level = Literal["debug", "info", "warning", "error"]
 
@@ -121,6 +121,12 @@ class TasksSettled(NamedTuple):
     """Final outcomes of tasks this node owns."""
 
     outcomes: list[Outcome]
+
+
+class TasksUpdated(NamedTuple):
+    """News of running tasks, for who follows them in this process; before their outcomes."""
+
+    updates: list[UpdateRecord]
 
 
 class QuestionAnswered(NamedTuple):
@@ -253,7 +259,7 @@ class Note(NamedTuple):
 Effect = (
     Send | Transmit | Dial | Hangup | CheckGone | Subscribe | Unsubscribe | RunInSlot
     | CancelInSlot | AnswerSlot | Publish | LaneConnect | LaneDisconnect | LanePush | TasksSettled
-    | QuestionAnswered | CallsAccepted | CallsRefused | JournalWrite | RoomFreed | StoreRows
-    | AskStore | ForgetRows | SpillWrite | SpillRead | SpillFind | SpillTrim | ReportGot
+    | TasksUpdated | QuestionAnswered | CallsAccepted | CallsRefused | JournalWrite | RoomFreed
+    | StoreRows | AskStore | ForgetRows | SpillWrite | SpillRead | SpillFind | SpillTrim | ReportGot
     | InspectionAsked | OrderGiven | Note
 )  # fmt: skip

@@ -35,7 +35,7 @@ from zmqtasks.core.heldtasks import NO_LEASE, NO_OWNER, HeldTasks
 from zmqtasks.core.lanes import is_guarded
 from zmqtasks.core.links import LANE, LinkId
 from zmqtasks.core.refusals import refusal_of, refusal_of_record
-from zmqtasks.core.requirements import Stock
+from zmqtasks.core.requirements import Stock, addressee
 from zmqtasks.limits import INTAKE_BYTES_MAX, INTAKE_TASKS_MAX
 from zmqtasks.wire.messages import (
     Cancel,
@@ -98,7 +98,7 @@ class Intake(HeldTasks):
         """Serve these queues from now on; what waits of others goes back to its owners."""
         self.queues = frozenset(queues)
         self._return_waiting(
-            lambda task: task.kind.queue not in self.queues,
+            lambda task: task.kind.queue not in self.queues and not addressee(task.kind),
             RejectCode.NO_QUEUE, "its queue is served here no longer",
         )  # fmt: skip
 

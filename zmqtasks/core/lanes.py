@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Callable
 from typing import Any
 
 import msgspec
 
 from zmqtasks.core.links import LinkId
 from zmqtasks.core.owned import Durability, OwnedRecord
-from zmqtasks.core.requirements import offer_of, suits
+from zmqtasks.core.requirements import addressee, offer_of, suits
 from zmqtasks.limits import SETTLED_KEPT_COUNT_MAX
 from zmqtasks.wire.messages import Hello, Kind, Outcome
 
@@ -17,9 +18,9 @@ from zmqtasks.wire.messages import Hello, Kind, Outcome
 class OwnedTask(msgspec.Struct):
     """A task that has not settled.
 
-    It is in its lane's ``ready``, or: ``worker`` holds it, or it waits for the journal
-    (``outcome``, ``is_noting``) or for a worker to claim it (``is_unsure``), or it is
-    ``offered``.
+    It is in its lane's ``ready``, or: ``worker`` holds it, or it waits for its time
+    (``is_waiting``), for the journal (``outcome``, ``is_noting``) or for a worker to claim it
+    (``is_unsure``), or it is ``offered``.
     """
 
     id: bytes
@@ -45,6 +46,10 @@ class OwnedTask(msgspec.Struct):
     is_unsure: bool = False
     #: The journal knows that this attempt may have been given (only ``Lane.is_guarded``).
     is_guarded: bool = False
+    #: Its time has not come (``waiting.py``). With ``is_unsure`` it goes on as unclaimed then.
+    is_waiting: bool = False
+    #: This attempt was asked for by the one before it.
+    is_retry: bool = False
     #: It settles with this once the journal has dropped it.
     outcome: Outcome | None = None
     #: Node that it is offered to, b"" if none: nobody else gets it meanwhile.
@@ -68,6 +73,16 @@ class TakenTask(msgspec.Struct, frozen=True):
     is_held: bool
 
 
+#: Key in a task's ``ext``: the attempt that asked for the next one. It has ended, so nobody
+#: has it. Only of tasks that are not idempotent.
+ASKED_KEY = "ra"
+
+
+def may_have_started(task: OwnedTask) -> bool:
+    """Of a guarded lane and from the journal: its attempt may have been given to a worker."""
+    return task.attempt > 0 and (task.ext or {}).get(ASKED_KEY) != task.attempt
+
+
 def is_guarded(kind: Kind) -> bool:
     """Not idempotent: no task of it is started twice."""
     return bool(kind.ext) and dict(kind.ext).get("idem", 1) == 0
@@ -77,11 +92,22 @@ class Lane:
     """The READY tasks of one kind, and the workers that can run them."""
 
     __slots__ = (
-        "is_guarded", "kind", "noting", "ready", "route", "unserved_since_ms", "warned", "workers",
-    )  # fmt: skip
+        "is_guarded",
+        "kind",
+        "node",
+        "noting",
+        "parked",
+        "ready",
+        "route",
+        "unserved_since_ms",
+        "warned",
+        "workers",
+    )
 
     def __init__(self, kind: Kind, route: str) -> None:
         self.kind = kind
+        #: The only node (id in hex) that may run them, "" for any.
+        self.node = addressee(kind)
         #: "direct", "broker" or "auto": who gets its tasks.
         self.route = route
         #: Not idempotent: no task of it is started twice.
@@ -89,10 +115,16 @@ class Lane:
         self.ready: deque[OwnedTask] = deque()
         #: Tasks that are ready when the journal has noted their attempt.
         self.noting = 0
+        #: Tasks that wait for their time and may be given away meanwhile. Some may have gone.
+        self.parked: deque[OwnedTask] = deque()
         self.workers: list[WorkerLink] = []
         #: Since when nobody in sight can run its tasks, -1 while that is not so.
         self.unserved_since_ms = -1
         self.warned = ""
+
+    def keep_ready(self, is_kept: Callable[[OwnedTask], bool]) -> None:
+        """Forget its other ready tasks."""
+        self.ready = deque(task for task in self.ready if is_kept(task))
 
 
 class WorkerLink:
@@ -134,7 +166,9 @@ class WorkerLink:
 
     def serves(self, kind: Kind) -> bool:
         """Can it run tasks of this kind?"""
-        if kind.queue not in self.queues or (kind.app, kind.name, kind.queue) in self.refused:
+        if (kind.app, kind.name, kind.queue) in self.refused:
+            return False
+        if kind.queue not in self.queues and not addressee(kind):
             return False
         digest = self.catalog.get((kind.app, kind.name))
         if digest is None or (kind.digest and digest and digest != kind.digest):

@@ -211,9 +211,7 @@ class MeshNode:
         self, message: Inspect | Order, nodes: Collection[bytes] | None = None
     ) -> list[LinkId]:
         """Send this to every linked peer, or to these, who answer; returns who was asked."""
-        links = [
-            link for node, link in self.reach.links.items() if nodes is None or node in nodes
-        ]
+        links = [link for node, link in self.reach.links.items() if nodes is None or node in nodes]
         for link in links:
             self.membership.send(link, message)
         return links

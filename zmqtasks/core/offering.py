@@ -176,7 +176,8 @@ class Offering:
             return
         if self.is_leaving:
             self._offer_held()
-            self._offer_lanes([lane for lane in self.dispatcher.lanes.values() if lane.ready])
+            every = self.dispatcher.lanes.values()
+            self._offer_lanes([lane for lane in every if lane.ready or lane.parked])
         elif not self.is_broker:
             lanes = self._lanes_for_brokers()
             if lanes:
@@ -195,7 +196,7 @@ class Offering:
         """Lanes whose tasks a broker should have."""
         lanes: list[Lane] = []
         for lane in self.dispatcher.lanes.values():
-            if not lane.ready or lane.route == "direct":
+            if not (lane.ready or lane.parked) or lane.route == "direct":
                 continue
             if lane.route == "broker":
                 lanes.append(lane)
@@ -260,7 +261,8 @@ class Offering:
             bytes_max = BATCH_BYTES_MAX - size
             if count_max <= 0:
                 break
-            if tasks and lane.ready and len(lane.ready[0].body) > bytes_max:
+            first = self.dispatcher.first_to_give(lane)
+            if first is None or (tasks and len(first.body) > bytes_max):
                 continue
             taken = self.dispatcher.take_ready(lane, count_max, bytes_max, node)
             size += sum(len(task.body) for task in taken)
@@ -297,7 +299,7 @@ class Offering:
         return all(
             any(worker.peer.node in self.takers for worker in lane.workers)
             for lane in self.dispatcher.lanes.values()
-            if lane.ready
+            if lane.ready or lane.parked
         )
 
     # --- offers ---------------------------------------------------------------------------

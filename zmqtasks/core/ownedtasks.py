@@ -2,19 +2,36 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Iterable
 from functools import partial
+from typing import NamedTuple
 
 from zmqtasks.core.calls import Call
 from zmqtasks.core.custody import Custody
 from zmqtasks.core.dealing import Dealer, always_auto
 from zmqtasks.core.effects import CallsAccepted, CallsRefused, Effect
 from zmqtasks.core.kept import KeptOutcomes
-from zmqtasks.core.lanes import Lane, OwnedTask, TakenTask, WorkerLink
+from zmqtasks.core.lanes import Lane, OwnedTask, TakenTask, WorkerLink, may_have_started
 from zmqtasks.core.owned import Durability, OwnedRecord
 from zmqtasks.core.stories import Stories
+from zmqtasks.core.waiting import Waiting
 from zmqtasks.core.written import Told, WrittenTasks
-from zmqtasks.wire.messages import Outcome
+from zmqtasks.wire.messages import Outcome, Status
+
+#: Of a lane's ``parked``, so many may have gone before somebody looks.
+PARKED_GONE_MAX = 1_024
+
+
+class Cancellation(NamedTuple):
+    """How a task is to end."""
+
+    #: CANCELLED or EXPIRED.
+    status: Status
+    #: Also if it runs already.
+    terminate: bool = False
+    #: For the process of one that runs, 0 for none.
+    signal: int = 0
 
 
 class Answer:
@@ -56,6 +73,8 @@ class OwnedTasks:
         self.effects: list[Effect] = []
         #: {task id: task}. All and only tasks that have not settled.
         self.tasks: dict[bytes, OwnedTask] = {}
+        #: Which of them have to wait for their time, and which expire.
+        self.waiting = Waiting(self.tasks)
         self.custody = custody or Custody(has_journal=False)
         self.written = WrittenTasks(
             self.custody, self.tasks, ready=self._ready, settled=self._left_journal,
@@ -71,6 +90,8 @@ class OwnedTasks:
         #: Bytes of the arguments of open tasks.
         self.open_bytes = 0
         self._settled: list[Outcome] = []
+        #: {task id: how} of open tasks that are to end, and cannot settle yet.
+        self._cancelling: dict[bytes, Cancellation] = {}
         #: {task id: who else waits for the disk's answer}, of new durable tasks.
         self._putting: dict[bytes, list[Callable[[str], None]]] = {}
 
@@ -81,6 +102,14 @@ class OwnedTasks:
     def _go_on(self, task: OwnedTask) -> None:
         """No worker has claimed the attempt of a resumed task."""
         raise AssertionError("only a dispatcher redelivers")
+
+    def _expire(self, task: OwnedTask) -> None:
+        """Nobody has it, and it must not start any more."""
+        raise AssertionError("only a dispatcher settles")
+
+    def _is_cancelled(self, task: OwnedTask) -> bool:
+        """Nobody has it any more, and its cancellation was pending: it settles."""
+        raise AssertionError("only a dispatcher settles")
 
     # --- submitting ---------------------------------------------------------------------
 
@@ -95,7 +124,10 @@ class OwnedTasks:
         for call in calls:
             task = self._accept(call)
             if task is not None:
-                task.lane.ready.append(task)
+                if call.ext is None:
+                    task.lane.ready.append(task)
+                else:
+                    self._place(task)
                 fresh.append(call.id)
         self.written.submitted(fresh, now_ms)
         self.dealer.is_touched = True
@@ -140,12 +172,14 @@ class OwnedTasks:
     def _put(self, fresh: list[OwnedTask], answer: Answer, refusal: str) -> None:
         for task in fresh:
             task.is_noting = False
+            waiting = self._putting.pop(task.id)
             if refusal:
                 del self.tasks[task.id]
                 self.open_bytes -= len(task.body)
+                self._cancelling.pop(task.id, None)
             else:
                 self._ready(task)
-            for told in self._putting.pop(task.id):
+            for told in waiting:
                 told(refusal)
         answer.told(refusal)
 
@@ -192,17 +226,52 @@ class OwnedTasks:
             lane = self.dealer.lane_of(call.kind)
         self.tasks[call.id] = task = OwnedTask(call.id, lane, call.body, call.ext)
         self.open_bytes += len(call.body)
+        if call.ext is not None:
+            self.waiting.watch(task)
         return task
 
     def _ready(self, task: OwnedTask) -> None:
         """It may be sent, before those that came later."""
         task.worker = None
         if not task.offered:
-            if task.attempt > 1 or task.strikes:
-                task.lane.ready.appendleft(task)
-            else:
-                task.lane.ready.append(task)
-            self.dealer.is_touched = True
+            is_again = (task.attempt > 1 or task.strikes > 0) and not task.is_retry
+            self._place(task, is_first=is_again or task.is_guarded)
+
+    def _place(self, task: OwnedTask, *, is_first: bool = False) -> None:
+        """Nobody has it: to where it waits to be sent, at one of the ends."""
+        if self._cancelling and self._is_cancelled(task):
+            return
+        if task.ext is not None:
+            if self.waiting.is_late(task):
+                self._expire(task)
+                return
+            if self.waiting.is_early(task):
+                self.waiting.wait(task)
+                if self.is_leaving or task.lane.route == "broker":
+                    self._park(task)
+                return
+        if is_first:
+            task.lane.ready.appendleft(task)
+        else:
+            task.lane.ready.append(task)
+        self.dealer.is_touched = True
+
+    def leave(self) -> None:
+        """This process is about to end: what waits for its time may be given away too."""
+        self.is_leaving = True
+        for task in self.tasks.values():
+            if task.is_waiting and not task.offered:
+                self._park(task)
+
+    def _park(self, task: OwnedTask) -> None:
+        parked = task.lane.parked
+        parked.append(task)
+        if len(parked) > PARKED_GONE_MAX and len(parked) > 2 * len(self.tasks):
+            task.lane.parked = deque(task for task in parked if self._is_parked(task))
+
+    def _is_parked(self, task: OwnedTask) -> bool:
+        is_open = self.tasks.get(task.id) is task and task.outcome is None
+        return is_open and task.is_waiting and not task.offered
 
     def write_all(self, now_ms: int) -> None:
         """Put every open task into the journal, synced, for whoever finds it there; those
@@ -219,9 +288,18 @@ class OwnedTasks:
     def resume(self, records: Iterable[OwnedRecord]) -> None:
         """Own what the journal holds, of an earlier life of this node or of another one."""
         tasks = [self._restore(record) for record in records if record.id not in self.tasks]
+        unsure: list[OwnedTask] = []
         for task in tasks:
             self.stories.tell(task.id, "resumed", attempt=task.attempt)
-        self.written.resume(tasks)
+            if self.waiting.is_early(task) and not (
+                task.lane.is_guarded and may_have_started(task)
+            ):
+                # Nobody has it, unless the clock was set back; so it need not be asked for.
+                task.is_unsure = True
+                self.waiting.wait(task)
+            else:
+                unsure.append(task)
+        self.written.resume(unsure)
 
     def own(self, taken: Iterable[TakenTask]) -> None:
         """Own tasks that another node gave us; they are in the journal. One that is held
@@ -245,23 +323,35 @@ class OwnedTasks:
         )
         task.durability, task.is_written = record.durability, True
         self.open_bytes += len(record.body)
+        self.waiting.watch(task)
         return task
 
     def take_ready(
         self, lane: Lane, count_max: int, bytes_max: int, taker: bytes
     ) -> list[OwnedTask]:
-        """The oldest ready tasks of a lane, at least one if there is any, to be offered to
-        ``taker``: nobody else gets them until ``put_back`` or ``give``."""
+        """The oldest ready tasks of a lane, then those that wait for their time, at least one
+        if there is any, to be offered to ``taker``: nobody else gets them until
+        ``put_back`` or ``give``."""
         taken: list[OwnedTask] = []
         size = 0
-        while lane.ready and len(taken) < count_max:
-            size += len(lane.ready[0].body)
+        while len(taken) < count_max and (task := self.first_to_give(lane)) is not None:
+            size += len(task.body)
             if taken and size > bytes_max:
                 break
-            task = lane.ready.popleft()
+            (lane.ready or lane.parked).popleft()
             task.offered = taker
+            if task.is_unsure:
+                task.attempt += 1  # the last one may be somewhere
             taken.append(task)
         return taken
+
+    def first_to_give(self, lane: Lane) -> OwnedTask | None:
+        """What ``take_ready`` begins with."""
+        if lane.ready:
+            return lane.ready[0]
+        while lane.parked and not self._is_parked(lane.parked[0]):
+            lane.parked.popleft()
+        return lane.parked[0] if lane.parked else None
 
     def offer_held(self, worker: WorkerLink, taker: bytes) -> list[OwnedTask]:
         """The tasks that a worker holds, to be offered to it. Their outcomes still count."""
@@ -285,8 +375,21 @@ class OwnedTasks:
             if task.offered:
                 task.offered = b""
                 if task.worker is None and not task.is_noting and task.outcome is None:
-                    task.lane.ready.appendleft(task)
-                    self.dealer.is_touched = True
+                    self._back(task)
+
+    def _back(self, task: OwnedTask) -> None:
+        if self._cancelling and self._is_cancelled(task):
+            return
+        if task.is_unsure:
+            task.attempt -= 1
+        if task.is_waiting:
+            if self.is_leaving or task.lane.route == "broker":
+                self._park(task)
+        elif task.is_unsure:
+            task.is_unsure = False
+            self._go_on(task)
+        else:
+            self._place(task, is_first=True)
 
     def give(self, ids: Iterable[bytes]) -> list[OwnedTask]:
         """Another node owns these from now on; returns those that were offered."""

@@ -26,6 +26,8 @@ from zmqtasks.core.intake import Intake
 from zmqtasks.core.links import SELF, LinkId
 from zmqtasks.core.owned import OwnedRecord, parse_mark
 from zmqtasks.core.publishing import Publisher
+from zmqtasks.core.revoking import Revoking
+from zmqtasks.core.sayings import Sayings
 from zmqtasks.core.standing import Standing
 from zmqtasks.core.taking import Taking
 from zmqtasks.wire.messages import Heir, Hello, Kind, Message, Outcome, States
@@ -60,10 +62,16 @@ class Ownership:
         dispatcher.taker_of = self.given.taker_of
         self.taking = Taking(hello.node, dispatcher, custody, self.handoff, answers)
         self.adoption = Adoption(self.taking, self.handoff)
+        self.revoking = Revoking(
+            dispatcher, self.given, self.handoff.links, self.taking.tasks.__contains__
+        )
+        self.sayings = Sayings(dispatcher, answers.watchers)
         self._standing = {key: Standing() for key in ("offered", "given", "incoming")}
         self._now_ms = 0
         #: Whose effects are to be collected, in this order.
-        self.machines = (dispatcher, self.handoff, self.taking, self.given, custody)
+        self.machines = (
+            self.sayings, dispatcher, self.handoff, self.taking, self.given, self.revoking, custody,
+        )  # fmt: skip
         answers.others += [self.taking.state_of, self.given.state_of]
         if intake is not None:
             dispatcher.link_up(SELF, hello)
@@ -99,7 +107,7 @@ class Ownership:
     def leave(self, now_ms: int) -> None:
         """Take nothing over any more, and give everything away."""
         self.taking.draining = True
-        self.dispatcher.is_leaving = True
+        self.dispatcher.leave()
         self.handoff.leave(now_ms)
 
     def stay(self) -> dict[str, int]:
@@ -149,6 +157,7 @@ class Ownership:
         self.handoff.link_up(link, peer)
         self.taking.link_up(link, peer)
         self.given.link_up(link, peer)
+        self.revoking.link_up(peer.node)
 
     def link_down(self, link: LinkId, peer: Hello, reason: str) -> None:
         """One of the links to a peer is closed."""
@@ -177,6 +186,8 @@ class Ownership:
             self.dispatcher.received(link, message, now_ms)
             or self.handoff.received(link, message, now_ms)
             or self.taking.received(link, message, now_ms)
+            or self.revoking.received(link, message)
+            or self.sayings.received(link, message)
         )
 
     # --- turns ----------------------------------------------------------------------------
@@ -185,9 +196,11 @@ class Ownership:
         """Once a turn; returns what has settled, here or at other owners."""
         if self.taking.held_here:
             self._take_held(now_ms)
+        self.sayings.flush()
         settled = self.dispatcher.flush(now_ms)
         self.handoff.flush(now_ms)
         self.taking.flush(now_ms)
+        self.revoking.flush()
         return settled + self.given.flush(now_ms)
 
     def take_own_outcomes(self) -> list[tuple[Kind, Outcome]]:

@@ -4,13 +4,20 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from zmqtasks.core.attempts import RETRIES_KEY, count_in
 from zmqtasks.core.lanes import OwnedTask
 from zmqtasks.core.owned import Durability
+from zmqtasks.core.waiting import eta_of
 from zmqtasks.ids import format_node
 from zmqtasks.wire.messages import Outcome, StateRecord, Status, TaskState
 
 if TYPE_CHECKING:
     from zmqtasks.core.dispatcher import Dispatcher
+
+#: {fact of a call: what it is called where its state is told}.
+_TOLD = {"c": "c", "n": "retries", "eta": "eta", "exp": "expires"}
+#: From so many seconds on a time is told in minutes.
+_LONG_S = 600
 
 
 def open_state(owner: Dispatcher, task: OwnedTask) -> StateRecord:
@@ -19,19 +26,24 @@ def open_state(owner: Dispatcher, task: OwnedTask) -> StateRecord:
     info: dict[str, Any] = {
         "name": kind.name, "queue": kind.queue, "attempt": task.attempt, "owned": True,
     }  # fmt: skip
-    if task.ext is not None and "c" in task.ext:
-        info["c"] = task.ext["c"]
     if task.worker is not None:
         info["worker"] = task.worker.peer.name
     else:
         info["why"] = why_waiting(owner, task)
-    state = TaskState.STARTED if task.started else TaskState.PENDING
+    if task.ext is not None:
+        info |= {shown: task.ext[key] for key, shown in _TOLD.items() if key in task.ext}
+    said = owner.last_said(task.id, task.attempt)
+    if said is not None:
+        info |= {"state": said.state, "meta": said.meta}
+    state = TaskState.STARTED if task.started or said is not None else TaskState.PENDING
     return StateRecord(task.id, state, info, None)
 
 
 def why_waiting(owner: Dispatcher, task: OwnedTask) -> str:
     """Why no worker has it, in one sentence."""
     lane = task.lane
+    if task.is_waiting:
+        return _why_later(owner, task)
     if task.outcome is not None:
         return "it has ended, and its owner's journal is noting that"
     if task.is_noting:
@@ -47,6 +59,19 @@ def why_waiting(owner: Dispatcher, task: OwnedTask) -> str:
     if all(worker.paused for worker in lane.workers):
         return "every worker that can run it is out of reach at the moment"
     return "every worker that can run it is busy"
+
+
+def _why_later(owner: Dispatcher, task: OwnedTask) -> str:
+    """Its time has not come."""
+    left_s = max(0, eta_of(task) - owner.wall_ms) / 1_000
+    left = f"in {left_s:.3g} s" if left_s < _LONG_S else f"in {left_s / 60:,.0f} min"
+    retries = count_in(task.ext, RETRIES_KEY)
+    if not (task.is_retry or retries):
+        return f"it is not to start before its eta, {left}"
+    lines = owner.stories.of(task.id)
+    errors = [line.get("error") for line in lines if line["event"] in ("retry", "requeue")]
+    after = f" after {errors[-1]}" if errors and errors[-1] else ""
+    return f"retry {retries}{after}, {left}"
 
 
 def describe(owner: Dispatcher) -> dict[str, Any]:
@@ -65,7 +90,9 @@ def describe(owner: Dispatcher) -> dict[str, Any]:
     return {
         "open": len(owner.tasks),
         "open_bytes": owner.open_bytes,
+        "scheduled": sum(task.is_waiting for task in owner.tasks.values()),
         "redelivered": owner.redelivered_count,
+        "retried": owner.retried_count,
         "refused": owner.refused_count,
         "dead": len(owner.dead),
         "waiting": waiting,
@@ -93,7 +120,7 @@ def story_of(owner: Dispatcher, task_id: bytes) -> dict[str, Any] | None:
             "strikes": task.strikes,
             "durability": Durability(task.durability).name.lower(),
             "written": task.is_written,
-            **{key: info[key] for key in ("worker", "why") if key in info},
+            **{key: info[key] for key in ("worker", "why", "retries", "eta") if key in info},
             "lines": lines,
         }
     dead = owner.dead.get(task_id)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 
 from zmqtasks.core.held import asks_hard_limit
-from zmqtasks.core.requirements import Stock, explain_misfit
+from zmqtasks.core.requirements import Stock, addressee, explain_misfit
 from zmqtasks.wire.messages import CatalogEntry, Kind, RejectCode, TaskRecord
 
 Refusal = tuple[RejectCode, str]
@@ -23,7 +23,7 @@ def refusal_of(
         catalog: {(app, name): the task} that is here.
         stock: tags and resources of this worker.
     """
-    if kind.queue not in queues:
+    if kind.queue not in queues and not addressee(kind):
         return RejectCode.NO_QUEUE, f"queue '{kind.queue}' is not served here"
     entry = catalog.get((kind.app, kind.name))
     if entry is None:

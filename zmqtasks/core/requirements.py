@@ -116,6 +116,12 @@ def needs_of(kind: Kind) -> Needs | None:
         return None
 
 
+def addressee(kind: Kind) -> str:
+    """The only node (id in hex) that may run it, whatever queues that serves; "" for any."""
+    node = dict(kind.ext).get(NODE_KEY, "") if kind.ext else ""
+    return node if isinstance(node, str) else ""
+
+
 def fits(needs: Needs, offer: Offer) -> bool:
     """Could a worker with nothing else to do run it?"""
     return needs.tags <= offer.tags and all(

@@ -38,7 +38,7 @@ _ENTRY_BYTES = 400
 #: What is old is looked for this often.
 _AGE_STEP_MS = 60_000
 #: Facts of a call (``TaskRecord.ext``) that its outcome tells too.
-_TOLD_KEYS = ("c", "n")
+TOLD_KEYS = ("c", "n")
 
 
 class LogEntry(msgspec.Struct, gc=False):
@@ -123,7 +123,7 @@ class ResultLog:
                 {**ext, "e": error} if error else ext,
             )  # fmt: skip
             if task.ext is not None:
-                told = {key: task.ext[key] for key in _TOLD_KEYS if key in task.ext}
+                told = {key: task.ext[key] for key in TOLD_KEYS if key in task.ext}
                 outcome.ext = {**(outcome.ext or {}), **told}
             owner = b"" if task.link is LANE else task.owner
             entries[position] = entry = LogEntry(task.kind, outcome, None, owner, now_ms)

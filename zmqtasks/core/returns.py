@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TypeVar
 
-from zmqtasks.core.batching import MessageBounds
+from zmqtasks.core.batching import batches
 from zmqtasks.core.effects import Effect, Send
 from zmqtasks.core.links import LinkId
 from zmqtasks.wire.messages import Reject, Retry, RetryRecord, UpdateRecord, Updates
-
-T = TypeVar("T")
 
 #: ``UpdateRecord.number`` of a state, of which only the last one counts.
 _STATE = -1
@@ -60,11 +57,11 @@ class Returns:
         """Everything of this turn, news first: their tasks may have ended since."""
         effects: list[Effect] = []
         for link, updates in self._updates.items():
-            news = _batches(_coalesced(updates), lambda update: update.meta)
+            news = batches(_coalesced(updates), lambda update: update.meta)
             effects += [Send(link, Updates(batch)) for batch in news]
         for link, retries in self._retries.items():
             limit = self._limit_for(link)
-            again = _batches(retries, lambda record: record.body)
+            again = batches(retries, lambda record: record.body)
             effects += [Send(link, Retry(limit, batch)) for batch in again]
         for (link, text, hold_ms), attempts in self._rejects.items():
             effects.append(Send(link, Reject(attempts, text, self._limit_for(link), hold_ms)))
@@ -86,13 +83,3 @@ def _coalesced(updates: list[UpdateRecord]) -> list[UpdateRecord]:
         if update.number == _STATE:
             seen.add(key)
     return kept[::-1]
-
-
-def _batches(records: list[T], body_of: Callable[[T], bytes | int | None]) -> list[list[T]]:
-    batches: list[list[T]] = [[]]
-    bounds = MessageBounds()
-    for record in records:
-        if not bounds.takes(body_of(record)):
-            batches.append([])
-        batches[-1].append(record)
-    return batches

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from functools import partial
+from typing import Any
 
 from zmqtasks.core.calls import Call
 from zmqtasks.core.custody import Custody
@@ -14,6 +15,7 @@ from zmqtasks.core.lanes import OwnedTask
 from zmqtasks.core.links import LinkId
 from zmqtasks.core.owned import Dead, OwnedRecord, parse_mark
 from zmqtasks.core.ownedtasks import OwnedTasks
+from zmqtasks.core.resultlog import TOLD_KEYS
 from zmqtasks.core.written import Told
 from zmqtasks.ids import format_task_id
 from zmqtasks.wire.messages import Kind, Outcome, Status
@@ -40,12 +42,13 @@ class SettlingTasks(OwnedTasks):
 
     @property
     def wall_ms(self) -> int:
-        """Wall clock of the present turn, milliseconds since 1970: for people only."""
+        """Wall clock of the present turn, milliseconds since 1970: for people, and for what
+        is to start or to end at a certain time."""
         return self.stories.wall_ms
 
     @wall_ms.setter
     def wall_ms(self, wall_ms: int) -> None:
-        self.stories.wall_ms = self.written.wall_ms = wall_ms
+        self.stories.wall_ms = self.written.wall_ms = self.waiting.wall_ms = wall_ms
 
     # --- settling -----------------------------------------------------------------------
 
@@ -53,6 +56,8 @@ class SettlingTasks(OwnedTasks):
         worker = task.worker
         if worker is not None:
             worker.held.pop(task.id, None)
+        if self._cancelling:
+            self._cancelling.pop(task.id, None)
         if task.is_written:
             self._settle_written(task, outcome, link, b"")
             return
@@ -67,9 +72,9 @@ class SettlingTasks(OwnedTasks):
 
     def _settle_here(self, task: OwnedTask, status: Status, text: str) -> None:
         """An outcome that no worker has: the owner publishes it itself."""
-        ext = {"e": text}
-        if task.ext is not None and "c" in task.ext:
-            ext["c"] = task.ext["c"]
+        ext: dict[str, Any] = {"e": text}
+        if task.ext is not None:
+            ext |= {key: task.ext[key] for key in TOLD_KEYS if key in task.ext}
         outcome = Outcome(task.id, task.attempt, status, 0, 0, 0, 0, 0, b"", ext)
         mark = b""
         if status is Status.DEAD:
@@ -85,6 +90,7 @@ class SettlingTasks(OwnedTasks):
     def _settle_written(
         self, task: OwnedTask, outcome: Outcome, link: LinkId | None, mark: bytes
     ) -> None:
+        self._cancelling.pop(task.id, None)
         task.outcome = outcome
         task.worker = None
         task.fetching = None

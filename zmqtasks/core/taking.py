@@ -391,7 +391,7 @@ class Taking:
                 task.phase = Phase.STORED
             self.drop([task for task in there if not task.claims and not task.is_confirmed])
             self.activate([task for task in there if task.is_confirmed])
-            self.doubts.ask(task.record.id for task in there if task.is_disowned)
+            self.doubts.stored(there)
         self._written(arrival, "")
 
     def _written(self, arrival: _Arrival, _refusal: str) -> None:

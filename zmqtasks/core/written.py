@@ -72,6 +72,8 @@ class WrittenTasks:
         self._drops: list[OwnedTask] = []
         self._marks: list[tuple[OwnedTask, bytes]] = []
         self._notes: list[OwnedTask] = []
+        #: {task id: whether the arguments too}, of those among them that have other facts.
+        self._renewed: dict[bytes, bool] = {}
         #: Resumed tasks that nobody has claimed yet, until then.
         self.unsure: dict[bytes, OwnedTask] = {}
         self._unsure_until_ms: int | None = None
@@ -92,11 +94,8 @@ class WrittenTasks:
 
     def record_of(self, task: OwnedTask, mark: bytes = b"") -> OwnedRecord:
         """The task as a journal keeps it."""
-        attempt = task.attempt
-        if task.lane.is_guarded and not task.is_guarded and task.worker is None:
-            attempt -= 1  # not given to anybody; noted before it is
         return OwnedRecord(
-            task.id, task.lane.kind, task.body, task.ext, attempt, task.strikes,
+            task.id, task.lane.kind, task.body, task.ext, _given_attempt(task), task.strikes,
             task.durability, self.wall_ms, mark,
         )  # fmt: skip
 
@@ -161,6 +160,12 @@ class WrittenTasks:
         task.lane.noting += 1
         self._notes.append(task)
 
+    def renewed(self, task: OwnedTask, *, has_new_body: bool) -> None:
+        """It goes on with a new attempt number, other facts and perhaps other arguments, when
+        the journal knows."""
+        self._renewed[task.id] = has_new_body or self._renewed.get(task.id, False)
+        self.next_attempt(task)
+
     def prepare(self, lane: Lane, count: int) -> int:
         """Let the journal know before ``count`` ready tasks are given away.
 
@@ -184,7 +189,8 @@ class WrittenTasks:
         """At the end of a turn: one note and one drop for all."""
         if self._notes:
             tasks, self._notes = self._notes, []
-            progress = [Progress(task.id, task.attempt, task.strikes) for task in tasks]
+            progress = [self._progress_of(task) for task in tasks]
+            self._renewed.clear()
             self.custody.note(progress, partial(self._noted, tasks), sync=_synced(tasks))
         if self._drops:
             tasks, self._drops = self._drops, []
@@ -195,6 +201,13 @@ class WrittenTasks:
             tasks = [task for task, _ in marks]
             progress = [Progress(t.id, t.attempt, t.strikes, mark) for t, mark in marks]
             self.custody.note(progress, partial(self._left, tasks), sync=True)
+
+    def _progress_of(self, task: OwnedTask) -> Progress:
+        change = Progress(task.id, _given_attempt(task), task.strikes)
+        has_new_body = self._renewed.get(task.id)
+        if has_new_body is None:
+            return change
+        return change._replace(ext=task.ext, body=task.body if has_new_body else None)
 
     def _noted(self, tasks: list[OwnedTask], _refusal: str) -> None:
         for task in reversed(tasks):
@@ -220,9 +233,10 @@ class WrittenTasks:
 
     def claimed(self, task: OwnedTask) -> bool:
         """A worker has this attempt of it; False when it is too late for that."""
-        if self.unsure.pop(task.id, None) is None:
+        if not task.is_unsure:
             return False
-        task.is_unsure = False
+        self.unsure.pop(task.id, None)
+        task.is_unsure = task.is_waiting = False
         return True
 
     def go_on(self, now_ms: int) -> None:
@@ -255,6 +269,13 @@ class WrittenTasks:
         if now_ms >= max(due_ms, self._look_ms):
             self._look_ms = now_ms + WRITE_BEHIND_EVERY_MS
             self._write_behind(now_ms)
+
+
+def _given_attempt(task: OwnedTask) -> int:
+    """The last attempt that may have been given to a worker, as the journal should know it."""
+    if task.lane.is_guarded and not task.is_guarded and task.worker is None:
+        return task.attempt - 1  # noted before it is given
+    return task.attempt
 
 
 def _synced(tasks: Sequence[OwnedTask]) -> bool:

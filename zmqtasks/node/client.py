@@ -35,13 +35,13 @@ from zmqtasks.node.conditions import Conditions
 from zmqtasks.node.gateway import Pending, TaskView
 from zmqtasks.node.leaving import Leaving
 from zmqtasks.node.questions import Questions
-from zmqtasks.node.room import Room, size_of
+from zmqtasks.node.room import Place, Room, size_of
 from zmqtasks.node.runtime import Part, Runtime
-from zmqtasks.node.survey import Survey
+from zmqtasks.node.survey import Request, SeenNode, Survey
 from zmqtasks.node.tickets import Tickets, describe_state
 from zmqtasks.settings import NodeSettings
 from zmqtasks.wire import codec
-from zmqtasks.wire.messages import Kind, StateRecord
+from zmqtasks.wire.messages import Hello, Kind, StateRecord
 from zmqtasks.words import counted
 
 _LOG = logging.getLogger("zmqtasks.client")
@@ -83,6 +83,7 @@ class Client:
             describe_journal=lambda: self.journal.describe(),
             performers={
                 fx.TasksSettled: self._tasks_settled,
+                fx.TasksUpdated: lambda effect: self.tickets.updated(effect.updates),
                 fx.JournalWrite: lambda effect: self.journal.write(effect),
                 fx.CallsAccepted: self._acceptances.accepted,
                 fx.CallsRefused: self._calls_refused,
@@ -124,7 +125,7 @@ class Client:
         return [make() for _ in range(count)]
 
     def submit(
-        self, calls: Sequence[Call], ticket: Ticket, *, wait_s: float | None = None,
+        self, calls: Sequence[Call], ticket: Ticket, *, wait_s: float | Place | None = None,
         require_worker_s: float | None = None, delivery: str = "at_least_once",
         durability: Durability = Durability.MEMORY,
     ) -> None:  # fmt: skip
@@ -150,9 +151,13 @@ class Client:
         self._inbox.append(calls)
         self._drain_soon()
 
+    def line_up(self, calls: Sequence[Call], wake: Callable[[], None]) -> Place:
+        """See ``Gateway``."""
+        return self.room.line_up(len(calls), size_of(calls), wake)
+
     def begin(
         self, calls: Sequence[Call], ticket: Ticket, *, after: Pending | None = None,
-        wait_s: float | None = None,
+        wait_s: float | Place | None = None,
     ) -> Acceptance:  # fmt: skip
         """See ``Gateway``."""
         self._check_alive()
@@ -197,10 +202,18 @@ class Client:
         told = self.survey.stories(task_id, timeout_s)
         return TaskView(record, told, self.survey.names())
 
+    def find(self, request: Request, timeout_s: float) -> list[Hello]:
+        """See ``Gateway``."""
+        return self.survey.find(request, timeout_s)
+
+    def command(self, request: Request, timeout_s: float) -> list[SeenNode]:
+        """See ``Gateway``."""
+        return self.survey.command(request, timeout_s)
+
     # --- calls with chosen ids ------------------------------------------------------------
 
     def _submit_chosen(
-        self, calls: Sequence[Call], ticket: Ticket, wait_s: float, delivery: str,
+        self, calls: Sequence[Call], ticket: Ticket, wait_s: float | Place, delivery: str,
         durability: Durability,
     ) -> None:  # fmt: skip
         """Some of them may be known already, see ``chosen.py``."""

@@ -11,7 +11,6 @@ import os
 import platform
 import sys
 import time
-from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import islice
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -57,19 +56,20 @@ class Control:
     def __init__(self, runtime: Runtime) -> None:
         self._runtime = runtime
         self._begun_s = time.monotonic()
-        #: The tasks that were cancelled here last, newest first.
-        self._revoked: deque[bytes] = deque(maxlen=TOLD_COUNT_MAX)
         #: {name: function}
         self._inspections: dict[str, Function] = {
             "ping": self._ping,
             "scheduled": self._scheduled,
-            "revoked": lambda ids, args: Told(self._revoked, format_task_id),
+            "revoked": self._revoked,
             "query_task": self._query_task,
             "stats": self._stats,
             "conf": self._conf,
             "report": self._report,
         }
-        self._orders: dict[str, Function] = {}
+        self._orders: dict[str, Function] = {
+            "revoke": self._revoke,
+            "revoke_by_stamped_headers": self._revoke_by_headers,
+        }
         #: Adds to ``stats`` what a worker knows.
         self.worker_stats: Callable[[], dict[str, Any]] = dict
 
@@ -125,6 +125,32 @@ class Control:
             (task for task in tasks if task.ext and task.ext.get("eta", 0) > wall_ms), _scheduled
         )
 
+    def _revoked(self, ids: Sequence[bytes], args: Mapping[str, Any]) -> Told:
+        dispatcher = self._runtime.mesh.dispatcher
+        return Told(
+            reversed(dispatcher.cancelled) if dispatcher is not None else (), format_task_id
+        )
+
+    def _revoke(self, ids: Sequence[bytes], args: Mapping[str, Any]) -> dict[str, str]:
+        """For this process itself: the machines answer others by themselves."""
+        ownership = self._runtime.mesh.ownership
+        if ownership is None:
+            return {}
+        said: dict[str, str] = ownership.revoking.revoke(ids, args)["data"]
+        return said
+
+    def _revoke_by_headers(self, ids: Sequence[bytes], args: Mapping[str, Any]) -> dict[str, str]:
+        wanted = {str(name): [str(value) for value in args["headers"][name]]
+                  for name in args["headers"]}  # fmt: skip
+        dispatcher = self._runtime.mesh.dispatcher
+        if dispatcher is None or not wanted:
+            return {}
+        found = [
+            task.id for task in dispatcher.tasks.values()
+            if task.ext and "h" in task.ext and _has_one(task.ext["h"], wanted)
+        ]  # fmt: skip
+        return self._revoke(found, args)
+
     def _query_task(self, ids: Sequence[bytes], args: Mapping[str, Any]) -> dict[str, Any]:
         found: dict[str, Any] = {}
         for task_id in ids[:TOLD_COUNT_MAX]:
@@ -161,6 +187,12 @@ class Control:
             *(f"{key} = {_toml(value)}" for key, value in self._conf(ids, args).items()),
         ]
         return {"ok": "\n".join(lines)}
+
+
+def _has_one(headers: object, wanted: Mapping[str, Sequence[str]]) -> bool:
+    return isinstance(headers, dict) and any(
+        name in headers and str(headers[name]) in values for name, values in wanted.items()
+    )
 
 
 def _scheduled(task: OwnedTask) -> dict[str, Any]:

@@ -7,12 +7,16 @@ to the owner of the running task. Code in ``app/`` knows only this protocol.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple, Protocol
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from zmqtasks.core.calls import UNKNOWN_STATUS, Call, Ticket
 from zmqtasks.core.owned import Durability
-from zmqtasks.wire.messages import StateRecord
+from zmqtasks.wire.messages import Hello, StateRecord
+
+if TYPE_CHECKING:
+    from zmqtasks.node.room import Place
+    from zmqtasks.node.survey import Request, SeenNode
 
 
 class TaskView(NamedTuple):
@@ -55,7 +59,7 @@ class Gateway(Protocol):
         calls: Sequence[Call],
         ticket: Ticket,
         *,
-        wait_s: float | None = None,
+        wait_s: float | Place | None = None,
         require_worker_s: float | None = None,
         delivery: str = "at_least_once",
         durability: Durability = Durability.MEMORY,
@@ -64,7 +68,8 @@ class Gateway(Protocol):
 
         Args:
             wait_s: how long to wait for room when too many tasks are open (None: the
-                setting ``submit_timeout_s``; 0: do not wait).
+                setting ``submit_timeout_s``; 0: do not wait). Or the place in the line where
+                that was done: of just these calls.
             require_worker_s: raise NoWorkers unless a worker that can run it is, or
                 comes, in sight within so many seconds.
             delivery: "at_least_once" or "at_most_once" (PUSH/PULL, no redelivery).
@@ -79,13 +84,21 @@ class Gateway(Protocol):
             SubmitUnknown: DISK, and it cannot be said whether they are accepted.
         """
 
+    def line_up(self, calls: Sequence[Call], wake: Callable[[], None]) -> Place:
+        """Wait for room for these calls without a thread: for ``wait_s`` of ``submit``.
+        Not offered inside a task. Whoever lines up has to ``leave`` in the end.
+
+        Args:
+            wake: called when there is room, see ``Room.line_up``.
+        """
+
     def begin(
         self,
         calls: Sequence[Call],
         ticket: Ticket,
         *,
         after: Pending | None = None,
-        wait_s: float | None = None,
+        wait_s: float | Place | None = None,
     ) -> Pending:
         """Start to submit calls with durability DISK; ``wait`` of what it returns follows.
 
@@ -119,6 +132,16 @@ class Gateway(Protocol):
 
         Args:
             timeout_s: how long each of its questions waits for nodes that do not answer.
+        """
+
+    def find(self, request: Request, timeout_s: float) -> list[Hello]:
+        """The nodes in sight that a request is for. Not offered inside a task."""
+
+    def command(self, request: Request, timeout_s: float) -> list[SeenNode]:
+        """Let nodes answer something, or do it. Not offered inside a task.
+
+        Returns:
+            Their answers, and those that gave none in time.
         """
 
 

@@ -40,7 +40,7 @@ _STOPS: Final = (Step.DRAIN, Step.HURRY, Step.KILL)
 
 
 class Wishes:
-    """What the signals so far ask for.
+    """What signals, and whoever wants a restart, have asked for so far.
 
     Args:
         has_terminal: SIGHUP says that a terminal was closed, not that somebody wants a restart.
@@ -55,13 +55,17 @@ class Wishes:
     def take(self, number: int) -> Step:
         """One signal that stops or restarts."""
         if number == signal.SIGHUP and not self._has_terminal:
-            if self._stops or self.wants_restart:
-                return Step.NOTHING
-            self.wants_restart = True
-            return Step.RESTART
+            return self.restart()
         self.wants_restart = False
         self._stops += 1
         return _STOPS[min(self._stops, len(_STOPS)) - 1]
+
+    def restart(self) -> Step:
+        """Somebody wants a restart. A node that stops does not care."""
+        if self._stops or self.wants_restart:
+            return Step.NOTHING
+        self.wants_restart = True
+        return Step.RESTART
 
 
 class Signals:
@@ -70,6 +74,7 @@ class Signals:
     def __init__(self) -> None:
         self._wishes = Wishes(has_terminal=_has_terminal())
         self._is_asked_early = False
+        self._has_joined = False
         self._node: Node | None = None
 
     @property
@@ -79,11 +84,12 @@ class Signals:
 
     def catch_early(self) -> None:
         """Until there is a node: what stops raises KeyboardInterrupt, a restart waits."""
-        signal.signal(signal.SIGTERM, signal.default_int_handler)
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, signal.default_int_handler)
         if _has_terminal():
             signal.signal(signal.SIGHUP, signal.default_int_handler)
         else:
-            signal.signal(signal.SIGHUP, self._asked_early)
+            signal.signal(signal.SIGHUP, lambda _number, _frame: self.restart())
         # See start_again.
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGHUP})
 
@@ -96,26 +102,29 @@ class Signals:
 
     def joined(self) -> None:
         """The node has joined."""
+        self._has_joined = True
         if self._is_asked_early:
-            self._stop(signal.SIGHUP, None)
+            self.restart()
 
-    def _asked_early(self, _number: int, _frame: Any) -> None:
-        self._is_asked_early = True
+    def restart(self) -> None:
+        """Have the node drain and start again, as soon as it is up. From any thread."""
+        if not self._has_joined:
+            self._is_asked_early = True
+        elif self._wishes.restart() is Step.RESTART and self._node is not None:
+            self._node.restart()
 
-    def _stop(self, number: int, frame: Any) -> None:
+    def _stop(self, number: int, _frame: Any) -> None:
         node = self._node
         assert node is not None
+        if number == signal.SIGHUP and not _has_terminal():
+            self.restart()
+            return
         if not node.is_joining:
-            if number == signal.SIGHUP and not _has_terminal():
-                self._asked_early(number, frame)
-                return
             raise KeyboardInterrupt
         step = self._wishes.take(number)
         if step is Step.KILL:
             # Its fork server sees that it is gone, and kills its children.
             os._exit(INTERRUPTED)
-        elif step is Step.RESTART:
-            node.restart()
         elif step is not Step.NOTHING:
             node.stop(at_once=step is Step.HURRY)
 

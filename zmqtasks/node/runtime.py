@@ -142,6 +142,7 @@ class Runtime:
             fx.InspectionAsked: self._inspected,
             fx.OrderGiven: self._ordered,
             fx.Note: self._note,
+            fx.TasksUpdated: lambda effect: None,  # nobody follows tasks here
             **self._spiller.performers,
             **part.performers,
         }

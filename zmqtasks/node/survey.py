@@ -10,8 +10,10 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import Future
+from fnmatch import fnmatchcase
+from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeVar
 
 from zmqtasks import paths
@@ -50,6 +52,44 @@ class SeenNode(NamedTuple):
     report: dict[str, Any] | None
     #: Why there is no answer, "" if there is one.
     trouble: str
+    #: The question went to it.
+    asked: bool = False
+
+
+class Request(NamedTuple):
+    """A command for nodes, see ``commands.py``."""
+
+    what: str
+    ids: Sequence[bytes] = ()
+    args: Mapping[str, Any] = {}
+    is_order: bool = False
+    #: Only nodes with one of these roles; empty: all, this process included.
+    roles: frozenset[str] = frozenset()
+    #: Only nodes with one of these names, or patterns of names such as ``"w*"``, or ids in
+    #: hex; None: all.
+    destination: Sequence[str] | None = None
+    #: Only these nodes, by id; None: all.
+    nodes: frozenset[bytes] | None = None
+
+    def is_for(self, peer: Hello) -> bool:
+        """It is one of those who shall answer."""
+        if self.roles and self.roles.isdisjoint(peer.roles):
+            return False
+        if self.nodes is not None and peer.node not in self.nodes:
+            return False
+        return self.destination is None or any(_is_named(peer, to) for to in self.destination)
+
+    def is_found(self, peers: Sequence[Hello]) -> bool:
+        """Nobody else can be meant."""
+        there = {peer.node for peer in peers}
+        names = {peer.name for peer in peers} | {format_node(node) for node in there}
+        if self.nodes is not None:
+            return self.nodes <= there
+        return self.destination is not None and names.issuperset(self.destination)
+
+
+def _is_named(peer: Hello, pattern: str) -> bool:
+    return fnmatchcase(peer.name, pattern) or format_node(peer.node) == pattern
 
 
 class Survey:
@@ -62,6 +102,7 @@ class Survey:
         self._runtime = runtime
         self._on_loop = on_loop
         self._number = 0
+        self._begun_ms = runtime.now_ms
         #: {number of the request: its answers}
         self._rounds: dict[int, _Round] = {}
 
@@ -126,13 +167,81 @@ class Survey:
         """Let every linked node do something, see ``custodian.py``."""
         return self._round(lambda number: Order(number, what, list(ids)), timeout_s)
 
-    def _round(self, make: Callable[[int], Inspect | Order], timeout_s: float) -> list[SeenNode]:
+    def _round(
+        self, make: Callable[[int], Inspect | Order], timeout_s: float,
+        nodes: Collection[bytes] | None = None,
+    ) -> list[SeenNode]:  # fmt: skip
         done: Future[None] = Future()
-        number = self._on_loop(lambda: self._ask(make, done))
+        number = self._on_loop(lambda: self._ask(make, done, nodes))
         # Those without an answer are named.
         with contextlib.suppress(TimeoutError):
             done.result(timeout_s)
         return self._on_loop(lambda: self._seen(number))
+
+    def command(self, request: Request, timeout_s: float) -> list[SeenNode]:
+        """Let nodes answer something, or do it; those that did not answer are told, too.
+
+        Args:
+            request: what, and who.
+            timeout_s: seconds that they have; those on other hosts also have to be found
+                in this time.
+        """
+        give_up = time.monotonic() + timeout_s
+        nodes = {peer.node for peer in self.find(request, timeout_s)}
+        make: Callable[[int], Inspect | Order]
+        make = partial(
+            _message, Order if request.is_order else Inspect, request.what, request.ids,
+            request.args,
+        )  # fmt: skip
+        left_s = max(give_up - time.monotonic(), timeout_s / 2)
+        seen = [node for node in self._round(make, left_s, nodes) if self._is_meant(request, node)]
+        return [*seen, *self._on_loop(lambda: self._own(request)), *_missing(request, seen)]
+
+    def find(self, request: Request, timeout_s: float) -> list[Hello]:
+        """The linked peers that a request is for, when all could be found, or time is up."""
+        give_up = time.monotonic() + timeout_s
+        self._on_loop(self._want_everybody)
+        while True:
+            # At one moment: who comes up between two looks would be neither here nor awaited.
+            peers, is_all = self._on_loop(lambda: (self._asked_peers(), self._is_all_found()))
+            if is_all or request.is_found(peers) or time.monotonic() >= give_up:
+                return [peer for peer in peers if request.is_for(peer)]
+            time.sleep(_LOOK_EVERY_S)
+
+    def _is_all_found(self) -> bool:
+        """There was time to find everybody, and nobody is still being dialled."""
+        runtime = self._runtime
+        if runtime.now_ms < self._begun_ms + runtime.finding.grace_ms:
+            return False
+        if runtime.mesh.membership.pending_dials():
+            return False
+        return len(self._asked_peers()) == len(self._peers())
+
+    def _asked_peers(self) -> list[Hello]:
+        """Those whom the machines know already: a link may have come up in this very turn."""
+        mesh = self._runtime.mesh
+        return [peer for peer in self._peers() if mesh.is_linked(peer.node)]
+
+    @staticmethod
+    def _is_meant(request: Request, node: SeenNode) -> bool:
+        if node.name:
+            return bool(node.report is not None or node.asked)
+        # Known and not linked: its roles are known at best, and its id.
+        if request.destination is not None or request.nodes is not None:
+            return node.node in (request.destination or ())
+        return not (request.roles and request.roles.isdisjoint(node.roles))
+
+    def _own(self, request: Request) -> list[SeenNode]:
+        """What this process answers itself."""
+        own = self._runtime.mesh.hello
+        if not request.is_for(own):
+            return []
+        control = self._runtime.control
+        answer = control.ordered if request.is_order else control.inspected
+        report = answer(request.what, request.ids, request.args)
+        return [SeenNode(
+            format_node(own.node), own.name, tuple(own.roles), "self", "", "", report, "",
+        )]  # fmt: skip
 
     def report_got(self, effect: fx.ReportGot) -> None:
         """A node answered."""
@@ -186,19 +295,25 @@ class Survey:
                 links[link.peer.node] = link
         return list(links.values())
 
-    def _ask(self, make: Callable[[int], Inspect | Order], done: Future[None]) -> int:
+    def _ask(
+        self, make: Callable[[int], Inspect | Order], done: Future[None],
+        nodes: Collection[bytes] | None,
+    ) -> int:  # fmt: skip
         self._number = number = self._number + 1
-        asked = {link.peer[1:9] for link in self._runtime.mesh.ask_all(make(number))}
+        asked = {link.peer[1:9] for link in self._runtime.mesh.ask_all(make(number), nodes)}
         self._rounds[number] = _Round(done, asked)
         if not asked:
             done.set_result(None)
         return number
 
     def _seen(self, number: int) -> list[SeenNode]:
-        answers = self._rounds.pop(number).answers
+        round_ = self._rounds.pop(number)
         linked = {link.peer.node: link for link in self._links() if link.peer is not None}
         return [
-            *(_seen_link(link, answers.get(node)) for node, link in linked.items()),
+            *(
+                _seen_link(link, round_.answers.get(node))._replace(asked=node in round_.asked)
+                for node, link in linked.items()
+            ),
             *self._unreached(),
         ]
 
@@ -222,6 +337,7 @@ class _Round:
 
     def __init__(self, done: Future[None], asked: set[bytes]) -> None:
         self.answers: dict[bytes, dict[str, Any]] = {}
+        self.asked = frozenset(asked)
         self._done = done
         self._waiting = asked
 
@@ -240,3 +356,20 @@ def _seen_link(link: Link, report: dict[str, Any] | None) -> SeenNode:
         link.endpoint.partition("://")[0], link.endpoint, report,
         "" if report is not None else f"did not answer (its link is {link.state.value})",
     )  # fmt: skip
+
+
+def _message(
+    cls: type[Inspect] | type[Order], what: str, ids: Sequence[bytes], args: Mapping[str, Any],
+    number: int,
+) -> Inspect | Order:  # fmt: skip
+    return cls(number, what, list(ids), dict(args))
+
+
+def _missing(request: Request, seen: Sequence[SeenNode]) -> list[SeenNode]:
+    """Destinations that name nobody in sight."""
+    names = [node.name for node in seen] + [node.node for node in seen]
+    return [
+        SeenNode("", pattern, (), "", "", "", None, "no node in sight has this name")
+        for pattern in request.destination or ()
+        if not any(fnmatchcase(name, pattern) for name in names)
+    ]

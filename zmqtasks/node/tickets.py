@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from zmqtasks.core.calls import UNKNOWN_STATUS, Ticket
-from zmqtasks.wire.messages import Outcome, StateRecord, TaskState
+from zmqtasks.wire.messages import Outcome, StateRecord, TaskState, UpdateRecord
 
 
 class Tickets:
@@ -42,6 +42,15 @@ class Tickets:
             if more:
                 for other in more.pop(task_id, ()):
                     other.settled(task_id, outcome)
+
+    def updated(self, updates: Iterable[UpdateRecord]) -> None:
+        """Tell everybody who waits for these what they say of themselves."""
+        for record in updates:
+            ticket = self._first.get(record.id)
+            if ticket is not None:
+                ticket.updated(record.id, record)
+                for other in self._more.get(record.id, ()):
+                    other.updated(record.id, record)
 
     def drop(self, ids: Iterable[bytes]) -> None:
         """Nobody will be told of these."""

@@ -16,6 +16,7 @@ from zmqtasks.node.control import Told
 from zmqtasks.pools.base import check_limits
 from zmqtasks.pools.protocol import TaskFacts
 from zmqtasks.wire.payload import decode_arguments
+from zmqtasks.words import counted
 
 if TYPE_CHECKING:
     from zmqtasks.core.intake import Intake
@@ -26,6 +27,12 @@ _LOG = logging.getLogger("zmqtasks.node")
 #: Arguments of more bytes are not looked at to show them.
 _SHOWN_BYTES_MAX = 4_096
 _DONE = "ok"
+#: Of ``Hello.ext``: rates were changed so often. Owners that keep tasks back try again.
+_CHANGES_KEY = "chg"
+
+_repr = reprlib.Repr()
+_repr.maxstring = _repr.maxother = _repr.maxlong = 200
+_repr.maxtuple = _repr.maxlist = _repr.maxdict = 10
 
 
 class WorkerControl:
@@ -120,6 +127,9 @@ class WorkerControl:
     def _rate_limit(self, ids: Sequence[bytes], args: Mapping[str, Any]) -> dict[str, str]:
         name = self._check_task(args["task_name"])
         self._intake.limit_rate(name, args.get("rate_limit"), args.get("mesh_rate_limit"))
+        ext = self._runtime.mesh.hello.ext
+        ext[_CHANGES_KEY] = ext.get(_CHANGES_KEY, 0) + 1
+        self._runtime.mesh.change_worker(self._runtime.now_ms)
         return self._done(f"new rate limit of {name}")
 
     def _time_limit(self, ids: Sequence[bytes], args: Mapping[str, Any]) -> dict[str, str]:
@@ -184,7 +194,7 @@ class WorkerControl:
         # What others know of it is the most that it may have.
         self._runtime.mesh.change_worker(self._runtime.now_ms, slots=sizing.slots_max)
         self._intake.slots_max = pool.slots
-        return self._done(f"{pool.slots} slots")
+        return self._done(counted(pool.slots, "slot"))
 
     def _done(self, text: str) -> dict[str, str]:
         _LOG.info("ordered: %s", text)
@@ -216,7 +226,7 @@ def _arguments(body: bytes) -> tuple[str, str]:
         args, kwargs = decode_arguments(body)
     except DecodeError:
         return "(cannot be read)", ""
-    return reprlib.repr(tuple(args)), reprlib.repr(kwargs)
+    return _repr.repr(tuple(args)), _repr.repr(kwargs)
 
 
 def _queue(args: Mapping[str, Any]) -> str:

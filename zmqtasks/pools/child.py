@@ -120,6 +120,9 @@ class Program(Protocol):
             None if it ended while ``is_ended()`` says that it was to end.
         """
 
+    async def end_loop(self) -> None:
+        """Undo what ``execute_native`` did in the running loop, which ends."""
+
     def end_thread(self) -> None:
         """Undo what ``execute`` did in this thread, which ends."""
 

@@ -191,6 +191,7 @@ class LoopHost:
                 # What a task started beside itself may raise these through the loop.
                 with contextlib.suppress(SystemExit, KeyboardInterrupt):
                     loop.run_forever()
+            runner.run(self._program.end_loop())
 
     def _read(self) -> None:
         try:

@@ -58,7 +58,8 @@ class TaskRecord(_Array):
     ``pri`` priority 1 to 9 (9 first; 0 when absent), ``eta`` not to start before this wall
     clock time, ``exp`` not to start after it (milliseconds since 1970), ``tl`` soft and hard
     time limit in milliseconds, 0 for that of its task, ``n`` retries so far, ``rq`` times
-    that it was rejected to be run again, ``ar`` and ``kr`` texts to show for its positional
+    that it was rejected to be run again, ``ra`` the attempt that asked for the next one and
+    has ended (where the kind has ``idem`` 0), ``ar`` and ``kr`` texts to show for its positional
     and keyword arguments.
     """
 
@@ -516,6 +517,7 @@ class StateRecord(_Array):
     """One answer. ``outcome`` is set for SETTLED and UNSETTLED.
 
     ``info`` keys: ``name``, ``queue``, ``worker``, ``attempt``, ``why`` (it waits),
+    ``retries``, ``eta`` and ``expires`` (``n``, ``eta`` and ``exp`` of its ``TaskRecord``),
     ``owned`` (the owner itself says so), ``owner`` (node that has to decide on an unsettled
     outcome), ``c`` as in ``TaskRecord``.
     """

@@ -13,6 +13,7 @@ from zmqtasks.app import submitting
 from zmqtasks.app.app import App
 from zmqtasks.errors import MeshOverloaded, SubmitRejected, SubmitUnknown
 from zmqtasks.node.gateway import Call, Pending, Ticket
+from zmqtasks.node.room import Place
 
 BATCH = 3
 
@@ -31,7 +32,7 @@ class _SlowDisk(InlineGateway):
 
     def begin(
         self, calls: Sequence[Call], ticket: Ticket, *, after: Pending | None = None,
-        wait_s: float | None = None,
+        wait_s: float | Place | None = None,
     ) -> Pending:  # fmt: skip
         number, self.count = self.count, self.count + 1
         if number == self.full_at:

@@ -21,7 +21,7 @@ from zmqtasks.pools.protocol import (
     SubmitRequest,
 )
 from zmqtasks.pools.running import set_running
-from zmqtasks.wire.messages import Kind, Outcome, StateRecord, TaskState
+from zmqtasks.wire.messages import Kind, Outcome, StateRecord, TaskState, UpdateRecord
 
 OWNER = b"o" * 8
 TASK = RunTask(b"i" * 16, 2, "shop", "shop.add", "fast", OWNER, b"", None)
@@ -56,6 +56,8 @@ class RecordingTicket:
     def settled(self, task_id: bytes, outcome: Outcome) -> None:
         self.outcomes[task_id] = outcome
         self.arrived.release()
+
+    def updated(self, task_id: bytes, record: UpdateRecord) -> None: ...
 
 
 @pytest.fixture

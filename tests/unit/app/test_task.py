@@ -205,6 +205,36 @@ def test_adelay_waits_for_room_without_blocking_the_loop(add: Any, gateway: Inli
     assert asyncio.run(main()) == 15
 
 
+def test_adelay_gets_room_before_those_who_ask_later(add: Any, gateway: InlineGateway) -> None:
+    gateway.room = 0
+
+    async def main() -> None:
+        waiting = asyncio.ensure_future(add.adelay(1))
+        await asyncio.sleep(0)
+        gateway.room = 1
+        # The loop has not had a turn yet, and somebody else takes what there is.
+        with pytest.raises(MeshOverloaded):
+            add.delay(1)
+        assert await (await waiting) == 2
+
+    asyncio.run(main())
+
+
+def test_adelay_that_is_cancelled_keeps_no_room(add: Any, gateway: InlineGateway) -> None:
+    gateway.room = 0
+
+    async def main() -> None:
+        first, second = (asyncio.ensure_future(add.adelay(i)) for i in range(2))
+        await asyncio.sleep(0)
+        gateway.room = 1
+        first.cancel()
+        assert await (await second) == 2
+        assert first.cancelled()
+        assert gateway.room == 0
+
+    asyncio.run(main())
+
+
 def test_adelay_gives_up_after_the_submit_timeout(gateway: InlineGateway) -> None:
     app = App("hasty", submit_timeout_s=0.02)
 

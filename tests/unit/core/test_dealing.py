@@ -3,14 +3,24 @@
 from __future__ import annotations
 
 from tests.support.machines import ADD, MUL, WORKER, link_to, of, sent, task_id, worker_hello
-from tests.unit.core.test_dispatcher import LINK, SECOND, Owner, numbers
+from tests.unit.core.test_dispatcher import LINK, SECOND, Owner, numbers, settled
 from tests.unit.core.test_mesh import Pair
 from zmqtasks.core import effects as fx
 from zmqtasks.core.calls import Call
 from zmqtasks.core.fastlane import FastLane
 from zmqtasks.core.recalling import RECALL_AFTER_MS
 from zmqtasks.core.requirements import RESOURCES_KEY
-from zmqtasks.wire.messages import Credit, Demand, Kind, Recall, Reject, RejectCode, Started, Tasks
+from zmqtasks.wire.messages import (
+    Credit,
+    Demand,
+    Kind,
+    Recall,
+    Reject,
+    RejectCode,
+    Started,
+    Status,
+    Tasks,
+)
 
 ELSEWHERE = Kind(ADD.app, ADD.name, ADD.digest, "elsewhere")
 
@@ -182,3 +192,42 @@ def test_worker_joins_and_leaves_lanes_when_its_queues_change() -> None:
     lane.peer_changed(SECOND, changed)
     assert [e.lane for e in of(lane.effects, fx.LaneConnect)] == ["shop\nelsewhere"]
     assert [e.lane for e in of(lane.effects, fx.LaneDisconnect)] == ["shop\ndefault"]
+
+
+# --- tasks for one node ---------------------------------------------------------------------
+
+
+def for_node(node: bytes, kind: Kind = ADD) -> Kind:
+    return Kind(kind.app, kind.name, kind.digest, kind.queue, (("to", node.hex()),))
+
+
+def test_task_for_one_node_goes_there_whatever_queues_it_serves_and_nowhere_else() -> None:
+    owner = Owner()
+    owner.worker()
+    owner.worker(SECOND)
+    elsewhere = Kind(ADD.app, ADD.name, ADD.digest, "elsewhere", for_node(SECOND.peer[1:9]).ext)
+    owner.submit(1, kind=elsewhere)
+    (send,) = [e for e in of(owner.turn(), fx.Send) if isinstance(e.message, Tasks)]
+    assert send.link == SECOND
+
+
+def test_tasks_for_one_node_end_when_it_goes_running_waiting_and_cancelled() -> None:
+    owner = Owner()
+    owner.worker(credit=2)
+    owner.worker(SECOND)
+    kind = for_node(LINK.peer[1:9])
+    owner.submit(1, 2, 3, 4, kind=kind)
+    owner.submit(5)
+    owner.turn()
+    owner.machine.received(LINK, Started([(task_id(1), 1)]), 0)
+    owner.machine.cancel([task_id(2)])
+    owner.machine.link_down(LINK, "gone")
+    ended = {outcome.id: outcome.status for outcome in settled(owner.turn())}
+    assert ended == {
+        task_id(1): Status.WORKER_LOST,
+        task_id(2): Status.CANCELLED,
+        task_id(3): Status.WORKER_LOST,
+        task_id(4): Status.WORKER_LOST,
+    }
+    assert list(owner.machine.tasks) == [task_id(5)]
+    assert kind not in owner.machine.lanes

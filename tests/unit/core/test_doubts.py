@@ -92,6 +92,17 @@ def test_task_of_an_ended_giver_without_a_journal_becomes_ours(taker: Taker, rea
     assert taker.running == {ONE: 2}  # the giver may have given the first attempt away
 
 
+def test_task_that_is_stored_when_its_giver_has_ended_becomes_ours_at_once(taker: Taker) -> None:
+    other = taker.link(W)
+    taker.receive(taker.link(G), offer(1, ONE, lasting=False))
+    taker.unlink(link_to(G, "in"), "left")
+    taker.tick(1)
+    assert taker.says(other) == [], "there is nothing to ask about yet"
+    taker.write_all()
+    answer(taker, other)
+    assert taker.owns(ONE)
+
+
 def test_silent_giver_without_a_journal_is_waited_for_a_minute(taker: Taker) -> None:
     other = taker.link(W)
     stored(taker, taker.link(G), offer(1, ONE, lasting=False))

@@ -7,26 +7,19 @@ from collections.abc import Sequence
 import pytest
 
 from tests.support.machines import ADD, WORKER, link_to, of, outcome, sent, task_id, worker_hello
-from zmqtasks.core.calls import Call
-from zmqtasks.core.custody import Custody
-from zmqtasks.core.dispatcher import Dispatcher
+from tests.unit.core.lone_owner import LINK, ONCE, SECOND, Owner, call
 from zmqtasks.core.effects import (
     CallsAccepted,
     CallsRefused,
     Effect,
-    JournalWrite,
     Note,
     TasksSettled,
 )
 from zmqtasks.core.lanes import TakenTask
-from zmqtasks.core.links import LinkId
 from zmqtasks.core.owned import Dead, Durability, OwnedRecord, parse_mark
 from zmqtasks.ids import format_task_id
 from zmqtasks.limits import RESUME_GRACE_MS, STRIKES_MAX, WRITE_BEHIND_MS
 from zmqtasks.wire.messages import (
-    Credit,
-    Done,
-    Kind,
     Outcome,
     Reject,
     RejectCode,
@@ -38,59 +31,6 @@ from zmqtasks.wire.messages import (
     TaskRecord,
     Tasks,
 )
-
-LINK = link_to(WORKER, "in")
-SECOND = link_to(b"worker-2", "in")
-ONCE = Kind("shop", "tasks.pay", "d3", "default", (("idem", 0),))
-
-
-def call(number: int, kind: Kind = ADD, body: bytes = b"args") -> Call:
-    return Call(task_id(number), kind, body, None)
-
-
-class Owner:
-    """A dispatcher and its journal, which commits when the test says so."""
-
-    def __init__(self, has_journal: bool = True) -> None:
-        self.custody = Custody(has_journal)
-        self.machine = Dispatcher(1_000, 1 << 30, self.custody)
-        self.machine.wall_ms = 1_700_000_000_000
-        self.writes: list[JournalWrite] = []
-
-    def turn(self, now_ms: int = 0) -> list[Effect]:
-        machine = self.machine
-        machine.tick(now_ms)
-        machine.flush(now_ms)
-        self.custody.flush()
-        self.writes += of(self.custody.effects, JournalWrite)
-        self.custody.effects.clear()
-        effects, machine.effects = machine.effects, []
-        return effects
-
-    def commit(self, now_ms: int = 0) -> list[Effect]:
-        writes, self.writes = self.writes, []
-        self.custody.committed([write.batch for write in writes])
-        return self.turn(now_ms)
-
-    def refuse(self, text: str, now_ms: int = 0, *, is_certain: bool = True) -> list[Effect]:
-        writes, self.writes = self.writes, []
-        numbers = [write.batch for write in writes]
-        self.custody.refused(numbers, text, is_certain=is_certain)
-        return self.turn(now_ms)
-
-    def worker(
-        self, link: LinkId = LINK, kinds: Sequence[Kind] = (ADD, ONCE), credit: int = 10
-    ) -> None:
-        self.machine.link_up(link, worker_hello(link.peer[1:9], kinds=kinds))
-        self.machine.received(link, Credit(credit), 0)
-
-    def durable(self, *calls: Call, token: int = 1) -> list[Effect]:
-        self.machine.submit_durable(calls, token, 0)
-        return self.turn()
-
-    def done(self, *outcomes: Outcome, link: LinkId = LINK) -> list[Effect]:
-        self.machine.received(link, Done(0, list(outcomes)), 0)
-        return self.turn()
 
 
 @pytest.fixture
@@ -146,91 +86,6 @@ def test_a_call_that_a_failing_disk_may_have_is_taken_out_before_it_is_refused(
     assert not of(effects, CallsRefused)
     assert [write.drops for write in owner.writes] == [[task_id(1)]]
     assert of(owner.commit(), CallsRefused) == [CallsRefused(1, "the disk fails")]
-
-
-def test_a_durable_repeat_of_an_open_memory_task_puts_it_on_the_disk(owner: Owner) -> None:
-    owner.worker()
-    owner.machine.submit([call(1)], 0)
-    owner.turn()
-    effects = owner.durable(call(1))
-    assert not of(effects, CallsAccepted)
-    assert [(put.id, put.durability) for write in owner.writes for put in write.puts] == [
-        (task_id(1), Durability.DISK)
-    ]
-    effects = owner.commit()
-    assert of(effects, CallsAccepted)
-    assert not sent(effects, Tasks), "it is with its worker already"
-
-
-def test_a_durable_repeat_is_refused_with_the_first_one(owner: Owner) -> None:
-    owner.durable(call(1), token=1)
-    first, owner.writes = owner.writes, []
-    owner.durable(call(1), token=2)
-    owner.commit()
-    owner.custody.refused([write.batch for write in first], "full", is_certain=True)
-    refused = of(owner.turn(), CallsRefused)
-    assert sorted(refused) == [CallsRefused(1, "full"), CallsRefused(2, "full")]
-    assert not owner.machine.tasks
-
-
-def test_a_durable_repeat_that_the_disk_refuses_leaves_the_memory_task_as_it_was(
-    owner: Owner,
-) -> None:
-    owner.machine.submit([call(1)], 0)
-    owner.durable(call(1))
-    assert of(owner.refuse("full"), CallsRefused)
-    assert not owner.machine.tasks[task_id(1)].is_written
-
-
-def test_a_durable_repeat_does_not_cost_the_record_that_a_failing_disk_has(owner: Owner) -> None:
-    owner.machine.submit([call(1)], 0)
-    owner.turn()
-    owner.turn(WRITE_BEHIND_MS)
-    owner.commit(WRITE_BEHIND_MS)
-    assert not of(owner.durable(call(1), call(2)), CallsAccepted)
-    new, sync = owner.writes
-    assert [put.id for put in new.puts] == [task_id(2)]
-    assert sync.sync
-    owner.writes.clear()
-    owner.custody.refused([new.batch], "the disk fails", is_certain=False)
-    owner.turn(WRITE_BEHIND_MS)
-    assert [write.drops for write in owner.writes] == [[task_id(2)]]
-    owner.custody.committed([sync.batch])
-    assert of(owner.commit(), CallsRefused)
-    assert owner.machine.tasks[task_id(1)].is_written
-
-
-@pytest.mark.parametrize("is_certain", [True, False])
-def test_a_durable_repeat_of_a_task_on_its_way_there_puts_it_once_more_if_that_is_refused(
-    owner: Owner, is_certain: bool
-) -> None:
-    owner.machine.submit([call(1)], 0)
-    owner.turn()
-    owner.turn(WRITE_BEHIND_MS)
-    (behind,) = owner.writes
-    owner.writes.clear()
-    owner.durable(call(1))
-    (sync,) = owner.writes
-    assert not sync.puts
-    owner.writes.clear()
-    owner.custody.refused([behind.batch], "the disk fails", is_certain=is_certain)
-    owner.custody.committed([sync.batch])
-    effects = owner.turn()
-    while not [put for write in owner.writes for put in write.puts]:
-        assert not of(effects, CallsAccepted)
-        effects = owner.commit()
-    assert of(owner.commit(), CallsAccepted)
-
-
-def test_a_durable_repeat_of_a_task_in_the_journal_is_accepted_when_that_is_synced(
-    owner: Owner,
-) -> None:
-    owner.machine.submit([call(1)], 0)
-    owner.turn()
-    owner.turn(WRITE_BEHIND_MS)
-    assert not of(owner.durable(call(1)), CallsAccepted)
-    assert [write.sync for write in owner.writes] == [False, True]
-    assert of(owner.commit(), CallsAccepted)
 
 
 def test_without_a_journal_durable_calls_are_refused() -> None:
@@ -311,7 +166,7 @@ def test_children_of_a_task_that_is_not_known_any_more_are_durable(owner: Owner)
 def test_children_that_come_while_their_owner_ends_are_written_at_once(owner: Owner) -> None:
     owner.worker()
     owner.machine.submit([call(1)], 0)
-    owner.machine.is_leaving = True
+    owner.machine.leave()
     owner.turn()
     message = Submit(7, task_id(1), [ADD], [TaskRecord(0, task_id(2), 1, b"args")])
     owner.machine.received(LINK, message, 0)

@@ -6,7 +6,7 @@ import threading
 from pathlib import Path
 
 from zmqtasks.settings import NodeSettings
-from zmqtasks.wire.messages import Outcome
+from zmqtasks.wire.messages import Outcome, UpdateRecord
 
 PATIENCE_S = 20.0
 
@@ -31,6 +31,9 @@ class Told:
         assert task_id == outcome.id
         self.outcomes.append(outcome)
         self._told.set()
+
+    def updated(self, task_id: bytes, record: UpdateRecord) -> None:
+        """See ``Ticket``; nobody looks at news here."""
 
     def wait(self) -> bytes:
         """The id of the task that settled."""

@@ -11,7 +11,7 @@ from zmqtasks.core.calls import Call
 from zmqtasks.errors import SubmitRejected, SubmitUnknown
 from zmqtasks.node.accepting import Acceptance, Acceptances
 from zmqtasks.node.tickets import Tickets
-from zmqtasks.wire.messages import Kind, Outcome
+from zmqtasks.wire.messages import Kind, Outcome, UpdateRecord
 
 KIND = Kind("shop", "tasks.add", "", "default")
 A, B, C = b"a" * 16, b"b" * 16, b"c" * 16
@@ -20,6 +20,9 @@ A, B, C = b"a" * 16, b"b" * 16, b"c" * 16
 class _Ticket:
     def settled(self, task_id: bytes, outcome: Outcome) -> None:
         raise AssertionError("nobody settles what was refused")
+
+    def updated(self, task_id: bytes, record: UpdateRecord) -> None:
+        raise AssertionError("nor does it run")
 
 
 class _Journal:

@@ -8,7 +8,7 @@ from collections.abc import Callable
 import pytest
 
 from zmqtasks.errors import MeshOverloaded
-from zmqtasks.node.room import Room
+from zmqtasks.node.room import Place, Room
 
 PATIENCE_S = 20.0
 
@@ -112,3 +112,88 @@ def test_wait_for_room_has_an_end() -> None:
     with pytest.raises(MeshOverloaded):
         room.take(1, 0, 0.01)
     assert not room.is_awaited
+
+
+def _line(room: Room, order: list[str], name: str, count: int = 1) -> Place:
+    return room.line_up(count, 0, lambda: order.append(name))
+
+
+def test_whoever_waits_is_woken_in_the_order_in_which_they_came() -> None:
+    room = Room(2, 1_000)
+    room.take(2, 0, 0)
+    room.came(2, 0)
+    order: list[str] = []
+    places = [_line(room, order, name) for name in "abc"]
+    room.held(1, 0)
+    assert order == ["a"]
+    assert room.count == 2, "it is kept for the one that was woken"
+    for place in places[:1]:
+        room.take(1, 0, place)
+    room.came(1, 0)
+    room.held(0, 0)
+    assert order == ["a", "b", "c"]
+
+
+def test_nobody_overtakes_those_who_wait() -> None:
+    room = Room(2, 1_000)
+    room.take(1, 0, 0)
+    order: list[str] = []
+    large = _line(room, order, "two", 2)
+    with pytest.raises(MeshOverloaded):
+        room.take(1, 0, 0)
+    place = _line(room, order, "one")
+    assert order == []
+    large.leave()
+    assert order == ["one"]
+    room.take(1, 0, place)
+    assert room.count == 2
+    assert not room.is_awaited
+
+
+def test_a_thread_waits_behind_those_who_came_before_it() -> None:
+    room = Room(1, 1_000)
+    room.take(1, 0, 0)
+    room.came(1, 0)
+    order: list[str] = []
+    place = _line(room, order, "first")
+    thread, raised = _in_thread(lambda: room.take(1, 0, PATIENCE_S))
+    room.held(0, 0)
+    assert order == ["first"]
+    room.take(1, 0, place)
+    room.came(1, 0)
+    room.held(0, 0)
+    thread.join(PATIENCE_S)
+    assert not thread.is_alive()
+    assert not raised
+
+
+def test_room_that_is_granted_and_not_used_goes_to_the_next() -> None:
+    room = Room(1, 1_000)
+    room.take(1, 0, 0)
+    order: list[str] = []
+    first, second = _line(room, order, "first"), _line(room, order, "second")
+    room.give_back(1, 0)
+    first.leave()
+    first.leave()
+    assert order == ["first", "second"]
+    assert room.count == 1
+    room.take(1, 0, second)
+    second.leave()
+    assert room.count == 1, "it is used"
+
+
+def test_who_has_not_got_room_is_refused_with_the_limits() -> None:
+    room = Room(1, 1_000)
+    room.take(1, 0, 0)
+    place = _line(room, [], "late")
+    with pytest.raises(MeshOverloaded, match="the limits are 1 and 1,000"):
+        room.take(1, 0, place)
+    place.leave()
+    assert not room.is_awaited
+
+
+def test_there_may_be_room_at_once() -> None:
+    room = Room(1, 1_000)
+    order: list[str] = []
+    assert _line(room, order, "only").is_granted
+    assert order == ["only"]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from zmqtasks.node.tickets import Tickets, describe_state, unknown_outcome
-from zmqtasks.wire.messages import Outcome, StateRecord, Status, TaskState
+from zmqtasks.wire.messages import Outcome, StateRecord, Status, TaskState, UpdateRecord
 
 A, B = b"a" * 16, b"b" * 16
 
@@ -17,6 +17,10 @@ class _Ticket:
     def settled(self, task_id: bytes, outcome: Outcome) -> None:
         assert outcome.id == task_id
         self.told.append(task_id)
+
+    def updated(self, task_id: bytes, record: UpdateRecord) -> None:
+        assert record.id == task_id
+        self.told.append(record.meta)
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, _Ticket)
@@ -39,6 +43,17 @@ def test_every_waiter_is_told_once() -> None:
     assert (one.told, two.told) == ([A], [A])
     assert A not in tickets
     assert len(tickets) == 1
+
+
+def test_every_waiter_is_told_the_news_until_the_task_has_settled() -> None:
+    tickets, one, two = Tickets(), _Ticket(), _Ticket()
+    tickets.add(A, one)
+    tickets.add(A, two)
+    news = [UpdateRecord(task_id, 1, -1, "HALF", b"half") for task_id in (A, B)]
+    tickets.updated(news)
+    tickets.settled([_outcome(A)])
+    tickets.updated(news)
+    assert (one.told, two.told) == ([b"half", A], [b"half", A])
 
 
 def test_ticket_that_is_taken_back_leaves_the_others_waiting() -> None:

@@ -1,0 +1,101 @@
+"""Commands of applications: tasks that every worker runs when somebody says so.
+
+They are user code, so they run where tasks run, and not in the nodes themselves.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from zmqtasks.app.broadcasting import submit_to, workers_with
+from zmqtasks.app.resultset import ResultSet
+from zmqtasks.errors import ConfigError, TaskRevokedError, TimeoutError
+from zmqtasks.ids import format_node
+from zmqtasks.node.commands import CONTROL, INSPECT, INSTEAD
+from zmqtasks.node.gateway import Call, Gateway
+from zmqtasks.node.survey import SeenNode
+from zmqtasks.settings_sources import nearest
+from zmqtasks.wire.messages import Hello, Kind
+from zmqtasks.wire.payload import encode_arguments
+
+if TYPE_CHECKING:
+    from zmqtasks.app.app import App
+
+_PREFIX = "zmqtasks."
+_TAKEN = frozenset({*CONTROL, *INSPECT, *INSTEAD, "revoke", "terminate"})
+_PRIORITY = 9
+_BUSY = "it did not come to it in time: its slots are busy, or the command takes longer"
+
+
+def command_name(group: str, name: str) -> str:
+    """The name of the task that is this command.
+
+    Args:
+        group: "control" or "inspect".
+        name: of the command.
+
+    Raises:
+        ConfigError: there is such a command already.
+    """
+    if name in _TAKEN:
+        raise ConfigError(f"{group}_command: there is a command {name!r} already; choose another")
+    return f"{_PREFIX}{group}.{name}"
+
+
+def give_command(
+    app: App, through: Gateway, task: str, args: Mapping[str, Any],
+    destination: Sequence[str] | None, timeout: float,
+) -> list[SeenNode]:  # fmt: skip
+    """Let all workers carry out a command, in one of their processes.
+
+    Args:
+        app: for its settings; the command may be of any application.
+        through: the way to the mesh.
+        task: its name as ``command_name`` gives it.
+        args: keyword arguments.
+        destination: names of workers, or patterns; None: all.
+        timeout: seconds until it is given up: what has not started then does not start.
+
+    Raises:
+        ConfigError: no worker in sight has it.
+    """
+    give_up = time.monotonic() + timeout
+    kind = Kind("", task, "", app.settings.default_queue)
+    peers = workers_with(through, kind, destination, timeout)
+    if not peers:
+        _, group, name = task.split(".", 2)
+        known = CONTROL if group == "control" else INSPECT
+        why = INSTEAD.get(name)
+        if why is None:
+            likely = nearest(name, known)
+            there = f"did you mean {likely!r}?" if likely else f"there are {', '.join(known)}"
+            why = f"no worker in sight has it either; {there}"
+        raise ConfigError(f"{group}: no command {name!r}: {why}")
+    results: ResultSet[Any] = ResultSet.of_submitted(app, through)
+    ext = {"pri": _PRIORITY, "exp": int((time.time() + timeout) * 1000)}
+    submit_to(through, peers, Call(b"", kind, encode_arguments((), args), ext), results)
+    return [
+        _answer(peer, handle, give_up - time.monotonic())
+        for peer, handle in zip(peers, results.results, strict=True)
+    ]
+
+
+def _answer(peer: Hello, handle: Any, timeout: float) -> SeenNode:
+    report: dict[str, Any] | None = None
+    trouble = ""
+    try:
+        found = handle.get(timeout=max(0, timeout), propagate=False)
+    except TimeoutError:
+        trouble = _BUSY
+    else:
+        if isinstance(found, TaskRevokedError):
+            trouble = _BUSY
+        elif handle.successful():
+            report = {"data": found}
+        else:
+            report = {"error": f"{type(found).__name__}: {found}"}
+    return SeenNode(
+        format_node(peer.node), peer.name, tuple(peer.roles), "", "", "", report, trouble
+    )

@@ -1,0 +1,221 @@
+"""``zmqtasks inspect``: ask nodes what they have, do and are."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
+
+import click
+
+from zmqtasks.app.app import App
+from zmqtasks.app.control import TIMEOUT_S, Replies, give
+from zmqtasks.app.story import time_text
+from zmqtasks.cli.call import parse_argument
+from zmqtasks.cli.errors import EXIT_FAILED
+from zmqtasks.cli.options import CLIENT_KEYS, setting_options
+from zmqtasks.cli.session import empty_mesh, session
+from zmqtasks.cli.showing import as_json
+from zmqtasks.errors import ConfigError, NoWorkers
+from zmqtasks.ids import parse_task_id
+from zmqtasks.node.client import Client
+from zmqtasks.node.commands import INSPECT, Command
+from zmqtasks.node.survey import Request
+
+_Command = TypeVar("_Command", bound=Callable[..., Any])
+
+
+class Commands(click.Group):
+    """A group whose commands come from a table.
+
+    Args:
+        known: the table.
+        make: makes one of them.
+    """
+
+    def __init__(
+        self, name: str, about: str, known: dict[str, Command],
+        make: Callable[[Command], click.Command],
+    ) -> None:  # fmt: skip
+        super().__init__(name, help=about)
+        self._known = known
+        self._make = make
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Names for ``--help``."""
+        return [*super().list_commands(ctx), *self._known]
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """The command of this name."""
+        found = super().get_command(ctx, cmd_name)
+        if found is None and cmd_name in self._known:
+            return self._make(self._known[cmd_name])
+        return found or _custom(self.name or "", cmd_name)
+
+
+def _custom(group: str, name: str) -> click.Command:
+    """A command that an application of the mesh may have."""
+
+    @click.argument("arguments", nargs=-1, metavar="[NAME=VALUE]...")
+    @with_nodes
+    def run(
+        arguments: tuple[str, ...], *, destination: tuple[str, ...], timeout: float,
+        with_json: bool, **flags: Any,
+    ) -> None:  # fmt: skip
+        pairs = [text.partition("=") for text in arguments]
+        if not all(equals for _, equals, _ in pairs):
+            raise ConfigError(f"{group} {name}: write its arguments as NAME=VALUE")
+        given = {key: parse_argument(value) for key, _, value in pairs}
+        with session(flags) as client:
+            if not client.find(Request(name), timeout):
+                raise NoWorkers(empty_mesh(client.settings, client))
+            task = f"zmqtasks.{group}.{name}"
+            replies = give(App("zmqtasks"), task, given, destinations(destination), timeout)
+        show(replies, with_json=with_json)
+
+    about = f"A command of an application, made with @app.{group}_command."
+    return click.command(name, help=about)(run)
+
+
+def with_nodes(command: _Command) -> _Command:
+    """Add the options that say who is asked, for how long, and how it is shown."""
+    for option in (
+        click.option("--json", "with_json", is_flag=True, help="Print it as JSON."),
+        click.option(
+            "--timeout", type=click.FloatRange(min=0), default=TIMEOUT_S, show_default=True,
+            metavar="S", help="Wait for answers for S seconds.",
+        ),
+        click.option(
+            "-d", "--destination", multiple=True, metavar="NODE",
+            help="Ask only nodes of this name, or pattern such as 'gpu-*'; may be repeated.",
+        ),
+        setting_options(CLIENT_KEYS),
+    ):  # fmt: skip
+        command = option(command)
+    return command
+
+
+def destinations(given: Sequence[str]) -> list[str] | None:
+    """Names, one by one or with commas; None: all."""
+    names = [name.strip() for text in given for name in text.split(",")]
+    return [name for name in names if name] or None
+
+
+def _make(command: Command) -> click.Command:
+    @with_nodes
+    def run(
+        ids: tuple[str, ...] = (), *, destination: tuple[str, ...], timeout: float,
+        with_json: bool, **flags: Any,
+    ) -> None:  # fmt: skip
+        request = Request(
+            command.name, [parse_task_id(text) for text in ids], roles=command.roles,
+            destination=destinations(destination),
+        )  # fmt: skip
+        with session(flags) as client:
+            replies = ask(client, request, timeout)
+        if command.has_ids:
+            for name in [name for name, answer in replies.items() if not answer]:
+                del replies[name]
+        show(replies, with_json=with_json)
+
+    if command.has_ids:
+        run = click.argument("ids", nargs=-1, required=True, metavar="ID...")(run)
+    return click.command(command.name, help=command.about)(run)
+
+
+inspect = Commands(
+    "inspect",
+    "Ask the nodes of the mesh. Exit code 1: some did not answer, or there is nobody.",
+    INSPECT, _make,
+)  # fmt: skip
+
+
+def ask(client: Client, request: Request, timeout: float) -> Replies:
+    """Give a request to nodes.
+
+    Raises:
+        NoWorkers: nobody is there whom it is for.
+    """
+    seen = client.command(request, timeout)
+    if not [node for node in seen if node.found_by != "self"]:
+        peers = client.find(Request(request.what), 0)
+        if not peers:
+            raise NoWorkers(empty_mesh(client.settings, client))
+        there = ", ".join(f"{peer.name} ({', '.join(peer.roles)})" for peer in peers)
+        if request.roles:
+            wanted = " or ".join(sorted(request.roles))
+            raise NoWorkers(f"{request.what} is for nodes that are {wanted}; there is only {there}")
+    return Replies(seen)
+
+
+# --- showing ----------------------------------------------------------------------------
+
+
+def show(replies: Replies, *, with_json: bool) -> None:
+    """Print the answers and end the command."""
+    if with_json:
+        click.echo(as_json({
+            "replies": replies, "unanswered": replies.unanswered, "left_out": replies.left_out,
+        }))  # fmt: skip
+    else:
+        for name, answer in replies.items():
+            for line in lines_of(name, answer):
+                click.echo(line)
+            if name in replies.left_out:
+                click.echo(f"  and {replies.left_out[name]:,} more")
+    has_failed = any(isinstance(answer, dict) and "error" in answer for answer in replies.values())
+    end(replies.unanswered, has_failed=has_failed)
+
+
+def end(unanswered: dict[str, str], *, has_failed: bool = False) -> None:
+    """Name those who did not answer; the exit code tells, too."""
+    for name, why in unanswered.items():
+        click.echo(f"zmqtasks: no answer from {name}: {why}", err=True)
+    sys.exit(EXIT_FAILED if unanswered or has_failed else 0)
+
+
+def lines_of(name: str, answer: Any) -> list[str]:
+    """The answer of one node: short ones in one line, others below its name."""
+    if isinstance(answer, dict) and len(answer) == 1 and ("ok" in answer or "error" in answer):
+        ((key, value),) = answer.items()
+        head, *rest = str(value).splitlines() or [""]
+        return [f"{name}: {'error: ' if key == 'error' else ''}{head}", *rest]
+    if not isinstance(answer, (dict, list)):
+        return [f"{name}: {_short(answer)}"]
+    if not answer:
+        return [f"{name}: nothing"]
+    return [f"{name}:", *(f"  {line}" for line in _block(answer))]
+
+
+def _block(answer: dict[str, Any] | list[Any]) -> list[str]:
+    if isinstance(answer, dict):
+        width = max(len(str(key)) for key in answer)
+        return [f"{key!s:<{width}}  {_short(value)}" for key, value in answer.items()]
+    return [line_of(entry) for entry in answer]
+
+
+def line_of(entry: Any) -> str:
+    """One entry of a list: a task, a queue, a name."""
+    if not isinstance(entry, dict):
+        return str(entry)
+    if "request" in entry:
+        return f"{line_of(entry['request'])}  due {time_text(entry['eta'])[:19]}"
+    if "id" not in entry:
+        return ", ".join(str(value) for value in entry.values())
+    args = entry.get("args", "")
+    parts = [entry["id"], f"{entry['name']}{args}", f"queue {entry['queue']}"]
+    if entry.get("retries"):
+        parts.append(f"retry {entry['retries']}")
+    if "time_start" in entry:
+        parts.append(f"since {time_text(entry['time_start'])[:19]}")
+    return "  ".join(parts)
+
+
+def _short(value: Any) -> str:
+    if isinstance(value, dict):
+        return ", ".join(f"{key} {_short(entry)}" for key, entry in value.items()) or "none"
+    if isinstance(value, list):
+        return ", ".join(_short(entry) for entry in value) or "none"
+    if value in ("", None):
+        return "none"
+    return str(value)
