@@ -6,44 +6,90 @@
     python -m tests.simulation --seeds 0:1000       many, quietly
     python -m tests.simulation --seeds 0:10000 --jobs 2
     python -m tests.simulation --shrink 4711        which fault classes does it need to fail?
+    python -m tests.simulation --commit HEAD        those that follow from a commit
+    python -m tests.simulation --check-determinism 0:200
 """
 
 from __future__ import annotations
 
 import argparse
+import logging
 import sys
 import time
 import traceback
 from collections import Counter
+from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from typing import NamedTuple
 
-from tests.simulation.faults import CLASSES
+from tests.simulation.determinism import HASH_SEEDS, RUNS, differing, print_digests
+from tests.simulation.faults import CLASSES, FEATURES
+from tests.simulation.seeds import Case, of_commit, parse_off, present_commit
 from tests.simulation.world import World
+
+#: As many as each commit sees in CI.
+COMMIT_SEEDS = 200
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(prog="python -m tests.simulation", description=__doc__)
-    parser.add_argument("--seed", type=int, help="replay one world")
-    parser.add_argument("--seeds", help="run the worlds A:B")
-    parser.add_argument("--shrink", type=int, help="smallest set of faults that still fails")
-    parser.add_argument("--off", default="", help="fault classes to leave out, with commas")
-    parser.add_argument("--jobs", type=int, default=1, help="processes that share the worlds (1)")
-    parser.add_argument("--quiet", action="store_true", help="no line for each event")
-    args = parser.parse_args()
-    off = [name for name in args.off.split(",") if name]
+    args = _parse()
+    logging.disable()  # what fails in these worlds fails by design
+    if args.digests:
+        print_digests(_range(args.digests))
+        return 0
+    if args.check_determinism:
+        return _check_determinism(_range(args.check_determinism), args.jobs)
     if args.shrink is not None:
         return _shrink(args.shrink)
+    if args.commit:
+        commit = present_commit() if args.commit == "HEAD" else args.commit
+        cases = of_commit(commit, COMMIT_SEEDS)
+        return _many([case.seed for case in cases], args.off, args.jobs)
     if args.seeds:
-        first, last = args.seeds.split(":")
-        return _many(range(int(first or 0), int(last)), off, args.jobs)
-    return _one(args.seed or 0, off, quiet=args.quiet)
+        return _many(_range(args.seeds), args.off, args.jobs)
+    return _one(args.seed or 0, args.off, quiet=args.quiet)
 
 
-def _one(seed: int, off: list[str], *, quiet: bool) -> int:
+def _parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="python -m tests.simulation", description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )  # fmt: skip
+    parser.add_argument("--seed", type=int, help="replay one world")
+    parser.add_argument("--seeds", metavar="A:B", help="run these worlds")
+    parser.add_argument("--commit", help="run the worlds that follow from this commit's full id")
+    parser.add_argument("--shrink", type=int, metavar="SEED",
+                        help="smallest set of faults and features that still fails")  # fmt: skip
+    parser.add_argument("--check-determinism", metavar="A:B",
+                        help="are these worlds the same in each run?")  # fmt: skip
+    parser.add_argument("--digests", metavar="A:B", help=argparse.SUPPRESS)
+    parser.add_argument("--off", type=parse_off, default=(),
+                        help="faults and features to leave out, with commas")  # fmt: skip
+    parser.add_argument("--jobs", type=int, default=1, help="processes that share the worlds (1)")
+    parser.add_argument("--quiet", action="store_true", help="no line for each event")
+    return parser.parse_args()
+
+
+def _range(text: str) -> range:
+    first, last = text.split(":")
+    return range(int(first or 0), int(last))
+
+
+def _check_determinism(seeds: range, jobs: int) -> int:
+    start_s = time.perf_counter()
+    failed = differing(seeds, jobs)
+    print(
+        f"{len(seeds)} worlds, each {RUNS} times with hash seeds {', '.join(HASH_SEEDS)}, in "
+        f"{time.perf_counter() - start_s:.1f} s; {len(failed)} differ: {failed}"
+    )
+    return 1 if failed else 0
+
+
+def _one(seed: int, off: Sequence[str], *, quiet: bool) -> int:
     world = World(seed, off, None if quiet else print)
     failure = _failure(world)
     print(f"seed {seed}: {world.events_count} events, {world.now} ms, hash {world.digest:08x}")
+    print("features:", ", ".join(world.faults.features))
     print("faults:", ", ".join(f"{name} {n}" for name, n in sorted(world.faults.fired.items())))
     if failure:
         print(failure)
@@ -68,7 +114,7 @@ class Tally(NamedTuple):
     virtual_ms: int
 
 
-def _some(seeds: range, off: list[str]) -> Tally:
+def _some(seeds: Sequence[int], off: Sequence[str]) -> Tally:
     fired: Counter[str] = Counter()
     failed: dict[int, str] = {}
     events = virtual_ms = 0
@@ -77,14 +123,14 @@ def _some(seeds: range, off: list[str]) -> Tally:
         failure = _failure(world)
         if failure:
             failed[seed] = failure.strip().splitlines()[-1]
-            print(f"seed {seed}: {failed[seed]}", flush=True)
+            print(f"{Case(seed, tuple(off)).command}\n    {failed[seed]}", flush=True)
         fired += world.faults.fired
         events += world.events_count
         virtual_ms += world.now
     return Tally(fired, failed, events, virtual_ms)
 
 
-def _many(seeds: range, off: list[str], jobs: int) -> int:
+def _many(seeds: Sequence[int], off: Sequence[str], jobs: int) -> int:
     start_s = time.perf_counter()
     if jobs > 1:
         parts = [seeds[part :: jobs * 8] for part in range(jobs * 8)]
@@ -100,7 +146,7 @@ def _many(seeds: range, off: list[str], jobs: int) -> int:
         f"{sum(tally.virtual_ms for tally in tallies) / 1000:.0f} s of virtual time in "
         f"{took_s:.1f} s; {len(failed)} failed: {failed}"
     )
-    for name in CLASSES:
+    for name in (*CLASSES, *FEATURES):
         print(f"  {name}: {fired[name]}")
     return 1 if failed else 0
 
@@ -110,10 +156,10 @@ def _shrink(seed: int) -> int:
     if not _failure(World(seed)):
         print(f"seed {seed} does not fail")
         return 0
-    for name in CLASSES:
+    for name in (*FEATURES, *CLASSES):
         if _failure(World(seed, [*off, name])):
             off.append(name)
-    needed = [name for name in CLASSES if name not in off]
+    needed = [name for name in (*FEATURES, *CLASSES) if name not in off]
     print(f"seed {seed} still fails with {needed or 'no faults at all'} (--off {','.join(off)})")
     print(_failure(World(seed, off)))
     return 1

@@ -33,13 +33,26 @@ CLASSES = (
     "gone_untold",  # nobody hears from the kernel that a process ended
 )
 
+#: What is there in some worlds only, beside faults.
+FEATURES = (
+    "once",  # tasks that are not idempotent, known to their callers as such or not
+    "keys",  # calls are repeated with their idempotency key, by the same script or another one
+    "nojournal",  # some scripts and workers have no journal
+    "limits",  # scripts and brokers hold few open tasks
+    "clocks",  # clocks begin anywhere, go wrong by a few percent, and tell other times of day
+    "drain",  # brokers and workers are told to stop, and hand over what they own
+    "writer",  # journals are written as in production, many batches in one commit
+)
+#: So often a world has each of them.
+_FEATURE_RATE = 0.4
+
 
 class Faults:
     """The rates of one world.
 
     Args:
         rng: drawn from in an order that does not depend on what is switched off.
-        off: classes that must stay off (to find the smallest set that still fails).
+        off: faults and features that must stay off (to find the smallest set that still fails).
     """
 
     def __init__(self, rng: random.Random, off: Collection[str] = ()) -> None:
@@ -50,13 +63,25 @@ class Faults:
             for name, (is_on, rate) in drawn.items()
             if is_on and name not in off
         }
+        extras = {name: (rng.random() < _FEATURE_RATE, rng.random()) for name in FEATURES}
+        #: {feature: draws of its own}, so that one can be left out without a change to the rest.
+        self.features = {
+            name: random.Random(draw)
+            for name, (is_there, draw) in extras.items()
+            if is_there and name not in off
+        }
         self.fired: Counter[str] = Counter()
 
     def heal(self) -> None:
         """No more faults from now on."""
         self.on = {}
 
+    def has(self, feature: str) -> bool:
+        """This world has it."""
+        return feature in self.features
+
     def count(self, name: str) -> None:
+        """One has struck."""
         self.fired[name] += 1
 
     def rate(self, name: str, most: float) -> float:

@@ -11,6 +11,7 @@ import zlib
 from collections.abc import Coroutine, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from tests.simulation.promises import CallLedger
 from tests.simulation.tasks import Spec, value_of
 from zmqtasks.core import effects as fx
 from zmqtasks.core.calls import UNKNOWN_STATUS, Call
@@ -112,16 +113,20 @@ class Ledger:
         self.before_store: set[bytes] = set()
         #: {(process name, token): ids not told of}, and what was told.
         self.watched: dict[tuple[str, int], dict[bytes, None]] = {}
+        self.calls = CallLedger(self)
         self.sent: dict[Stream, list[int]] = {}
         self.delivered: dict[Stream, int] = {}
 
     # --- tasks --------------------------------------------------------------------------
 
-    def submitted(self, owner: Process, specs: list[Spec], how: str) -> list[Call]:
+    def submitted(
+        self, owner: Process, specs: list[Spec], how: str, *, is_owned: bool = True
+    ) -> list[Call]:
+        """A caller submits these; ``is_owned``: at once, if they are no durable ones."""
         for spec in specs:
             self.specs[spec.id] = spec
             self.how[spec.id] = how
-            if how == "memory":
+            if how == "memory" and is_owned:
                 self.must[spec.id] = None
             if how != "loose":
                 self.wanted.setdefault(owner.name, {})[spec.id] = None
@@ -131,6 +136,8 @@ class Ledger:
         """A running task submits this one; whether it is owned will be seen."""
         self.specs[child.id] = child
         self.how[child.id] = self.how[parent]
+        if parent in self.forgotten:
+            self.forgotten.add(child.id)  # the same attempt may submit it twice
 
     def accepted(self, task_id: bytes) -> None:
         """Its caller was told that it is owned: so it must settle."""
@@ -150,6 +157,17 @@ class Ledger:
                 return process
         return None
 
+    def given_up(self, process: Process) -> None:
+        """A process that ends has said which tasks end with it: those that neither others nor
+        the disk have taken."""
+        dispatcher = process.node.dispatcher
+        assert dispatcher is not None
+        content = self.world.disk.contents.get(process.journal.folder)
+        for task_id in dispatcher.tasks:
+            if content is None or task_id not in content.written:
+                self.must.pop(task_id, None)
+                self.forgotten.add(task_id)
+
     def crashed(self, process: Process, *, is_cut: bool) -> None:
         """A process has ended: what it owned is where its journal is, or nowhere."""
         dispatcher = process.node.dispatcher
@@ -157,7 +175,9 @@ class Ledger:
         self.wanted.pop(process.name, None)
         if dispatcher.tasks:
             self.world.owners_changed = True
-        self.world.disk.contents[process.journal.folder].settle_doubt()
+        content = self.world.disk.contents.get(process.journal.folder)
+        if content is not None:
+            content.settle_doubt()
         kept = self._kept()
         for task_id, task in dispatcher.tasks.items():
             if task.outcome is not None and task_id not in kept:
@@ -169,17 +189,17 @@ class Ledger:
                 self.must.pop(task_id, None)  # nothing is promised of it now
             if task_id not in kept and self.holder(task_id) is None:
                 self.must.pop(task_id, None)
+        left = self.world.disk.contents.get(process.journal.folder)
+        again = left.written if left is not None else {}
         if is_cut:
             # What was settled or dropped, but not synced, is open again.
-            left = self.world.disk.contents.get(process.journal.folder)
-            again = left.written if left is not None else {}
             self.forgotten.update(task_id for task_id in again if self.how[task_id] == "memory")
             self.world.owners_changed |= bool(again)
         # What was offered and is in no journal of its own, its taker may have to guess about.
         self.forgotten.update(
             task_id for task_id in self._offered()
             if self.how[task_id] == "memory" and self.last_holder.get(task_id) is process
-            and task_id not in self.world.disk.contents[process.journal.folder].written
+            and task_id not in again
         )  # fmt: skip
 
     def _kept(self) -> set[bytes]:
@@ -231,13 +251,23 @@ class Ledger:
                 f"{worker.name} starts attempt {task.attempt}, its owner is at {owned.attempt}"
             )
 
-    def started(self, worker: Process, task: HeldTask) -> Spec:
+    def spec_of(self, task: HeldTask) -> Spec:
+        """What its function does."""
+        return self.specs[task.id]
+
+    def refused_in_child(self, worker: Process, task: HeldTask) -> None:
+        """Its child does not call its function."""
+        assert self.specs[task.id].once
+        self.starts[task.id, task.attempt] = worker
+
+    def started(self, worker: Process, task: HeldTask) -> None:
+        """Its function is called."""
         key = (task.id, task.attempt)
         assert key not in self.starts or task.id in self.forgotten, (
             f"attempt {task.attempt} of {task.id.hex()} starts twice"
         )
         self.starts[key] = worker
-        return self.specs[task.id]
+        self.calls.ran(task)
 
     def handed_to_dead(self, tasks: Sequence[HeldTask]) -> None:
         self.perhaps[tasks[0].id, tasks[0].attempt] = None
@@ -247,17 +277,20 @@ class Ledger:
         for outcome in outcomes:
             self.wanted.get(process.name, {}).pop(outcome.id, None)
             known = self.outcomes.get(outcome.id)
+            if known is None and outcome.status == UNKNOWN_STATUS:
+                assert outcome.id not in self.must, f"{process.name} is told that it is unknown"
+                continue
             if known is None:
                 self._settled_first(process, outcome)
                 continue
             if outcome.status == UNKNOWN_STATUS:
-                assert self._is_lost(known), f"{process.name} is told that it is unknown"
+                assert self.is_lost(known), f"{process.name} is told that it is unknown"
                 continue
             told = (outcome.status, outcome.body, outcome.attempt)
             is_same = told == (known.status, known.body, known.attempt)
             assert is_same or outcome.id in self.forgotten, f"{outcome.id.hex()} settles twice"
 
-    def _is_lost(self, outcome: Outcome) -> bool:
+    def is_lost(self, outcome: Outcome) -> bool:
         """Whoever has settled it ended before its caller heard of it, its worker has ended
         too, and no store has it."""
         worker = self.starts.get((outcome.id, outcome.attempt))
@@ -276,6 +309,10 @@ class Ledger:
         if outcome.status == Status.DEAD:
             self._check_dead(spec)
             return
+        if outcome.status == Status.WORKER_LOST:
+            assert spec.once, f"{spec} may run again"
+            self.world.faults.count("once")
+            return
         if spec.deed == "spawn" and outcome.status == Status.FAILURE:
             return  # its owner could not be reached
         expected = value_of(spec)
@@ -285,6 +322,7 @@ class Ledger:
     def _check_dead(self, spec: Spec) -> None:
         """Only attempts that ran count, and only when their child or worker was lost."""
         ran = [key for key in (*self.starts, *self.perhaps) if key[0] == spec.id]
+        assert not spec.once, f"{spec} ran several times"
         assert len(ran) >= STRIKES_MAX, f"{spec} is dead after {len(ran)} starts"
 
     # --- stores and watchers ------------------------------------------------------------
@@ -302,6 +340,10 @@ class Ledger:
     def asked(self, watcher: Process, token: int, ids: list[bytes]) -> None:
         self.watched[watcher.name, token] = dict.fromkeys(ids)
 
+    def has_heard_of(self, process: Process, node: bytes) -> bool:
+        """It knows that this node is, or was, there."""
+        return process.node.is_linked(node) or node in process.node.membership.candidates
+
     def told(self, watcher: Process, effect: fx.QuestionAnswered) -> None:
         waiting = self.watched[watcher.name, effect.token]
         for state in effect.states:
@@ -310,10 +352,9 @@ class Ledger:
             if state.id not in self.must or state.id in self.forgotten:
                 del waiting[state.id]
                 continue
-            holder = self.holder(state.id) or self.world.by_node[state.id[:8]]
-            owner = holder.hello.node
-            known = watcher.node.is_linked(owner) or owner in watcher.node.membership.candidates
-            if not known:
+            holder = self.holder(state.id) or self.world.by_node.get(state.id[:8])
+            owner = holder.hello.node if holder is not None else state.id[:8]
+            if not self.has_heard_of(watcher, owner):
                 del waiting[state.id]  # it never heard of the owner: what it was told may be so
                 continue
             settler = self.settlers.get(state.id)
@@ -367,6 +408,15 @@ def check_node(process: Process) -> None:
         assert held + ready + elsewhere == len(dispatcher.tasks), (
             "open tasks are not ready, held, offered or waiting for the journal"
         )
+        if process.caller is not None:
+            specs = process.world.ledger.specs
+            assert node.ownership is not None
+            mine = (*dispatcher.tasks, *node.ownership.given.following)
+            process.caller.check_open(sum(not specs[i].body.startswith(b"child") for i in mine))
+        elif not process.has_heirlooms:
+            assert node.ownership is not None
+            count = len(dispatcher.tasks) + len(node.ownership.taking.tasks)
+            assert count <= dispatcher.tasks_max, "more was taken over than there is room for"
     if intake is not None:
         for giver in intake.givers.values():
             assert giver.received <= giver.most, "more tasks received than credit granted"
@@ -385,7 +435,10 @@ def unrest(world: World) -> str:
         if task_id not in ledger.outcomes:
             return f"{ledger.specs[task_id]} ({ledger.how[task_id]}) has not settled"
     for process in world.alive():
-        untold = [i for i in ledger.wanted.get(process.name, ()) if i in ledger.must]
+        untold = [
+            i for i in ledger.wanted.get(process.name, ())
+            if i in ledger.must and not ledger.calls.is_waiting_rightly(process, i)
+        ]  # fmt: skip
         if untold:
             return f"{process.name} was not told of {len(untold)} of its tasks"
     for (name, _), waiting in ledger.watched.items():
@@ -396,6 +449,9 @@ def unrest(world: World) -> str:
         ]  # fmt: skip
         if untold:
             return f"{name} was not told of {len(untold)} tasks that it watches"
+    untold_ticket = ledger.calls.untold()
+    if untold_ticket:
+        return untold_ticket
     for process in world.alive():
         if process.node.intake is not None and process.node.intake.queue:
             return f"{process.name} has tasks that it has not started"
@@ -494,7 +550,12 @@ def check_end(world: World) -> None:
             if ledger.last_holder.get(task_id) is process
         ]  # fmt: skip
         again = sum(outcome.attempt - 1 for outcome in settled)
-        dead = sum(outcome.status == Status.DEAD for outcome in settled)
+        # The last attempt of these was given to nobody.
+        dead = sum(
+            outcome.status == Status.DEAD
+            or (outcome.status == Status.WORKER_LOST and bool(ledger.specs[outcome.id].kind.ext))
+            for outcome in settled
+        )
         assert again == dispatcher.redelivered_count + dead, "attempts do not grow by one"
     for process in world.alive():
         intake = process.node.intake
@@ -504,4 +565,6 @@ def check_end(world: World) -> None:
                 assert intake.held_bytes == 0
     for spec in list(ledger.specs.values()):
         if spec.deed == "kill" and spec.id in ledger.outcomes:
-            assert ledger.outcomes[spec.id].status == Status.DEAD
+            end = Status.WORKER_LOST if spec.once else Status.DEAD
+            assert ledger.outcomes[spec.id].status == end
+    ledger.calls.check_rest()

@@ -10,9 +10,13 @@ from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 from unittest import mock
 
+import msgspec
+
 from zmqtasks.core import effects as fx
+from zmqtasks.core.calls import Call
 from zmqtasks.core.custody import Custody
 from zmqtasks.core.dispatcher import Dispatcher
+from zmqtasks.core.handoff import Handoff
 from zmqtasks.core.incoming import IncomingTask, Phase
 from zmqtasks.core.intake import Intake
 from zmqtasks.core.lanes import OwnedTask
@@ -20,12 +24,18 @@ from zmqtasks.core.link import Link
 from zmqtasks.core.linkevents import LeaseBack
 from zmqtasks.core.links import LinkId
 from zmqtasks.core.membership import Membership
+from zmqtasks.core.offering import Offering
 from zmqtasks.core.ownedtasks import OwnedTasks
 from zmqtasks.core.publishing import Publisher
 from zmqtasks.core.resultreader import ResultReader
 from zmqtasks.core.taking import Taking
 from zmqtasks.core.written import WrittenTasks
-from zmqtasks.wire.messages import Outcome, VerdictRecord
+from zmqtasks.journals.memory import _Content
+from zmqtasks.node.chosen import ChosenIds, Fate
+from zmqtasks.node.draining import Draining
+from zmqtasks.node.journaling import JournalWriter
+from zmqtasks.node.room import Room
+from zmqtasks.wire.messages import Outcome, StateRecord, VerdictRecord
 
 Mutant = Callable[[], AbstractContextManager[None]]
 
@@ -248,6 +258,189 @@ def offers_taken_from_memory() -> AbstractContextManager[None]:
     return _patched(Custody, "put", put)
 
 
+def dropped_when_offered() -> AbstractContextManager[None]:
+    """A giver lets go of its own copy when it makes an offer."""
+    real = Offering._send
+
+    def send(self: Offering, number: int, *, is_lasting: bool) -> None:
+        tasks = [task for task, _ in self.offers[number].tasks if task.worker is None]
+        real(self, number, is_lasting=is_lasting)
+        for task in self.dispatcher.give([task.id for task in tasks]):
+            self.custody.drop([task.id], None, sync=False)
+
+    return _patched(Offering, "_send", send)
+
+
+def dropped_before_it_is_confirmed() -> AbstractContextManager[None]:
+    """A giver forgets that it gave a task before the taker says that it has it."""
+    real = Handoff._decided
+
+    def decided(
+        self: Handoff, tasks: Sequence[OwnedTask], taker: bytes, link: LinkId, refusal: str
+    ) -> None:
+        real(self, tasks, taker, link, refusal)
+        self.confirmed([task.id for task in tasks], taker)
+
+    return _patched(Handoff, "_decided", decided)
+
+
+def late_outcomes_told_apart_by_their_task_only() -> AbstractContextManager[None]:
+    """An owner takes the outcome of any attempt of a settled task for the one it knows."""
+    real = Dispatcher._late
+
+    def late(
+        self: Dispatcher, link: LinkId, outcome: Outcome, positions: list[int], refused: list[int]
+    ) -> None:
+        task = self.tasks.get(outcome.id)
+        if self.kept.get(outcome.id) is not None:
+            positions.append(outcome.position)
+        elif task is not None and task.outcome is not None:
+            self.written.told_again(task, (link, outcome.position))
+        else:
+            real(self, link, outcome, positions, refused)
+
+    return _patched(Dispatcher, "_late", late)
+
+
+def torn_end_believed() -> AbstractContextManager[None]:
+    """After a power loss the commit that was torn counts, as far as it is there."""
+    real = _Content.cut
+
+    def cut(self: _Content, kept_count: int) -> _Content:
+        left = real(self, kept_count)
+        for change in self.unsynced[kept_count : kept_count + 1]:
+            for record in list(change.puts.values())[:1]:
+                torn = msgspec.structs.replace(record, body=record.body[: len(record.body) // 2])
+                left.written.setdefault(record.id, torn)
+                left.synced.setdefault(record.id, torn)
+        return left
+
+    return _patched(_Content, "cut", cut)
+
+
+def torn_end_skipped_with_what_was_synced() -> AbstractContextManager[None]:
+    """After a power loss the last task that was synced goes with the torn end."""
+    real = _Content.cut
+
+    def cut(self: _Content, kept_count: int) -> _Content:
+        left = real(self, kept_count)
+        for task_id in list(left.written)[-1:]:
+            del left.written[task_id]
+            left.synced.pop(task_id, None)
+        return left
+
+    return _patched(_Content, "cut", cut)
+
+
+def verdict_before_the_drop() -> AbstractContextManager[None]:
+    """A worker hears the verdict on a written task before the journal has let go of it."""
+    real = Dispatcher._settle_written
+
+    def settle_written(
+        self: Dispatcher, task: OwnedTask, outcome: Outcome, link: LinkId | None, mark: bytes
+    ) -> None:
+        real(self, task, outcome, link, mark)
+        if link is not None:
+            self._verdicts.setdefault(link, ([], []))[0].append(outcome.position)
+
+    return _patched(Dispatcher, "_settle_written", settle_written)
+
+
+# --- planted into what only some worlds have --------------------------------------------------
+
+
+def run_once_and_again() -> AbstractContextManager[None]:
+    """What is not idempotent is redelivered like anything else."""
+    real = Dispatcher._redeliver
+
+    def redeliver(self: Dispatcher, task: OwnedTask, *args: Any, **kwargs: Any) -> None:
+        real(self, task, *args, **{**kwargs, "ran": False})
+
+    return _patched(Dispatcher, "_redeliver", redeliver)
+
+
+def room_never_given_back() -> AbstractContextManager[None]:
+    """Calls with a key count twice."""
+
+    def give_back(self: Room, count: int, size: int) -> None:
+        pass
+
+    return _patched(Room, "give_back", give_back)
+
+
+def room_without_end() -> AbstractContextManager[None]:
+    """Calls pass however many are open."""
+
+    def fits(self: Room, count: int, size: int) -> bool:
+        return True
+
+    return _patched(Room, "_fits", fits)
+
+
+def neighbours_not_heard() -> AbstractContextManager[None]:
+    """What others know of a key does not count."""
+
+    def is_known(record: StateRecord) -> bool:
+        return False
+
+    @contextmanager
+    def patched() -> Iterator[None]:
+        with mock.patch("tests.simulation.caller._is_known", is_known):
+            yield
+
+    return patched()
+
+
+def content_not_compared() -> AbstractContextManager[None]:
+    """A key stands for whatever it is used for."""
+    real = ChosenIds.fate_of
+
+    def fate_of(self: ChosenIds, call: Call) -> Fate:
+        fate = real(self, call)
+        return Fate.OPEN if fate is Fate.OTHER else fate
+
+    return _patched(ChosenIds, "fate_of", fate_of)
+
+
+def written_not_synced() -> AbstractContextManager[None]:
+    """What waits for the journal together is written, but not synced."""
+
+    def commit(self: JournalWriter, group: Sequence[Any], *, puts: bool = True) -> None:
+        self._journal.commit(
+            [record for batch in group for record in batch.puts] if puts else (),
+            [change for batch in group for change in batch.progress],
+            [task_id for batch in group for task_id in batch.drops],
+            sync=False,
+        )
+        for batch in group:
+            batch.progress = batch.drops = ()
+            if puts:
+                batch.puts = ()
+
+    return _patched(JournalWriter, "_commit", commit)
+
+
+def waits_for_takers_without_end() -> AbstractContextManager[None]:
+    """A node that stops waits until others have taken all that it owns."""
+    real = Draining._until_given
+
+    def until_given(self: Draining, now_ms: int) -> int:
+        wait_ms = real(self, now_ms)
+        return max(wait_ms, 100) if self._runtime.mesh.tasks_left else wait_ms
+
+    return _patched(Draining, "_until_given", until_given)
+
+
+def clocks_compared() -> AbstractContextManager[None]:
+    """A lease begins with the sender's time in its heartbeat, as if all clocks were one."""
+    real = Membership._renew_lease
+
+    def renew(self: Membership, link: Link, echo_ms: int, now_ms: int) -> None:
+        real(self, link, link.echo_ms, now_ms)
+
+    return _patched(Membership, "_renew_lease", renew)
+
+
 MUTANTS: dict[str, Mutant] = {
     mutant.__name__: mutant
     for mutant in (
@@ -266,5 +459,19 @@ MUTANTS: dict[str, Mutant] = {
         active_when_offered,
         given_and_kept,
         offers_taken_from_memory,
+        dropped_when_offered,
+        dropped_before_it_is_confirmed,
+        late_outcomes_told_apart_by_their_task_only,
+        torn_end_believed,
+        torn_end_skipped_with_what_was_synced,
+        verdict_before_the_drop,
+        run_once_and_again,
+        room_never_given_back,
+        room_without_end,
+        neighbours_not_heard,
+        content_not_compared,
+        written_not_synced,
+        waits_for_takers_without_end,
+        clocks_compared,
     )
 }

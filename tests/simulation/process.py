@@ -2,39 +2,39 @@
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from tests.simulation.caller import Caller, SimRuntime
+from tests.simulation.clock import Clock
 from tests.simulation.invariants import CheckedMembership, check_node, finished
-from tests.simulation.journal import SimJournal
+from tests.simulation.journal import make_journal
 from tests.simulation.network import ZMTP_TIMEOUT_MS
+from tests.simulation.pool import SimPool
 from tests.simulation.spill import SimSpill
-from tests.simulation.tasks import Spec, catalog, offspring, value_of
+from tests.simulation.tasks import Spec, catalog
 from zmqtasks.core import effects as fx
 from zmqtasks.core.calls import Call
 from zmqtasks.core.custody import Custody
 from zmqtasks.core.dispatcher import Dispatcher
-from zmqtasks.core.held import HeldTask, SlotOutcome
 from zmqtasks.core.intake import Intake
 from zmqtasks.core.linkevents import Timers
 from zmqtasks.core.links import Candidate, LinkId
+from zmqtasks.core.membership import Membership
 from zmqtasks.core.mesh import MeshNode
 from zmqtasks.core.publishing import RESULTS_TOPIC
 from zmqtasks.core.resultreader import ResultReader
 from zmqtasks.core.rows import final_row
-from zmqtasks.errors import JournalError
 from zmqtasks.ids import routing_id, task_id_maker
+from zmqtasks.node.draining import Draining
 from zmqtasks.stores.memory import MemoryStore
 from zmqtasks.wire import codec
 from zmqtasks.wire.messages import (
     Hello,
     Kind,
     Message,
-    Status,
-    Submit,
-    TaskRecord,
     Verdict,
 )
 
@@ -46,8 +46,6 @@ MESH = b"simulate"
 TIMERS = Timers(1_000, 3_000, 3_000, 4_000, 60_000)
 #: Results above this are fetched by position, so that worlds of small tasks do it too.
 INLINE_BYTES = 64
-#: A child reports what it finished when this much time has passed, milliseconds.
-_FLUSH_MS = 1
 
 
 class Plan(NamedTuple):
@@ -66,19 +64,6 @@ class Place(NamedTuple):
     node: bytes
     epoch: int
     endpoint: str
-
-
-class Slot:
-    """A pool process."""
-
-    def __init__(self, number: int) -> None:
-        self.number = number
-        self.alive = True
-        self.queue: deque[HeldTask] = deque()
-        self.done: list[SlotOutcome] = []
-        self.done_since_ms = 0
-        #: The answer that a "spawn" task waits for, None while none does.
-        self.request = 0
 
 
 class Process:
@@ -106,30 +91,51 @@ class Process:
         self.new_task_id = task_id_maker(node, epoch)
         self.paused_until_ms = 0
         self.leave_by_ms = 0
+        self.clock = Clock(world.faults.features.get("clocks"))
+        lacks = world.faults.features.get("nojournal")
+        self.has_journal = plan.role[0] in "ab" or lacks is None or lacks.random() < 0.5
+        #: It owns what another one owned, or what it had itself in an earlier life.
+        self.has_heirlooms = False
+        self.draining: Draining | None = None
+        self._drain_since_ms = self._drain_end_ms = 0
         self._make_tables()
         # --- machines ---
         self.hello = Hello(
             node, epoch, 0, 0, 0, MESH, 1, 1, [], name, list(plan.roles), b"host", 1,
             [endpoint], [endpoint + "p"], [endpoint + "l"], plan.slots,
             sorted({kind.queue for kind in plan.kinds}), catalog(plan.kinds),
-            {} if "producer" in plan.roles else {"j": 1},
+            {"j": 1} if self.has_journal and "producer" not in plan.roles else {},
         )  # fmt: skip
         membership = CheckedMembership(
-            self.hello, "sim", "", plan.dial_roles, TIMERS, world.now, world.ledger
+            self.hello, "sim", "", plan.dial_roles, TIMERS, self.now, world.ledger
         )
         if store is None and "store" in plan.roles:
-            store = MemoryStore(wall_ms=lambda: world.now)
+            store = MemoryStore(wall_ms=lambda: self.wall_ms)
         self.store = store
-        self.journal = SimJournal(world, self, folder)
+        self.journal = make_journal(world, self, folder)
         self.spill = SimSpill(world, self)
+        self.node = self._make_node(membership)
+        self.pool = SimPool(self)
+        self._commits_ms = 0
+        self._performers = self._make_performers()
+        self._tokens = 0
+        #: {token of a durable call: its tasks}.
+        self._durable: dict[int, list[Call]] = {}
+        self.pool.start(plan.slots)
+        self.caller = Caller(self) if world.features.has_callers(plan) else None
+        self._resume(world.heirs.get(folder, []))
+        self._plan_wake(world.now)
+
+    def _make_node(self, membership: Membership) -> MeshNode:
+        world, plan = self.world, self.plan
         routes = world.routes if "producer" in plan.roles else {}
-        self.node = MeshNode(
+        tasks_max, bytes_max = world.features.limits_of(plan)
+        # A script asks for its journal when it has something to write, and is refused then.
+        custody = Custody(self.has_journal or "producer" in plan.roles)
+        return MeshNode(
             membership,
             dispatcher=Dispatcher(
-                10_000,
-                1 << 30,
-                Custody(has_journal=True),
-                lambda queue: routes.get(queue, "direct"),
+                tasks_max, bytes_max, custody, lambda queue: routes.get(queue, "direct")
             ),
             intake=(
                 Intake(self.hello.queues, self.hello.catalog, plan.slots) if plan.slots else None
@@ -139,25 +145,15 @@ class Process:
             grace_ms=100,
             log=self.spill.log,
         )
-        self.slots: dict[int, Slot] = {}
-        self._requests = 0
-        self._commits_ms = 0
-        self._performers = self._make_performers()
-        self._tokens = 0
-        #: {token of a durable call: its tasks}.
-        self._durable: dict[int, list[Call]] = {}
-        for number in range(plan.slots):
-            world.after(world.rng.randint(0, 50), self._slot_up, number)
-        self._resume(world.heirs.get(folder, []))
-        self._plan_wake(world.now)
 
     def _resume(self, heir_of: list[bytes]) -> None:
         dispatcher = self.node.dispatcher
         assert dispatcher is not None
-        dispatcher.wall_ms = self.world.now
+        dispatcher.wall_ms = self.wall_ms
         records = self.journal.open()
         if records:
-            self.node.resume(records, self.world.now, heir_of)
+            self.has_heirlooms = True
+            self.node.resume(records, self.now, heir_of)
 
     def _make_tables(self) -> None:
         # --- connections, see Network ---
@@ -187,11 +183,11 @@ class Process:
             fx.Subscribe: self._subscribe,
             fx.Unsubscribe: self._unsubscribe,
             fx.Publish: lambda e: world.network.publish(self, e.topic, e.message),
-            fx.RunInSlot: self._run_in_slot,
-            fx.AnswerSlot: self._answer_slot,
-            fx.TasksSettled: lambda e: world.ledger.settled(self, e.outcomes),
-            fx.QuestionAnswered: lambda e: world.ledger.told(self, e),
-            fx.RoomFreed: lambda e: None,
+            fx.RunInSlot: self.pool.run,
+            fx.AnswerSlot: self.pool.answer,
+            fx.TasksSettled: self._tasks_settled,
+            fx.QuestionAnswered: self._question_answered,
+            fx.RoomFreed: self._room_freed,
             fx.JournalWrite: self.journal.write,
             fx.CallsAccepted: self._calls_accepted,
             fx.CallsRefused: self._calls_refused,
@@ -205,6 +201,16 @@ class Process:
         }
 
     # --- turns --------------------------------------------------------------------------
+
+    @property
+    def now(self) -> int:
+        """Its monotonic time."""
+        return self.clock.now(self.world.now)
+
+    @property
+    def wall_ms(self) -> int:
+        """What it takes for the time of day."""
+        return self.clock.wall(self.world.now)
 
     def deliver(self, function: Callable[..., None], *args: Any) -> None:
         """Something came in; the next turn works on it."""
@@ -233,8 +239,7 @@ class Process:
 
     def _turn(self) -> None:
         """Drain, tick, let the machines work, carry out: as ``node.runtime`` does."""
-        now = self.world.now
-        if self.alive and now < self.paused_until_ms:
+        if self.alive and self.world.now < self.paused_until_ms:
             self.world.at(self.paused_until_ms, self._turn)
             return
         self._turn_planned = False
@@ -246,23 +251,28 @@ class Process:
             self._plan_turn()
         for function, args in inbox:
             function(*args)
+        now = self.now
         if now >= self._deadline_ms:
             self.node.tick(now)
         for _ in range(16):
-            effects = self.node.end_turn(now, now)
+            effects = self.node.end_turn(now, self.wall_ms)
             if not effects:
                 break
             for effect in effects:
                 self.world.record(self, effect)
                 self._performers[type(effect)](effect)
+        if self.caller is not None:
+            self.caller.turn()
         check_node(self)
         self._deadline_ms = self.node.next_deadline_ms()
+        if self.draining is not None:
+            self._go_on_draining(self.draining)
         self._check_spin(bool(inbox))
-        self._plan_wake(max(self._deadline_ms, now + 1))
+        self._plan_wake(max(self.clock.when(self._deadline_ms), self.world.now + 1))
 
     def _check_spin(self, had_input: bool) -> None:
         """A deadline that stays in the past would keep the loop at full load."""
-        self._spins = self._spins + 1 if self._deadline_ms <= self.world.now else 0
+        self._spins = self._spins + 1 if self._deadline_ms <= self.now else 0
         if had_input:
             self._spins = min(self._spins, 1)
         assert self._spins < 5, f"{self.name} spins: a deadline stays in the past"
@@ -275,7 +285,7 @@ class Process:
         if token is not None and token[0].generation != token[1] and token[1] & 1:
             return  # it was in the pipe, not read yet, when the connection dropped
         self.world.record_frames(self, link, frames)
-        self.node.membership.frames_received(link, frames, address, self.world.now)
+        self.node.membership.frames_received(link, frames, address, self.now)
 
     def dialled(self, node: bytes, endpoint: str) -> None:
         if endpoint:
@@ -286,26 +296,29 @@ class Process:
             self.dialled_at[node] = endpoint
             self.node_at[endpoint] = node
             self.world.network.connect(self, endpoint)
-        self.node.membership.dialled(node, endpoint, self.world.now)
+        self.node.membership.dialled(node, endpoint, self.now)
 
     def candidate_found(self, candidate: Candidate) -> None:
-        self.node.membership.candidate_found(candidate, self.world.now)
+        self.node.membership.candidate_found(candidate, self.now)
 
     def candidate_gone(self, node: bytes, epoch: int) -> None:
-        self.node.membership.candidate_gone(node, epoch, self.world.now)
+        self.node.membership.candidate_gone(node, epoch, self.now)
 
     def connection_lost(self, endpoint: str) -> None:
-        self.node.membership.connection_lost(endpoint, self.world.now)
+        self.node.membership.connection_lost(endpoint, self.now)
 
     def peer_gone(self, link: LinkId) -> None:
-        self.node.membership.peer_gone(link, self.world.now)
+        self.node.membership.peer_gone(link, self.now)
 
     def published(self, frames: list[bytes]) -> None:
         _, message = codec.decode(frames)
-        self.node.published(message, self.world.now, self.world.now)
+        self.node.published(message, self.now, self.wall_ms)
 
-    def submit(self, specs: list[Spec], how: str) -> None:
-        ledger, now = self.world.ledger, self.world.now
+    def submit(self, specs: list[Spec], how: str, wait_ms: int) -> None:
+        if self.caller is not None:
+            self.caller.call(specs, how, wait_ms)
+            return
+        ledger, now = self.world.ledger, self.now
         calls = ledger.submitted(self, specs, how)
         if how == "memory":
             self.node.submit(calls, now)
@@ -316,27 +329,40 @@ class Process:
         elif self.node.lane is not None:
             self.node.lane.submit(calls, now)
 
+    def _tasks_settled(self, effect: fx.TasksSettled) -> None:
+        self.world.ledger.settled(self, effect.outcomes)
+        if self.caller is not None:
+            self.caller.performed(effect)
+
+    def _question_answered(self, effect: fx.QuestionAnswered) -> None:
+        if self.caller is not None and self.caller.is_asked(effect.token):
+            self.caller.performed(effect)
+        else:
+            self.world.ledger.told(self, effect)
+
+    def _room_freed(self, effect: fx.RoomFreed) -> None:
+        if self.caller is not None:
+            self.caller.performed(effect)
+
     def _calls_accepted(self, effect: fx.CallsAccepted) -> None:
+        if self.caller is not None:
+            self.caller.performed(effect)
+            return
         for call in self._durable.pop(effect.token):
             self.world.ledger.accepted(call.id)
 
     def _calls_refused(self, effect: fx.CallsRefused) -> None:
+        if self.caller is not None:
+            self.caller.performed(effect)
+            return
         for call in self._durable.pop(effect.token):
             self.world.ledger.refused(self, call.id)
 
     def adopt(self, last: Process) -> None:
         """Take over the journal of a dead process, if nobody was faster."""
-        folder = last.journal.folder
-        if not self.world.is_left(last):
-            return
-        try:
-            records = self.journal.adopt(folder)
-        except JournalError:
-            return  # tried again later
-        del self.world.holders[folder]
-        former = [*self.world.heirs.pop(folder, []), last.hello.node]
-        self.world.heirs.setdefault(self.journal.folder, []).extend(former)
-        self.node.adopt(last.hello.node, records, former, self.world.now)
+        if self.world.is_left(last) and self.draining is None:
+            self.has_heirlooms = True
+            self.journal.adopt(last)
 
     # --- the end ------------------------------------------------------------------------
 
@@ -344,17 +370,17 @@ class Process:
         """A script ends: it gives away what it can, and writes down the rest."""
         self.leave_by_ms = self.world.now + self.world.rng.choice((0, 200, 2_000))
         self.world.owners_changed = True
-        self.node.leave_tasks(self.world.now)
+        self.node.leave_tasks(self.now)
         self._give_away()
 
     def _give_away(self) -> None:
-        node, now = self.node, self.world.now
-        if node.tasks_left and now < self.leave_by_ms:
+        node = self.node
+        if node.tasks_left and self.world.now < self.leave_by_ms:
             self.world.after(20, self.deliver, self._give_away)
             return
         node.stay_with_tasks()
         assert node.dispatcher is not None
-        node.dispatcher.write_all(now)
+        node.dispatcher.write_all(self.now)
         self.deliver(self._end)
 
     def _end(self) -> None:
@@ -364,8 +390,40 @@ class Process:
         self.node.membership.say_goodbye("the process ended")
         self.world.after(self.world.rng.randint(1, 250), self.world.left, self)
 
+    def drain(self, wait_ms: int) -> None:
+        """A node is told to stop, perhaps again."""
+        if self.draining is None:
+            journal: Any = SimpleNamespace(
+                stop_adopting=lambda: None, folder=self.journal.folder, why_not=""
+            )
+            runtime: Any = SimRuntime(self)
+            self.world.owners_changed = True
+            self.draining = Draining(runtime, journal)
+            self._drain_since_ms = self.world.now
+        self.draining.begin(self.now, wait_ms)
+        # Twice the time for the last words, then the goodbyes; on the slowest clock.
+        self._drain_end_ms = self.world.now + (wait_ms + 400) * 11 // 10 + 400
+
+    def _go_on_draining(self, draining: Draining) -> None:
+        wait_ms = draining.advance(self.now)
+        if wait_ms == 0:
+            self._plan_turn()
+        elif wait_ms is not None:
+            self._deadline_ms = min(self._deadline_ms, self.now + wait_ms)
+
+    def check_drained(self) -> None:
+        """It has said goodbye: in time, and with everything in other hands or on the disk."""
+        if self.draining is None:
+            return
+        if self.paused_until_ms < self._drain_since_ms:
+            assert self.world.now <= self._drain_end_ms, "it took longer to stop than it may"
+        dispatcher = self.node.dispatcher
+        assert dispatcher is not None
+        if self.has_journal and not self.world.has_bad_disks:
+            assert not dispatcher.unwritten_count, "a node stopped, and its tasks are nowhere"
+
     def watch(self, ids: list[bytes]) -> None:
-        token = self.node.ask(ids, True, self.world.now)
+        token = self.node.ask(ids, True, self.now)
         self.world.ledger.asked(self, token, ids)
 
     def turn_now(self) -> None:
@@ -388,15 +446,15 @@ class Process:
         """SIGKILL; ``is_silent``: with its host, so no kernel closes its connections."""
         self.alive = False
         self._inbox.clear()
-        for slot in self.slots.values():
-            slot.alive = False
+        self.pool.die()
+        self.journal.die()
         self.world.network.died(self, ZMTP_TIMEOUT_MS if is_silent else 0)
 
     # --- effects ------------------------------------------------------------------------
 
     def _transmit(self, effect: fx.Transmit) -> None:
         if not self.world.network.send(self, effect.link, effect.frames):
-            self.node.membership.send_failed(effect.link, self.world.now)
+            self.node.membership.send_failed(effect.link, self.now)
 
     def _hang_up(self, effect: fx.Hangup) -> None:
         endpoint = self.dialled_at.pop(effect.node, None)
@@ -449,8 +507,10 @@ class Process:
         if not peers or self.world.rng.random() < 0.2:
             lane = self.node.lane
             assert lane is not None
-            lane.not_pushed(effect.lane, effect.calls, self.world.now)
+            lane.not_pushed(effect.lane, effect.calls, self.now)
             return
+        if self.caller is not None:
+            self.caller.performed(effect)
         peer = self.world.rng.choice(peers)
         if not self.world.network.are_parted(self, peer):
             self.world.after(
@@ -493,94 +553,3 @@ class Process:
             self.world.rng.randint(0, 20),
             self.deliver, self.node.answers.store_answered, effect.token, rows,
         )  # fmt: skip
-
-    # --- the pool -----------------------------------------------------------------------
-
-    def _slot_up(self, number: int) -> None:
-        assert self.node.intake is not None
-        if self.alive:
-            self.slots[number] = Slot(number)
-            self.deliver(self.node.intake.slot_ready, number)
-
-    def _run_in_slot(self, effect: fx.RunInSlot) -> None:
-        self.world.ledger.handed(self, effect.tasks)
-        slot = self.slots[effect.slot]
-        if not slot.alive:
-            self.world.ledger.handed_to_dead(effect.tasks)
-        was_idle = not slot.queue
-        slot.queue.extend(effect.tasks)
-        if was_idle and slot.alive:
-            self._start(slot)
-
-    def _start(self, slot: Slot) -> None:
-        task = slot.queue[0]
-        spec = self.world.ledger.started(self, task)
-        if spec.deed == "spawn":
-            self.world.after(spec.run_ms // 2, self._spawn, slot, task, spec)
-        else:
-            self.world.after(spec.run_ms, self._finish, slot, task, spec, "")
-
-    def _finish(self, slot: Slot, task: HeldTask, spec: Spec, error: str) -> None:
-        if not slot.alive or not self.alive:
-            return
-        if spec.deed == "kill":
-            self.kill_slot(slot)
-            return
-        now = self.world.now
-        status, body = value_of(spec)
-        if error:
-            status, body = Status.FAILURE, error.encode()
-        slot.queue.popleft()
-        if not slot.done:
-            slot.done_since_ms = now
-        outcome = SlotOutcome(task.id, task.attempt, status, now, spec.run_ms * 1_000, body, error)
-        slot.done.append(outcome)
-        if not slot.queue or now - slot.done_since_ms >= _FLUSH_MS:
-            self._flush(slot)
-        if slot.queue:
-            self._start(slot)
-
-    def _flush(self, slot: Slot) -> None:
-        done, slot.done = slot.done, []
-        self.deliver(self._slot_done, slot.number, done)
-
-    def _slot_done(self, number: int, done: list[SlotOutcome]) -> None:
-        assert self.node.intake is not None
-        self.node.intake.slot_done(number, done, self.world.now)
-
-    def kill_slot(self, slot: Slot) -> None:
-        """The pool process is gone; the node will see the end of its stream."""
-        rng = self.world.rng
-        slot.alive = False
-        self.world.after(rng.randint(0, 20), self.deliver, self._slot_died, slot.number)
-
-    def _slot_died(self, number: int) -> None:
-        """The pool has noticed, so it starts another."""
-        assert self.node.intake is not None
-        self.node.intake.slot_died(number, "killed")
-        self.world.after(self.world.rng.randint(50, 300), self._slot_up, number)
-
-    def _spawn(self, slot: Slot, task: HeldTask, spec: Spec) -> None:
-        if not slot.alive or not self.alive:
-            return
-        self._requests += 1
-        slot.request = self._requests
-        child = offspring(spec, task.attempt)
-        self.world.ledger.expect(self, child, task.id)
-        record = TaskRecord(0, child.id, 1, child.body, {"p": task.id})
-        message = Submit(0, task.id, [child.kind], [record])
-        self.deliver(self._slot_submits, slot.number, slot.request, task, message)
-
-    def _slot_submits(self, number: int, request: int, task: HeldTask, message: Submit) -> None:
-        assert self.node.intake is not None
-        self.node.intake.slot_submits(number, request, task.id, task.attempt, message)
-
-    def _answer_slot(self, effect: fx.AnswerSlot) -> None:
-        slot = self.slots[effect.slot]
-        if slot.alive and slot.request == effect.request and slot.queue:
-            slot.request = 0
-            task = slot.queue[0]
-            spec = self.world.ledger.specs[task.id]
-            if not effect.error:
-                self.world.ledger.accepted(offspring(spec, task.attempt).id)
-            self.world.after(spec.run_ms // 2, self._finish, slot, task, spec, effect.error)

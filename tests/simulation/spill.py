@@ -65,7 +65,7 @@ class SimSpill:
                 row = self._rows.get(position)
                 if row is not None:
                     self._rows[position] = row._replace(need=need, decision=decision)
-            process.deliver(publisher.spilled, "", self._state(), self._world.now)
+            process.deliver(publisher.spilled, "", self._state(), process.now)
         elif isinstance(effect, fx.SpillRead):
             process.deliver(publisher.spill_read, effect.token, self._read(effect))
         elif isinstance(effect, fx.SpillFind):

@@ -26,11 +26,21 @@ class Spec(NamedTuple):
     deed: str
     #: Bytes of the result.
     size: int = 4
+    #: It is not idempotent, which only a kind with its signature tells its owner.
+    once: bool = False
 
 
 def catalog(kinds: tuple[Kind, ...]) -> list[CatalogEntry]:
     """What a worker announces that knows these kinds."""
     return [CatalogEntry(kind.app, kind.name, "d1", "(x)") for kind in kinds]
+
+
+def once(spec: Spec, *, is_known: bool) -> Spec:
+    """The task as one that must not run twice; ``is_known`` to its caller as such."""
+    kind = Kind(APP, spec.kind.name, "", spec.kind.queue)
+    if is_known:
+        kind = Kind(APP, spec.kind.name, spec.kind.digest, spec.kind.queue, (("idem", 0),))
+    return spec._replace(kind=kind, once=True)
 
 
 def value_of(spec: Spec) -> tuple[int, bytes]:

@@ -16,10 +16,11 @@ from pathlib import Path
 from typing import Any, get_args
 
 from tests.simulation.faults import Faults
+from tests.simulation.features import SAFETY_MS, Features
 from tests.simulation.invariants import Ledger, check_end, unrest, waits_for_givers
 from tests.simulation.network import ZMTP_TIMEOUT_MS, Connection, Network
 from tests.simulation.process import MESH, Place, Plan, Process
-from tests.simulation.tasks import KINDS, QUICK, RARE, SLOW, Spec
+from tests.simulation.tasks import KINDS, QUICK, RARE, SLOW, Spec, once
 from zmqtasks.core import effects as fx
 from zmqtasks.core.links import Candidate, LinkId
 from zmqtasks.errors import RemoteProtocolError
@@ -28,8 +29,7 @@ from zmqtasks.limits import OWNER_GONE_MS
 from zmqtasks.wire import codec
 from zmqtasks.wire.messages import Message
 
-#: Virtual time with faults, and at most after them.
-SAFETY_MS = 5_000
+#: Virtual time at most after the faults.
 LIVENESS_MS = 25_000
 _CHECK_MS = 250
 _CLIENT_DIALS = frozenset(("worker", "broker"))
@@ -82,9 +82,15 @@ class World:
         self.log_bytes_max = random.Random(seed ^ 0xD15C).choice((1 << 26, 1_500, 5_000))
         #: So much of what has come in is read in one turn.
         self.drain_max = self.rng.choice((3, 10, 200))
+        #: Journals may lack what they should have, whatever their processes do.
+        self.has_bad_disks = bool(
+            {"diskfull", "diskerror", "slowdisk"} & self.faults.on.keys()
+        ) or self.faults.has("writer")
+        self.features = Features(self)
         self._populate()
         self._plan_tasks()
         self._plan_faults()
+        self.features.plan()
         self.after(self.rng.randint(200, 1_500), self._adopt)
 
     # --- time ---------------------------------------------------------------------------
@@ -165,6 +171,9 @@ class World:
                 roles, dials = ("worker", "store"), _STORE_DIALS
             plan = Plan(f"w{number}", roles, dials, kinds, rng.randint(1, 3))
             self._start(plan, rng.randint(0, 300))
+        drains = self.faults.features.get("drain")
+        if drains is not None and drains.random() < 0.5:
+            brokers = 2
         self.owners_changed = brokers > 0
         for number in range(brokers):
             self._start(Plan(f"b{number}", ("broker",), _BROKER_DIALS), rng.randint(0, 500))
@@ -190,7 +199,8 @@ class World:
             endpoint = last.endpoint  # old news of the predecessor lead here now
         store = last.store if last is not None else None
         process = Process(self, plan, name, Place(node, epoch, endpoint), folder, store)
-        self.holders[folder] = process
+        if process.has_journal:
+            self.holders[folder] = process
         self.processes.append(process)
         self.by_routing_id[process.routing_id] = process
         self.by_node[node] = process
@@ -206,10 +216,28 @@ class World:
         """Nobody has its journal."""
         return self.holders.get(process.journal.folder) is process and not process.alive
 
+    def inherited(self, last: Process, folder: Path) -> list[bytes]:
+        """The journal of a dead process is in this one now; returns the ended nodes whose
+        journals came with it."""
+        former = [*self.heirs.pop(last.journal.folder, []), last.hello.node]
+        self.heirs.setdefault(folder, []).extend(former)
+        return former
+
+    def _adopters(self) -> list[Process]:
+        return [
+            process for process in self.alive()
+            if "producer" not in process.plan.roles
+            and process.has_journal and process.draining is None
+        ]  # fmt: skip
+
     def _adopt(self) -> None:
         """Running nodes look for the journals of dead processes; scripts do not."""
         self.after(self.rng.randint(200, 1_500), self._adopt)
-        adopters = [p for p in self.alive() if "producer" not in p.plan.roles]
+        adopters = self._adopters()
+        if not adopters and self.faults.has("nojournal") and self.now > SAFETY_MS:
+            # What lies in journals waits for the next node that has one.
+            dials = frozenset(("producer",))
+            self._start(Plan("a0", ("worker",), dials, KINDS, 1), self.rng.randint(0, 500))
         for folder, last in list(self.holders.items()):
             if self.is_left(last) and adopters and self.disk.contents[folder].written:
                 adopter = self.rng.choice(adopters)
@@ -225,9 +253,12 @@ class World:
     def left(self, process: Process) -> None:
         """It has said goodbye."""
         if process.alive:
+            process.check_drained()
+            if not process.has_journal:
+                self.ledger.given_up(process)
             process.die(is_silent=False)
             self.ledger.crashed(process, is_cut=False)
-            if process.plan.role == "p0":
+            if process.plan.role == "p0" or process.draining is not None:
                 self._start(process.plan, self.rng.randint(0, 500), process)
 
     def _announce(self, subject: Process, listener: Process) -> None:
@@ -274,11 +305,16 @@ class World:
             how = rng.choices(("memory", "disk", "loose"), (12, 7, 1))[0]
             self.at(rng.randint(120, SAFETY_MS - 500), self._submit, rng.random(), batch, how)
 
+    def script(self, draw: float) -> Process | None:
+        """One of those that still call."""
+        scripts = [p for p in self.alive() if p.plan.role[0] == "p" and not p.leave_by_ms]
+        return scripts[int(draw * len(scripts))] if scripts else None
+
     def _submit(self, draw: float, batch: list[tuple[Any, ...]], how: str) -> None:
-        owners = [p for p in self.alive() if p.plan.role[0] == "p" and not p.leave_by_ms]
-        if not owners:
+        owner = self.script(draw)
+        if owner is None:
             return
-        owner = owners[int(draw * len(owners))]
+        guards = self.faults.features.get("once")
         specs = []
         for kind, run_ms, deed, size in batch:
             task_id = owner.new_task_id()
@@ -286,7 +322,9 @@ class World:
             specs.append(Spec(task_id, kind, body, run_ms, deed, size))
             if how == "loose":
                 specs[-1] = specs[-1]._replace(deed="plain")
-        owner.deliver(owner.submit, specs, how)
+            elif guards is not None and guards.random() < 0.4:
+                specs[-1] = once(specs[-1], is_known=guards.random() < 0.8)
+        owner.deliver(owner.submit, specs, how, self.features.patience_ms())
 
     def _watch(self) -> None:
         watcher = next(p for p in self.processes if p.plan.role == "o0")
@@ -375,9 +413,9 @@ class World:
                 self.after(wait_ms, other.deliver, other.candidate_gone, node, epoch)
         worker.die(is_silent=is_silent)
         is_cut = self.rng.random() < self.faults.rate("powercut", 0.8)
-        if is_cut:
+        contents, folder = self.disk.contents, worker.journal.folder
+        if is_cut and folder in contents:
             self.faults.count("powercut")
-            contents, folder = self.disk.contents, worker.journal.folder
             contents[folder] = contents[folder].cut(
                 self.rng.randint(0, len(contents[folder].unsynced))
             )
@@ -402,12 +440,12 @@ class World:
 
     def _kill_child(self) -> None:
         workers = self._workers()
-        slots = [(w, slot) for w in workers for slot in w.slots.values() if slot.alive]
+        slots = [(w, slot) for w in workers for slot in w.pool.slots.values() if slot.alive]
         busy = [(w, slot) for w, slot in slots if slot.queue] or slots
         if busy:
             self.faults.count("child")
             worker, slot = self.rng.choice(busy)
-            worker.kill_slot(slot)
+            worker.pool.kill(slot)
 
     def _pause(self) -> None:
         alive = self.alive()

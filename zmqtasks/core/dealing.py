@@ -24,11 +24,11 @@ class Dealer:
 
     Args:
         routes: ``"direct"``, ``"broker"`` or ``"auto"`` for a queue.
-        prepare: called with a guarded lane and a number of tasks, before so many of its
-            first ones may be sent.
+        prepare: called with a guarded lane and a number of tasks that could be sent; tells
+            how many of its first ones may be.
     """
 
-    def __init__(self, routes: Callable[[str], str], prepare: Callable[[Lane, int], None]) -> None:
+    def __init__(self, routes: Callable[[str], str], prepare: Callable[[Lane, int], int]) -> None:
         self.effects: list[Effect] = []
         self.lanes: dict[Kind, Lane] = {}
         #: The link that is used for each worker node.
@@ -204,9 +204,10 @@ class Dealer:
             for w in lane.workers
             if w.limit > w.sent and not w.paused and lane.kind not in w.kept_back
         ]
-        if lane.is_guarded and open_workers:
-            self._prepare(lane, sum(w.limit - w.sent for w in open_workers))
         left = min(count_max, len(lane.ready))
+        if lane.is_guarded and open_workers:
+            # Those behind them are not in the journal as given.
+            left = min(left, self._prepare(lane, sum(w.limit - w.sent for w in open_workers)))
         ready = lane.ready
         while left and open_workers:
             worker = min(open_workers, key=load_of) if len(open_workers) > 1 else open_workers[0]

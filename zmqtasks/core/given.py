@@ -20,8 +20,8 @@ that has ended is the same as its heir.
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Container, Iterable, Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Container, Iterable, Sequence
+from typing import Any, NamedTuple
 
 from zmqtasks.core.calls import UNKNOWN_STATUS
 from zmqtasks.core.effects import Effect, Send, TasksSettled
@@ -79,28 +79,42 @@ class GivenTasks:
         self._of: dict[bytes, dict[bytes, None]] = {}
         #: {task id: taker} of the last ones given away, the last one last.
         self._takers: OrderedDict[bytes, bytes] = OrderedDict()
+        #: {task id: digest of its content}, of those of them whose ids their callers chose.
+        self._digests: dict[bytes, bytes] = {}
         #: {task id: since when its taker does not know it, and when to ask everybody}.
         self._denied: dict[bytes, _Denied] = {}
         #: {task id: nodes that do not know it}: others may not have heard, and name them.
         self._deniers: dict[bytes, set[bytes]] = {}
+        #: Somebody is out of reach who may own whatever nobody else knows.
+        self.is_heir_away: Callable[[], bool] = lambda: False
         self._polls = Polls(parity=0)
         self._settled: list[Outcome] = []
         self._now_ms = 0
 
     # --- giving -----------------------------------------------------------------------------
 
-    def gave(self, ids: Sequence[bytes], taker: bytes, *, follow: bool) -> None:
+    def gave(
+        self, ids: Sequence[bytes], taker: bytes, *, follow: bool,
+        exts: Iterable[dict[str, Any] | None] = (),
+    ) -> None:  # fmt: skip
         """These belong to another node from now on.
 
         Args:
+            ids: of the tasks.
+            taker: that node.
             follow: somebody here waits for their outcomes; the taker tells them.
+            exts: what else is known of them, in the same order.
         """
         takers = self._takers
+        for task_id, ext in zip(ids, exts, strict=False):
+            if ext is not None and "c" in ext:
+                self._digests[task_id] = ext["c"]
         for task_id in ids:
             takers[task_id] = taker
             takers.move_to_end(task_id)
         while len(takers) > GIVEN_REMEMBERED_MAX:
-            takers.popitem(last=False)
+            forgotten, _ = takers.popitem(last=False)
+            self._digests.pop(forgotten, None)
         if follow:
             self.following.update(dict.fromkeys(ids, taker))
             self._of.setdefault(taker, {}).update(dict.fromkeys(ids))
@@ -126,7 +140,7 @@ class GivenTasks:
             self._ended_here(followed)
         link = self.links.to(taker)
         if link is not None:
-            self._watch(link, followed)
+            self.watch(link, followed)
 
     def inherited(self, heir: bytes, nodes: Iterable[bytes]) -> None:
         """This node has what those (ended) nodes owned; it may be this one."""
@@ -147,6 +161,7 @@ class GivenTasks:
         """They are owned here again."""
         for task_id in ids:
             self._takers.pop(task_id, None)
+            self._digests.pop(task_id, None)
             self._unfollow(task_id)
 
     def _unfollow(self, task_id: bytes) -> None:
@@ -183,7 +198,10 @@ class GivenTasks:
         why = f"it was handed to {name}, which owns it now"
         if peer is None:
             why += " and is out of reach at the moment"
-        return StateRecord(task_id, TaskState.PENDING, {"why": why, "taker": taker}, None)
+        info = {"why": why, "taker": taker}
+        if task_id in self._digests:
+            info["c"] = self._digests[task_id]
+        return StateRecord(task_id, TaskState.PENDING, info, None)
 
     # --- links ------------------------------------------------------------------------------
 
@@ -191,7 +209,7 @@ class GivenTasks:
         """A node is there: ask for what it has of ours."""
         ids = self._of.get(peer.node)
         if self.links.up(link, peer) and ids:
-            self._watch(link, list(ids))
+            self.watch(link, list(ids))
 
     def link_down(self, link: LinkId, peer: Hello, reason: str) -> None:
         """It tells no more; over another link it may."""
@@ -199,9 +217,10 @@ class GivenTasks:
         self._polls.link_down(link)
         ids = self._of.get(peer.node)
         if other is not None and ids:
-            self._watch(other, list(ids))
+            self.watch(other, list(ids))
 
-    def _watch(self, link: LinkId, ids: Sequence[bytes]) -> None:
+    def watch(self, link: LinkId, ids: Sequence[bytes]) -> None:
+        """Have whoever is behind this link tell how these end."""
         for first in range(0, len(ids), HANDOFF_IDS_MAX):
             part = list(ids[first : first + HANDOFF_IDS_MAX])
             self.effects.append(Send(link, Query(WATCH_REQUEST, part, True)))
@@ -260,6 +279,10 @@ class GivenTasks:
                 self._denied[task_id] = _Denied(since_ms, now_ms + delay_ms, later_ms)
             self._polls.start(part, links, self._found)
 
+    def _may_conclude(self, denied: _Denied) -> bool:
+        """Whoever might know it was there to be asked."""
+        return self._now_ms - denied.since_ms >= self.grace_ms and not self.is_heir_away()
+
     def _found(self, findings: Findings) -> None:
         for task_id, finding in findings.items():
             denied = self._denied.get(task_id)
@@ -279,7 +302,7 @@ class GivenTasks:
                 self._settle(outcome)
             elif elsewhere and elsewhere != self.following[task_id]:
                 self.moved([task_id], elsewhere)
-            elif not finding.is_known and self._now_ms - denied.since_ms >= self.grace_ms:
+            elif not finding.is_known and self._may_conclude(denied):
                 unknown = Outcome(task_id, 0, UNKNOWN_STATUS, 0, -1, 0, 0, 0, b"", None)
                 self._settle(unknown)
 

@@ -156,7 +156,7 @@ class Handoff:
             if isinstance(mark, Given):
                 taker = taker_in(mark)
                 self.unconfirmed[record.id] = taker
-                self.given.gave([record.id], taker, follow=False)
+                self.given.gave([record.id], taker, follow=False, exts=[record.ext])
                 link = self.links.to(self._heirs.of(taker))
                 if link is not None:
                     self._words_for(link, taker).given.append(record.id)
@@ -246,7 +246,7 @@ class Handoff:
         self.deciding.update((task.id, offer.taker) for task in going)
         self.custody.note(
             [Progress(task.id, task.attempt, task.strikes, mark) for task in going],
-            partial(self._decided, going, offer.taker),
+            partial(self._decided, going, offer.taker, offer.link),
             sync=True,
         )
 
@@ -255,18 +255,22 @@ class Handoff:
         is_same = owner.tasks.get(task.id) is task
         return is_same and owner.is_offered(task.id) and task.offered == taker
 
-    def _decided(self, tasks: Sequence[OwnedTask], taker: bytes, _refusal: str) -> None:
+    def _decided(
+        self, tasks: Sequence[OwnedTask], taker: bytes, offered_on: LinkId, _refusal: str
+    ) -> None:
         owner = self.dispatcher
         if self.is_heir_of(taker):
             self._keep(tasks)
             return
-        given = [task.id for task in owner.give(task.id for task in tasks)]
+        gone = owner.give(task.id for task in tasks)
+        given = [task.id for task in gone]
         for task_id in given:
             del self.deciding[task_id]
             self._owed.pop(task_id, None)
         self.unconfirmed.update(dict.fromkeys(given, taker))
         holder = self._heirs.of(taker)
-        self.given.gave(given, taker, follow=self.follow and not self.offering.is_leaving)
+        follow = self.follow and not self.offering.is_leaving
+        self.given.gave(given, taker, follow=follow, exts=[task.ext for task in gone])
         if holder != taker:
             self.given.moved(given, holder)  # which does not know that we want to hear of them
         self.answers.moved(given, holder)
@@ -284,6 +288,9 @@ class Handoff:
             self._report[name] = self._report.get(name, 0) + len(given)
         if link is not None:
             self._words_for(link, taker).given += given
+            if follow and holder == taker and link.peer != offered_on.peer:
+                # It was started again, and its journal does not say that we want to hear of them.
+                self.given.watch(link, given)
 
     def _keep(self, tasks: Sequence[OwnedTask]) -> None:
         """While it was written the journal of the taker came into ours."""

@@ -48,8 +48,8 @@ class _Question:
         self.asked: dict[LinkId, None] = {}
         #: ``(task id, owner)``: asked once more, since it had not heard of the task before.
         self.again: set[tuple[bytes, bytes]] = set()
-        #: Links that have not answered.
-        self.waiting: set[LinkId] = set()
+        #: {link: ids of which it has said nothing since it was asked}.
+        self.waiting: dict[LinkId, set[bytes]] = {}
         #: Ids whose settled outcome was told already.
         self.told: set[bytes] = set()
 
@@ -99,13 +99,13 @@ class Inquiry:
                 del question.owners[task_id]
             question.asked.pop(link, None)
             if mine or link in question.waiting:
-                question.waiting.discard(link)
+                question.waiting.pop(link, None)
                 for other in list(question.asked):
                     self._send(token, question, other)
 
     def _send(self, token: int, question: _Question, link: LinkId) -> None:
         open_ids = [task_id for task_id in question.best if task_id not in question.told]
-        question.waiting.add(link)
+        question.waiting.setdefault(link, set()).update(open_ids)
         question.asked[link] = None
         self.effects.append(Send(link, Query(token, open_ids, question.watch)))
 
@@ -113,8 +113,11 @@ class Inquiry:
         """A peer's answer, or its later news."""
         question = self.questions.get(message.request)
         if question is not None:
-            if not message.more:
-                question.waiting.discard(link)
+            # News of one task, from before it was asked, is no answer about the others.
+            open_ids = question.waiting.get(link, set())
+            open_ids.difference_update(record.id for record in message.states)
+            if not open_ids:
+                question.waiting.pop(link, None)
             for record in message.states:
                 if not _CLAIMS.isdisjoint(record.info):
                     question.owners[record.id] = link

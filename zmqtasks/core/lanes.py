@@ -95,6 +95,7 @@ class Lane:
         "is_guarded",
         "kind",
         "node",
+        "noting",
         "parked",
         "ready",
         "route",
@@ -112,6 +113,8 @@ class Lane:
         #: Not idempotent: no task of it is started twice.
         self.is_guarded = is_guarded(kind)
         self.ready: deque[OwnedTask] = deque()
+        #: Tasks that are ready when the journal has noted their attempt.
+        self.noting = 0
         #: Tasks that wait for their time and may be given away meanwhile. Some may have gone.
         self.parked: deque[OwnedTask] = deque()
         self.workers: list[WorkerLink] = []

@@ -129,6 +129,8 @@ class MeshNode:
             if dispatcher is not None
             else None
         )
+        if self.ownership is not None:
+            self.ownership.given.is_heir_away = lambda: self.reach.is_heir_away(self._now_ms)
         self._local: deque[Message] = deque()
         #: Time of the present turn.
         self._now_ms = 0

@@ -22,6 +22,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from functools import partial
+from typing import Any
 
 import msgspec
 
@@ -279,6 +280,7 @@ class Taking:
         changed: list[IncomingTask] = []
         made = OfferMark(peer.node, self.node, offer.lasting, peer.epoch, offer.request)
         mark = offers_mark([made])
+        count_left, bytes_left = self._room()
         for record in offer.tasks:
             known = self.tasks.get(record.id)
             if self._is_moving(record.id, known, peer.node):
@@ -289,6 +291,12 @@ class Taking:
                     if offer.watch:
                         self.repeats.is_awaited(record.id, link)
                     continue  # ours already: the same task again
+                count_left -= 1
+                bytes_left -= len(bytes_of(record.body))
+                if count_left < 0 or bytes_left < 0:
+                    arrival.left.append(record.id)
+                    arrival.refusal = f"it owns {len(self.dispatcher.tasks)} open tasks already"
+                    continue
                 known = self._new(record, offer, mark)
                 arrival.fresh.append(known)
             elif known.phase is Phase.ACTIVATING:
@@ -303,22 +311,22 @@ class Taking:
         self._store(arrival, changed)
 
     def _refusal(self, offer: Offer) -> str:
-        count = len(offer.tasks)
-        size = sum(len(bytes_of(record.body)) for record in offer.tasks)
-        size += sum(len(task.record.body) for task in self.tasks.values())
-        owner = self.dispatcher
         if self.draining:
             return "it is leaving"
         if not self.custody.has_journal:
             return "it has no journal"
         if not all(0 <= record.kind < len(offer.kinds) for record in offer.tasks):
             return "the offer names a kind that it does not carry"
-        if (
-            len(owner.tasks) + len(self.tasks) + count > owner.tasks_max
-            or owner.open_bytes + size > owner.bytes_max
-        ):
-            return f"it owns {len(owner.tasks)} open tasks already"
         return ""
+
+    def _room(self) -> tuple[int, int]:
+        """How many tasks more it may own, and bytes of their arguments."""
+        owner = self.dispatcher
+        size = sum(len(task.record.body) for task in self.tasks.values())
+        return (
+            owner.tasks_max - len(owner.tasks) - len(self.tasks),
+            owner.bytes_max - owner.open_bytes - size,
+        )
 
     def _is_moving(self, task_id: bytes, known: IncomingTask | None, giver: bytes) -> bool:
         """The journal is just changing something about it: it stays where it is for now."""
@@ -527,10 +535,13 @@ class Taking:
             return None
         kind = task.record.kind
         why = f"node {format_node(task.giver)} is handing it to this one and has not confirmed that"
-        info = {
+        info: dict[str, Any] = {
             "name": kind.name, "queue": kind.queue, "attempt": task.record.attempt, "why": why,
             "offer": max((claim.number for claim in task.claims.values()), default=0),
         }  # fmt: skip
+        ext = task.record.ext
+        if ext is not None and "c" in ext:
+            info["c"] = ext["c"]
         return StateRecord(task_id, TaskState.PENDING, info, None)
 
     @property

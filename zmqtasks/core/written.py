@@ -157,6 +157,7 @@ class WrittenTasks:
     def next_attempt(self, task: OwnedTask) -> None:
         """It goes on with a new attempt number, when the journal knows."""
         task.is_noting = True
+        task.lane.noting += 1
         self._notes.append(task)
 
     def renewed(self, task: OwnedTask, *, has_new_body: bool) -> None:
@@ -165,18 +166,24 @@ class WrittenTasks:
         self._renewed[task.id] = has_new_body or self._renewed.get(task.id, False)
         self.next_attempt(task)
 
-    def prepare(self, lane: Lane, count: int) -> None:
-        """Let the journal know before the first ``count`` ready tasks are given away."""
-        noted: list[OwnedTask] = []
-        while lane.ready and count > 0:
-            task = lane.ready.popleft()
-            count -= 1
-            if task.is_written and not task.is_guarded:
+    def prepare(self, lane: Lane, count: int) -> int:
+        """Let the journal know before ``count`` ready tasks are given away.
+
+        Returns:
+            So many of the first ready ones may be given now; others wait for the journal.
+        """
+        may_go: list[OwnedTask] = []
+        while lane.ready and len(may_go) < count:
+            task = lane.ready[0]
+            if not task.is_written or task.is_guarded:
+                may_go.append(lane.ready.popleft())
+            elif lane.noting < count:
                 task.is_guarded = True
-                self.next_attempt(task)
+                self.next_attempt(lane.ready.popleft())
             else:
-                noted.append(task)
-        lane.ready.extendleft(reversed(noted))
+                break  # after a restart all that are noted would count as given
+        lane.ready.extendleft(reversed(may_go))
+        return len(may_go)
 
     def flush(self) -> None:
         """At the end of a turn: one note and one drop for all."""
@@ -204,6 +211,7 @@ class WrittenTasks:
 
     def _noted(self, tasks: list[OwnedTask], _refusal: str) -> None:
         for task in reversed(tasks):
+            task.lane.noting -= 1
             is_waiting, task.is_noting = task.is_noting, False
             if is_waiting and task.id in self._tasks and task.outcome is None:
                 self._ready(task)

@@ -26,7 +26,7 @@ from zmqtasks.core.calls import Call, Ticket
 from zmqtasks.core.dispatcher import Dispatcher
 from zmqtasks.core.fastlane import FastLane
 from zmqtasks.core.owned import Durability
-from zmqtasks.errors import LocalProtocolError, NoWorkers, SubmitRejected
+from zmqtasks.errors import LocalProtocolError, NoWorkers, SubmitError, SubmitRejected
 from zmqtasks.ids import task_id_maker
 from zmqtasks.node.accepting import Acceptance, Acceptances
 from zmqtasks.node.chosen import ChosenIds, Fate, is_chosen, refusal
@@ -229,8 +229,18 @@ class Client:
             )
         finally:
             self.room.give_back(len(calls), size_of(calls))
-        for acceptance in waits:
-            acceptance.wait()
+        try:
+            for acceptance in waits:
+                acceptance.wait()
+        except SubmitError:
+            # It may have been another thread's call that this one waited with.
+            with suppress(SubmitRejected, LocalProtocolError):  # after the end
+                self.on_loop(lambda: self._take_back(calls, ticket))
+            raise
+
+    def _take_back(self, calls: Sequence[Call], ticket: Ticket) -> None:
+        """These were not accepted for this ticket; else they would count as known for ever."""
+        self.tickets.take_back([call.id for call in calls], ticket)
 
     def _place(
         self, calls: Sequence[Call], ticket: Ticket, elsewhere: Mapping[bytes, StateRecord],

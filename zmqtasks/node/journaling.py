@@ -471,9 +471,7 @@ class JournalWriter:
         Args:
             known_count: wait only until more batches than these are there.
         """
-        options = self._options
-        delay_ms = min(options.retry_ms_max, options.retry_ms_min << min(self._failures - 1, 16))
-        until_s = time.monotonic() + delay_ms / 1000
+        until_s = time.monotonic() + self._delay_ms() / 1000
         with self._changed:
             was_closed = self._is_closed
             while self._is_closed == was_closed and (
@@ -488,6 +486,11 @@ class JournalWriter:
                     return
                 end_s = min(until_s, self._close_at_s) if was_closed else until_s
                 self._changed.wait(end_s - now_s)
+
+    def _delay_ms(self) -> int:
+        """Ever longer while it fails."""
+        options = self._options
+        return min(options.retry_ms_max, options.retry_ms_min << min(self._failures - 1, 16))
 
     def _break(self, error: JournalError) -> None:
         """Nothing more can be written: tell everybody who waits."""

@@ -95,6 +95,18 @@ def test_outcome_of_a_given_task_settles_it_here() -> None:
     assert giver.given.following == {}
 
 
+def test_a_former_owner_tells_which_call_a_chosen_id_stood_for() -> None:
+    giver = Giver()
+    giver.given.gave([ONE, TWO], T, follow=False, exts=[None, {"c": b"digest"}])
+    told = [giver.given.state_of(task) for task in (ONE, TWO)]
+    assert ["c" in state.info for state in told if state is not None] == [False, True]
+    giver.given.back([TWO])
+    giver.given.gave([TWO], T, follow=False)
+    again = giver.given.state_of(TWO)
+    assert again is not None
+    assert "c" not in again.info
+
+
 def test_same_news_again_is_none() -> None:
     giver = Giver()
     link = giver.link(T)
@@ -254,6 +266,23 @@ def test_task_that_nobody_knows_is_unknown_after_the_grace() -> None:
     ended = giver.turn(3_000)
     assert [(found.id, found.status) for found in ended] == [(ONE, UNKNOWN_STATUS)]
     assert giver.kept.get(ONE) is None
+
+
+def test_nothing_is_unknown_while_somebody_is_away_who_may_have_it() -> None:
+    giver = Giver()
+    away = [True]
+    giver.given.is_heir_away = lambda: away[0]
+    link = giver.link(T)
+    giver.given.gave([ONE], T, follow=True)
+    giver.news(link, unknown(ONE))
+    ended: list[int] = []
+    for now_ms in range(0, 200_000, 1_000):
+        away[0] = now_ms < 100_000
+        ended += [now_ms] * len(giver.turn(now_ms))
+        for to, query in giver.asked():
+            giver.news(to, unknown(ONE), request=query.request)
+    assert len(ended) == 1
+    assert ended[0] > 100_000
 
 
 def test_task_that_somebody_else_owns_is_followed_there() -> None:

@@ -155,6 +155,23 @@ def test_what_was_given_is_said_again_on_the_next_link() -> None:
     assert giver.handoff.unconfirmed == {}
 
 
+def test_giver_hears_of_a_task_whose_taker_was_started_again_while_that_was_decided() -> None:
+    net, giver = giver_and(T)
+    up_to_stored(net, giver)
+    deliver(net, G, T, Stored)
+    taker = net.nodes[T]
+    net.kill(taker)
+    net.restart(taker)
+    net.notice(net.connections[G, T], 0, "replaced")
+    net.connect(G, T)
+    write_all(net, giver)
+    net.settle_down()
+    net.pass_time(2_000)  # its worker might still have it
+    net.settle_down(work=True)
+    assert taker.settled == [ONE]
+    assert giver.told == [ONE]
+
+
 def test_what_was_given_is_known_after_a_restart() -> None:
     net, giver = giver_and(T)
     up_to_stored(net, giver)

@@ -20,6 +20,7 @@ from zmqtasks.core.custody import Custody, Then
 from zmqtasks.core.handoff import Handoff
 from zmqtasks.core.incoming import IncomingTask, Phase
 from zmqtasks.core.lanes import OwnedTask
+from zmqtasks.core.links import LinkId
 from zmqtasks.core.offering import Offered
 from zmqtasks.core.owned import OwnedRecord, Progress
 from zmqtasks.core.taking import Taking
@@ -338,11 +339,13 @@ def _unsynced_put(self: Custody, records: Sequence[OwnedRecord], then: Then, *, 
 def _unwritten_decision(self: Handoff, offer: Offered, left: object) -> None:
     tasks = [task for task, _ in offer.tasks]
     self.deciding.update((task.id, offer.taker) for task in tasks)
-    self._decided(tasks, offer.taker, "")
+    self._decided(tasks, offer.taker, offer.link, "")
 
 
-def _forgotten_gift(self: Handoff, tasks: Sequence[OwnedTask], taker: bytes, text: str) -> None:
-    _decided(self, tasks, taker, text)
+def _forgotten_gift(
+    self: Handoff, tasks: Sequence[OwnedTask], taker: bytes, link: LinkId, text: str
+) -> None:
+    _decided(self, tasks, taker, link, text)
     for task in tasks:
         self.unconfirmed.pop(task.id, None)
     self.forget([task.id for task in tasks])

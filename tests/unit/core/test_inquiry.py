@@ -188,8 +188,10 @@ def test_last_answer_agrees_with_what_was_told_before() -> None:
     token = asker.ask(1, 2, watch=True, links=[WORKER_LINK, OWNER_LINK])
     asker.effects()
     unsettled = state(1, TaskState.UNSETTLED, outcome(1))
-    asker.machine.answered(WORKER_LINK, States(token, [unsettled]))
-    asker.machine.answered(OWNER_LINK, States(token, [state(2, TaskState.PENDING, owned=True)]))
+    asker.machine.answered(WORKER_LINK, States(token, [unsettled, state(2, TaskState.UNKNOWN)]))
+    asker.machine.answered(OWNER_LINK, States(
+        token, [state(1, TaskState.UNKNOWN), state(2, TaskState.PENDING, owned=True)]
+    ))  # fmt: skip
     assert asker.tick() == [([TaskState.SETTLED], False)]
     later = States(token, [state(2, TaskState.SETTLED, outcome(2))])
     asker.machine.answered(OWNER_LINK, later)
@@ -227,6 +229,21 @@ def test_a_node_that_has_become_the_owner_since_is_asked_again_before_an_outcome
     assert asker.tick() == []
     asker.machine.answered(taker, States(token, [state(1, TaskState.PENDING, owned=True)]))
     assert asker.tick() == [([TaskState.UNSETTLED], True)]
+
+
+def test_news_of_another_task_are_no_answer_of_the_owner_that_is_asked_again() -> None:
+    asker = Asker()
+    taker = link_to(b"thetaker", "out")
+    token = asker.ask(1, 2, watch=True, links=[taker, WORKER_LINK])
+    unknown = [state(1, TaskState.UNKNOWN), state(2, TaskState.PENDING, owned=True)]
+    asker.machine.answered(taker, States(token, unknown))
+    unsettled = StateRecord(task_id(1), TaskState.UNSETTLED, {"owner": b"thetaker"}, outcome(1))
+    asker.machine.answered(WORKER_LINK, States(token, [unsettled, state(2, TaskState.UNKNOWN)]))
+    # Sent before the taker was asked again.
+    asker.machine.answered(taker, States(token, [state(2, TaskState.SETTLED, outcome(2))]))
+    assert asker.tick() == [([TaskState.SETTLED], False)]
+    asker.machine.answered(taker, States(token, [state(1, TaskState.PENDING, owned=True)]))
+    assert asker.tick() == []
 
 
 def test_an_outcome_stands_when_the_named_owner_does_not_know_the_task() -> None:

@@ -264,6 +264,15 @@ def test_draining_gives_back_what_has_not_started_and_accepts_nothing() -> None:
     assert credits(effects) == []
 
 
+def test_draining_still_counts_what_runs() -> None:
+    worker = Worker(slots=1)
+    worker.give(record(1), record(2))
+    worker.machine.drain()
+    assert worker.machine.held_bytes == len(b"args")
+    worker.ended(0, 1)
+    assert worker.machine.held_bytes == 0
+
+
 def test_lost_owner_takes_its_waiting_tasks_with_it() -> None:
     worker = Worker(slots=1)
     worker.give(record(1), record(2))

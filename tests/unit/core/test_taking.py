@@ -71,7 +71,7 @@ def test_task_that_its_giver_kept_is_forgotten(taker: Taker) -> None:
     [
         (lambda taker: setattr(taker.taking, "draining", True), "it is leaving"),
         (lambda taker: setattr(taker.custody, "has_journal", False), "it has no journal"),
-        (lambda taker: setattr(taker.dispatcher, "tasks_max", 1), "it owns 0 open tasks"),
+        (lambda taker: setattr(taker.dispatcher, "tasks_max", 0), "it owns 0 open tasks"),
     ],
 )
 def test_offer_is_refused_with_the_reason(taker: Taker, prepare: object, reason: str) -> None:
@@ -83,6 +83,18 @@ def test_offer_is_refused_with_the_reason(taker: Taker, prepare: object, reason:
     assert isinstance(said, Stored)
     assert said.refused.startswith(reason)
     assert taker.taking.tasks == {}
+
+
+@pytest.mark.parametrize(("limit", "most"), [("tasks_max", 1), ("bytes_max", 7)])
+def test_what_there_is_no_room_for_is_left_and_the_rest_taken(
+    taker: Taker, limit: str, most: int
+) -> None:
+    setattr(taker.dispatcher, limit, most)
+    link = taker.link()
+    taker.receive(link, offer(1, ONE, TWO))
+    taker.write_all()
+    assert taker.says(link) == [Stored(1, "", [TWO])]
+    assert list(taker.taking.tasks) == [ONE]
 
 
 def test_offer_without_its_kind_is_refused(taker: Taker) -> None:

@@ -339,6 +339,27 @@ def test_what_is_not_idempotent_is_noted_before_it_is_sent(owner: Owner) -> None
     assert numbers(sent(owner.commit(), Tasks)) == [(1, 1)]
 
 
+def test_nothing_is_sent_unnoted_behind_what_waits_for_its_note(owner: Owner) -> None:
+    owner.machine.submit([call(1, ONCE), call(2, ONCE)], 0)
+    owner.turn(WRITE_BEHIND_MS)
+    owner.commit(WRITE_BEHIND_MS)
+    owner.worker(credit=1)
+    assert not sent(owner.turn(), Tasks)
+    assert numbers(sent(owner.commit(), Tasks)) == [(1, 1)]
+
+
+def test_no_more_is_noted_as_given_than_can_be_sent(owner: Owner) -> None:
+    owner.machine.submit([call(number, ONCE) for number in range(5)], 0)
+    owner.turn(WRITE_BEHIND_MS)
+    owner.commit(WRITE_BEHIND_MS)
+    owner.worker(credit=2)
+    for _ in range(3):  # the disk is slow, and the owner has other things to do
+        owner.machine.dealer.is_touched = True
+        owner.turn()
+    noted = [note.id for write in owner.writes for note in write.progress]
+    assert noted == [task_id(0), task_id(1)]
+
+
 def test_what_is_not_idempotent_ends_with_its_worker(owner: Owner) -> None:
     owner.worker()
     owner.machine.submit([call(1, ONCE)], 0)

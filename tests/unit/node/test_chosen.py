@@ -11,6 +11,7 @@ import pytest
 
 from tests.unit.node.clients import Told, settings_in
 from zmqtasks.core.calls import Call
+from zmqtasks.core.effects import JournalWrite
 from zmqtasks.core.owned import Durability
 from zmqtasks.errors import SubmitRejected
 from zmqtasks.node.client import Client
@@ -133,3 +134,34 @@ def test_threads_that_repeat_a_call_at_once_submit_one_task(client: Client) -> N
     assert _open_ids(client) == [ID]
     _settle(client, ID)
     assert {one.wait() for one in told} == {ID}
+
+
+def test_call_refused_along_with_that_of_another_thread_can_be_made_again(
+    client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    writes: list[JournalWrite] = []
+    monkeypatch.setattr(client.journal, "write", writes.append)
+    refused: list[SubmitRejected] = []
+
+    def submit() -> None:
+        try:
+            client.submit([_call(1, 2)], Told(), durability=Durability.DISK)
+        except SubmitRejected as exc:
+            refused.append(exc)
+
+    threads = [threading.Thread(target=submit) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    while not client.on_loop(lambda: ID in client.tickets._more):
+        pass  # until the second one waits with the first
+
+    def refuse() -> None:
+        while writes:
+            client.runtime.mesh.journal_refused([writes.pop().batch], "full")
+
+    while any(thread.is_alive() for thread in threads):
+        client.on_loop(refuse)
+    assert len(refused) == 2
+    assert len(client.tickets) == 0
+    client.submit([_call(1, 2)], Told())
+    assert _open_ids(client) == [ID]

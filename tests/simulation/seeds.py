@@ -1,0 +1,70 @@
+"""Which worlds are run: always the same ones, those that failed once, and new ones."""
+
+from __future__ import annotations
+
+import hashlib
+import subprocess
+from pathlib import Path
+from typing import NamedTuple
+
+from tests.simulation.faults import CLASSES, FEATURES
+
+_FILE = Path(__file__).parent / "seeds.txt"
+#: Seeds that follow from a commit begin here, beyond all that people type.
+_COMMIT_SEEDS_FROM = 1_000_000
+
+
+class Case(NamedTuple):
+    """A world."""
+
+    seed: int
+    #: Faults and features that it goes without.
+    off: tuple[str, ...] = ()
+
+    @property
+    def command(self) -> str:
+        """What replays it."""
+        off = f" --off {','.join(self.off)}" if self.off else ""
+        return f"python -m tests.simulation --seed {self.seed}{off}"
+
+
+def parse_off(text: str) -> tuple[str, ...]:
+    """Names of faults and features, with commas; ``features`` stands for all of those.
+
+    Raises:
+        ValueError: there is no such one.
+    """
+    names: list[str] = []
+    for name in filter(None, text.split(",")):
+        names += FEATURES if name == "features" else (name,)
+    unknown = [name for name in names if name not in CLASSES and name not in FEATURES]
+    if unknown:
+        known = ", ".join(("features", *FEATURES, *CLASSES))
+        raise ValueError(f"no such faults or features: {', '.join(unknown)}; there are {known}")
+    return tuple(names)
+
+
+def regressions() -> list[Case]:
+    """Worlds that failed once: ``seed what was wrong``, or ``seed:off,off what was wrong``."""
+    lines = _FILE.read_text("utf-8").splitlines()
+    heads = [line.split()[0] for line in lines if line.strip() and not line.startswith("#")]
+    parts = [head.partition(":") for head in heads]
+    return [Case(int(seed), parse_off(off)) for seed, _, off in parts]
+
+
+def of_commit(commit: str, count: int) -> list[Case]:
+    """Worlds that follow from the id of a commit, so that each commit sees others."""
+    digests = (hashlib.sha256(f"{commit} {number}".encode()).digest() for number in range(count))
+    return [Case(_COMMIT_SEEDS_FROM + int.from_bytes(digest[:4], "big")) for digest in digests]
+
+
+def present_commit() -> str:
+    """The id of the commit that is checked out, "" where that is not known."""
+    try:
+        done = subprocess.run(
+            ["git", "rev-parse", "HEAD"], cwd=_FILE.parent, capture_output=True, text=True,
+            check=True, timeout=20,
+        )  # fmt: skip
+    except (OSError, subprocess.SubprocessError):
+        return ""
+    return done.stdout.strip()
