@@ -176,7 +176,8 @@ class WrittenTasks:
                 self.next_attempt(task)
             else:
                 noted.append(task)
-        lane.ready.extendleft(reversed(noted))
+        for task in reversed(noted):
+            lane.ready.appendleft(task)
 
     def flush(self) -> None:
         """At the end of a turn: one note and one drop for all."""
