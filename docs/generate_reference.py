@@ -1,4 +1,4 @@
-"""Write the reference pages that are made from the code: settings and errors.
+"""Write the reference pages that are made from the code: settings, errors, pools.
 
 ``make reference`` runs it; a test checks that the committed pages are current.
 """
@@ -10,7 +10,10 @@ from pathlib import Path
 
 from zmqtasks import errors
 from zmqtasks.app.app_settings import APP_SETTINGS
+from zmqtasks.pools.base import PoolConfig
+from zmqtasks.pools.registry import BUILT_IN, make_pool
 from zmqtasks.settings import setting_docs
+from zmqtasks.testing.pool_contract import behaviours
 
 REFERENCE = Path(__file__).parent / "reference"
 
@@ -70,6 +73,66 @@ A task's own exception comes back as its own type where that can be imported, el
 """
 
 
+_POOLS_HEAD = """\
+# Pools
+
+<!-- Made by docs/generate_reference.py from zmqtasks/testing/pool_contract.py; change it there. -->
+
+What the pools can do (`--pool`, see [Workers](../howto/workers.md)). Each row is tried by the
+suite `zmqtasks.testing.PoolContract`, which all pools run; what a pool cannot do it refuses, when
+the node starts or when a call asks for it. Where a running task cannot be ended, the worker's log
+says so.
+
+"""
+
+_POOLS_TAIL = """
+* **Soft limits** of `thread` and `asyncio` are raised when the task runs Python code next: a call
+  that blocks is interrupted when it returns. An `async def` task is interrupted at its `await`,
+  in every pool.
+* **Hard limits** need a process for each task. Neither a thread nor a coroutine can be made to
+  end.
+* **Ending a running task**: `asyncio` cancels its coroutine, and the task ends as cancelled
+  whatever it makes of the `CancelledError`; one that goes on for ever goes on for ever. Functions
+  (`def`) go on, there and in threads. They can ask `is_cancelled()`.
+* **Blame**: where tasks share a process and several ran when it died, nobody can say which of
+  them did it. They run again, with no strike against them, each in a process of its own (8 at a
+  time). So the one that did it is found at its next attempt, and is dead after three; no other
+  one ever is. Those that must not run twice (`idempotent=False`) end as `WorkerLostError`.
+* **Replacing the process**: in `thread` and `asyncio` the numbers and the memory are those of the
+  one process that all tasks share. The new one takes over while the old one ends what it has.
+* `async def` tasks run in every pool: one at a time in each process, thread or main thread, all
+  at once in `asyncio`. There, functions run in threads, at most `min(32, CPUs + 4)` at once.
+
+## A pool of your own
+
+`--pool module:Class`, or a name with an entry point in the group `zmqtasks.pools`. The class
+takes a `PoolConfig` and has the methods of `zmqtasks.pools.base.Pool`.
+`zmqtasks.testing.PoolContract` tries it:
+
+```python
+from zmqtasks.testing import PoolContract
+
+
+class TestMyPool(PoolContract):
+    @staticmethod
+    def make_pool(config):
+        return MyPool(config)
+```
+"""
+
+
+def pools_page() -> str:
+    """The text of ``reference/pools.md``."""
+    features = {name: make_pool(name, PoolConfig(app="")).features for name in BUILT_IN}
+    rows = [
+        f"| | {' | '.join(f'`{name}`' for name in features)} |\n|---|{'---|' * len(features)}\n"
+    ]
+    for row in behaviours():
+        cells = ["yes" if not row.needs or row.needs in has else "–" for has in features.values()]
+        rows.append(f"| {row.text} | {' | '.join(cells)} |\n")
+    return _POOLS_HEAD + "".join(rows) + _POOLS_TAIL
+
+
 def settings_page() -> str:
     """The text of ``reference/settings.md``."""
     rows = [
@@ -112,7 +175,7 @@ def _summary(cls: type) -> str:
 
 
 #: {file name: its text}
-PAGES = {"settings.md": settings_page, "errors.md": errors_page}
+PAGES = {"settings.md": settings_page, "errors.md": errors_page, "pools.md": pools_page}
 
 
 def main() -> None:

@@ -133,7 +133,7 @@ class CancellingTasks(SettlingTasks):
         """Let lanes forget those of their ready tasks that have settled: once a turn, since
         one of them costs as much as all."""
         for lane in self._thinned.values():
-            lane.keep_ready(lambda task: task.outcome is None and task.id in self.tasks)
+            lane.ready.keep(lambda task: task.outcome is None and task.id in self.tasks)
         self._thinned.clear()
 
     def _send_cancels(self) -> None:

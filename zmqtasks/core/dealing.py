@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Iterable
+from typing import TypeAlias
 
 from zmqtasks.core.batching import MessageBounds
 from zmqtasks.core.diagnosis import WARN_AFTER_MS, explain_waiting
@@ -12,6 +14,10 @@ from zmqtasks.core.lanes import Lane, OwnedTask, WorkerLink, load_of
 from zmqtasks.core.links import LinkId
 from zmqtasks.core.recalling import Recalling
 from zmqtasks.wire.messages import Demand, Hello, Kind, TaskRecord, Tasks
+
+Prepare: TypeAlias = Callable[[Lane, deque[OwnedTask], int], int]
+#: {worker: tasks that it is to get}.
+Batches: TypeAlias = dict[LinkId, list[OwnedTask]]
 
 
 def always_auto(_queue: str) -> str:
@@ -24,11 +30,11 @@ class Dealer:
 
     Args:
         routes: ``"direct"``, ``"broker"`` or ``"auto"`` for a queue.
-        prepare: called with a guarded lane and a number of tasks that could be sent; tells
-            how many of its first ones may be.
+        prepare: called with a guarded lane, its ready tasks of one priority, and a number of
+            them that could be sent; tells how many of the first ones may be.
     """
 
-    def __init__(self, routes: Callable[[str], str], prepare: Callable[[Lane, int], int]) -> None:
+    def __init__(self, routes: Callable[[str], str], prepare: Prepare) -> None:
         self.effects: list[Effect] = []
         self.lanes: dict[Kind, Lane] = {}
         #: The link that is used for each worker node.
@@ -165,17 +171,14 @@ class Dealer:
             self._let_go(now_ms)
         waiting = [lane for lane in self.lanes.values() if lane.ready]
         lanes = [lane for lane in waiting if lane.route != "broker"]
-        batches: dict[LinkId, list[OwnedTask]] = {}
-        if len(lanes) > 1:
-            self._turn += 1
-            first = self._turn % len(lanes)
-            lanes = lanes[first:] + lanes[:first]
-            share = max(1, self._credit_left() // len(lanes))
-            for lane in lanes:
-                self._deal_lane(lane, share, batches)
-        for lane in lanes:
-            if lane.ready:
-                self._deal_lane(lane, len(lane.ready), batches)
+        batches: Batches = {}
+        if any(lane.ready.urgent for lane in lanes):
+            urgencies = {priority for lane in lanes for priority in lane.ready.priorities()}
+            for priority in sorted(urgencies, reverse=True):
+                same = [lane for lane in lanes if lane.ready.at(priority)]
+                self._deal_lanes(same, priority, batches)
+        else:
+            self._deal_lanes(lanes, 0, batches)
         for link, batch in batches.items():
             self._send_batch(self.workers[link], batch)
         for lane in waiting:
@@ -187,6 +190,20 @@ class Dealer:
         self._demand(lanes)
         self._recall(now_ms)
 
+    def _deal_lanes(self, lanes: list[Lane], priority: int, batches: Batches) -> None:
+        """In turn, to each its share of the credit, then what is left of it."""
+        if len(lanes) > 1:
+            self._turn += 1
+            first = self._turn % len(lanes)
+            lanes = lanes[first:] + lanes[:first]
+            share = max(1, self._credit_left() // len(lanes))
+            for lane in lanes:
+                self._deal_lane(lane, priority, share, batches)
+        for lane in lanes:
+            count = len(lane.ready.at(priority))
+            if count:
+                self._deal_lane(lane, priority, count, batches)
+
     def _recall(self, now_ms: int) -> None:
         self._recalling.look(self.workers.values(), self.lanes.values(), now_ms)
         self.effects += self._recalling.effects
@@ -195,20 +212,19 @@ class Dealer:
     def _credit_left(self) -> int:
         return sum(w.limit - w.sent for w in self.workers.values() if not w.paused)
 
-    def _deal_lane(
-        self, lane: Lane, count_max: int, batches: dict[LinkId, list[OwnedTask]]
-    ) -> None:
-        """Give ready tasks to the least loaded workers that have credit."""
+    def _deal_lane(self, lane: Lane, priority: int, count_max: int, batches: Batches) -> None:
+        """Give ready tasks of a priority to the least loaded workers that have credit."""
         open_workers = [
             w
             for w in lane.workers
             if w.limit > w.sent and not w.paused and lane.kind not in w.kept_back
         ]
-        left = min(count_max, len(lane.ready))
+        ready = lane.ready.at(priority)
+        left = min(count_max, len(ready))
         if lane.is_guarded and open_workers:
             # Those behind them are not in the journal as given.
-            left = min(left, self._prepare(lane, sum(w.limit - w.sent for w in open_workers)))
-        ready = lane.ready
+            credit = sum(w.limit - w.sent for w in open_workers)
+            left = min(left, self._prepare(lane, ready, credit))
         while left and open_workers:
             worker = min(open_workers, key=load_of) if len(open_workers) > 1 else open_workers[0]
             room = worker.limit - worker.sent

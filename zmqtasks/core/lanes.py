@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
 from typing import Any
 
 import msgspec
 
 from zmqtasks.core.links import LinkId
 from zmqtasks.core.owned import Durability, OwnedRecord
+from zmqtasks.core.readytasks import ReadyTasks
 from zmqtasks.core.requirements import addressee, offer_of, suits
 from zmqtasks.limits import SETTLED_KEPT_COUNT_MAX
 from zmqtasks.wire.messages import Hello, Kind, Outcome
@@ -112,7 +112,7 @@ class Lane:
         self.route = route
         #: Not idempotent: no task of it is started twice.
         self.is_guarded = is_guarded(kind)
-        self.ready: deque[OwnedTask] = deque()
+        self.ready = ReadyTasks()
         #: Tasks that are ready when the journal has noted their attempt.
         self.noting = 0
         #: Tasks that wait for their time and may be given away meanwhile. Some may have gone.
@@ -121,10 +121,6 @@ class Lane:
         #: Since when nobody in sight can run its tasks, -1 while that is not so.
         self.unserved_since_ms = -1
         self.warned = ""
-
-    def keep_ready(self, is_kept: Callable[[OwnedTask], bool]) -> None:
-        """Forget its other ready tasks."""
-        self.ready = deque(task for task in self.ready if is_kept(task))
 
 
 class WorkerLink:

@@ -125,7 +125,7 @@ class OwnedTasks:
             task = self._accept(call)
             if task is not None:
                 if call.ext is None:
-                    task.lane.ready.append(task)
+                    task.lane.ready.plain.append(task)
                 else:
                     self._place(task)
                 fresh.append(call.id)
@@ -348,7 +348,7 @@ class OwnedTasks:
     def first_to_give(self, lane: Lane) -> OwnedTask | None:
         """What ``take_ready`` begins with."""
         if lane.ready:
-            return lane.ready[0]
+            return lane.ready.first()
         while lane.parked and not self._is_parked(lane.parked[0]):
             lane.parked.popleft()
         return lane.parked[0] if lane.parked else None

@@ -166,23 +166,26 @@ class WrittenTasks:
         self._renewed[task.id] = has_new_body or self._renewed.get(task.id, False)
         self.next_attempt(task)
 
-    def prepare(self, lane: Lane, count: int) -> int:
-        """Let the journal know before ``count`` ready tasks are given away.
+    def prepare(self, lane: Lane, ready: deque[OwnedTask], count: int) -> int:
+        """Let the journal know before ``count`` tasks of this lane are given away.
+
+        Args:
+            ready: those of one priority.
 
         Returns:
             So many of the first ready ones may be given now; others wait for the journal.
         """
         may_go: list[OwnedTask] = []
-        while lane.ready and len(may_go) < count:
-            task = lane.ready[0]
+        while ready and len(may_go) < count:
+            task = ready[0]
             if not task.is_written or task.is_guarded:
-                may_go.append(lane.ready.popleft())
+                may_go.append(ready.popleft())
             elif lane.noting < count:
                 task.is_guarded = True
-                self.next_attempt(lane.ready.popleft())
+                self.next_attempt(ready.popleft())
             else:
                 break  # after a restart all that are noted would count as given
-        lane.ready.extendleft(reversed(may_go))
+        ready.extendleft(reversed(may_go))
         return len(may_go)
 
     def flush(self) -> None:

@@ -26,7 +26,7 @@ from zmqtasks.node.runtime import Part, Runtime
 from zmqtasks.node.servicemanager import ServiceManager
 from zmqtasks.node.sizing import Sizing
 from zmqtasks.node.workercontrol import WorkerControl
-from zmqtasks.pools.base import Pool
+from zmqtasks.pools.base import TERMINATE, Pool
 from zmqtasks.pools.protocol import ChildOutcome, ChildRequest, RunTask, TaskFacts, limits_of
 from zmqtasks.pools.solo import SoloPool
 from zmqtasks.settings import NodeSettings
@@ -341,6 +341,12 @@ class Node:
 
     def _cancel_in_slot(self, effect: fx.CancelInSlot) -> None:
         assert self.pool is not None
+        if effect.signum and TERMINATE not in self.pool.features:
+            _LOG.warning(
+                "task %s goes on: tasks that run cannot be ended in the %s pool of this worker",
+                format_task_id(effect.id), self.settings.pool,
+            )  # fmt: skip
+            effect = effect._replace(signum=0)
         self.pool.cancel(*effect)
 
     def _answer_slot(self, effect: fx.AnswerSlot) -> None:

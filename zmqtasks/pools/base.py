@@ -32,8 +32,16 @@ from zmqtasks.wire.messages import CatalogEntry
 HARD_LIMIT: Final = "hard_limit"
 #: It raises SoftTimeLimitExceeded in an attempt at its soft limit.
 SOFT_LIMIT: Final = "soft_limit"
-#: ``cancel`` with a signal ends an attempt that runs, and no other one.
+#: That interrupts calls that block, too.
+WAKE: Final = "wake"
+#: ``cancel`` with a signal ends a coroutine that runs, and no other attempt.
 TERMINATE: Final = "terminate"
+#: It ends whatever runs.
+TERMINATE_ALL: Final = "terminate_all"
+#: It has as many slots as are wanted.
+MANY: Final = "many"
+#: Tasks run in processes that may die and are replaced.
+CHILDREN: Final = "children"
 #: ``PoolPlan``: processes are replaced after so many tasks, by memory, when idle.
 RECYCLE: Final = "recycle"
 #: ``resize``.

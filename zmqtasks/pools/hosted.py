@@ -43,7 +43,7 @@ from zmqtasks.wire.messages import CatalogEntry
 
 log = logging.getLogger("zmqtasks.pools")
 
-_COMMON: Final = frozenset({base.SOFT_LIMIT, base.RECYCLE, base.RESIZE})
+_COMMON: Final = frozenset({base.SOFT_LIMIT, base.RECYCLE, base.RESIZE, base.MANY, base.CHILDREN})
 #: By kind.
 _FEATURES: Final = {"thread": _COMMON, "asyncio": _COMMON | {base.TERMINATE}}
 #: How often the memory of a process is looked at while it is busy, in seconds.

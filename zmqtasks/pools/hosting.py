@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import os
 import threading
 from collections import deque
@@ -26,7 +27,7 @@ from zmqtasks.limits import CHILD_FLUSH_US
 from zmqtasks.pools.capture import Capture
 from zmqtasks.pools.child import ChildLink, Program, cancelled_outcome, end_with_group
 from zmqtasks.pools.page import SLOTS, Words
-from zmqtasks.pools.protocol import CancelTask, ChildOutcome, RunTask, StopChild
+from zmqtasks.pools.protocol import CancelTask, ChildOutcome, LogRecord, RunTask, StopChild
 from zmqtasks.pools.running import set_running_here
 
 #: A slot's thread ends when it had nothing to do for so long, in seconds.
@@ -148,13 +149,16 @@ class ThreadHost:
 
 
 class _LoopSlot:
-    __slots__ = ("begun", "number", "queue", "status", "task")
+    __slots__ = ("attempt", "begun", "is_native", "number", "queue", "status", "task")
 
     def __init__(self, number: int) -> None:
         self.number = number
         self.queue: deque[RunTask] = deque()
         #: What runs, None: nothing.
         self.task: asyncio.Task[None] | None = None
+        self.attempt: RunTask | None = None
+        #: That is a coroutine, so it can be ended.
+        self.is_native = False
         #: What the attempt that runs ends with, since it was asked to end.
         self.status: int | None = None
         #: Twice the number of attempts begun.
@@ -174,7 +178,7 @@ class LoopHost:
         self._capture = capture
         self._words = words
         self._slots: dict[int, _LoopSlot] = {}
-        #: {attempt: its slot} of coroutines that run.
+        #: {attempt: its slot} of those that run.
         self._running: dict[tuple[bytes, int], _LoopSlot] = {}
         self._threads = ThreadPoolExecutor(LOOP_THREADS_COUNT, "zmqtasks-task")
         self._context: Context = copy_context()
@@ -245,14 +249,15 @@ class LoopHost:
 
     async def _execute(self, slot: _LoopSlot, task: RunTask) -> ChildOutcome:
         program = self._program
-        if not program.is_native(task.name):
-            return await self._loop.run_in_executor(
-                self._threads, copy_context().run, program.execute, task
-            )
         key = task.id, task.attempt
-        slot.status = None
+        slot.status, slot.attempt, slot.is_native = None, task, program.is_native(task.name)
         self._running[key] = slot
-        outcome = await program.execute_native(task, slot.is_ended)
+        outcome: ChildOutcome | None
+        if slot.is_native:
+            outcome = await program.execute_native(task, slot.is_ended)
+        else:
+            run = copy_context().run
+            outcome = await self._loop.run_in_executor(self._threads, run, program.execute, task)
         self._running.pop(key, None)
         if slot.status is not None:
             # However it took that it was ended.
@@ -279,6 +284,12 @@ class LoopHost:
 
     def _end(self, order: CancelTask) -> None:
         slot = self._running.get((order.id, order.attempt))
-        if slot is not None and slot.task is not None:
+        if slot is None or slot.task is None or slot.attempt is None:
+            return
+        if slot.is_native:
             slot.status = order.status
             slot.task.cancel()
+            return
+        text = "goes on: it is no coroutine, so it runs in a thread, which cannot be ended"
+        name = slot.attempt.name
+        self._link.tell(LogRecord(order.id, name, "logging", logging.WARNING, "", text))

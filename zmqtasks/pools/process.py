@@ -55,7 +55,18 @@ class ProcessPool:
     """
 
     features = frozenset(
-        {base.HARD_LIMIT, base.SOFT_LIMIT, base.TERMINATE, base.RECYCLE, base.RESIZE, base.PIN}
+        {
+            base.HARD_LIMIT,
+            base.SOFT_LIMIT,
+            base.WAKE,
+            base.TERMINATE,
+            base.TERMINATE_ALL,
+            base.MANY,
+            base.CHILDREN,
+            base.RECYCLE,
+            base.RESIZE,
+            base.PIN,
+        }
     )
 
     def __init__(self, config: PoolConfig, slots: int = 1) -> None:

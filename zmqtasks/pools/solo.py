@@ -21,7 +21,15 @@ from typing import Any, Final
 
 from zmqtasks.errors import AppLoadError
 from zmqtasks.pools import softlimit
-from zmqtasks.pools.base import SOFT_LIMIT, PoolConfig, PoolHost, PoolPlan, check_limits, check_plan
+from zmqtasks.pools.base import (
+    SOFT_LIMIT,
+    WAKE,
+    PoolConfig,
+    PoolHost,
+    PoolPlan,
+    check_limits,
+    check_plan,
+)
 from zmqtasks.pools.capture import Capture
 from zmqtasks.pools.child import Link, Program, Question, cancelled_outcome, load_program
 from zmqtasks.pools.protocol import Answer, ChildOutcome, ChildRequest, RunTask, TaskFacts
@@ -90,7 +98,7 @@ class SoloPool:
         config: as for every pool; ``capture`` replaces this process's ``sys.stdout``.
     """
 
-    features = frozenset({SOFT_LIMIT})
+    features = frozenset({SOFT_LIMIT, WAKE})
 
     def __init__(self, config: PoolConfig) -> None:
         self.slots = 1

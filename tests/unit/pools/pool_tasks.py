@@ -1,11 +1,9 @@
-"""The application that the pool tests run, in children and in this process."""
+"""What the tests of single pools run beside the tasks of the suite."""
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import itertools
-import logging
 import multiprocessing
 import os
 import signal
@@ -17,138 +15,12 @@ import threading
 import time
 from typing import Any
 
-from zmqtasks import App, AsyncResult
-from zmqtasks.app.context import current
-from zmqtasks.errors import SoftTimeLimitExceeded
-from zmqtasks.pools.running import is_cancelled
-
-app = App("pooltest")
-
-
-class ShopClosed(Exception):
-    """An error of the application's own."""
-
-
-@app.task
-def add(x: int, y: int) -> int:
-    return x + y
-
-
-@app.task
-def echo(value: Any) -> Any:
-    return value
-
-
-@app.task
-def size_of(value: bytes) -> int:
-    return len(value)
-
-
-@app.task
-def fail(text: str) -> None:
-    raise ShopClosed(text)
-
-
-@app.task
-def leave(code: int) -> None:
-    sys.exit(code)
-
-
-@app.task
-def interrupt() -> None:
-    raise KeyboardInterrupt
-
-
-@app.task
-def unserialisable() -> Any:
-    return {"ok": 1, "bad": [object()]}
-
-
-@app.task
-def big(size: int) -> bytes:
-    return b"x" * size
-
-
-@app.task
-async def slow_add(x: int, y: int) -> tuple[int, str | None]:
-    await asyncio.sleep(0)
-    context = current()
-    return x + y, context.id if context else None
-
-
-@app.task
-def talk(text: str) -> None:
-    print(text)
-    print(text, "to stderr", file=sys.stderr)
-    logging.getLogger("shop").warning("logged %s", text)
-    sys.stdout.buffer.write(f"{text} as bytes\n".encode())
-    print(text, "unfinished", end="")
+from zmqtasks.testing.pool_tasks import ShopClosed, app
 
 
 @app.task
 def talk_below_python(text: str) -> None:
     subprocess.run([sys.executable, "-c", f"print({text!r})"], check=True)
-
-
-@app.task(bind=True)
-def about_me(self: Any) -> dict[str, Any]:
-    request = self.request
-    return {
-        "id": request.id,
-        "attempt": request.attempt,
-        "name": request.name,
-        "queue": request.queue,
-        "hostname": request.hostname,
-        "headers": request.headers,
-        "retries": request.retries,
-        "parent_id": request.parent_id,
-        "root_id": request.root_id,
-        "args": request.args,
-        "direct": request.called_directly,
-    }
-
-
-@app.task
-def submit(count: int) -> list[str]:
-    return [add.delay(n, 1).id for n in range(count)]
-
-
-@app.task
-def submit_at_most_once() -> None:
-    add.apply_async((1, 2), delivery="at_most_once")
-
-
-@app.task
-def state_of(task_id: str) -> str:
-    return AsyncResult(task_id, app).state
-
-
-@app.task
-def wait_in_task(task_id: str) -> Any:
-    return AsyncResult(task_id, app).get(timeout=5)
-
-
-@app.task
-def spin() -> None:
-    """Runs until it is killed, in pieces that every pool can interrupt."""
-    print("spinning")
-    while True:
-        time.sleep(0.01)
-
-
-@app.task
-def block() -> None:
-    print("blocking")
-    time.sleep(1000)
-
-
-# --- for the process pool only ----------------------------------------------------------
-
-
-@app.task
-def die_by(signum: int) -> None:
-    os.kill(os.getpid(), signum)
-    signal.pause()
 
 
 @app.task
@@ -241,59 +113,6 @@ def write_into_sockets() -> None:
     time.sleep(1000)
 
 
-# --- limits and cancellation ------------------------------------------------------------
-
-
-@app.task
-def sleep_on(text: str) -> None:
-    """Says that it runs, then sleeps for ever."""
-    print(text)
-    time.sleep(1000)
-
-
-@app.task
-def tidy_up(seconds: float) -> str:
-    """Catches its soft limit, and goes on for a while."""
-    try:
-        time.sleep(1000)
-    except SoftTimeLimitExceeded as exc:
-        time.sleep(seconds)
-        return str(exc)
-    return "was not told"
-
-
-@app.task
-def compute_on() -> str:
-    """Catches its soft limit while it computes."""
-    try:
-        while True:
-            pass
-    except SoftTimeLimitExceeded as exc:
-        return str(exc)
-
-
-@app.task
-async def sleep_on_async() -> None:
-    await asyncio.sleep(1000)
-
-
-@app.task
-async def tidy_up_async(way: str) -> str:
-    """Catches its soft limit where it waits, or computes, or waits for others."""
-    try:
-        if way == "computing":
-            while True:
-                pass
-        elif way == "gathering":
-            await asyncio.gather(asyncio.sleep(1000), asyncio.sleep(1000))
-        else:
-            await asyncio.sleep(1000)
-    except SoftTimeLimitExceeded as exc:
-        await asyncio.sleep(0)
-        return str(exc)
-    return "was not told"
-
-
 @app.task
 def hold_the_interpreter() -> None:
     """In C code that neither looks at signals nor lets other threads run."""
@@ -318,20 +137,12 @@ def end_well(signum: int) -> str:
         raise ShopClosed("by signal")
 
     signal.signal(signum, raise_it)
-    print("waiting")
     try:
+        print("waiting")
         time.sleep(1000)
     except ShopClosed:
         return "well"
     return "woke up"
-
-
-@app.task
-def wait_until_cancelled() -> str:
-    print("asking")
-    while not is_cancelled():
-        time.sleep(0.001)
-    return "cancelled"
 
 
 _held: list[bytes] = []

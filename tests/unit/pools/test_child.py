@@ -8,7 +8,6 @@ from types import SimpleNamespace
 
 import pytest
 
-from tests.unit.pools.pool_host import PATIENCE_S
 from zmqtasks.errors import AppLoadError
 from zmqtasks.pools.base import PoolConfig
 from zmqtasks.pools.capture import Capture
@@ -26,6 +25,7 @@ from zmqtasks.pools.protocol import (
     ToChild,
 )
 from zmqtasks.pools.stream import encode_batch, from_child_reader
+from zmqtasks.testing.pool_host import PATIENCE_S
 from zmqtasks.wire.messages import Status
 
 SERIAL = 3

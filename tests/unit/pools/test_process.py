@@ -11,12 +11,12 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from tests.unit.pools.pool_contract import PAYLOAD_BYTES_MAX, PoolContract
-from tests.unit.pools.pool_host import RecordingHost, Rig, ended, started, wait_until_ended
 from zmqtasks.errors import AppLoadError, PayloadTooLarge
 from zmqtasks.pools import nursery
 from zmqtasks.pools.base import PoolConfig
 from zmqtasks.pools.process import ProcessPool
+from zmqtasks.testing.pool_features import PAYLOAD_BYTES_MAX
+from zmqtasks.testing.pool_host import RecordingHost, Rig, ended, started, wait_until_ended
 from zmqtasks.wire.payload import decode_value
 
 CONFIG = PoolConfig(
@@ -30,10 +30,6 @@ CONFIG = PoolConfig(
 def rig() -> Iterator[Rig]:
     with started(ProcessPool(CONFIG, 1)) as rig:
         yield rig
-
-
-class TestProcessPoolContract(PoolContract):
-    pass
 
 
 class TestChildren:
@@ -186,7 +182,7 @@ def test_pool_outlives_its_fork_server() -> None:
 
 NODE = """
 import json, sys
-from tests.unit.pools.pool_host import started
+from zmqtasks.testing.pool_host import started
 from zmqtasks.pools.base import PoolConfig
 from zmqtasks.pools.process import ProcessPool
 

@@ -7,12 +7,12 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.unit.pools.pool_host import Rig, started, wait_until_ended
 from zmqtasks.errors import SoftTimeLimitExceeded
 from zmqtasks.pools import process
 from zmqtasks.pools.base import PoolConfig
 from zmqtasks.pools.process import ProcessPool
 from zmqtasks.pools.protocol import ChildOutcome, RunTask
+from zmqtasks.testing.pool_host import Rig, started, wait_until_ended
 from zmqtasks.wire.messages import Status
 from zmqtasks.wire.payload import decode_error, decode_value
 

@@ -13,11 +13,11 @@ from typing import Any
 import msgspec
 import pytest
 
-from tests.unit.pools.pool_host import PATIENCE_S, Rig, started, wait_until_ended
 from zmqtasks.errors import ConfigError
 from zmqtasks.pools.base import PoolConfig, PoolPlan
 from zmqtasks.pools.process import ProcessPool
 from zmqtasks.pools.protocol import RunTask
+from zmqtasks.testing.pool_host import PATIENCE_S, Rig, started, wait_until_ended
 from zmqtasks.wire.messages import Status
 from zmqtasks.wire.payload import decode_value
 

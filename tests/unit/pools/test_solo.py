@@ -9,12 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from tests.unit.pools.pool_contract import PAYLOAD_BYTES_MAX, PoolContract
-from tests.unit.pools.pool_host import PATIENCE_S, RecordingHost, Rig, started
 from zmqtasks.errors import AppLoadError, ConfigError
 from zmqtasks.pools.base import PoolConfig, PoolPlan
 from zmqtasks.pools.protocol import LogRecord, RunTask
 from zmqtasks.pools.solo import SoloPool
+from zmqtasks.testing.pool_features import PAYLOAD_BYTES_MAX
+from zmqtasks.testing.pool_host import PATIENCE_S, RecordingHost, Rig, started
 from zmqtasks.wire.payload import decode_value
 
 CONFIG = PoolConfig(
@@ -52,16 +52,6 @@ def solo_rig(config: PoolConfig = CONFIG) -> Iterator[Rig]:
         yield rig
 
 
-@pytest.fixture
-def rig() -> Iterator[Rig]:
-    with solo_rig() as rig:
-        yield rig
-
-
-class TestSoloPoolContract(PoolContract):
-    pass
-
-
 def test_stop_interrupts_what_runs() -> None:
     with solo_rig() as rig:
         rig.pool.run(0, [rig.task("spin")])
@@ -95,7 +85,7 @@ def test_kill_in_the_main_thread_interrupts_a_blocking_call() -> None:
     pool = SoloPool(CONFIG)
     host = RecordingHost()
     rig = Rig(pool, host)
-    pool.start(host)
+    rig.catalog = pool.start(host)
     values = []
 
     def loop() -> None:
@@ -153,7 +143,7 @@ def in_main_thread(test: Callable[[Rig], None]) -> Rig:
     pool = SoloPool(CONFIG)
     host = RecordingHost()
     rig = Rig(pool, host)
-    pool.start(host)
+    rig.catalog = pool.start(host)
     failures: list[BaseException] = []
 
     def loop() -> None:

@@ -1,35 +1,53 @@
-"""What every pool promises; one subclass for each pool gives a ``rig``."""
+"""What every pool promises, as tests.
+
+Subclass :class:`PoolContract` and give it a static method ``make_pool`` that takes a
+:class:`~zmqtasks.pools.base.PoolConfig` and returns a pool that is not started. What a pool
+does not have among its ``features`` it must refuse; that is tried instead.
+``docs/reference/pools.md`` is made from what is marked here with ``behaviour``.
+"""
+
+# ruff: noqa: D102 - the names of the tests are sentences
 
 from __future__ import annotations
 
 import pytest
 
-from tests.unit.pools.pool_host import OWNER, Rig
-from tests.unit.pools.pool_tasks import ShopClosed
 from zmqtasks.errors import PayloadTooLarge, PayloadTypeError, SubmitRejected, TaskFailed
 from zmqtasks.ids import format_task_id, owner_of, parse_task_id
+from zmqtasks.pools import base
 from zmqtasks.pools.protocol import Answer, QueryRequest, SubmitRequest
+from zmqtasks.testing.pool_features import (
+    PAYLOAD_BYTES_MAX,
+    SLOTS_COUNT,
+    TASKS,
+    Behaviour,
+    PoolFeatures,
+    behaviour,
+)
+from zmqtasks.testing.pool_host import OWNER, Rig
+from zmqtasks.testing.pool_tasks import ShopClosed
 from zmqtasks.wire.messages import StateRecord, Status, TaskState
 from zmqtasks.wire.payload import decode_arguments, decode_value
 
-#: Setting of the pools under test, so that a result over it is quickly made.
-PAYLOAD_BYTES_MAX = 4 * 1024 * 1024
+
+def behaviours() -> list[Behaviour]:
+    """All rows of the matrix, in the order of the suite."""
+    tests = [*vars(PoolContract).values(), *vars(PoolFeatures).values()]
+    found = [getattr(test, "behaviour", None) for test in tests]
+    return list(dict.fromkeys(row for row in found if row is not None))
 
 
-class PoolContract:
-    """Tests that need a rig with one slot or more; they use the first."""
-
-    @pytest.fixture(autouse=True)
-    def _fresh_notes(self, rig: Rig) -> None:
-        rig.host.forget()
+class PoolContract(PoolFeatures):
+    """Most tests use the first slot of a pool that they share."""
 
     def test_start_gives_the_tasks_of_the_application(self, rig: Rig) -> None:
         found = {entry.name: entry for entry in rig.catalog}
-        entry = found["tests.unit.pools.pool_tasks.add"]
+        entry = found[TASKS + ".add"]
         assert entry.app == "pooltest"
         assert entry.digest
         assert "x" in entry.signature
 
+    @behaviour("Tasks of a slot run and are answered in order")
     def test_batch_is_answered_in_order(self, rig: Rig) -> None:
         outcomes = rig.run(*[rig.task("add", n, 1) for n in range(1000)])
         assert [decode_value(outcome.body) for outcome in outcomes] == list(range(1, 1001))
@@ -44,11 +62,13 @@ class PoolContract:
         rig.host.until(lambda: len(rig.host.outcomes) == len(sent))
         assert [outcome.id for outcome in rig.host.outcomes] == sent
 
+    @behaviour("Large arguments and results")
     def test_arguments_and_results_above_every_buffer_pass(self, rig: Rig) -> None:
         blob = bytes(range(256)) * 4096
         tasks = [rig.task("echo", blob) for _ in range(6)]
         assert all(decode_value(outcome.body) == blob for outcome in rig.run(*tasks))
 
+    @behaviour("Errors with their type and traceback")
     def test_error_comes_as_its_own_type_with_traceback(self, rig: Rig) -> None:
         outcome = rig.run(rig.task("fail", "until monday"))[0]
         assert outcome.error == "ShopClosed: until monday"
@@ -63,6 +83,7 @@ class PoolContract:
         rig.error("fail", "x")
         assert rig.value("add", 1, 2) == 3
 
+    @behaviour("`sys.exit()` in a task is its error")
     def test_system_exit_is_an_error_of_the_task(self, rig: Rig) -> None:
         error = rig.error("leave", 3)
         assert isinstance(error, TaskFailed)
@@ -82,7 +103,7 @@ class PoolContract:
     def test_unknown_task_is_named_with_those_known(self, rig: Rig) -> None:
         error = rig.error("no_such_task")
         assert "no_such_task" in str(error)
-        assert "pool_tasks.add" in str(error)
+        assert TASKS + ".add" in str(error)
 
     def test_unserialisable_result_names_the_path_and_type(self, rig: Rig) -> None:
         error = rig.error("unserialisable")
@@ -95,11 +116,13 @@ class PoolContract:
         assert isinstance(error, PayloadTooLarge)
         assert f"{PAYLOAD_BYTES_MAX:,}" in str(error)
 
+    @behaviour("`async def` tasks")
     def test_coroutine_runs_and_sees_its_own_context(self, rig: Rig) -> None:
         first, second = rig.task("slow_add", 1, 2), rig.task("slow_add", 3, 4)
         values = [decode_value(outcome.body) for outcome in rig.run(first, second)]
         assert values == [(3, format_task_id(first.id)), (7, format_task_id(second.id))]
 
+    @behaviour("`self.request`")
     def test_context_tells_a_task_about_itself(self, rig: Rig) -> None:
         parent, root = b"p" * 16, b"r" * 16
         task = rig.task("about_me", attempt=2, h={"trace": "abc"}, p=parent, r=root)
@@ -117,6 +140,7 @@ class PoolContract:
             "direct": False,
         }
 
+    @behaviour("Output and logs with the task's name and id")
     def test_what_a_task_writes_comes_with_its_name_and_id(self, rig: Rig) -> None:
         task = rig.task("talk", "hello")
         rig.run(task)
@@ -157,6 +181,7 @@ class PoolContract:
         error = rig.error("wait_in_task", format_task_id(b"x" * 16))
         assert isinstance(error, RuntimeError)
 
+    @behaviour("Tasks that call tasks")
     def test_task_submits_through_its_owner(self, rig: Rig) -> None:
         parent = rig.task("submit", 2, r=b"r" * 16)
         rig.pool.run(0, [parent])
@@ -164,7 +189,7 @@ class PoolContract:
         for n in range(2):
             request = rig.request(SubmitRequest)
             assert (request.parent, request.attempt) == (parent.id, 1)
-            assert [kind.name for kind in request.kinds] == ["tests.unit.pools.pool_tasks.add"]
+            assert [kind.name for kind in request.kinds] == [TASKS + ".add"]
             (kind, task_id, body, ext), *others = request.calls
             assert (kind, others) == (0, [])
             assert owner_of(task_id) == OWNER
@@ -195,6 +220,7 @@ class PoolContract:
         rig.answer(Answer(request=999_999_999, error=""))
         assert rig.value("add", 1, 2) == 3
 
+    @behaviour("Cancelling a task that waits")
     def test_cancelled_task_that_waits_ends_with_the_status_given(self, rig: Rig) -> None:
         first, second, third = (rig.task("echo", 1), rig.task("add", 1, 1), rig.task("add", 2, 2))
         held = rig.task("state_of", format_task_id(b"x" * 16))
@@ -215,6 +241,7 @@ class PoolContract:
         ]
         assert rig.value("add", 1, 2) == 3
 
+    @behaviour("A running task can ask whether it was cancelled")
     def test_task_that_runs_can_ask_whether_it_was_cancelled(self, rig: Rig) -> None:
         task = rig.task("wait_until_cancelled")
         rig.pool.run(0, [task])
@@ -249,3 +276,37 @@ class PoolContract:
         rig.host.until(lambda: rig.host.ready)
         assert rig.value("add", 3, 4) == 7
         assert len(rig.host.outcomes) == 1
+
+    def test_output_of_tasks_side_by_side_is_not_mixed(self, rig: Rig) -> None:
+        tasks = [rig.task("say_in_pieces", f"task {slot}") for slot in range(rig.pool.slots)]
+        for slot, task in enumerate(tasks):
+            rig.pool.run(slot, [task])
+        rig.host.until(lambda: len(rig.host.logs) == len(tasks))
+        for slot, task in enumerate(tasks):
+            rig.pool.cancel(slot, task.id, 1, Status.CANCELLED, 0)
+        rig.host.until(lambda: len(rig.host.outcomes) == len(tasks))
+        said = {(r.id, r.text) for r in rig.host.logs if r.stream == "stdout"}
+        assert said == {(t.id, f"task {n} of task {n}") for n, t in enumerate(tasks)}
+
+    @behaviour("Coroutines that call tasks, without keeping others from running")
+    def test_coroutine_submits_without_blocking_its_loop(self, rig: Rig) -> None:
+        rig.pool.run(0, [rig.task("add_later", 3)])
+        # The second is asked for before the first is answered.
+        requests = [rig.request(SubmitRequest) for _ in range(2)]
+        for request in requests:
+            rig.answer(Answer(request=request.request, error=""))
+        rig.answer(Answer(request=rig.request(SubmitRequest).request, error=""))
+        rig.host.until(lambda: rig.host.outcomes)
+        assert len(decode_value(rig.host.outcomes[0].body)) == 3
+
+    @behaviour("Several tasks at once", base.MANY)
+    @pytest.mark.parametrize("name", ["wait_until_cancelled", "wait_until_cancelled_async"])
+    def test_slots_run_side_by_side(self, rig: Rig, name: str) -> None:
+        tasks = [rig.task(name) for _ in range(SLOTS_COUNT)]
+        for slot, task in enumerate(tasks):
+            rig.pool.run(slot, [task])
+        rig.host.until(lambda: len(rig.host.logs) == SLOTS_COUNT)
+        for slot, task in reversed(list(enumerate(tasks))):
+            rig.pool.cancel(slot, task.id, 1, Status.CANCELLED, 0)
+        rig.host.until(lambda: len(rig.host.outcomes) == SLOTS_COUNT)
+        assert {decode_value(outcome.body) for outcome in rig.host.outcomes} == {"cancelled"}

@@ -1,5 +1,7 @@
 """A node of few lines around a pool: its loop, and notes of what the pool reports."""
 
+# ruff: noqa: D102 - see ``PoolHost``
+
 from __future__ import annotations
 
 import contextlib
@@ -42,6 +44,7 @@ def ended(pid: int) -> bool:
 
 
 def wait_until_ended(*pids: int) -> None:
+    """Wait until these processes are gone."""
     deadline = time.monotonic() + PATIENCE_S
     while not all(ended(pid) for pid in pids):
         assert time.monotonic() < deadline, pids
@@ -161,14 +164,18 @@ class Rig:
         self.catalog: list[CatalogEntry] = []
         self._ids = 0
 
+    @property
+    def _names(self) -> dict[str, str]:
+        return {entry.name.rpartition(".")[2]: entry.name for entry in self.catalog}
+
     def task(self, name: str, *args: Any, attempt: int = 1, **ext: Any) -> RunTask:
-        """An attempt of ``name`` of pool_tasks with a fresh id."""
+        """An attempt of the task whose name ends so, with a fresh id."""
         self._ids += 1
         return RunTask(
             id=OWNER + self._ids.to_bytes(8, "big"),
             attempt=attempt,
             app="pooltest",
-            name=f"tests.unit.pools.pool_tasks.{name}",
+            name=self._names.get(name, name),
             queue="default",
             owner=OWNER,
             body=encode_arguments(args, {}),
@@ -195,6 +202,16 @@ class Rig:
         outcome = self.run(self.task(name, *args))[0]
         assert outcome.status == 1
         return decode_error(outcome.body)
+
+    def recover(self) -> None:
+        """Wait until the first slot works, whatever has just been killed there."""
+        while True:
+            self.host.forget()
+            self.pool.run(0, [self.task("add", 1, 2)])
+            self.host.until(lambda: self.host.outcomes or self.host.died or self.host.ready)
+            if any(outcome.status == 0 for outcome in self.host.outcomes):
+                return
+            self.host.until(lambda: 0 in self.host.ready)
 
     def request(self, kind: type[R]) -> R:
         """Wait for a request of this kind and take it."""
