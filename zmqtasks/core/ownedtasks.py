@@ -16,6 +16,7 @@ from zmqtasks.core.lanes import Lane, OwnedTask, TakenTask, WorkerLink, may_have
 from zmqtasks.core.owned import Durability, OwnedRecord
 from zmqtasks.core.stories import Stories
 from zmqtasks.core.waiting import Waiting
+from zmqtasks.core.workqueue import PRIORITY_KEY
 from zmqtasks.core.written import Told, WrittenTasks
 from zmqtasks.wire.messages import Outcome, Status
 
@@ -124,8 +125,9 @@ class OwnedTasks:
         for call in calls:
             task = self._accept(call)
             if task is not None:
-                if call.ext is None:
-                    task.lane.ready.plain.append(task)
+                ext = call.ext
+                if ext is None or not ("eta" in ext or "exp" in ext or PRIORITY_KEY in ext):
+                    task.lane.ready.plain.append(task)  # as nearly all
                 else:
                     self._place(task)
                 fresh.append(call.id)
@@ -226,7 +228,7 @@ class OwnedTasks:
             lane = self.dealer.lane_of(call.kind)
         self.tasks[call.id] = task = OwnedTask(call.id, lane, call.body, call.ext)
         self.open_bytes += len(call.body)
-        if call.ext is not None:
+        if call.ext is not None and "exp" in call.ext:
             self.waiting.watch(task)
         return task
 
