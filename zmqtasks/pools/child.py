@@ -321,10 +321,10 @@ class ChildLink:
             elif isinstance(message, CancelTask):
                 if len(self._cancelled) >= _CANCELLED_MAX:
                     self._cancelled.clear()
+                if message.is_forced:
+                    self.on_forced(message)  # before the task can see that it was cancelled
                 self._cancelled[message.id, message.attempt] = message.status
                 self._cancels_read += 1
-                if message.is_forced:
-                    self.on_forced(message)
             else:
                 self._stopping = True
         if runs:

@@ -149,7 +149,7 @@ class ThreadHost:
 
 
 class _LoopSlot:
-    __slots__ = ("attempt", "begun", "is_native", "number", "queue", "status", "task")
+    __slots__ = ("attempt", "begun", "is_native", "number", "queue", "task")
 
     def __init__(self, number: int) -> None:
         self.number = number
@@ -159,14 +159,8 @@ class _LoopSlot:
         self.attempt: RunTask | None = None
         #: That is a coroutine, so it can be ended.
         self.is_native = False
-        #: What the attempt that runs ends with, since it was asked to end.
-        self.status: int | None = None
         #: Twice the number of attempts begun.
         self.begun = 0
-
-    def is_ended(self) -> bool:
-        """What runs was asked to end."""
-        return self.status is not None
 
 
 class LoopHost:
@@ -180,6 +174,8 @@ class LoopHost:
         self._slots: dict[int, _LoopSlot] = {}
         #: {attempt: its slot} of those that run.
         self._running: dict[tuple[bytes, int], _LoopSlot] = {}
+        #: {attempt that is to be ended: what it ends with}.
+        self._ends: dict[tuple[bytes, int], int] = {}
         self._threads = ThreadPoolExecutor(LOOP_THREADS_COUNT, "zmqtasks-task")
         self._context: Context = copy_context()
         self._flushes = False
@@ -250,18 +246,19 @@ class LoopHost:
     async def _execute(self, slot: _LoopSlot, task: RunTask) -> ChildOutcome:
         program = self._program
         key = task.id, task.attempt
-        slot.status, slot.attempt, slot.is_native = None, task, program.is_native(task.name)
+        slot.attempt, slot.is_native = task, program.is_native(task.name)
         self._running[key] = slot
         outcome: ChildOutcome | None
         if slot.is_native:
-            outcome = await program.execute_native(task, slot.is_ended)
+            outcome = await program.execute_native(task, lambda: key in self._ends)
         else:
             run = copy_context().run
             outcome = await self._loop.run_in_executor(self._threads, run, program.execute, task)
         self._running.pop(key, None)
-        if slot.status is not None:
+        status = self._ends.pop(key, None)
+        if status is not None and slot.is_native:
             # However it took that it was ended.
-            outcome = cancelled_outcome(task, slot.status, "ended on request")
+            outcome = cancelled_outcome(task, status, "ended on request")
         assert outcome is not None, "an attempt without an outcome was ended"
         return outcome
 
@@ -279,15 +276,17 @@ class LoopHost:
 
     def _forced(self, order: CancelTask) -> None:
         """An attempt is to be ended; in the thread that reads."""
+        self._ends[order.id, order.attempt] = order.status
         with contextlib.suppress(RuntimeError):
             self._loop.call_soon_threadsafe(self._end, order)
 
     def _end(self, order: CancelTask) -> None:
-        slot = self._running.get((order.id, order.attempt))
+        key = order.id, order.attempt
+        slot = self._running.get(key)
         if slot is None or slot.task is None or slot.attempt is None:
+            self._ends.pop(key, None)
             return
         if slot.is_native:
-            slot.status = order.status
             slot.task.cancel()
             return
         text = "goes on: it is no coroutine, so it runs in a thread, which cannot be ended"

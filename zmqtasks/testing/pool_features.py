@@ -90,7 +90,11 @@ class PoolFeatures:
             cls._shared = cls._started.enter_context(planned(self.make_pool, slots=SLOTS_COUNT))
         cls._shared.host.forget()
         yield cls._shared
-        cls._shared.recover()
+        try:
+            cls._shared.recover()
+        except AssertionError:
+            cls.teardown_class()  # the next test shall have a better one
+            raise
 
     @classmethod
     def teardown_class(cls) -> None:

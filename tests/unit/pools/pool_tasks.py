@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import itertools
 import multiprocessing
@@ -15,6 +16,7 @@ import threading
 import time
 from typing import Any
 
+from zmqtasks.app.context import current
 from zmqtasks.testing.pool_tasks import ShopClosed, app
 
 
@@ -175,3 +177,28 @@ def start_sleeper_and_wait() -> None:
     sleeper = subprocess.Popen(["sleep", "1000"])
     print(sleeper.pid)
     sleeper.wait()
+
+
+@app.task
+def seen_by_its_thread() -> str | None:
+    found: list[str | None] = []
+
+    def look() -> None:
+        context = current()
+        found.append(context.id if context else None)
+
+    thread = threading.Thread(target=look)
+    thread.start()
+    thread.join()
+    return found[0]
+
+
+async def _exit() -> None:
+    sys.exit(3)
+
+
+@app.task
+async def leave_an_exit_behind() -> None:
+    task = asyncio.get_running_loop().create_task(_exit())
+    with contextlib.suppress(asyncio.CancelledError):
+        await asyncio.wait([task])
