@@ -27,6 +27,7 @@ from zmqtasks.app.endings import Endings, MayHaveRun
 from zmqtasks.app.hooks import begun
 from zmqtasks.app.loader import load_app
 from zmqtasks.app.retrying import asked, lost_attempts_of
+from zmqtasks.app.streaming import counted
 from zmqtasks.errors import AppLoadError, ConfigError, ZmqTasksError
 from zmqtasks.pools import softlimit
 from zmqtasks.pools.base import PoolConfig
@@ -159,11 +160,9 @@ class AppProgram:
             except BaseException as exc:  # noqa: BLE001 (whatever it is, the caller gets it)
                 run_us = (clock_ns() - begun_ns) // 1000
                 return endings.raised(task, started_ms, run_us, exc)
-            if asked or begun:
+            if asked or begun or counted:
                 run_us = (clock_ns() - begun_ns) // 1000
-                ended = endings.returned(task, started_ms, run_us, value)
-                if ended is not None:
-                    return ended
+                return endings.returned(task, started_ms, run_us, value, body)
             return ChildOutcome(
                 task.id,
                 task.attempt,
@@ -219,12 +218,7 @@ class AppProgram:
             run_us = (time.perf_counter_ns() - begun_ns) // 1000
             return self._endings.raised(task, started_ms, run_us, exc)
         run_us = (time.perf_counter_ns() - begun_ns) // 1000
-        ended = None
-        if asked or begun:
-            ended = self._endings.returned(task, started_ms, run_us, value)
-        return ended or ChildOutcome(
-            task.id, task.attempt, int(Status.SUCCESS), started_ms, run_us, body, ""
-        )
+        return self._endings.returned(task, started_ms, run_us, value, body)
 
     def _run_coroutine(self, coroutine: Coroutine[Any, Any, Any], soft_ms: int) -> Any:
         runner = self._loops.runner

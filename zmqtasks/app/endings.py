@@ -21,6 +21,8 @@ from zmqtasks.app.retrying import (
     is_expected,
     planned_retry,
 )
+from zmqtasks.app.streaming import counted
+from zmqtasks.core.resultlog import ITEMS_KEY
 from zmqtasks.errors import Ignore, Reject, Retry
 from zmqtasks.limits import ERROR_TEXT_CHARS_MAX, LOG_LINE_CHARS_MAX
 from zmqtasks.pools.protocol import (
@@ -75,22 +77,28 @@ class Endings:
         self._level: int = logging.getLevelNamesMapping()[log_level]
 
     def returned(
-        self, run: RunTask, started_ms: int, run_us: int, value: Any
-    ) -> ChildOutcome | None:
-        """The outcome of one that returned, if it had asked for another attempt before."""
-        noted = asked.pop((run.id, run.attempt), None)
-        if not isinstance(noted, Retry):
-            self._tell_hooks(run, Status.SUCCESS, value)
-            return None
-        outcome = self._retry(run, started_ms, run_us, noted)
-        self._tell_hooks(run, outcome.status, noted)
-        return outcome
+        self, run: RunTask, started_ms: int, run_us: int, value: Any, body: bytes
+    ) -> ChildOutcome:
+        """The outcome of one that returned, if there may be more to say about it than that."""
+        key = run.id, run.attempt
+        items = counted.pop(key, None)
+        noted = asked.pop(key, None)
+        if isinstance(noted, Retry):
+            outcome = self._retry(run, started_ms, run_us, noted)
+            self._tell_hooks(run, outcome.status, noted)
+            return outcome
+        self._tell_hooks(run, Status.SUCCESS, value)
+        ext = None if items is None else {ITEMS_KEY: items}
+        return _outcome(run, Status.SUCCESS, started_ms, run_us, "", body, ext)
 
     def raised(
         self, run: RunTask, started_ms: int, run_us: int, exc: BaseException
     ) -> ChildOutcome:
         """The outcome of one that raised."""
+        items = counted.pop((run.id, run.attempt), None)
         outcome, cause = self._ended(run, started_ms, run_us, exc)
+        if items is not None and outcome.ext is None:
+            outcome.ext = {ITEMS_KEY: items}
         if begun:
             self._tell_hooks(run, outcome.status, cause)
         return outcome
@@ -99,6 +107,7 @@ class Endings:
         """An attempt that was interrupted: nobody is told how it ended."""
         asked.pop((run.id, run.attempt), None)
         begun.pop((run.id, run.attempt), None)
+        counted.pop((run.id, run.attempt), None)
 
     def _tell_hooks(self, run: RunTask, status: int, value: Any) -> None:
         start = begun.pop((run.id, run.attempt), None)

@@ -57,6 +57,8 @@ class News:
     def take(self, record: UpdateRecord) -> None:
         """One more; on the gateway's thread."""
         if record.number == _STATE:
+            if not record.attempt and self.state is not None:
+                return  # said before it was followed, and overtaken by what was said since
             self.state = record
             self.states_count += 1
         elif record.number == self._next and not self.lost:
@@ -92,6 +94,18 @@ class News:
             raise ItemsLost(self.lost)
         return _NOTHING
 
+    def check_complete(self, count: int) -> None:
+        """The task has ended and yielded so many items.
+
+        Raises:
+            ItemsLost: some of them have not come.
+        """
+        if self._next < count:
+            raise ItemsLost(
+                f"items {self._next} to {count - 1} did not reach this process; stream() sees all "
+                "items on the handle that its call returned"
+            )
+
 
 class Following(Generic[T]):
     """An iterator over news of a task, also for ``async for``; it ends with the task.
@@ -122,16 +136,13 @@ class Following(Generic[T]):
         self._ahead: deque[T] = deque()
         self._news = handle.news()
         check_wait(handle.app, method, timeout, refusal=_IN_TASKS)
-        self._is_behind = handle.follow()
+        handle.follow()
         self._give_up = None if timeout is None else time.monotonic() + timeout
 
     def __iter__(self) -> Iterator[T]:
         return self
 
     def __next__(self) -> T:
-        if self._is_behind:
-            self._is_behind = False
-            self._handle.catch_up()
         while True:
             # In this order: what came before the outcome is seen before it.
             is_over = self._handle.is_settled
@@ -145,6 +156,7 @@ class Following(Generic[T]):
 
     def _end(self) -> None:
         if self._raises:
+            self._news.check_complete(self._handle.items_count)
             self._handle.conclude()
 
     def _wait(self) -> None:
@@ -160,12 +172,6 @@ class Following(Generic[T]):
         return self
 
     async def __anext__(self) -> T:
-        if self._is_behind:
-            import asyncio
-
-            self._is_behind = False
-            # It asks around, which must not block the loop.
-            await asyncio.to_thread(self._handle.catch_up)
         while True:
             is_over = self._handle.is_settled
             found = self._next()

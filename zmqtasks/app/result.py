@@ -11,6 +11,7 @@ from zmqtasks.app.current import current_app, gateway
 from zmqtasks.app.news import Following, News, Update, states_of
 from zmqtasks.app.outcomes import RETURNED, error_of, traceback_of, unknown_outcome, value_of
 from zmqtasks.app.waiting import check_wait
+from zmqtasks.core.resultlog import ITEMS_KEY
 from zmqtasks.errors import TaskUnknown, TimeoutError
 from zmqtasks.ids import format_task_id, parse_task_id
 from zmqtasks.node.gateway import Gateway
@@ -213,28 +214,13 @@ class AsyncResult(Generic[R]):
         """
         return Following(self, "stream", self.news().next_item, timeout, raises=True)
 
-    def follow(self) -> bool:
-        """See to it that some gateway of this process tells us the outcome.
-
-        Returns:
-            Whether somebody had to be asked, so that news may have passed by before.
-        """
+    def follow(self) -> None:
+        """See to it that some gateway of this process tells us the outcome."""
         current = gateway(self.app)
         # Not ours either: what was submitted by the parent of a forked process.
         if self._gateway is not current:
             self._gateway = current
             current.watch([self._task_id], self)
-            return True
-        return False
-
-    def catch_up(self) -> None:
-        """Ask for the last state, which came before we were told of it."""
-        found = self._look()
-        if not isinstance(found, StateRecord) or self.news().state is not None:
-            return
-        state, meta = found.info.get(SAID_STATE), found.info.get(SAID_META)
-        if isinstance(state, str) and isinstance(meta, bytes):
-            self.news().take(UpdateRecord(self._task_id, 0, -1, state, meta))
 
     def _time_over(self, timeout: float | None) -> None:
         """The wait is over.
@@ -271,6 +257,13 @@ class AsyncResult(Generic[R]):
     def task_id(self) -> str:
         """Same as ``id``."""
         return format_task_id(self._task_id)
+
+    @property
+    def items_count(self) -> int:
+        """How many items the task, which has ended, yielded."""
+        outcome = self._outcome
+        found = (outcome.ext or {}).get(ITEMS_KEY) if outcome is not None else None
+        return found if isinstance(found, int) else 0
 
     @property
     def is_settled(self) -> bool:

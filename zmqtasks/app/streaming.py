@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 #: States that others decide on; STARTED is no secret.
 _TAKEN = states.ALL_STATES - {states.STARTED}
 _STATE_CHARS_MAX = 100
+#: {(id, attempt): how many items it yielded}, of generator tasks that end.
+counted: dict[tuple[bytes, int], int] = {}
 
 
 def tell_state(app: App, state: object, meta: object) -> None:
@@ -55,6 +57,11 @@ def is_generator(function: Callable[..., Any]) -> bool:
 def streamed(app: App, run: Callable[..., Any]) -> Callable[..., Any]:
     """A function that tells the items of this generator function, and returns what it returns."""
 
+    def ended(number: int) -> None:
+        attempt = running_task()
+        if attempt is not None:
+            counted[attempt.id, attempt.attempt] = number
+
     def tell(number: int, item: Any) -> None:
         through = gateway(app)
         if isinstance(through, ChildGateway):
@@ -71,6 +78,7 @@ def streamed(app: App, run: Callable[..., Any]) -> Callable[..., Any]:
         except StopIteration as stop:
             return stop.value
         finally:
+            ended(number)
             generator.close()
 
     async def astream(*args: Any, **kwargs: Any) -> None:
@@ -81,6 +89,7 @@ def streamed(app: App, run: Callable[..., Any]) -> Callable[..., Any]:
                 tell(number, item)
                 number += 1
         finally:
+            ended(number)
             await generator.aclose()
 
     return astream if inspect.isasyncgenfunction(run) else stream

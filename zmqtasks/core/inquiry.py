@@ -147,6 +147,8 @@ class Inquiry:
             if record.state == TaskState.SETTLED:
                 question.told.add(record.id)
                 news.append(record)
+            elif "state" in record.info:
+                news.append(record)  # what the running task said last
         final = len(question.told) == len(question.best)
         if final:
             del self.questions[token]

@@ -65,7 +65,7 @@ class Ownership:
         self.revoking = Revoking(
             dispatcher, self.given, self.handoff.links, self.taking.tasks.__contains__
         )
-        self.sayings = Sayings(dispatcher, answers.watchers)
+        self.sayings = Sayings(dispatcher, answers)
         self._standing = {key: Standing() for key in ("offered", "given", "incoming")}
         self._now_ms = 0
         #: Whose effects are to be collected, in this order.

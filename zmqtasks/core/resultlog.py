@@ -39,6 +39,8 @@ _ENTRY_BYTES = 400
 _AGE_STEP_MS = 60_000
 #: Facts of a call (``TaskRecord.ext``) that its outcome tells too.
 TOLD_KEYS = ("c", "n")
+#: What a slot says of an attempt that its outcome tells too: how many items it yielded.
+ITEMS_KEY = "it"
 
 
 class LogEntry(msgspec.Struct, gc=False):
@@ -115,7 +117,7 @@ class ResultLog:
         position = self.head
         made: list[tuple[Kind, Outcome]] = []
         ext = {"w": self.worker_name}
-        for task, status, started_ms, run_us, body, error, *_ in finished:
+        for task, status, started_ms, run_us, body, error, said in finished:
             position += 1
             size = len(body)
             outcome = Outcome(
@@ -125,6 +127,8 @@ class ResultLog:
             if task.ext is not None:
                 told = {key: task.ext[key] for key in TOLD_KEYS if key in task.ext}
                 outcome.ext = {**(outcome.ext or {}), **told}
+            if said is not None and ITEMS_KEY in said:
+                outcome.ext = {**(outcome.ext or {}), ITEMS_KEY: said[ITEMS_KEY]}
             owner = b"" if task.link is LANE else task.owner
             entries[position] = entry = LogEntry(task.kind, outcome, None, owner, now_ms)
             positions[task.id] = position

@@ -8,8 +8,8 @@ hears of a task that is not its own has asked for it: its callers are told.
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
 
+from zmqtasks.core.answers import Answers
 from zmqtasks.core.batching import batches
 from zmqtasks.core.dispatcher import Dispatcher
 from zmqtasks.core.effects import Effect, Send, TasksUpdated
@@ -26,14 +26,12 @@ class Sayings:
 
     Args:
         dispatcher: of this node; it is told where to look for the last state of a task.
-        watchers: {task id: who wants to hear of it}, see ``Answers``.
+        answers: of this node, which knows who watches what.
     """
 
-    def __init__(
-        self, dispatcher: Dispatcher, watchers: Mapping[bytes, Sequence[tuple[LinkId, int]]]
-    ) -> None:
+    def __init__(self, dispatcher: Dispatcher, answers: Answers) -> None:
         self._dispatcher = dispatcher
-        self._watchers = watchers
+        self._answers = answers
         self.effects: list[Effect] = []
         #: What came in this turn, and who is to hear what of it.
         self._heard: list[UpdateRecord] = []
@@ -77,7 +75,7 @@ class Sayings:
     def _pass_on(self, record: UpdateRecord) -> None:
         # Here and not at the end of the turn: the outcome may follow in the same turn, and
         # after it nobody watches any more.
-        for link in dict.fromkeys(link for link, _ in self._watchers.get(record.id, ())):
+        for link in dict.fromkeys(link for link, _ in self._answers.watchers.get(record.id, ())):
             self._told.setdefault(link, []).append(record)
 
     def last_of(self, task_id: bytes, attempt: int) -> UpdateRecord | None:
@@ -91,7 +89,8 @@ class Sayings:
             return
         self.effects.append(TasksUpdated(self._heard))
         for link, records in self._told.items():
-            self.effects += [
+            # With the answers: they leave before the outcomes that those tell.
+            self._answers.effects += [
                 Send(link, Updates(batch)) for batch in batches(records, lambda news: news.meta)
             ]
         self._heard = []

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from zmqtasks.core import effects as fx
 from zmqtasks.core.calls import Ticket
 from zmqtasks.node.survey import OnLoop
-from zmqtasks.node.tickets import Tickets, pending_if_unknown, unknown_outcome
+from zmqtasks.node.tickets import Tickets, pending_if_unknown, said_before, unknown_outcome
 from zmqtasks.wire.messages import StateRecord, TaskState, UpdateRecord
 
 if TYPE_CHECKING:
@@ -159,6 +159,8 @@ class Questions:
                     ticket.settled(record.id, record.outcome)
                 elif record.state == TaskState.UNKNOWN:
                     ticket.settled(record.id, unknown_outcome(record.id))
+                elif "state" in record.info:
+                    ticket.updated(record.id, said_before(record))
 
         self._news[token] = news
         self._followers[token] = frozenset(elsewhere), told

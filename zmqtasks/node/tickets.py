@@ -76,6 +76,13 @@ def unknown_outcome(task_id: bytes) -> Outcome:
     return Outcome(task_id, 0, UNKNOWN_STATUS, 0, -1, 0, 0, 0, b"", None)
 
 
+def said_before(record: StateRecord) -> UpdateRecord:
+    """The state that a running task gave itself before it was followed, as news. Its attempt
+    is 0: news that were on their way may have overtaken it."""
+    state, meta = record.info["state"], record.info.get("meta")
+    return UpdateRecord(record.id, 0, -1, str(state), meta if isinstance(meta, bytes) else b"")
+
+
 def pending_if_unknown(record: StateRecord) -> StateRecord:
     """Not everybody has answered, so nobody may say that it is unknown."""
     if record.state != TaskState.UNKNOWN:

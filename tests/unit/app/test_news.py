@@ -11,10 +11,10 @@ import pytest
 from tests.support.inline_gateway import InlineGateway
 from zmqtasks.app import news
 from zmqtasks.app.app import App
-from zmqtasks.app.news import Following, Update
+from zmqtasks.app.news import Update
 from zmqtasks.app.result import AsyncResult
 from zmqtasks.errors import ItemsLost, TimeoutError
-from zmqtasks.wire.messages import UpdateRecord
+from zmqtasks.wire.messages import Outcome, UpdateRecord
 from zmqtasks.wire.payload import encode_value
 
 PATIENCE_S = 20.0
@@ -187,15 +187,28 @@ def test_call_without_an_owner_has_no_news(app: App, gateway: InlineGateway) -> 
             follow()
 
 
-def test_handle_of_another_process_begins_with_the_state_that_it_finds(
-    app: App, gateway: InlineGateway, result: AsyncResult[Any]
+def test_state_from_before_it_was_followed_does_not_replace_a_later_one(
+    result: AsyncResult[Any],
 ) -> None:
-    gateway.info[result._task_id] = {"state": "COOKING", "meta": encode_value(7)}
-    for is_async in (False, True):
-        updates = AsyncResult[Any](result.id, app).updates(timeout=PATIENCE_S)
-        first = asyncio.run(_anext(updates)) if is_async else next(updates)
-        assert first == Update("COOKING", 7)
+    task_id = result._task_id
+    before = UpdateRecord(task_id, 0, -1, "BEFORE", encode_value(1))
+    updates = result.updates(timeout=PATIENCE_S)
+    result.updated(task_id, before)
+    assert next(updates) == Update("BEFORE", 1)
+    say(result, 2, state="LATER")
+    result.updated(task_id, before)
+    assert next(updates) == Update("LATER", 2)
 
 
-async def _anext(updates: Following[Update]) -> Update:
-    return await anext(updates)
+def test_items_that_had_not_come_when_the_task_ended_are_missed(
+    result: AsyncResult[Any],
+) -> None:
+    items(result, "a")
+    value = encode_value("end")
+    outcome = Outcome(result._task_id, 1, 0, 1, 0, 0, 0, len(value), value, {"it": 3})
+    result.settled(result._task_id, outcome)
+    stream = result.stream()
+    assert next(stream) == "a"
+    with pytest.raises(ItemsLost, match="items 1 to 2 did not reach this process"):
+        next(stream)
+    assert result.get() == "end"

@@ -12,6 +12,7 @@ from zmqtasks.app.app import App
 from zmqtasks.limits import UPDATE_BYTES_MAX
 from zmqtasks.pools import running
 from zmqtasks.wire.messages import Status
+from zmqtasks.wire.payload import decode_value
 
 
 def test_states_go_out_with_what_they_tell(app: App) -> None:
@@ -83,7 +84,8 @@ def test_items_are_numbered_and_the_value_is_what_the_generator_returns(app: App
         return "counted"
 
     with Worker(app) as worker:
-        assert worker.value("count", 3) == "counted"
+        outcome = worker.run("count", 3)
+        assert (decode_value(outcome.body), outcome.ext) == ("counted", {"it": 3})
         assert worker.updates == [("", 0, 0), ("", 1, 1), ("", 2, 2)]
 
 
@@ -114,6 +116,7 @@ def test_generator_that_raises_has_told_its_items_and_is_ended(app: App) -> None
         assert outcome.status == Status.FAILURE
         assert "object" in outcome.error
         assert worker.updates == [("", 0, 1)]
+        assert outcome.ext == {"it": 1}
     assert ended == ["ended"]
 
 
