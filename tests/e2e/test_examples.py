@@ -117,3 +117,12 @@ def test_crawler_finds_all_pages_while_workers_are_killed(temporary: Path) -> No
     assert int(killed[1]) >= 1
     assert "all nodes stopped cleanly" in out
     assert_nothing_is_left(temporary)
+
+
+def test_async_crawl_has_all_pages_open_at_once(temporary: Path) -> None:
+    process = start(temporary, "async_crawl/run.py", "--pages", "200", "--seconds", "2")
+    out, err = finish(process)
+    assert process.returncode == 0, err
+    assert "200 pages of 2 s each" in out
+    assert "up to 200 were open at the same time" in out
+    assert_nothing_is_left(temporary)
