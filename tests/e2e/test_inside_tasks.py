@@ -29,6 +29,7 @@ _APP = """
         self.progress(1, 2)
         wait_for("go")
         self.update_state(state="LAST", meta="m")
+        wait_for("end")
         return "done"
 
 
@@ -114,8 +115,9 @@ def test_caller_follows_states_while_the_task_runs(made: Mesh) -> None:
         print(*next(updates))
         print(result.state, result.info)
         Path("go").touch()
-        for update in updates:
-            print(*update)
+        print(*next(updates))
+        Path("end").touch()
+        print(list(updates))
         print(result.get(timeout=5), result.state, result.info)
     """).stdout.splitlines()
     progress = "{'current': 1, 'total': 2, 'message': ''}"
@@ -123,6 +125,7 @@ def test_caller_follows_states_while_the_task_runs(made: Mesh) -> None:
         f"PROGRESS {progress}",
         f"PROGRESS {progress}",
         "LAST m",
+        "[]",
         "done SUCCESS done",
     ]
 
@@ -176,12 +179,14 @@ def test_another_process_follows_a_task_that_it_knows_by_id(made: Mesh) -> None:
             updates = result.updates(timeout=20)
             print(*next(updates))
             Path("go").touch()
-            print(*list(updates)[-1], result.get(timeout=5))
+            print(*next(updates))
+            Path("end").touch()
+            print(list(updates), result.get(timeout=5))
         ''', result.id], capture_output=True, text=True)
         print(other.stdout + other.stderr[-2000:])
     """).stdout.splitlines()
     progress = "PROGRESS {'current': 1, 'total': 2, 'message': ''}"
-    assert printed[:2] == [progress, "LAST m done"]
+    assert printed[:3] == [progress, "LAST m", "[] done"]
 
 
 @pytest.mark.parametrize("pool", ["process", "thread", "asyncio"])
