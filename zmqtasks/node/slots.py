@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import socket
 
+from zmqtasks.amounts import parse_resource
 from zmqtasks.errors import ConfigError
 from zmqtasks.limits import ASYNCIO_SLOTS
 from zmqtasks.pools.base import PoolPlan
@@ -31,6 +32,7 @@ def plan_of(settings: NodeSettings) -> PoolPlan:
         memory_kib_max=settings.max_memory_per_child,
         idle_ms=round(settings.child_idle_s * 1000),
         is_resized=bool(settings.autoscale),
+        gives_gpus=any(parse_resource(entry).ids for entry in settings.resources),
     )
 
 

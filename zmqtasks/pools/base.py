@@ -94,6 +94,8 @@ class PoolPlan(msgspec.Struct, frozen=True):
     idle_ms: int = 0
     #: ``resize`` will be called.
     is_resized: bool = False
+    #: Attempts are told in ``CUDA_VISIBLE_DEVICES`` which GPUs are theirs.
+    gives_gpus: bool = False
 
 
 class PoolHost(Protocol):

@@ -22,6 +22,7 @@ from typing import Any, Final
 import msgspec
 
 from zmqtasks.core.held import STRIKES_KEY
+from zmqtasks.errors import ConfigError
 from zmqtasks.limits import LEAVING_AT_ONCE, SUSPECTS_AT_ONCE
 from zmqtasks.pools import base
 from zmqtasks.pools.base import PoolConfig, PoolHost, PoolPlan, check_limits, check_plan
@@ -133,11 +134,17 @@ class HostedPool:
         """How many slots, and when the process is replaced; until ``start``.
 
         Raises:
-            ConfigError: slots cannot be pinned here, or this system cannot tell how much
-                memory a process holds.
+            ConfigError: slots cannot be pinned here, GPUs not be given, or this system
+                cannot tell how much memory a process holds.
         """
         check_plan(self._kind, self.features, self._config, plan)
         check_memory(plan)
+        if plan.gives_gpus:
+            raise ConfigError(
+                "resources: a task is told which GPUs it has by CUDA_VISIBLE_DEVICES, which all tasks "
+                f"of the {self._kind} pool share; write gpu=NUMBER and choose in the task, or use "
+                "the process pool"
+            )
         self._plan = plan
         self.slots = plan.slots
 

@@ -9,10 +9,13 @@ from typing import Any
 
 import pytest
 
+from zmqtasks.errors import ConfigError
 from zmqtasks.limits import SUSPECTS_AT_ONCE
+from zmqtasks.node.slots import plan_of
 from zmqtasks.pools.base import PoolConfig, PoolPlan
 from zmqtasks.pools.hosted import HostedPool
 from zmqtasks.pools.protocol import RunTask
+from zmqtasks.settings import load_settings
 from zmqtasks.testing.pool_host import Rig, started, wait_until_ended
 from zmqtasks.wire.messages import Status
 from zmqtasks.wire.payload import decode_value
@@ -38,6 +41,12 @@ def run_in_all_slots(rig: Rig, name: str) -> list[RunTask]:
         rig.pool.run(slot, [task])
     rig.host.until(lambda: len(rig.host.logs) == len(tasks))
     return tasks
+
+
+def test_gpus_by_id_are_refused_since_all_tasks_share_one_environment(kind: str) -> None:
+    settings = load_settings({"resources": ("gpu=id:0:3",), "pool": kind}, env={}).settings
+    with pytest.raises(ConfigError, match="CUDA_VISIBLE_DEVICES"):
+        HostedPool(CONFIG, kind).plan(plan_of(settings))
 
 
 def test_all_slots_are_in_one_process(kind: str) -> None:
