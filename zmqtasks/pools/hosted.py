@@ -141,9 +141,9 @@ class HostedPool:
         check_memory(plan)
         if plan.gives_gpus:
             raise ConfigError(
-                "resources: a task is told which GPUs it has by CUDA_VISIBLE_DEVICES, which all tasks "
-                f"of the {self._kind} pool share; write gpu=NUMBER and choose in the task, or use "
-                "the process pool"
+                "resources: a task is told which GPUs it has by CUDA_VISIBLE_DEVICES, which all "
+                f"tasks of the {self._kind} pool share; write gpu=NUMBER and choose in the "
+                "task, or use the process pool"
             )
         self._plan = plan
         self.slots = plan.slots
