@@ -20,7 +20,7 @@ from zmqtasks.node.questions import Questions, _is_known, _Question
 from zmqtasks.node.room import Room, size_of
 from zmqtasks.node.tickets import Tickets
 from zmqtasks.wire.content import content_digest
-from zmqtasks.wire.messages import Outcome, StateRecord
+from zmqtasks.wire.messages import Outcome, StateRecord, UpdateRecord
 
 if TYPE_CHECKING:
     from tests.simulation.process import Process
@@ -73,7 +73,7 @@ class Ticket:
         assert outcome.id == task_id
         self.caller.promises.ticket_told(self, outcome)
 
-    def updated(self, record: StateRecord) -> None:
+    def updated(self, task_id: bytes, record: UpdateRecord) -> None:
         """See ``Ticket`` of ``core.calls``."""
 
 
