@@ -195,7 +195,6 @@ JOURNAL_ROWS_PER_STATEMENT = 1_024
 #: (8 MiB; 1 MiB when it is closed) and more than used ones, looked at every so many commits
 #: and when there are no more tasks.
 JOURNAL_FREE_PAGES_MAX = 2_000
-JOURNAL_CLOSED_FREE_PAGES_MAX = 256
 JOURNAL_SHRINK_COMMITS = 64
 JOURNAL_SHRINK_PAGES = 500
 #: The file is written anew instead when so few pages are used: 2 MiB, some milliseconds.

@@ -332,15 +332,6 @@ def test_the_file_is_small_at_once_when_the_last_task_has_left(
     assert (folder / "tasks.db").stat().st_size < 2_000_000
 
 
-def test_the_file_of_a_closed_journal_is_small_and_has_its_tasks(
-    journal: SqliteJournal, folder: Path
-) -> None:
-    _burst(journal, 6_000, 1_000)  # unused pages that an open one keeps
-    journal.close()
-    assert (folder / "tasks.db").stat().st_size < 100_000
-    assert content(folder) == [owned(0, body=bytes(1_000))]
-
-
 # --- forks ----------------------------------------------------------------------------------
 
 
