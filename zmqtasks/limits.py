@@ -192,7 +192,7 @@ JOURNAL_ROOM_COMMITS = 64
 #: Each statement gives the interpreter lock away, and a busy thread keeps it for 5 ms.
 JOURNAL_ROWS_PER_STATEMENT = 1_024
 #: Unused pages of the file are given back to the disk when there are more than this
-#: (8 MiB; 1 MiB when it is closed) and more than used ones, looked at every so many commits
+#: (8 MiB) and more than used ones, looked at every so many commits
 #: and when there are no more tasks.
 JOURNAL_FREE_PAGES_MAX = 2_000
 JOURNAL_SHRINK_COMMITS = 64
