@@ -192,9 +192,10 @@ JOURNAL_ROOM_COMMITS = 64
 #: Each statement gives the interpreter lock away, and a busy thread keeps it for 5 ms.
 JOURNAL_ROWS_PER_STATEMENT = 1_024
 #: Unused pages of the file are given back to the disk when there are more than this
-#: (8 MiB) and more than used ones, looked at every so many commits
+#: (8 MiB; 1 MiB when it is closed) and more than used ones, looked at every so many commits
 #: and when there are no more tasks.
 JOURNAL_FREE_PAGES_MAX = 2_000
+JOURNAL_CLOSED_FREE_PAGES_MAX = 256
 JOURNAL_SHRINK_COMMITS = 64
 JOURNAL_SHRINK_PAGES = 500
 #: The file is written anew instead when so few pages are used: 2 MiB, some milliseconds.

@@ -39,6 +39,7 @@ _SMALL = {
     (sqlite_log, "JOURNAL_CHECKPOINT_PAGES"): 40,
     (sqlite, "JOURNAL_SHRINK_COMMITS"): 2,
     (sqlite, "JOURNAL_FREE_PAGES_MAX"): 10,
+    (sqlite, "JOURNAL_CLOSED_FREE_PAGES_MAX"): 0,
     (sqlite, "JOURNAL_REWRITE_PAGES_MAX"): 40,
 }
 #: A call fails in this part of the commits.

@@ -38,6 +38,7 @@ _SMALL = {
     (sqlite_log, "JOURNAL_CHECKPOINT_PAGES"): 10,
     (sqlite, "JOURNAL_SHRINK_COMMITS"): 4,
     (sqlite, "JOURNAL_FREE_PAGES_MAX"): 2,
+    (sqlite, "JOURNAL_CLOSED_FREE_PAGES_MAX"): 1,
     (sqlite, "JOURNAL_REWRITE_PAGES_MAX"): 12,
     (sqlite, "JOURNAL_INHERIT_TASKS"): 2,
 }

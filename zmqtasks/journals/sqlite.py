@@ -44,6 +44,7 @@ from zmqtasks.journals.sqlite_file import Changed, Damage, Meta, ProgressRow, Ta
 from zmqtasks.journals.sqlite_log import SMALL_PART, DiskSpace, Log, disk_space
 from zmqtasks.journals.watermark import Watermark
 from zmqtasks.limits import (
+    JOURNAL_CLOSED_FREE_PAGES_MAX,
     JOURNAL_FREE_PAGES_MAX,
     JOURNAL_INHERIT_BYTES,
     JOURNAL_INHERIT_TASKS,
@@ -227,6 +228,7 @@ class SqliteJournal:
         try:
             if self._pid == os.getpid():
                 self.commit(sync=True)
+                self._shrink(db, JOURNAL_CLOSED_FREE_PAGES_MAX)
         finally:
             self._db = None
             self._watermark.close()

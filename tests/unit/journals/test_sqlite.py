@@ -19,6 +19,7 @@ from tests.support.small_disk import ballast, small_disk
 from zmqtasks.core.owned import OwnedRecord, Progress, given_to
 from zmqtasks.errors import ConfigError, JournalCorrupt, JournalError, JournalFull
 from zmqtasks.journals.sqlite import SqliteJournal
+from zmqtasks.journals.sqlite_calls import hold_for_ever
 from zmqtasks.journals.sqlite_file import SCHEMA_VERSION
 from zmqtasks.limits import JOURNAL_RESERVE_BYTES
 from zmqtasks.testing.journal_contract import owned, task_id
@@ -76,6 +77,7 @@ def failing(journal: SqliteJournal) -> Failing:
     """Put one between the open journal and its database."""
     assert journal._db is not None
     wrapped = Failing(journal._db)
+    hold_for_ever(wrapped)  # type: ignore[arg-type]  # close() gives one reference back
     journal._db = wrapped  # type: ignore[assignment]
     return wrapped
 
@@ -330,6 +332,15 @@ def test_the_file_is_small_at_once_when_the_last_task_has_left(
     assert (folder / "tasks.db").stat().st_size > 20_000_000
     journal.commit((), (), [task_id(0)], sync=False)
     assert (folder / "tasks.db").stat().st_size < 2_000_000
+
+
+def test_the_file_of_a_closed_journal_is_small_and_has_its_tasks(
+    journal: SqliteJournal, folder: Path
+) -> None:
+    _burst(journal, 6_000, 1_000)  # unused pages that an open one keeps
+    journal.close()
+    assert (folder / "tasks.db").stat().st_size < 100_000
+    assert content(folder) == [owned(0, body=bytes(1_000))]
 
 
 # --- forks ----------------------------------------------------------------------------------
