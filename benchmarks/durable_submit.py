@@ -59,7 +59,7 @@ def main() -> None:
     parser.add_argument("--worker", action="store_true", help="a node runs the tasks meanwhile")
     parser.add_argument("--json", action="store_true", help="print the figures as JSON")
     options = parser.parse_args()
-    with private_mesh(options.folder) as folder, disk_page(folder, options.runs) as sync_page:
+    with private_mesh(options.folder, _APP) as folder, disk_page(folder, options.runs) as sync_page:
         if options.worker:
             with worker(folder):
                 figures = measure(options, sync_page)
@@ -108,20 +108,26 @@ def _times(figure: dict[str, float]) -> str:
 
 
 @contextmanager
-def private_mesh(where: Path) -> Iterator[Path]:
-    """A folder with an app, and an environment that meets no other mesh."""
+def private_mesh(where: Path, app: str, **settings: str) -> Iterator[Path]:
+    """A folder with an app, and an environment that meets no other mesh.
+
+    Args:
+        where: the folder is made in this one.
+        app: the source of its ``tasks.py``.
+        settings: of the environment, with their values.
+    """
     with (
-        tempfile.TemporaryDirectory(prefix="zt-durable-", dir=where.resolve()) as state,
+        tempfile.TemporaryDirectory(prefix="zt-bench-", dir=where.resolve()) as state,
         tempfile.TemporaryDirectory(prefix="zt-") as sockets,  # short paths
     ):
         folder = Path(state)
-        (folder / "tasks.py").write_text(_APP)
+        (folder / "tasks.py").write_text(app)
         for key in [key for key in os.environ if key.startswith("ZMQTASKS_")]:
             del os.environ[key]
         os.environ.update(
-            ZMQTASKS_MESH="durable-submit", ZMQTASKS_RUNTIME_DIR=sockets,
+            ZMQTASKS_MESH="bench", ZMQTASKS_RUNTIME_DIR=sockets,
             ZMQTASKS_STATE_DIR=f"{state}/state", ZMQTASKS_CACHE_DIR=f"{state}/cache",
-            ZMQTASKS_KEY_FILE="none",
+            ZMQTASKS_KEY_FILE="none", **settings,
         )  # fmt: skip
         package = str(Path(__file__).resolve().parents[1])
         sys.path[:0] = [str(folder), package]
@@ -131,8 +137,8 @@ def private_mesh(where: Path) -> Iterator[Path]:
 
 
 @contextmanager
-def worker(folder: Path) -> Iterator[None]:
-    """A node that runs the tasks."""
+def worker(folder: Path) -> Iterator[int]:
+    """A node that runs the tasks, ``add`` among them; gives its pid."""
     from tasks import add
 
     with (folder / "log").open("w") as log:
@@ -142,7 +148,7 @@ def worker(folder: Path) -> Iterator[None]:
         )  # fmt: skip
     try:
         add.apply_async((1, 2), require_worker=30).get(timeout=30)
-        yield
+        yield node.pid
     finally:
         node.kill()
         node.wait()

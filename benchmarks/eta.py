@@ -16,14 +16,12 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import subprocess
 import sys
-import tempfile
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+from durable_submit import private_mesh, worker
 
 _APP = """
 from zmqtasks import App
@@ -43,7 +41,8 @@ def main() -> None:
     parser.add_argument("--tasks", type=int, default=1_000_000, help="(1000000)")
     parser.add_argument("--json", action="store_true", help="print the figures as JSON")
     options = parser.parse_args()
-    with private_mesh(options.folder) as folder, worker(folder) as node:
+    many = {"ZMQTASKS_OPEN_TASKS_MAX": "10000000"}
+    with private_mesh(options.folder, _APP, **many) as folder, worker(folder) as node:
         figures = measure(options.tasks, folder, node)
     print(json.dumps(figures) if options.json else described(figures))
     # What is still open is of no use to anybody: the folder is gone.
@@ -107,44 +106,6 @@ def family(pid: int) -> list[int]:
 def size_of(folder: Path) -> int:
     """Bytes of all files in it."""
     return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
-
-
-@contextmanager
-def private_mesh(where: Path) -> Iterator[Path]:
-    """A folder with an app, and an environment that meets no other mesh."""
-    with (
-        tempfile.TemporaryDirectory(prefix="zt-eta-", dir=where.resolve()) as state,
-        tempfile.TemporaryDirectory(prefix="zt-") as sockets,  # short paths
-    ):
-        folder = Path(state)
-        (folder / "tasks.py").write_text(_APP)
-        for key in [key for key in os.environ if key.startswith("ZMQTASKS_")]:
-            del os.environ[key]
-        os.environ.update(
-            ZMQTASKS_MESH="eta", ZMQTASKS_RUNTIME_DIR=sockets, ZMQTASKS_STATE_DIR=f"{state}/state",
-            ZMQTASKS_CACHE_DIR=f"{state}/cache", ZMQTASKS_KEY_FILE="none",
-            ZMQTASKS_OPEN_TASKS_MAX="10000000",
-        )  # fmt: skip
-        package = str(Path(__file__).resolve().parents[1])
-        sys.path[:0] = [str(folder), package]
-        paths = [os.environ.get("PYTHONPATH", ""), package]
-        os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, paths))
-        yield folder
-
-
-@contextmanager
-def worker(folder: Path) -> Iterator[int]:
-    """A node that runs the tasks; gives its pid."""
-    with (folder / "log").open("w") as log:
-        node = subprocess.Popen(
-            [sys.executable, "-m", "zmqtasks", "node", "--app", "tasks", "--concurrency", "2"],
-            cwd=folder, stdin=subprocess.DEVNULL, stdout=log, stderr=log,
-        )  # fmt: skip
-    try:
-        yield node.pid
-    finally:
-        node.kill()
-        node.wait()
 
 
 if __name__ == "__main__":

@@ -7,14 +7,12 @@ from collections.abc import Iterator
 
 import pytest
 
-from zmqtasks.errors import SoftTimeLimitExceeded
 from zmqtasks.pools import process
 from zmqtasks.pools.base import PoolConfig
 from zmqtasks.pools.process import ProcessPool
 from zmqtasks.pools.protocol import ChildOutcome, RunTask
 from zmqtasks.testing.pool_host import Rig, started, wait_until_ended
 from zmqtasks.wire.messages import Status
-from zmqtasks.wire.payload import decode_error, decode_value
 
 CONFIG = PoolConfig(app="tests.unit.pools.pool_tasks")
 
@@ -39,42 +37,6 @@ def limited(rig: Rig, name: str, *args: object, soft_ms: int = 0, hard_ms: int =
 
 def outcome_of(rig: Rig, task: RunTask) -> ChildOutcome:
     return next(o for o in rig.host.outcomes if o.id == task.id)
-
-
-class TestSoftLimit:
-    @pytest.mark.parametrize("name", ["sleep_on_async", "spin"])
-    def test_is_raised_in_the_task(self, rig: Rig, name: str) -> None:
-        outcome = rig.run(limited(rig, name, soft_ms=20))[0]
-        assert outcome.status == Status.FAILURE
-        error = decode_error(outcome.body)
-        assert isinstance(error, SoftTimeLimitExceeded)
-        assert "0.02 s" in str(error)
-        assert rig.value("add", 1, 2) == 3
-        assert rig.host.died == []
-
-    @pytest.mark.parametrize(
-        ("name", "arg"),
-        [
-            ("tidy_up", 0.0),
-            ("compute_on", None),
-            ("tidy_up_async", "waiting"),
-            ("tidy_up_async", "computing"),
-            ("tidy_up_async", "gathering"),
-        ],
-    )
-    def test_task_that_catches_it_may_end_with_a_result(
-        self, rig: Rig, name: str, arg: object
-    ) -> None:
-        args = [] if arg is None else [arg]
-        outcome = rig.run(limited(rig, name, *args, soft_ms=20))[0]
-        assert outcome.status == Status.SUCCESS, outcome.error
-        assert "soft time limit of 0.02 s" in decode_value(outcome.body)
-
-    def test_task_that_is_quicker_hears_nothing_nor_does_the_next(self, rig: Rig) -> None:
-        tasks = [limited(rig, "add", n, 1, soft_ms=30) for n in range(50)]
-        assert [decode_value(o.body) for o in rig.run(*tasks)] == list(range(1, 51))
-        # Longer than the limit of those before.
-        assert "0.1 s" in decode_value(rig.run(limited(rig, "tidy_up", 0.0, soft_ms=100))[0].body)
 
 
 class TestHardLimit:
