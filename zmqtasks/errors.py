@@ -241,7 +241,8 @@ class Reject(TaskPredicate):
 
     Args:
         reason: for the caller and the log.
-        requeue: another worker, or this one, shall run it; else it ends as REJECTED.
+        requeue: another worker, or this one, shall run it, soon the first time and ever later
+            each time; else it ends as REJECTED.
     """
 
     def __init__(self, reason: object = None, requeue: bool = False) -> None:

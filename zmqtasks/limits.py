@@ -49,6 +49,10 @@ INTAKE_TASKS_MAX = 20_000
 INTAKE_BYTES_MAX = 256 * 1024 * 1024
 #: Strikes (worker or child deaths while the task ran) that make a task dead.
 STRIKES_MAX = 3
+#: A task that rejects itself to be run again waits so long the first time, in milliseconds,
+#: and twice as long each time, up to the second.
+REQUEUE_DELAY_MS = 10
+REQUEUE_DELAY_MS_MAX = 10_000
 #: Dead tasks that an owner keeps with their arguments, for people to look at and retry.
 DEAD_COUNT_MAX = 10_000
 DEAD_BYTES_MAX = 256 * 1024 * 1024
@@ -69,6 +73,9 @@ CLOCK_LOOK_MS = 1_000
 HANDOFF_OFFERS_MAX = 4
 #: A taker that refused is asked again after this, in milliseconds.
 HANDOFF_RETRY_MS = 1_000
+#: A task for one worker only ends when that cannot run it for so long, in milliseconds: it
+#: may have left just before the call, and new owners of a task take a moment to find it.
+ADDRESSEE_MISSED_MS = 5_000
 #: Tasks that no worker in sight can run go to a broker after this, in milliseconds.
 HANDOFF_UNSERVED_MS = 1_000
 #: Task ids in one question about the offers of a node that came back.

@@ -20,6 +20,7 @@ from zmqtasks.app.retrying import (
     count_of,
     is_expected,
     planned_retry,
+    requeue_delay_ms,
 )
 from zmqtasks.app.streaming import counted
 from zmqtasks.core.resultlog import ITEMS_KEY
@@ -189,7 +190,7 @@ class Endings:
         self._log(run, logging.INFO, str(exc))
         if exc.requeue:
             count = count_of(run, REQUEUES_KEY) + 1
-            ext = {"in": 0, "ext": {REQUEUES_KEY: count}}
+            ext = {"in": requeue_delay_ms(count), "ext": {REQUEUES_KEY: count}}
             return _outcome(run, REQUEUE_STATUS, started_ms, run_us, str(exc), b"", ext)
         return _outcome(run, Status.REJECTED, started_ms, run_us, str(exc))
 

@@ -17,6 +17,7 @@ from zmqtasks.app.options import CallOptions, check_retry_options
 from zmqtasks.app.submitting import check_arguments
 from zmqtasks.errors import MaxRetriesExceededError, Retry
 from zmqtasks.ids import format_task_id
+from zmqtasks.limits import REQUEUE_DELAY_MS, REQUEUE_DELAY_MS_MAX
 from zmqtasks.pools.protocol import RunTask
 from zmqtasks.wire.payload import decode_arguments
 
@@ -120,6 +121,12 @@ def _new_arguments(task: Task[Any, Any], run: RunTask, wish: Wish) -> bytes | No
     signature = task.call_signature
     signature.match(*args, **kwargs)
     return task.app.encode_arguments(args, kwargs, signature.names)
+
+
+def requeue_delay_ms(requeues: int) -> int:
+    """How long a task waits after it rejected itself for the so-many-th time: one that nobody
+    takes keeps no worker busy with asking."""
+    return min(REQUEUE_DELAY_MS << min(requeues - 1, _DOUBLINGS_MAX), REQUEUE_DELAY_MS_MAX)
 
 
 def automatic(task: Task[Any, Any], run: RunTask, exc: BaseException) -> Wish | None:

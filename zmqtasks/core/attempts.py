@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from zmqtasks.core.cancelling import CancellingTasks
 from zmqtasks.core.custody import Custody
 from zmqtasks.core.dealing import always_auto
-from zmqtasks.core.lanes import ASKED_KEY, OwnedTask, may_have_started
-from zmqtasks.limits import STRIKES_MAX
+from zmqtasks.core.lanes import ASKED_KEY, Lane, OwnedTask, may_have_started
+from zmqtasks.limits import ADDRESSEE_MISSED_MS, STRIKES_MAX
 from zmqtasks.wire.messages import RetryRecord, Status
 
 #: Keys in a task's ``ext``: how often it was retried, and rejected to be run again.
@@ -74,6 +74,21 @@ class Attempts(CancellingTasks):
         for lane in lanes:
             if id(lane) not in in_use:
                 del self.lanes[lane.kind]
+
+    def _missed(self) -> Iterator[tuple[Lane, int]]:
+        """Tasks for one node that cannot run them, and when that has been so for too long."""
+        for lane in self.lanes.values():
+            if lane.node and lane.ready and not lane.workers and lane.unserved_since_ms >= 0:
+                yield lane, lane.unserved_since_ms + ADDRESSEE_MISSED_MS
+
+    def _forsake_missed(self, now_ms: int) -> None:
+        """Nobody else may run the tasks for nodes that had gone before they were submitted."""
+        there = {link.peer[1:9].hex() for link in self.workers}
+        for lane in [lane for lane, late_ms in self._missed() if late_ms <= now_ms]:
+            reason = f"the only worker that may run it (node {lane.node}) is not in sight"
+            if lane.node in there:
+                reason = f"the only worker that may run it cannot: {self.dealer.why_waiting(lane)}"
+            self._forsake(lane.node, reason)
 
     # --- lost ones ------------------------------------------------------------------------
 

@@ -377,12 +377,15 @@ class Dispatcher(Attempts):
     def next_deadline_ms(self) -> int | None:
         """When ``tick`` is wanted next."""
         machines = (self.dealer, self.written, self.waiting)
-        deadlines = (machine.next_deadline_ms() for machine in machines)
+        deadlines = [machine.next_deadline_ms() for machine in machines]
+        deadlines += [late_ms for _, late_ms in self._missed()]
         return min((at_ms for at_ms in deadlines if at_ms is not None), default=None)
 
     def tick(self, now_ms: int) -> None:
-        """Warn of tasks that nobody can run; write down those that have waited."""
+        """Warn of tasks that nobody can run, end those that nobody will; write down those that
+        have waited."""
         self.dealer.tick(now_ms)
+        self._forsake_missed(now_ms)
         self.written.tick(now_ms)
 
     # --- questions ----------------------------------------------------------------------

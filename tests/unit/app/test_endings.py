@@ -63,8 +63,14 @@ def test_reject_is_told_with_its_reason(raised: Raised, lines: list[LogRecord]) 
 def test_reject_may_ask_for_another_attempt_which_is_counted(raised: Raised) -> None:
     outcome = raised(Reject("not here", requeue=True))
     assert outcome.status == REQUEUE_STATUS
-    assert outcome.ext == {"in": 0, "ext": {"rq": 1}}
-    assert raised(Reject(requeue=True), ext={"rq": 4}).ext == {"in": 0, "ext": {"rq": 5}}
+    assert outcome.ext == {"in": 10, "ext": {"rq": 1}}
+    assert raised(Reject(requeue=True), ext={"rq": 4}).ext == {"in": 160, "ext": {"rq": 5}}
+
+
+def test_a_task_that_rejects_itself_for_ever_comes_back_ever_more_rarely(raised: Raised) -> None:
+    for rejected in (20, 1_000_000):
+        outcome = raised(Reject(requeue=True), ext={"rq": rejected})
+        assert outcome.ext == {"in": 10_000, "ext": {"rq": rejected + 1}}
 
 
 def test_expected_errors_are_logged_in_one_line(raised: Raised, lines: list[LogRecord]) -> None:

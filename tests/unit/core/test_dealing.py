@@ -10,6 +10,7 @@ from zmqtasks.core.calls import Call
 from zmqtasks.core.fastlane import FastLane
 from zmqtasks.core.recalling import RECALL_AFTER_MS
 from zmqtasks.core.requirements import RESOURCES_KEY
+from zmqtasks.limits import ADDRESSEE_MISSED_MS
 from zmqtasks.wire.messages import (
     Credit,
     Demand,
@@ -231,3 +232,45 @@ def test_tasks_for_one_node_end_when_it_goes_running_waiting_and_cancelled() -> 
     }
     assert list(owner.machine.tasks) == [task_id(5)]
     assert kind not in owner.machine.lanes
+
+
+def test_tasks_for_a_node_that_had_gone_before_them_end_unless_it_comes_back_soon() -> None:
+    owner = Owner()
+    owner.worker(SECOND)
+    kind = for_node(LINK.peer[1:9])
+    owner.submit(1, 2, kind=kind)
+    owner.submit(3)
+    owner.turn()
+    owner.machine.tick(ADDRESSEE_MISSED_MS - 1)
+    assert settled(owner.turn(ADDRESSEE_MISSED_MS - 1)) == []
+    deadline = owner.machine.next_deadline_ms()
+    assert deadline is not None
+    assert deadline <= ADDRESSEE_MISSED_MS
+    owner.machine.tick(ADDRESSEE_MISSED_MS)
+    ended = settled(owner.turn(ADDRESSEE_MISSED_MS))
+    assert {(o.id, o.status) for o in ended} == {
+        (task_id(1), Status.WORKER_LOST),
+        (task_id(2), Status.WORKER_LOST),
+    }
+    (reason,) = {(outcome.ext or {})["e"] for outcome in ended}
+    assert reason == f"the only worker that may run it (node {kind.ext[0][1]}) is not in sight"
+    assert list(owner.machine.tasks) == [task_id(3)]
+
+    owner.submit(4, kind=kind)
+    owner.turn(ADDRESSEE_MISSED_MS)
+    owner.worker(LINK)
+    owner.turn(ADDRESSEE_MISSED_MS + 1)
+    owner.machine.tick(3 * ADDRESSEE_MISSED_MS)
+    assert settled(owner.turn(3 * ADDRESSEE_MISSED_MS)) == []
+
+
+def test_a_task_for_a_node_that_does_not_have_it_any_more_ends_with_what_that_has() -> None:
+    owner = Owner()
+    owner.worker(kinds=(MUL,))
+    owner.submit(1, kind=for_node(LINK.peer[1:9]))
+    owner.turn()
+    owner.machine.tick(ADDRESSEE_MISSED_MS)
+    (outcome,) = settled(owner.turn(ADDRESSEE_MISSED_MS))
+    assert outcome.status == Status.WORKER_LOST
+    assert "that may run it cannot: " in (outcome.ext or {})["e"]
+    assert "no present worker knows it" in (outcome.ext or {})["e"]
