@@ -112,7 +112,7 @@ class NodeSettings:
             ge=0,
             le=4096,
             description="Tasks that a worker runs at once. 0: as many as there are CPUs; pool "
-            "`thread`: 4 more, 32 at most; pool `asyncio`: 1000.",
+            "`thread`: 4 more, 32 at most; pool `asyncio`: 1000; pool `solo`: always 1.",
         ),
     ] = 0
     pool: Annotated[

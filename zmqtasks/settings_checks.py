@@ -255,6 +255,9 @@ def _slots_conflict(values: Mapping[str, Any]) -> Conflict | None:
     if values["autoscale"] and values["concurrency"]:
         reason = "autoscale and concurrency both say how many tasks run at once"
         return Conflict(("autoscale", "concurrency"), f"{reason}; leave one of them away")
+    if values["pool"] == "solo" and values["concurrency"] > 1:
+        reason = "the solo pool runs one task at a time"
+        return Conflict(("concurrency", "pool"), f"{reason}; say --concurrency 1, or leave it out")
     return None
 
 

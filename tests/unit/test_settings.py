@@ -367,6 +367,13 @@ def test_autoscale_and_concurrency_contradict_each_other(tmp_path: Path) -> None
     assert "autoscale from ZMQTASKS_AUTOSCALE" in message
 
 
+def test_a_solo_pool_with_more_than_one_task_at_once_is_refused(tmp_path: Path) -> None:
+    message = _refused(tmp_path, {"ZMQTASKS_POOL": "solo", "ZMQTASKS_CONCURRENCY": "2"})
+    assert "the solo pool runs one task at a time; say --concurrency 1" in message
+    for few in (0, 1):
+        assert NodeSettings(pool="solo", concurrency=few).concurrency == few
+
+
 def test_cpus_are_numbers_and_ranges_each_once(tmp_path: Path) -> None:
     assert parse_cpus("4, 0-2,1") == (4, 0, 1, 2)
 
