@@ -101,7 +101,11 @@ class ProcessPool:
 
         To be called first thing in the process, before threads and slow imports, so
         that the application is loaded meanwhile.
+
+        Raises:
+            ConfigError: this system has no such CPUs.
         """
+        _check_cpus(self._config.cpus)
         self._nursery.launch()
 
     def load(self) -> Mapping[str, Any]:
@@ -131,11 +135,9 @@ class ProcessPool:
         """How many slots, and when processes are replaced; until ``start``.
 
         Raises:
-            ConfigError: this system cannot tell how much memory a process holds, or has no
-                such CPUs.
+            ConfigError: this system cannot tell how much memory a process holds.
         """
         check_memory(plan)
-        _check_cpus(self._config.cpus)
         self._plan = plan
         self.slots = plan.slots
 

@@ -230,10 +230,10 @@ class TestPinning:
                 rig.host.until(lambda n=n: len(rig.host.outcomes) == n + 1)  # type: ignore[misc]
             assert [decode_value(o.body)["gpus"] for o in rig.host.outcomes] == ["5"] * 4
 
-    def test_cpu_that_is_not_there_is_refused(self) -> None:
+    def test_cpu_that_is_not_there_is_refused_before_a_process_is_started(self) -> None:
         pool = ProcessPool(msgspec.structs.replace(CONFIG, cpus=(0, 4097)))
         with pytest.raises(ConfigError, match="CPU 4097 cannot be used"):
-            pool.plan(PoolPlan())
+            pool.launch()
 
 
 class TestBlame:
