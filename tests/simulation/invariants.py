@@ -483,8 +483,9 @@ def _unstored(world: World) -> str:
             if task_id in world.ledger.forgotten or world.ledger.how[task_id] == "loose":
                 continue
             # An owner that ended may have told nobody else: then the first outcome stands,
-            # if its worker is still there.
-            is_told = world.ledger.settlers[task_id].alive
+            # if its worker is still there. A former owner may have been told of that one.
+            settler = world.ledger.settlers[task_id]
+            is_told = settler.alive and world.ledger.last_holder.get(task_id, settler).alive
             if not is_told and (worker is None or not worker.alive):
                 continue
             if row is None or (row.verdict != Verdict.SETTLED and is_told):

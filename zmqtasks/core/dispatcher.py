@@ -102,7 +102,7 @@ class Dispatcher(Attempts):
         if not all(0 <= record.kind < len(message.kinds) for record in message.tasks):
             refused = "the submission names a kind that it does not carry"
         elif not self.has_room:
-            refused = f"the owner holds {len(self.tasks)} open tasks already"
+            refused = f"the owner holds {self.open_count} open tasks already"
         if refused:
             self._submitted(link, message.request, refused)
             return

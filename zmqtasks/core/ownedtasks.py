@@ -90,6 +90,10 @@ class OwnedTasks:
         self.is_leaving = False
         #: Bytes of the arguments of open tasks.
         self.open_bytes = 0
+        #: Tasks that others offer to this node, which has kept room for them, and bytes of
+        #: their arguments.
+        self.incoming_count = 0
+        self.incoming_bytes = 0
         self._settled: list[Outcome] = []
         #: {task id: how} of open tasks that are to end, and cannot settle yet.
         self._cancelling: dict[bytes, Cancellation] = {}
@@ -116,8 +120,21 @@ class OwnedTasks:
 
     @property
     def has_room(self) -> bool:
-        """False while the open tasks are at their limit."""
-        return len(self.tasks) < self.tasks_max and self.open_bytes < self.bytes_max
+        """False while the open tasks, with those that are coming, are at their limit."""
+        return min(self.room_left) > 0
+
+    @property
+    def open_count(self) -> int:
+        """Open tasks, with those that are coming."""
+        return len(self.tasks) + self.incoming_count
+
+    @property
+    def room_left(self) -> tuple[int, int]:
+        """How many tasks more there may be, and bytes of their arguments."""
+        return (
+            self.tasks_max - self.open_count,
+            self.bytes_max - self.open_bytes - self.incoming_bytes,
+        )
 
     def submit(self, calls: Iterable[Call], now_ms: int) -> None:
         """Own these tasks. A task id seen before means the same task again."""

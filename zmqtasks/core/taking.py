@@ -195,7 +195,7 @@ class Taking:
     def restore(self, record: OwnedRecord, claims: Iterable[Claim], now_ms: int) -> None:
         """A task in our journal that these nodes have offered."""
         task = IncomingTask(record, Phase.STORED, is_held=False, is_fresh=False)
-        self.tasks[record.id] = task
+        self._keep(task)
         for claim in claims:
             task.add(claim)
             if self.links.to(claim.giver) is None and claim.giver != self.node:
@@ -233,9 +233,18 @@ class Taking:
         return task is not None and task.phase is Phase.ACTIVATING
 
     def forget(self, task_id: bytes) -> bool:
-        """It is not offered any more, for another reason than a giver's word; False if it
-        was not."""
-        return self.tasks.pop(task_id, None) is not None
+        """It is not offered any more; False if it was not."""
+        task = self.tasks.pop(task_id, None)
+        if task is None:
+            return False
+        self.dispatcher.incoming_count -= 1
+        self.dispatcher.incoming_bytes -= len(task.record.body)
+        return True
+
+    def _keep(self, task: IncomingTask) -> None:
+        self.tasks[task.record.id] = task
+        self.dispatcher.incoming_count += 1
+        self.dispatcher.incoming_bytes += len(task.record.body)
 
     def confirm(self, task: IncomingTask) -> None:
         """The journal of its giver says that it is ours."""
@@ -280,7 +289,7 @@ class Taking:
         changed: list[IncomingTask] = []
         made = OfferMark(peer.node, self.node, offer.lasting, peer.epoch, offer.request)
         mark = offers_mark([made])
-        count_left, bytes_left = self._room()
+        count_left, bytes_left = self.dispatcher.room_left
         for record in offer.tasks:
             known = self.tasks.get(record.id)
             if self._is_moving(record.id, known, peer.node):
@@ -295,7 +304,7 @@ class Taking:
                 bytes_left -= len(bytes_of(record.body))
                 if count_left < 0 or bytes_left < 0:
                     arrival.left.append(record.id)
-                    arrival.refusal = f"it owns {len(self.dispatcher.tasks)} open tasks already"
+                    arrival.refusal = f"it holds {self.dispatcher.open_count} open tasks already"
                     continue
                 known = self._new(record, offer, mark)
                 arrival.fresh.append(known)
@@ -319,15 +328,6 @@ class Taking:
             return "the offer names a kind that it does not carry"
         return ""
 
-    def _room(self) -> tuple[int, int]:
-        """How many tasks more it may own, and bytes of their arguments."""
-        owner = self.dispatcher
-        size = sum(len(task.record.body) for task in self.tasks.values())
-        return (
-            owner.tasks_max - len(owner.tasks) - len(self.tasks),
-            owner.bytes_max - owner.open_bytes - size,
-        )
-
     def _is_moving(self, task_id: bytes, known: IncomingTask | None, giver: bytes) -> bool:
         """The journal is just changing something about it: it stays where it is for now."""
         if known is not None and known.phase is Phase.STORING:
@@ -348,7 +348,7 @@ class Taking:
             self.dispatcher.wall_ms, mark,
         )  # fmt: skip
         task = IncomingTask(owned, Phase.STORING, is_held=record.held, is_fresh=True)
-        self.tasks[record.id] = task
+        self._keep(task)
         return task
 
     def _merge(self, known: IncomingTask, record: OfferRecord, offer: Offer, giver: bytes) -> None:
@@ -382,7 +382,7 @@ class Taking:
             arrival.refusal = refusal
             ids = [task.record.id for task in arrival.fresh]
             for task_id in ids:
-                self.tasks.pop(task_id, None)
+                self.forget(task_id)
             arrival.left += ids
             self._drop_from_journal(ids)  # a disk that failed may have them even so
         else:
@@ -469,7 +469,7 @@ class Taking:
             return
         ids = [task.record.id for task in tasks]
         for task_id in ids:
-            del self.tasks[task_id]
+            self.forget(task_id)
         self._drop_from_journal(ids)
 
     def _drop_from_journal(self, ids: Sequence[bytes]) -> None:
@@ -499,7 +499,7 @@ class Taking:
         taken: list[TakenTask] = []
         for task in tasks:
             record = task.record
-            del self.tasks[record.id]
+            self.forget(record.id)
             known = owner.tasks.get(record.id)
             if known is not None:
                 known.is_written = True  # submitted here as well; the journal has it now

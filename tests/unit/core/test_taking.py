@@ -5,10 +5,21 @@ from __future__ import annotations
 import msgspec
 import pytest
 
-from tests.support.machines import ADD, link_to
+from tests.support.machines import ADD, link_to, task_id
 from tests.unit.core.lone_taker import ONE, TWO, G, H, T, Taker, W, handed, offer, stored
 from zmqtasks.core.owned import Durability, OwnedRecord
-from zmqtasks.wire.messages import Kind, Outcome, Resolve, States, Stored, Taken, TaskState
+from zmqtasks.wire.messages import (
+    Kind,
+    Outcome,
+    Resolve,
+    States,
+    Stored,
+    Submit,
+    Submitted,
+    Taken,
+    TaskRecord,
+    TaskState,
+)
 
 GUARDED = Kind("shop", "tasks.pay", "d3", "default", (("idem", 0),))
 
@@ -71,7 +82,7 @@ def test_task_that_its_giver_kept_is_forgotten(taker: Taker) -> None:
     [
         (lambda taker: setattr(taker.taking, "draining", True), "it is leaving"),
         (lambda taker: setattr(taker.custody, "has_journal", False), "it has no journal"),
-        (lambda taker: setattr(taker.dispatcher, "tasks_max", 0), "it owns 0 open tasks"),
+        (lambda taker: setattr(taker.dispatcher, "tasks_max", 0), "it holds 0 open tasks"),
     ],
 )
 def test_offer_is_refused_with_the_reason(taker: Taker, prepare: object, reason: str) -> None:
@@ -95,6 +106,45 @@ def test_what_there_is_no_room_for_is_left_and_the_rest_taken(
     taker.write_all()
     assert taker.says(link) == [Stored(1, "", [TWO])]
     assert list(taker.taking.tasks) == [ONE]
+
+
+@pytest.mark.parametrize(("limit", "most"), [("tasks_max", 1), ("bytes_max", 4)])
+def test_room_of_what_is_being_taken_over_goes_to_no_child(
+    taker: Taker, limit: str, most: int
+) -> None:
+    setattr(taker.dispatcher, limit, most)
+    giver, worker = taker.link(), taker.link(H)
+    stored(taker, giver, offer(1, ONE))
+    child = Submit(1, task_id(8), [ADD], [TaskRecord(0, task_id(9), 1, b"args")])
+    taker.receive(worker, child)
+    assert taker.says(worker) == [Submitted(1, "the owner holds 1 open tasks already")]
+    taker.receive(giver, handed(1, kept=(ONE,)))
+    taker.receive(worker, msgspec.structs.replace(child, request=2))
+    taker.write_all()
+    assert taker.says(worker) == [Submitted(2, "")]
+
+
+@pytest.mark.parametrize("end", ["active", "kept", "refused by the disk", "found in the journal"])
+def test_room_is_kept_as_long_as_a_task_is_offered(taker: Taker, end: str) -> None:
+    link, owner = taker.link(), taker.dispatcher
+    before = owner.room_left
+    if end == "refused by the disk":
+        taker.disk.bytes_max = 0
+    taker.receive(link, offer(1, ONE, TWO))
+    count, size = owner.room_left
+    assert (count, size) == (before[0] - 2, before[1] - 8)
+    taker.write_all()
+    if end == "found in the journal":
+        taker.again()
+        assert taker.dispatcher.room_left == (count, size)
+        return
+    if end == "active":
+        taker.receive(link, handed(1, given=(ONE, TWO)))
+    elif end == "kept":
+        taker.receive(link, handed(1, kept=(ONE, TWO)))
+    taker.write_all()
+    assert (owner.incoming_count, owner.incoming_bytes) == (0, 0)
+    assert owner.room_left == ((count, size) if end == "active" else before)
 
 
 def test_offer_without_its_kind_is_refused(taker: Taker) -> None:
