@@ -136,24 +136,27 @@ def test_threads_that_repeat_a_call_at_once_submit_one_task(client: Client) -> N
     assert {one.wait() for one in told} == {ID}
 
 
+@pytest.mark.parametrize("second", [Durability.MEMORY, Durability.DISK])
 def test_call_refused_along_with_that_of_another_thread_can_be_made_again(
-    client: Client, monkeypatch: pytest.MonkeyPatch
+    client: Client, monkeypatch: pytest.MonkeyPatch, second: Durability
 ) -> None:
     writes: list[JournalWrite] = []
     monkeypatch.setattr(client.journal, "write", writes.append)
     refused: list[SubmitRejected] = []
 
-    def submit() -> None:
+    def submit(durability: Durability) -> None:
         try:
-            client.submit([_call(1, 2)], Told(), durability=Durability.DISK)
+            client.submit([_call(1, 2)], Told(), durability=durability)
         except SubmitRejected as exc:
             refused.append(exc)
 
-    threads = [threading.Thread(target=submit) for _ in range(2)]
-    for thread in threads:
-        thread.start()
+    threads = [threading.Thread(target=submit, args=(how,)) for how in (Durability.DISK, second)]
+    threads[0].start()
+    while not client.on_loop(lambda: ID in client.tickets):
+        pass  # until the first one waits for the disk
+    threads[1].start()
     while not client.on_loop(lambda: ID in client.tickets._more):
-        pass  # until the second one waits with the first
+        pass  # until the second one waits with it
 
     def refuse() -> None:
         while writes:
