@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from zmqtasks.core.held import HeldTask
+from zmqtasks.core.rates import interval_of
 from zmqtasks.core.workqueue import priority_of
 from zmqtasks.errors import ConfigError, DecodeError
 from zmqtasks.ids import format_node, format_task_id
@@ -15,6 +16,7 @@ from zmqtasks.node.clock import wall_ms
 from zmqtasks.node.control import Told
 from zmqtasks.pools.base import check_limits
 from zmqtasks.pools.protocol import TaskFacts
+from zmqtasks.settings_checks import CHECKS
 from zmqtasks.wire.payload import decode_arguments
 from zmqtasks.words import counted
 
@@ -130,28 +132,23 @@ class WorkerControl:
         ext = self._runtime.mesh.hello.ext
         ext[_CHANGES_KEY] = ext.get(_CHANGES_KEY, 0) + 1
         self._runtime.mesh.change_worker(self._runtime.now_ms)
-        return self._done(f"new rate limit of {name}")
+        return self._done(f"new rate limit of {name}: {rates_text(args)}")
 
     def _time_limit(self, ids: Sequence[bytes], args: Mapping[str, Any]) -> dict[str, str]:
         name = self._check_task(args["task_name"])
         pool, facts = self._node.pool, self._node.facts
         assert pool is not None
         old = facts.get(name, TaskFacts())
-        soft_ms, hard_ms = (
-            was if args.get(key) is None else round(float(args[key]) * 1000)
-            for key, was in (("soft", old.soft_ms), ("hard", old.hard_ms))
-        )
-        if soft_ms < 0 or hard_ms < 0 or 0 < hard_ms <= soft_ms:
-            raise ConfigError(
-                "time limits are seconds, 0 for none, the soft one below the hard one"
-            )
-        new = TaskFacts(soft_ms, hard_ms, old.rate, old.mesh_rate)
+        new = with_limits(old, args)
         check_limits(self._node.settings.pool, pool.features, {name: new})
         facts[name] = new
-        return self._done(f"new time limits of {name}, for what starts from now on")
+        return self._done(
+            f"time limits of {name} for what starts from now on: soft {_limit(new.soft_ms)}, "
+            f"hard {_limit(new.hard_ms)}"
+        )
 
     def _add_consumer(self, ids: Sequence[bytes], args: Mapping[str, Any]) -> dict[str, str]:
-        queue = _queue(args)
+        queue = queue_of(args)
         queues = self._runtime.mesh.hello.queues
         if queue in queues:
             return {_DONE: f"already serving queue '{queue}'"}
@@ -159,7 +156,7 @@ class WorkerControl:
         return self._done(f"serving queue '{queue}'")
 
     def _cancel_consumer(self, ids: Sequence[bytes], args: Mapping[str, Any]) -> dict[str, str]:
-        queue = _queue(args)
+        queue = queue_of(args)
         queues = self._runtime.mesh.hello.queues
         if queue not in queues:
             raise ConfigError(
@@ -194,7 +191,7 @@ class WorkerControl:
         # What others know of it is the most that it may have.
         self._runtime.mesh.change_worker(self._runtime.now_ms, slots=sizing.slots_max)
         self._intake.slots_max = pool.slots
-        return self._done(counted(pool.slots, "slot"))
+        return self._done(slots_text(pool.slots, sizing.bounds))
 
     def _done(self, text: str) -> dict[str, str]:
         _LOG.info("ordered: %s", text)
@@ -229,10 +226,61 @@ def _arguments(body: bytes) -> tuple[str, str]:
     return _repr.repr(tuple(args)), _repr.repr(kwargs)
 
 
-def _queue(args: Mapping[str, Any]) -> str:
+def with_limits(old: TaskFacts, args: Mapping[str, Any]) -> TaskFacts:
+    """What is known of a task, with other time limits: ``soft`` and ``hard`` in seconds, 0 for
+    none; one that is not given stays as it is.
+
+    Raises:
+        ConfigError: none is given, or they do not go together.
+    """
+    given = {key: args[key] for key in ("soft", "hard") if args.get(key) is not None}
+    if not given:
+        raise ConfigError("say what limit it shall have: soft, hard or both, in seconds; 0: none")
+    soft_ms, hard_ms = (
+        round(float(given[key]) * 1000) if key in given else was
+        for key, was in (("soft", old.soft_ms), ("hard", old.hard_ms))
+    )
+    if soft_ms < 0 or hard_ms < 0 or 0 < hard_ms <= soft_ms:
+        raise ConfigError(
+            f"soft {_limit(soft_ms)}, hard {_limit(hard_ms)}: time limits are seconds, 0 for none, "
+            "the soft one below the hard one"
+        )
+    return TaskFacts(soft_ms, hard_ms, old.rate, old.mesh_rate)
+
+
+def _limit(limit_ms: int) -> str:
+    return f"{limit_ms / 1000:g} s" if limit_ms else "none"
+
+
+def rates_text(args: Mapping[str, Any]) -> str:
+    """The rates that somebody asked for, in words."""
+    whose = (("rate_limit", ""), ("mesh_rate_limit", " for all workers together"))
+    given = [(args[key], of) for key, of in whose if args.get(key) is not None]
+    return ", ".join(f"{_rate(rate)}{of}" for rate, of in given)
+
+
+def _rate(rate: Any) -> str:
+    if not interval_of(rate):
+        return "none"
+    return str(rate) if "/" in str(rate) else f"{rate}/s"
+
+
+def slots_text(slots: int, bounds: tuple[int, int] | None) -> str:
+    """How many tasks run at once, in words; ``bounds``: ``(most, least)`` of autoscale."""
+    text = counted(slots, "slot")
+    return f"{text}, autoscale {bounds[1]} to {bounds[0]}" if bounds else text
+
+
+def queue_of(args: Mapping[str, Any]) -> str:
+    """The queue that somebody named.
+
+    Raises:
+        ConfigError: no call could name it.
+    """
     queue = args["queue"]
-    if not isinstance(queue, str) or not queue or len(queue) > 255:
-        raise ConfigError(f"{queue!r:.75} is no name of a queue")
+    if not isinstance(queue, str):
+        raise ConfigError(f"{queue!r:.75} is not a queue name")
+    CHECKS["default_queue"](queue)
     return queue
 
 
