@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from zmqtasks.app.submitting import Prepared
 
 R = TypeVar("R")
-_WORKERS = frozenset({"worker"})
+WORKERS = frozenset({"worker"})
 
 
 class BroadcastResult(ResultSet[R]):
@@ -57,7 +57,7 @@ def workers_with(
         destination: names of workers, or patterns; None: all.
         timeout: seconds to find those of other hosts.
     """
-    request = Request(f"broadcast of {kind.name}", roles=_WORKERS, destination=destination)
+    request = Request(f"broadcast of {kind.name}", roles=WORKERS, destination=destination)
     return [
         peer
         for peer in through.find(request, timeout)
@@ -101,7 +101,8 @@ def broadcast(
     through, call = prepared.gateway, prepared.call
     peers = workers_with(through, call.kind, names_of(destination), timeout)
     if not peers:
-        raise NoWorkers(f"{where}(): no worker in sight has this task (zmqtasks status)")
+        named = f" named {' or '.join(to)}" if (to := names_of(destination)) else ""
+        raise NoWorkers(f"{where}(): no worker{named} in sight has this task (zmqtasks status)")
     results: BroadcastResult[Any] = BroadcastResult.of_submitted(app, through)  # type: ignore[assignment]
     results.workers = [peer.name for peer in peers]
     submit_to(through, peers, call, results, options=prepared)

@@ -6,16 +6,16 @@ They are user code, so they run where tasks run, and not in the nodes themselves
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from zmqtasks.app.broadcasting import submit_to, workers_with
+from zmqtasks.app.broadcasting import WORKERS, submit_to, workers_with
 from zmqtasks.app.resultset import ResultSet
 from zmqtasks.errors import ConfigError, TaskRevokedError, TimeoutError
 from zmqtasks.ids import format_node
 from zmqtasks.node.commands import CONTROL, INSPECT, INSTEAD
 from zmqtasks.node.gateway import Call, Gateway
-from zmqtasks.node.survey import SeenNode
+from zmqtasks.node.survey import Request, SeenNode, missing
 from zmqtasks.settings_sources import nearest
 from zmqtasks.wire.messages import Hello, Kind
 from zmqtasks.wire.payload import encode_arguments
@@ -24,7 +24,12 @@ if TYPE_CHECKING:
     from zmqtasks.app.app import App
 
 _PREFIX = "zmqtasks."
-_TAKEN = frozenset({*CONTROL, *INSPECT, *INSTEAD, "revoke", "terminate"})
+#: {group: names of the commands that every mesh has}
+_BUILT_IN = {
+    "control": (*CONTROL, "revoke", "terminate", "revoke_by_stamped_headers"),
+    "inspect": tuple(INSPECT),
+}
+_TAKEN = frozenset({*_BUILT_IN["control"], *_BUILT_IN["inspect"], *INSTEAD})
 _PRIORITY = 9
 _BUSY = "it did not come to it in time: its slots are busy, or the command takes longer"
 
@@ -65,21 +70,51 @@ def give_command(
     kind = Kind("", task, "", app.settings.default_queue)
     peers = workers_with(through, kind, destination, timeout)
     if not peers:
-        _, group, name = task.split(".", 2)
-        known = CONTROL if group == "control" else INSPECT
-        why = INSTEAD.get(name)
-        if why is None:
-            likely = nearest(name, known)
-            there = f"did you mean {likely!r}?" if likely else f"there are {', '.join(known)}"
-            why = f"no worker in sight has it either; {there}"
-        raise ConfigError(f"{group}: no command {name!r}: {why}")
+        raise ConfigError(why_nobody(task, through.find(Request(task, roles=WORKERS), 0)))
     results: ResultSet[Any] = ResultSet.of_submitted(app, through)
     ext = {"pri": _PRIORITY, "exp": int((time.time() + timeout) * 1000)}
     submit_to(through, peers, Call(b"", kind, encode_arguments((), args), ext), results)
-    return [
+    seen = [
         _answer(peer, handle, give_up - time.monotonic())
         for peer, handle in zip(peers, results.results, strict=True)
     ]
+    why = "no worker in sight has this name and the command"
+    return seen + missing(Request(task, destination=destination), seen, why)
+
+
+def known_commands(group: str, workers: Iterable[Hello] = ()) -> list[str]:
+    """The names of all commands of "control" or "inspect", those that the applications of
+    these workers have made last."""
+    prefix = f"{_PREFIX}{group}."
+    own = {
+        entry.name.removeprefix(prefix)
+        for worker in workers
+        for entry in worker.catalog
+        if entry.name.startswith(prefix)
+    }
+    return [*(_BUILT_IN[group]), *sorted(own)]
+
+
+def why_nobody(task: str, workers: Sequence[Hello]) -> str:
+    """Why none of those whom a command is for has it, and what there is instead.
+
+    Args:
+        task: its name as ``command_name`` gives it.
+        workers: all in sight.
+    """
+    _, group, name = task.split(".", 2)
+    if name in INSTEAD:
+        return f"{group}: no command {name!r}: {INSTEAD[name]}"
+    having = [worker.name for worker in workers if any(e.name == task for e in worker.catalog)]
+    if having:
+        return f"{group} {name}: only {', '.join(having)} has it: not asked, or about to leave"
+    other = "inspect" if group == "control" else "control"
+    if name in known_commands(other, workers):
+        return f"{group}: no command {name!r}; there is {other} {name}"
+    known = known_commands(group, workers)
+    likely = nearest(name, known)
+    there = f"did you mean {likely!r}?" if likely else f"there are {', '.join(known)}"
+    return f"{group}: no command {name!r}: no worker in sight has it either; {there}"
 
 
 def _answer(peer: Hello, handle: Any, timeout: float) -> SeenNode:

@@ -195,7 +195,7 @@ class Survey:
         )  # fmt: skip
         left_s = max(give_up - time.monotonic(), timeout_s / 2)
         seen = [node for node in self._round(make, left_s, nodes) if self._is_meant(request, node)]
-        return [*seen, *self._on_loop(lambda: self._own(request)), *_missing(request, seen)]
+        return [*seen, *self._on_loop(lambda: self._own(request)), *missing(request, seen)]
 
     def find(self, request: Request, timeout_s: float) -> list[Hello]:
         """The linked peers that a request is for, when all could be found, or time is up."""
@@ -365,11 +365,13 @@ def _message(
     return cls(number, what, list(ids), dict(args))
 
 
-def _missing(request: Request, seen: Sequence[SeenNode]) -> list[SeenNode]:
-    """Destinations that name nobody in sight."""
+def missing(
+    request: Request, seen: Sequence[SeenNode], why: str = "no node in sight has this name"
+) -> list[SeenNode]:
+    """Destinations that name none of these nodes, and why there is no answer from there."""
     names = [node.name for node in seen] + [node.node for node in seen]
     return [
-        SeenNode("", pattern, (), "", "", "", None, "no node in sight has this name")
+        SeenNode("", pattern, (), "", "", "", None, why)
         for pattern in request.destination or ()
         if not any(fnmatchcase(name, pattern) for name in names)
     ]

@@ -10,10 +10,11 @@ from typing import Any
 import pytest
 
 from tests.support.inline_gateway import InlineGateway
-from zmqtasks import App, ConfigError
+from zmqtasks import App, ConfigError, NoWorkers
 from zmqtasks.app import current
 from zmqtasks.ids import format_task_id
 from zmqtasks.node.survey import SeenNode
+from zmqtasks.wire.messages import CatalogEntry, Hello
 
 
 def node(
@@ -97,11 +98,52 @@ def test_what_does_not_exist_is_refused_with_what_there_is(nodes: InlineGateway,
         app.control.inspect().activ()
     with pytest.raises(ConfigError, match="no command 'dance': no worker in sight has it"):
         app.control.broadcast("dance")
+    with pytest.raises(ConfigError, match="did you mean 'revoke'"):
+        app.control.broadcast("revok")
+    with pytest.raises(ConfigError, match="no command 'registered'; there is inspect registered"):
+        app.control.broadcast("registered")
     with pytest.raises(ConfigError, match="signal='LOUD' is no signal"):
         app.control.revoke(format_task_id(bytes(16)), signal="LOUD")
     with pytest.raises(ConfigError, match="name a header"):
         app.control.revoke_by_stamped_headers({})
     assert nodes.requests == []
+
+
+def worker(name: str, *tasks: str) -> Hello:
+    return Hello(
+        name.encode().ljust(8), 1, 1, 0, 0, bytes(8), 1, 1, [], name, ["worker"], bytes(8), 1, [],
+        [], [], 2, ["default"], [CatalogEntry("shop", task, "", "()") for task in tasks], {},
+    )  # fmt: skip
+
+
+def test_commands_of_applications_name_those_whom_they_do_not_reach(
+    nodes: InlineGateway, app: App
+) -> None:
+    @app.control_command
+    def set_level(value: int) -> dict[str, str]:
+        return {"ok": f"level {value}"}
+
+    nodes.peers = [worker("w1", "zmqtasks.control.set_level"), worker("w2", "tasks.add")]
+    told = app.control.broadcast("set_level", {"value": 3}, ["w1", "w2", "w?", "nobody"])
+    assert told == [{"w1": {"ok": "level 3"}}]
+    why = "no worker in sight has this name and the command"
+    assert app.control.unanswered == {"w2": why, "nobody": why}
+    with pytest.raises(ConfigError, match="control set_level: only w1 has it"):
+        app.control.broadcast("set_level", {"value": 3}, "w2")
+    with pytest.raises(ConfigError, match="did you mean 'set_level'"):
+        app.control.broadcast("set_levle", {"value": 3})
+    with pytest.raises(ConfigError, match="no command 'set_level'; there is control set_level"):
+        app.control.inspect().command("set_level")
+
+
+def test_a_broadcast_to_a_name_that_nobody_has_says_so(nodes: InlineGateway, app: App) -> None:
+    @app.task(name="tasks.add")
+    def add() -> None: ...
+
+    nodes.peers = [worker("w1", "tasks.add")]
+    assert add.broadcast(destination="w*").workers == ["w1"]
+    with pytest.raises(NoWorkers, match="no worker named w2 in sight has this task"):
+        add.broadcast(destination="w2")
 
 
 def test_waiting_in_a_running_loop_is_refused_and_has_a_twin(
