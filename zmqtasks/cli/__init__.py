@@ -30,6 +30,28 @@ COMMANDS = {
 }
 
 
+#: {command of Celery: what there is instead}.
+INSTEAD = {
+    "worker": "a worker is: zmqtasks node --app MODULE",
+    "multi": "start each node by itself: zmqtasks node (docs/howto/running.md)",
+    "events": "zmqtasks status and zmqtasks inspect show what goes on",
+    "purge": "zmqtasks control revoke ends tasks; no queue lies around without an owner",
+    "list": "zmqtasks inspect registered and active_queues list what workers have",
+    "report": "zmqtasks inspect report",
+    "shell": "any Python that imports the application will do",
+    "beat": "periodic tasks do not exist yet",
+}
+
+
+def why_not(name: str) -> str:
+    """That there is no such command, and what was likely meant."""
+    import difflib  # only for mistakes
+
+    likely = difflib.get_close_matches(name, COMMANDS, n=1)
+    hint = INSTEAD.get(name) or (f"did you mean {likely[0]!r}?" if likely else "")
+    return f"No such command {name!r}{'; ' if hint else '.'}{hint}"
+
+
 class LazyGroup(click.Group):
     """A group that imports a command when it is used, and reports our errors."""
 
@@ -45,6 +67,14 @@ class LazyGroup(click.Group):
         command = getattr(importlib.import_module(module), attribute)
         assert isinstance(command, click.Command)
         return command
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """The command that was typed, or what there is instead."""
+        if args and args[0] not in COMMANDS and not args[0].startswith("-"):
+            ctx.fail(why_not(args[0]))
+        return super().resolve_command(ctx, args)
 
     def invoke(self, ctx: click.Context) -> object:
         """Run the command; an error of ours becomes one line and exit code 2."""

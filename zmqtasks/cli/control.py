@@ -45,8 +45,9 @@ def _make(command: Command) -> click.Command:
 
     for param in reversed(command.params):
         run = click.argument(
-            param.name, type=param.type, required=param.is_required, metavar=param.name.upper()
-        )(run)
+            param.name, type=param.type, required=param.is_required,
+            metavar=param.name.upper() if param.is_required else f"[{param.name.upper()}]",
+        )(run)  # fmt: skip
     about = "\n\n".join(
         [command.about, *(f"{param.name.upper()}: {param.about}" for param in command.params)]
     )

@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 import click
 
 from zmqtasks.app.app import App
+from zmqtasks.app.commands import known_commands
 from zmqtasks.app.control import TIMEOUT_S, Replies, give
 from zmqtasks.app.story import time_text
 from zmqtasks.cli.call import parse_argument
@@ -17,10 +18,11 @@ from zmqtasks.cli.options import CLIENT_KEYS, setting_options
 from zmqtasks.cli.session import empty_mesh, session
 from zmqtasks.cli.showing import as_json
 from zmqtasks.errors import ConfigError, NoWorkers
-from zmqtasks.ids import parse_task_id
+from zmqtasks.ids import format_task_id, parse_task_id
 from zmqtasks.node.client import Client
 from zmqtasks.node.commands import INSPECT, Command
 from zmqtasks.node.survey import Request
+from zmqtasks.settings_sources import nearest
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 
@@ -62,10 +64,7 @@ def _custom(group: str, name: str) -> click.Command:
         arguments: tuple[str, ...], *, destination: tuple[str, ...], timeout: float,
         with_json: bool, **flags: Any,
     ) -> None:  # fmt: skip
-        pairs = [text.partition("=") for text in arguments]
-        if not all(equals for _, equals, _ in pairs):
-            raise ConfigError(f"{group} {name}: write its arguments as NAME=VALUE")
-        given = {key: parse_argument(value) for key, _, value in pairs}
+        given = named_arguments(group, name, arguments)
         with session(flags) as client:
             if not client.find(Request(name), timeout):
                 raise NoWorkers(empty_mesh(client.settings, client))
@@ -75,6 +74,24 @@ def _custom(group: str, name: str) -> click.Command:
 
     about = f"A command of an application, made with @app.{group}_command."
     return click.command(name, help=about)(run)
+
+
+def named_arguments(group: str, name: str, arguments: Sequence[str]) -> dict[str, Any]:
+    """What a command of an application was given.
+
+    Raises:
+        ConfigError: not written as NAME=VALUE; more so when another command was meant.
+    """
+    pairs = [text.partition("=") for text in arguments]
+    for text, equals, _ in pairs:
+        if not equals:
+            likely = nearest(name, known_commands(group))
+            hint = f"; did you mean the command {likely!r}?" if likely else ""
+            raise ConfigError(
+                f"{group} {name}: {text!r}: arguments of a command that an application has are "
+                f"written as NAME=VALUE{hint}"
+            )
+    return {key: parse_argument(value) for key, _, value in pairs}
 
 
 def with_nodes(command: _Command) -> _Command:
@@ -113,10 +130,14 @@ def _make(command: Command) -> click.Command:
         )  # fmt: skip
         with session(flags) as client:
             replies = ask(client, request, timeout)
-        if command.has_ids:
-            for name in [name for name, answer in replies.items() if not answer]:
-                del replies[name]
-        show(replies, with_json=with_json)
+        if not command.has_ids:
+            show(replies, with_json=with_json)
+            return
+        for name in [name for name, answer in replies.items() if not answer]:
+            del replies[name]
+        known = {task_id for answer in replies.values() for task_id in answer}
+        lost = [text for text in ids if format_task_id(parse_task_id(text)) not in known]
+        show(replies, with_json=with_json, unknown=lost)
 
     if command.has_ids:
         run = click.argument("ids", nargs=-1, required=True, metavar="ID...")(run)
@@ -151,8 +172,14 @@ def ask(client: Client, request: Request, timeout: float) -> Replies:
 # --- showing ----------------------------------------------------------------------------
 
 
-def show(replies: Replies, *, with_json: bool) -> None:
-    """Print the answers and end the command."""
+def show(replies: Replies, *, with_json: bool, unknown: Sequence[str] = ()) -> None:
+    """Print the answers and end the command.
+
+    Args:
+        replies: the answers.
+        with_json: as one object for programs.
+        unknown: ids of tasks that nobody who answered knows.
+    """
     if with_json:
         click.echo(as_json({
             "replies": replies, "unanswered": replies.unanswered, "left_out": replies.left_out,
@@ -164,7 +191,9 @@ def show(replies: Replies, *, with_json: bool) -> None:
             if name in replies.left_out:
                 click.echo(f"  and {replies.left_out[name]:,} more")
     has_failed = any(isinstance(answer, dict) and "error" in answer for answer in replies.values())
-    end(replies.unanswered, has_failed=has_failed)
+    for task_id in unknown:
+        click.echo(f"zmqtasks: task {task_id} is known to none of those who answered", err=True)
+    end(replies.unanswered, has_failed=has_failed or bool(unknown))
 
 
 def end(unanswered: dict[str, str], *, has_failed: bool = False) -> None:
@@ -218,4 +247,6 @@ def _short(value: Any) -> str:
         return ", ".join(_short(entry) for entry in value) or "none"
     if value in ("", None):
         return "none"
+    if isinstance(value, float):
+        return f"{round(value, 3):.12g}"
     return str(value)

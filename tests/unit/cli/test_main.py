@@ -3,9 +3,10 @@ from __future__ import annotations
 import subprocess
 import sys
 
+import pytest
 from click.testing import CliRunner
 
-from zmqtasks.cli import COMMANDS, main
+from zmqtasks.cli import COMMANDS, INSTEAD, main
 from zmqtasks.version import __version__
 
 
@@ -24,6 +25,21 @@ def test_unknown_command_is_refused() -> None:
     result = CliRunner().invoke(main, ["no-such-command"])
     assert result.exit_code == 2
     assert "no-such-command" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("typed", "hint"),
+    [("worker", "zmqtasks node --app MODULE"), ("nodes", "did you mean 'node'?")],
+)
+def test_what_was_likely_meant_by_an_unknown_command_is_said(typed: str, hint: str) -> None:
+    result = CliRunner().invoke(main, [typed, "--loglevel", "info"])
+    assert result.exit_code == 2
+    assert f"No such command {typed!r}; " in result.stderr
+    assert hint in result.stderr
+
+
+def test_commands_of_celery_are_explained_or_offered_and_not_both() -> None:
+    assert not INSTEAD.keys() & COMMANDS.keys()
 
 
 def test_module_is_the_command_and_starts_without_sockets() -> None:
