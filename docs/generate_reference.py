@@ -1,4 +1,4 @@
-"""Write the reference pages that are made from the code: settings, errors, pools.
+"""Write the reference pages that are made from the code: settings, errors, pools, commands.
 
 ``make reference`` runs it; a test checks that the committed pages are current.
 """
@@ -6,13 +6,19 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Iterator
 from pathlib import Path
+
+import click
 
 from zmqtasks import errors
 from zmqtasks.app.app_settings import APP_SETTINGS
+from zmqtasks.cli import main as command_line
+from zmqtasks.cli.options import CLIENT_KEYS
 from zmqtasks.pools.base import PoolConfig
 from zmqtasks.pools.registry import BUILT_IN, make_pool
 from zmqtasks.settings import setting_docs
+from zmqtasks.settings_texts import SettingDoc
 from zmqtasks.testing.pool_contract import behaviours
 
 REFERENCE = Path(__file__).parent / "reference"
@@ -121,6 +127,100 @@ class TestMyPool(PoolContract):
 """
 
 
+#: Options of commands are not repeated where their text is longer.
+_SHORT_CHARS = 120
+_CLI_HEAD = """\
+# Commands
+
+<!-- Made by docs/generate_reference.py from zmqtasks/cli/; change it there. -->
+
+`zmqtasks COMMAND --help` says the same. `python -m zmqtasks` is `zmqtasks`, and `-h` is `--help`.
+
+What a program wants goes to stdout, as JSON with `--json`; errors and logs go to stderr. An error
+is one line that names the thing, the reason and the remedy.
+
+| exit code | |
+|---|---|
+| 0 | done |
+| 1 | the task failed, or nobody knows it; a node did not answer, or could not; there is no node |
+| 2 | the command could not do what it was asked: a wrong option, setting, id or name |
+| 3 | the task has not finished |
+| 130 | interrupted from the keyboard |
+
+Those of `zmqtasks node` are in [Running nodes](../howto/running.md#exit-codes).
+
+## Options that many commands have
+
+Commands that talk to a mesh, marked *mesh options* below, take the flags of these settings, see
+[Settings](settings.md): {mesh_options}.
+"""
+
+
+def cli_page() -> str:
+    """The text of ``reference/cli.md``."""
+    flags = {doc.key: doc.flag for doc in setting_docs()}
+    parts = [_CLI_HEAD.format(mesh_options=", ".join(f"`{flags[key]}`" for key in CLIENT_KEYS))]
+    #: {the options of a command: the first one that has these}
+    first: dict[str, str] = {}
+    for path, command in _commands("zmqtasks", command_line):
+        parts.append(_command_text(path, command))
+        options = _options_text(command)
+        same = first.setdefault(options, path) if len(options) > _SHORT_CHARS else path
+        if same != path:
+            options = f"\nOptions as of [{same}](#{same.replace(' ', '-')}).\n"
+        parts.append(options)
+    return "".join(parts)
+
+
+def _commands(path: str, group: click.Group) -> Iterator[tuple[str, click.Command]]:
+    ctx = click.Context(group, info_name=path)
+    for name in group.list_commands(ctx):
+        command = group.get_command(ctx, name)
+        assert command is not None, name
+        yield f"{path} {name}", command
+        if isinstance(command, click.Group):
+            yield from _commands(f"{path} {name}", command)
+
+
+def _command_text(path: str, command: click.Command) -> str:
+    text = f"\n#{'#' * path.count(' ')} {path}\n\n"
+    if not isinstance(command, click.Group):
+        usage = " ".join(command.collect_usage_pieces(click.Context(command, info_name=path)))
+        text += f"```\n{path} {usage}\n```\n\n"
+    text += f"{inspect.cleandoc(command.help or '')}\n"
+    if command.epilog:
+        text += f"\n```\n{command.epilog.removeprefix(chr(8)).strip()}\n```\n"
+    return text
+
+
+def _options_text(command: click.Command) -> str:
+    options = [param for param in command.params if isinstance(param, click.Option)]
+    # Some commands have an option of their own by the name of a setting.
+    taken = [doc for doc in setting_docs() for option in options if _is_of(option, doc)]
+    own = [option for option in options if not any(_is_of(option, doc) for doc in taken)]
+    text = "\n| option | |\n|---|---|\n" + "".join(map(_option_row, own)) if own else ""
+    keys = {doc.key for doc in taken}
+    if keys == set(CLIENT_KEYS):
+        text += "\nAnd the *mesh options*.\n"
+    elif len(taken) == len(setting_docs()):
+        text += "\nAnd one flag for each [setting](settings.md).\n"
+    elif taken:
+        flags = ", ".join(f"`{doc.flag}`" for doc in taken)
+        text += f"\nOf the [settings](settings.md): {flags}.\n"
+    return text
+
+
+def _is_of(option: click.Option, doc: SettingDoc) -> bool:
+    return option.name == doc.key and option.help == doc.description.replace("`", "")
+
+
+def _option_row(option: click.Option) -> str:
+    value = "" if option.is_flag else f" {option.metavar or option.type.name.split()[0].upper()}"
+    names = ", ".join(f"`{name}{value}`" for name in (*option.opts, *option.secondary_opts))
+    default = f" Default: `{option.default}`." if option.show_default and not option.is_flag else ""
+    return f"| {names} | {option.help}{default} |\n"
+
+
 def pools_page() -> str:
     """The text of ``reference/pools.md``."""
     features = {name: make_pool(name, PoolConfig(app="")).features for name in BUILT_IN}
@@ -175,7 +275,8 @@ def _summary(cls: type) -> str:
 
 
 #: {file name: its text}
-PAGES = {"settings.md": settings_page, "errors.md": errors_page, "pools.md": pools_page}
+PAGES = {"settings.md": settings_page, "errors.md": errors_page, "pools.md": pools_page,
+         "cli.md": cli_page}  # fmt: skip
 
 
 def main() -> None:

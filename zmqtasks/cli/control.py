@@ -67,12 +67,12 @@ control = Commands(
 
 def _with_ending(command: Callable[..., None]) -> Callable[..., None]:
     for option in (
+        setting_options(CLIENT_KEYS),  # added first, shown last
         click.option("--json", "with_json", is_flag=True, help="Print it as JSON."),
         click.option(
             "--signal", default="SIGTERM", show_default=True,
             help="With which a running one is ended; by force soon after.",
         ),
-        setting_options(CLIENT_KEYS),
     ):  # fmt: skip
         command = option(command)
     return command
@@ -85,7 +85,7 @@ def _with_ending(command: Callable[..., None]) -> Callable[..., None]:
 def revoke(
     ids: tuple[str, ...], *, terminate: bool, signal: str, with_json: bool, **flags: Any
 ) -> None:
-    """Let tasks not be run."""
+    """End tasks that have not started; those that run learn of it and go on."""
     args = {"terminate": terminate, "signal": signal_number(signal)}
     _revoke(
         lambda client: revoke_tasks(client.command, ids, args, _ANSWER_S), flags,
@@ -97,7 +97,7 @@ def revoke(
 @click.argument("ids", nargs=-1, required=True, metavar="ID...")
 @_with_ending
 def terminate(ids: tuple[str, ...], *, signal: str, with_json: bool, **flags: Any) -> None:
-    """Let tasks not be run, and end those that run: exactly these."""
+    """End tasks, also those that run: exactly these."""
     args = {"terminate": True, "signal": signal_number(signal)}
     _revoke(
         lambda client: revoke_tasks(client.command, ids, args, _ANSWER_S), flags,
@@ -112,7 +112,7 @@ def terminate(ids: tuple[str, ...], *, signal: str, with_json: bool, **flags: An
 def revoke_by_stamped_headers(
     headers: tuple[str, ...], *, terminate: bool, signal: str, with_json: bool, **flags: Any
 ) -> None:
-    """Let all tasks that have one of these headers not be run."""
+    """End all tasks that have one of these headers, as revoke does."""
     wanted: dict[str, list[str]] = {}
     for text in headers:
         name, equals, value = text.partition("=")

@@ -97,6 +97,7 @@ def named_arguments(group: str, name: str, arguments: Sequence[str]) -> dict[str
 def with_nodes(command: _Command) -> _Command:
     """Add the options that say who is asked, for how long, and how it is shown."""
     for option in (
+        setting_options(CLIENT_KEYS),  # added first, shown last
         click.option("--json", "with_json", is_flag=True, help="Print it as JSON."),
         click.option(
             "--timeout", type=click.FloatRange(min=0), default=TIMEOUT_S, show_default=True,
@@ -106,7 +107,6 @@ def with_nodes(command: _Command) -> _Command:
             "-d", "--destination", multiple=True, metavar="NODE",
             help="Ask only nodes of this name, or pattern such as 'gpu-*'; may be repeated.",
         ),
-        setting_options(CLIENT_KEYS),
     ):  # fmt: skip
         command = option(command)
     return command
