@@ -229,10 +229,11 @@ def _event_text(event: str, facts: dict[str, Any]) -> str:
         node = _node_text(facts.get("other"))
         return f"{node} had a call with this id and other content, which is not run"
     if event in ("retry", "requeue"):
-        why = f" after {facts['error']}" if facts.get("error") else ""
-        wish = "a retry" if event == "retry" else "to be run again"
         delay = f", in {duration_text(facts['in_ms'] / 1000)}" if facts.get("in_ms") else ""
-        return f"attempt {attempt} asked for {wish}{why}{delay}"
+        if event == "requeue":
+            return f"attempt {attempt} was {facts.get('error') or 'rejected'}{delay}"
+        why = f" after {facts['error']}" if facts.get("error") else ""
+        return f"attempt {attempt} asked for a retry{why}{delay}"
     if event == "cancel":
         return "it is to be cancelled" + (", also if it runs" if facts.get("terminate") else "")
     if event == "resumed":

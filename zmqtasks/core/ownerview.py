@@ -68,9 +68,12 @@ def _why_later(owner: Dispatcher, task: OwnedTask) -> str:
     retries = count_in(task.ext, RETRIES_KEY)
     if not (task.is_retry or retries):
         return f"it is not to start before its eta, {left}"
-    lines = owner.stories.of(task.id)
-    errors = [line.get("error") for line in lines if line["event"] in ("retry", "requeue")]
-    after = f" after {errors[-1]}" if errors and errors[-1] else ""
+    asked = [
+        line for line in owner.stories.of(task.id) if line["event"] in ("retry", "requeue")
+    ]  # fmt: skip
+    if asked and asked[-1]["event"] == "requeue":
+        return f"it was {asked[-1].get('error') or 'rejected'}, {left}"
+    after = f" after {asked[-1]['error']}" if asked and asked[-1].get("error") else ""
     return f"retry {retries}{after}, {left}"
 
 

@@ -203,6 +203,10 @@ def test_story_is_plain_data_for_programs() -> None:
         ),
         ({"event": "retried", "of": "?"}, "in place of dead task ?"),
         ({"event": "lost", "attempt": 1, "reason": "r"}, "attempt 1 came to nothing: r"),
+        (
+            {"event": "requeue", "attempt": 4, "error": "rejected, to be run again", "in_ms": 80},
+            "attempt 4 was rejected, to be run again, in 80 ms",
+        ),
         ({"event": "moved", "to": "b", "ms": 3}, "moved: to b, ms 3"),
         ({"event": "moved", "left_out": True}, "moved (others before it are left out)"),
     ],

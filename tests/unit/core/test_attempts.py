@@ -19,7 +19,7 @@ from tests.unit.core.owning import (
 )
 from zmqtasks.core.owned import Durability
 from zmqtasks.limits import RESUME_GRACE_MS, STRIKES_MAX, WRITE_BEHIND_MS
-from zmqtasks.wire.messages import Outcome, Retry, Started, Status, Tasks
+from zmqtasks.wire.messages import Outcome, Retry, RetryRecord, Started, Status, Tasks
 
 SPARE = link_to(WORKER, "out")
 
@@ -124,6 +124,12 @@ def test_why_a_retry_waits_is_told_with_the_error_and_the_delay(owner: Owner) ->
             "in_ms": 5_000,
         }
     ]  # fmt: skip
+
+
+def test_a_task_that_rejected_itself_does_not_wait_for_a_retry(owner: Owner) -> None:
+    rejected = RetryRecord(task_id(1), 1, 40, False, "rejected, to be run again: no GPU")
+    owner.retries(rejected)
+    assert owner.why(1) == "it was rejected, to be run again: no GPU, in 0.04 s"
 
 
 def test_a_retry_after_the_task_expires_is_not_sent(owner: Owner) -> None:
