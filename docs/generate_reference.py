@@ -142,8 +142,8 @@ is one line that names the thing, the reason and the remedy.
 | exit code | |
 |---|---|
 | 0 | done |
-| 1 | the task failed, or nobody knows it; a node did not answer, or could not; there is no node |
-| 2 | the command could not do what it was asked: a wrong option, setting, id or name |
+| 1 | the task failed, or nobody knows it; a node did not answer, or could not do it |
+| 2 | the command could not do what it was asked: something is wrong with it, or nobody is there |
 | 3 | the task has not finished |
 | 130 | interrupted from the keyboard |
 

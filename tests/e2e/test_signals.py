@@ -64,6 +64,7 @@ def test_exit_code_says_that_tasks_had_to_be_ended(mesh: Mesh) -> None:
     node = mesh.start_node("-c", "1", "--drain-timeout-s", "0.2")
     client = _hold(mesh)
     assert node.stop() == 3
+    assert "the time to drain is over: 1 running task will run elsewhere" in node.log
     mesh.start_node()
     _go(mesh)
     client.wait_log("sum 3")

@@ -57,7 +57,7 @@ def _make(command: Command) -> click.Command:
 control = Commands(
     "control",
     "Tell the nodes of the mesh what to do, and end tasks. Exit code 1: some did not answer, "
-    "or could not do it.",
+    "or could not do it; 2: there is nobody to tell.",
     CONTROL, _make,
 )  # fmt: skip
 

@@ -2,9 +2,9 @@
 
 ====  ===================================================================
 0     done
-1     the task failed, or nobody knows it; a mesh without nodes; a damaged
-      journal
-2     the command could not do what it was asked
+1     the task failed, or nobody knows it; a node did not answer, or could
+      not; ``status`` of a mesh without nodes; a damaged journal
+2     the command could not do what it was asked; there is nobody to ask
 3     the task has not finished
 130   interrupted from the keyboard
 ====  ===================================================================

@@ -146,7 +146,7 @@ def _make(command: Command) -> click.Command:
 
 inspect = Commands(
     "inspect",
-    "Ask the nodes of the mesh. Exit code 1: some did not answer, or there is nobody.",
+    "Ask the nodes of the mesh. Exit code 1: some did not answer; 2: there is nobody to ask.",
     INSPECT, _make,
 )  # fmt: skip
 

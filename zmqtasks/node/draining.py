@@ -65,6 +65,7 @@ class Draining:
         #: Tasks that nobody took and no journal kept.
         self.lost_count = 0
         self._tries = 0
+        self._is_hurried = False
         #: {name of a node: tasks that it has taken}.
         self._taken: dict[str, int] = {}
 
@@ -78,6 +79,7 @@ class Draining:
             self._runtime.mesh.drain()
         else:
             until_ms = min(until_ms, self._until_ms)
+        self._is_hurried = not wait_ms  # and that was said
         self._until_ms = until_ms
         self._give_by_ms = until_ms - min(_GIVING_MS_MAX, wait_ms // 4)
 
@@ -133,6 +135,11 @@ class Draining:
         return dispatcher
 
     def _tell(self) -> None:
+        if self.running_left and not self._is_hurried:
+            _LOG.warning(
+                "the time to drain is over: %s will run elsewhere",
+                counted(self.running_left, "running task"),
+            )
         if self._taken:
             who = ", ".join(f"{count} to {name}" for name, count in self._taken.items())
             count = sum(self._taken.values())
