@@ -209,6 +209,8 @@ def lines_of(name: str, answer: Any) -> list[str]:
         ((key, value),) = answer.items()
         head, *rest = str(value).splitlines() or [""]
         return [f"{name}: {'error: ' if key == 'error' else ''}{head}", *rest]
+    if isinstance(answer, dict) and set(answer) == {"ok", "draining"}:
+        return [f"{name}: {answer['ok']}, draining: {answer['draining']}"]
     if not isinstance(answer, (dict, list)):
         return [f"{name}: {_short(answer)}"]
     if not answer:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import click
@@ -118,7 +118,7 @@ def show(seen: Sequence[SeenNode], title: str) -> None:
 
     # Lines in a file or pipe are not cut to the width of a terminal.
     console = Console() if sys.stdout.isatty() else Console(width=200)
-    table = Table("node", "roles", "queues", "tasks", "load", "found by", "garbage", box=None,
+    table = Table("node", "roles", "queues", "tasks", "load", "found by", box=None,
                   header_style="bold", pad_edge=False, padding=(0, 2, 0, 0))  # fmt: skip
     answered = [node for node in seen if node.report is not None]
     for node in answered:
@@ -147,7 +147,6 @@ def row_of(node: SeenNode) -> list[str]:
         str(len(report.get("tasks") or []) or ""),
         load_of(report),
         via,
-        str(sum((report.get("garbage") or {}).values())),
     ]
 
 
@@ -302,11 +301,28 @@ def trouble_lines(seen: Sequence[SeenNode]) -> list[str]:
         for node in seen
         if (journal := (node.report or {}).get("journal") or {}).get("failing")
     ]
+    dropped = [
+        f"  {node.name}: {', '.join(facts)}; its log says more"
+        for node in seen if (facts := _dropped((node.report or {}).get("garbage") or {}))
+    ]  # fmt: skip
     return [
         *(["", "no answer from:", *lines] if lines else []),
         *(["", "stores that fail:", *failing] if failing else []),
         *(["", "journals that fail:", *journals] if journals else []),
+        *(["", "what strangers sent:", *dropped] if dropped else []),
     ]
+
+
+def _dropped(garbage: Mapping[str, int]) -> list[str]:
+    words = {
+        "undecodable": "{} that could not be read", "oversized": "{} of too many frames",
+        "stray": "{} where only subscriptions go", "unauthenticated": "{} without the mesh key",
+        "refused": "{} handshakes that failed",
+    }  # fmt: skip
+    return [
+        words.get(key, f"{{}} {key}").format(f"{count:,}")
+        for key, count in garbage.items() if count
+    ]  # fmt: skip
 
 
 def waiting_lines(seen: Sequence[SeenNode]) -> list[str]:

@@ -59,3 +59,9 @@ def test_a_task_that_nobody_knows_is_named_and_is_a_failure(
 )  # fmt: skip
 def test_numbers_for_people(value: Any, text: str) -> None:
     assert lines_of("w1", {"x": value, "y": 1}) == ["w1:", f"  x  {text}", "  y  1"]
+
+
+def test_a_node_that_drains_says_so_in_its_line() -> None:
+    answer = {"ok": "pong", "draining": "it finishes what it runs"}
+    assert lines_of("w1", answer) == ["w1: pong, draining: it finishes what it runs"]
+    assert lines_of("w1", {"error": "no\nway"}) == ["w1: error: no", "way"]

@@ -117,6 +117,16 @@ def test_journals_that_fail_or_are_missing_are_trouble() -> None:
     ]
 
 
+def test_messages_of_strangers_are_trouble_where_there_are_some() -> None:
+    none = {"undecodable": 0, "stray": 0}
+    pestered = _node("w", {"garbage": {**none, "undecodable": 1_200, "unauthenticated": 3}})
+    assert trouble_lines([pestered, _node("x", {"garbage": none}), _node("old", {})]) == [
+        "",
+        "what strangers sent:",
+        "  w: 1,200 that could not be read, 3 without the mesh key; its log says more",
+    ]
+
+
 def test_tasks_between_two_owners_are_shown() -> None:
     busy = _node("b", {"handoff": {"offered": 1, "given": 2, "incoming": 3}})
     quiet = _node("w", {"handoff": {"offered": 0, "given": 0, "incoming": 0}})
