@@ -48,7 +48,7 @@ demo: $(VENV)/.core
 
 # pytest comes last, so that its own closing line ends the output.
 test: lint
-	@$(BIN)/python -m pytest -n $(WORKERS) -m "not chaos" $(PYTEST_ARGS)
+	@$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal -m "not chaos" $(PYTEST_ARGS)
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .

@@ -121,7 +121,8 @@ def find_app(client: Client, name: str, queue: str, app_name: str | None) -> str
     def found(peers: Sequence[Hello]) -> bool:
         return bool(apps_of(runners_of(peers), name, queue, app_name))
 
-    peers = client.survey.settle(FIND_S, found)
+    # Without an application named, another one's node may be the next that answers.
+    peers = client.survey.settle(FIND_S, found, all_known=app_name is None)
     runners = runners_of(peers)
     apps = apps_of(runners, name, queue, app_name)
     if not apps and any("broker" in peer.roles for peer in peers):

@@ -109,14 +109,16 @@ class Survey:
     # --- what others call ---------------------------------------------------------------
 
     def settle(
-        self, wait_s: float, enough: Callable[[Sequence[Hello]], bool] | None = None
-    ) -> list[Hello]:
+        self, wait_s: float, enough: Callable[[Sequence[Hello]], bool] | None = None,
+        *, all_known: bool = False,
+    ) -> list[Hello]:  # fmt: skip
         """Wait until everybody who can be found is linked.
 
         Args:
             wait_s: seconds at most; all of them are waited where peers beyond this host
                 may still answer.
             enough: looks at the linked peers and says that nobody else matters.
+            all_known: ``enough`` counts once all are linked, or given up, that are known by then.
 
         Returns:
             What each linked peer says of itself.
@@ -124,8 +126,10 @@ class Survey:
         self._on_loop(self._want_everybody)
         give_up = time.monotonic() + wait_s
         while True:
+            is_dialling = all_known and self._on_loop(self._runtime.mesh.membership.pending_dials)
             peers = self._on_loop(self._peers)
-            if (enough is not None and enough(peers)) or time.monotonic() >= give_up:
+            is_enough = enough is not None and not is_dialling and enough(peers)
+            if is_enough or time.monotonic() >= give_up:
                 return peers
             if self._on_loop(self._is_settled):
                 return self._on_loop(self._peers)
