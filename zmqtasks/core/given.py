@@ -10,8 +10,8 @@ settle:
       |  ^
       |  +-- another taker (it was given on, or inherited)
       +----- the taker does not know it (any more): everybody is asked; when nobody knows
-             it, and only then, it is UNKNOWN; an outcome that nobody is left to decide on
-             stands
+             it, twice in a row, and only then, it is UNKNOWN; an outcome that nobody is
+             left to decide on stands
 
 A taker that is away has its tasks in its journal. So nothing is concluded from that. One
 that has ended is the same as its heir.
@@ -284,6 +284,20 @@ class GivenTasks:
         return self._now_ms - denied.since_ms >= self.grace_ms and not self.is_heir_away()
 
     def _found(self, findings: Findings) -> None:
+        nowhere = self._judge(findings)
+        if nowhere:
+            # A store that had answered may have its outcome by now, from a worker that then
+            # had forgotten it when it answered, or was not heard at all.
+            self._polls.start(nowhere, list(self.links), self._found_again)
+
+    def _found_again(self, findings: Findings) -> None:
+        for task_id in self._judge(findings):
+            unknown = Outcome(task_id, 0, UNKNOWN_STATUS, 0, -1, 0, 0, 0, b"", None)
+            self._settle(unknown)
+
+    def _judge(self, findings: Findings) -> list[bytes]:
+        """Returns those that whoever might know them does not know."""
+        nowhere: list[bytes] = []
         for task_id, finding in findings.items():
             denied = self._denied.get(task_id)
             if denied is None:
@@ -303,8 +317,8 @@ class GivenTasks:
             elif elsewhere and elsewhere != self.following[task_id]:
                 self.moved([task_id], elsewhere)
             elif not finding.is_known and self._may_conclude(denied):
-                unknown = Outcome(task_id, 0, UNKNOWN_STATUS, 0, -1, 0, 0, 0, b"", None)
-                self._settle(unknown)
+                nowhere.append(task_id)
+        return nowhere
 
     # --- the end of a turn ------------------------------------------------------------------
 

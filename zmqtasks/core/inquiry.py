@@ -3,9 +3,10 @@
 Everybody who may know is asked at once: stores, the owner (its node is in the id),
 workers and all other dispatchers. The best answer wins: a settled outcome over a
 worker's unsettled one, over "it runs", over "it waits". UNKNOWN is only said when all
-have answered so; a mesh that is still being discovered gets a moment. An unsettled
-outcome stands only where the owner is gone: while it is there, or may come back, it may
-still refuse that one and settle another.
+have answered so twice in a row: an outcome may go from a worker to a store that has just
+been asked. A mesh that is still being discovered gets a moment. An unsettled outcome
+stands only where the owner is gone: while it is there, or may come back, it may still
+refuse that one and settle another.
 """
 
 from __future__ import annotations
@@ -33,12 +34,15 @@ _CLAIMS = frozenset(("owned", "offer"))
 
 class _Question:
     __slots__ = (
-        "again", "asked", "asked_ms", "best", "next_ms", "owners", "told", "waiting", "watch",
+        "again", "asked", "asked_ms", "best", "is_second", "next_ms", "owners", "told", "waiting",
+        "watch",
     )  # fmt: skip
 
     def __init__(self, ids: Sequence[bytes], watch: bool, now_ms: int) -> None:
         self.best = {task_id: StateRecord(task_id, TaskState.UNKNOWN, {}, None) for task_id in ids}
         self.watch = watch
+        #: All were asked again after all had answered.
+        self.is_second = False
         self.asked_ms = now_ms
         #: When all are asked again: peers remember only so many who watch.
         self.next_ms = now_ms + WATCH_AGAIN_MS
@@ -107,6 +111,7 @@ class Inquiry:
         open_ids = [task_id for task_id in question.best if task_id not in question.told]
         question.waiting.setdefault(link, set()).update(open_ids)
         question.asked[link] = None
+        question.is_second = False
         self.effects.append(Send(link, Query(token, open_ids, question.watch)))
 
     def answered(self, link: LinkId, message: States) -> None:
@@ -169,11 +174,29 @@ class Inquiry:
                 continue
             if now_ms < question.asked_ms + self.grace_ms:
                 continue
+            if self._ask_again(token, question, may_live):
+                continue
             self._conclude(token, question, may_live)
             if now_ms >= question.next_ms and token in self.questions:
                 question.next_ms = now_ms + WATCH_AGAIN_MS
                 for link in list(question.asked):
                     self._send(token, question, link)
+
+    def _ask_again(
+        self, token: int, question: _Question, may_live: Callable[[bytes], bool]
+    ) -> bool:
+        """Before a task is called UNKNOWN; False if that was done, or there is none."""
+        if question.is_second or not any(
+            record.state == TaskState.UNKNOWN
+            and record.id not in question.told
+            and not may_live(_owner_of(record))
+            for record in question.best.values()
+        ):
+            return False
+        for link in list(question.asked):
+            self._send(token, question, link)
+        question.is_second = True
+        return bool(question.waiting)
 
     def _conclude(self, token: int, question: _Question, may_live: Callable[[bytes], bool]) -> None:
         states = [

@@ -46,6 +46,11 @@ class Giver:
         self.now_ms = now_ms
         return self.given.flush(now_ms)
 
+    def answer_all(self, *records: StateRecord) -> None:
+        """Everybody who was asked since that was last looked at says so."""
+        for to, query in self.asked():
+            self.news(to, *records, request=query.request)
+
     def asked(self) -> list[tuple[LinkId, Query]]:
         """Who was asked what since this was last looked at."""
         effects, self.given.effects = self.given.effects, []
@@ -200,6 +205,8 @@ def test_task_that_ended_at_a_node_whose_heir_this_one_is_is_asked_for_everywher
     ((to, query),) = giver.asked()
     assert to == other
     giver.news(other, pending(ONE, taker=G), request=query.request)
+    assert giver.turn() == []
+    giver.answer_all(pending(ONE, taker=G))
     assert [found.status for found in giver.turn()] == [UNKNOWN_STATUS]
 
 
@@ -224,6 +231,10 @@ def test_former_owners_that_name_each_other_s_taker_do_not_wait_for_ever() -> No
     request = giver.asked()[0][1].request
     giver.news(taker, unknown(ONE), request=request)
     giver.news(former, pending(ONE, taker=T), request=request)
+    assert giver.turn() == []
+    for to, query in giver.asked():
+        said = unknown(ONE) if to == taker else pending(ONE, taker=T)
+        giver.news(to, said, request=query.request)
     assert [found.status for found in giver.turn()] == [UNKNOWN_STATUS]
 
 
@@ -259,10 +270,9 @@ def test_task_that_nobody_knows_is_unknown_after_the_grace() -> None:
     link = giver.link(T)
     giver.given.gave([ONE], T, follow=True)
     giver.news(link, unknown(ONE))
-    for now_ms in (0, 1_000, 3_000):
+    for now_ms in (0, 1_000, 3_000, 3_000):
         assert giver.turn(now_ms) == []
-        for to, query in giver.asked():
-            giver.news(to, unknown(ONE), request=query.request)
+        giver.answer_all(unknown(ONE))
     ended = giver.turn(3_000)
     assert [(found.id, found.status) for found in ended] == [(ONE, UNKNOWN_STATUS)]
     assert giver.kept.get(ONE) is None
@@ -371,7 +381,40 @@ def test_peer_that_is_lost_does_not_hold_the_answer_up() -> None:
     request = giver.asked()[0][1].request
     giver.news(link, unknown(ONE), request=request)
     giver.unlink(other)
+    assert giver.turn() == []
+    giver.answer_all(unknown(ONE))
     assert [found.status for found in giver.turn()] == [UNKNOWN_STATUS]
+
+
+def test_outcome_that_went_from_a_worker_to_a_store_between_their_answers_is_found() -> None:
+    giver = Giver()
+    taker, worker, store = giver.link(T), giver.link(U), giver.link(b"thestore")
+    giver.given.gave([ONE], T, follow=True)
+    giver.news(taker, unknown(ONE))
+    giver.turn()
+    request = giver.asked()[0][1].request
+    for link in (taker, store, worker):  # the store has it when the worker is asked
+        giver.news(link, unknown(ONE), request=request)
+    assert giver.turn() == []
+    for to, query in giver.asked():
+        giver.news(to, settled(1) if to == store else unknown(ONE), request=query.request)
+    assert giver.turn() == [outcome(1)]
+
+
+def test_outcome_of_a_worker_that_is_lost_before_it_answers_is_found_in_a_store() -> None:
+    giver = Giver()
+    taker, worker, store = giver.link(T), giver.link(U), giver.link(b"thestore")
+    giver.given.gave([ONE], T, follow=True)
+    giver.news(taker, unknown(ONE))
+    giver.turn()
+    request = giver.asked()[0][1].request
+    for link in (taker, store):
+        giver.news(link, unknown(ONE), request=request)
+    giver.unlink(worker)
+    assert giver.turn() == []
+    for to, query in giver.asked():
+        giver.news(to, settled(1) if to == store else unknown(ONE), request=query.request)
+    assert giver.turn() == [outcome(1)]
 
 
 def test_former_owner_says_who_has_a_task() -> None:

@@ -82,7 +82,32 @@ def test_unknown_is_said_only_when_all_have_answered_and_all_are_found() -> None
     asker.machine.answered(OWNER_LINK, States(token, [state(1, TaskState.UNKNOWN)]))
     assert asker.tick(all_found=False) == [], "one is still being dialled"
     assert asker.tick(now_ms=50) == [], "one may still be found"
+    assert asker.tick() == [], "all are asked again"
+    asker.machine.answered(OWNER_LINK, States(token, [state(1, TaskState.UNKNOWN)]))
     assert asker.tick() == [([TaskState.UNKNOWN], True)]
+
+
+def test_outcome_that_went_from_a_worker_to_a_store_between_their_answers_is_found() -> None:
+    asker = Asker()
+    token = asker.ask(1, links=[STORE_LINK, WORKER_LINK])
+    for link in (STORE_LINK, WORKER_LINK):  # the store has it when the worker is asked
+        asker.machine.answered(link, States(token, [state(1, TaskState.UNKNOWN)]))
+    assert asker.tick() == []
+    asker.machine.answered(WORKER_LINK, States(token, [state(1, TaskState.UNKNOWN)]))
+    settled = state(1, TaskState.SETTLED, outcome(1))
+    asker.machine.answered(STORE_LINK, States(token, [settled]))
+    assert asker.tick() == [([TaskState.SETTLED], True)]
+
+
+def test_what_nobody_knows_is_asked_for_once_more_and_not_for_ever() -> None:
+    asker = Asker()
+    token = asker.ask(1, links=[STORE_LINK])
+    queries = []
+    for now_ms in range(200, 210):
+        queries += sent(asker.effects(), Query)
+        asker.machine.answered(STORE_LINK, States(token, [state(1, TaskState.UNKNOWN)]))
+        asker.machine.tick(now_ms, all_found=True, may_live=nobody)
+    assert queries == [Query(token, [task_id(1)], False)] * 2
 
 
 def test_owner_that_cannot_be_asked_makes_it_pending_not_unknown() -> None:

@@ -40,4 +40,7 @@ def test_nothing_is_unknown_before_the_last_part_came() -> None:
     assert not any(isinstance(effect, QuestionAnswered) for effect in inquiry.effects)
     inquiry.answered(_LINK, last)
     inquiry.tick(10_000, all_found=True, may_live=lambda node: False)
+    for part in _answer_parts():
+        inquiry.answered(_LINK, part)
+    inquiry.tick(10_000, all_found=True, may_live=lambda node: False)
     assert any(isinstance(effect, QuestionAnswered) for effect in inquiry.effects)
