@@ -305,7 +305,8 @@ class Survey:
     ) -> int:  # fmt: skip
         self._number = number = self._number + 1
         asked = {link.peer[1:9] for link in self._runtime.mesh.ask_all(make(number), nodes)}
-        self._rounds[number] = _Round(done, asked)
+        there = [_seen_link(link, None) for link in self._links()]
+        self._rounds[number] = _Round(done, asked, there)
         if not asked:
             done.set_result(None)
         return number
@@ -313,12 +314,15 @@ class Survey:
     def _seen(self, number: int) -> list[SeenNode]:
         round_ = self._rounds.pop(number)
         linked = {link.peer.node: link for link in self._links() if link.peer is not None}
+        gone = round_.gone(linked)
+        gone_ids = {node.node for node in gone}
         return [
             *(
                 _seen_link(link, round_.answers.get(node))._replace(asked=node in round_.asked)
                 for node, link in linked.items()
             ),
-            *self._unreached(),
+            *gone,
+            *(node for node in self._unreached() if node.node not in gone_ids),
         ]
 
     def _unreached(self) -> list[SeenNode]:
@@ -337,13 +341,31 @@ class Survey:
 
 
 class _Round:
-    """One question to everybody."""
+    """One question to everybody.
 
-    def __init__(self, done: Future[None], asked: set[bytes]) -> None:
+    Args:
+        done: set when all have answered.
+        asked: to whom it went.
+        there: who was linked then.
+    """
+
+    def __init__(self, done: Future[None], asked: set[bytes], there: Sequence[SeenNode]) -> None:
         self.answers: dict[bytes, dict[str, Any]] = {}
         self.asked = frozenset(asked)
+        self._there = there
         self._done = done
         self._waiting = asked
+
+    def gone(self, linked: Collection[bytes]) -> list[SeenNode]:
+        """Those who were asked and have left since: some may have answered, as when told to."""
+        return [
+            before._replace(
+                report=self.answers.get(node), asked=True,
+                trouble="" if node in self.answers else "it left before it answered",
+            )
+            for before in self._there
+            if (node := bytes.fromhex(before.node)) in self.asked and node not in linked
+        ]  # fmt: skip
 
     def got(self, node: bytes, data: dict[str, Any]) -> None:
         """One answer."""

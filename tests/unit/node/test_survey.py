@@ -1,0 +1,45 @@
+"""Questions to everybody, and those who leave meanwhile."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from concurrent.futures import Future
+from functools import partial
+from pathlib import Path
+
+import pytest
+
+from tests.unit.node.clients import PATIENCE_S, settings_in
+from zmqtasks.node.client import Client
+from zmqtasks.node.survey import Request
+from zmqtasks.wire.messages import Inspect
+
+
+@pytest.fixture
+def clients(tmp_path: Path, own_directories: Path) -> Iterator[list[Client]]:
+    clients = [Client(settings_in(tmp_path, name=name)) for name in ("asks", "leaves")]
+    yield clients
+    for client in clients:
+        client.close()
+
+
+@pytest.mark.parametrize("answers", [True, False])
+def test_who_is_asked_and_leaves_is_told_with_its_answer_or_as_having_left(
+    clients: list[Client], answers: bool
+) -> None:
+    asks, leaves = clients
+    survey = asks.survey
+    asked: Future[None] = Future()
+    assert survey.find(Request("revoked"), PATIENCE_S)
+    number = asks.on_loop(lambda: survey._ask(partial(Inspect, what="revoked"), asked, None))
+    asked.result(PATIENCE_S)
+    if not answers:
+        survey._rounds[number].answers.clear()
+    leaves.close()
+    survey.settle(PATIENCE_S, lambda peers: not peers)
+    (seen,) = asks.on_loop(lambda: survey._seen(number))
+    assert (seen.name, seen.asked) == ("leaves", True)
+    if answers:
+        assert (seen.report, seen.trouble) == ({"data": []}, "")
+    else:
+        assert (seen.report, seen.trouble) == (None, "it left before it answered")
