@@ -246,6 +246,8 @@ class Control(_AsyncTwins):
         self._app = app
         #: {node: why}, of the last command.
         self.unanswered: dict[str, str] = {}
+        #: How many tasks the last ``revoke_by_stamped_headers`` has revoked and not told.
+        self.left_out = 0
 
     def inspect(
         self, destination: str | Collection[str] | None = None, timeout: float = TIMEOUT_S
@@ -357,7 +359,8 @@ class Control(_AsyncTwins):
             terminate, signal, timeout: as for ``revoke``.
 
         Returns:
-            {id: what came of it}, of at most 1,000 at each owner.
+            {id: what came of it}. All are revoked, and of each owner's the first 1,000 are
+            told; how many more there were is in ``left_out``.
         """
         check_blocking("app.control.revoke_by_stamped_headers")
         if not headers:
@@ -371,7 +374,7 @@ class Control(_AsyncTwins):
             "signal": signal_number(signal),
         }
         said = revoke_by_headers(gateway(self._app).command, args, timeout)
-        self.unanswered = said.unanswered
+        self.unanswered, self.left_out = said.unanswered, said.left_out
         return said.states
 
     # --- workers --------------------------------------------------------------------------

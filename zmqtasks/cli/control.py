@@ -132,10 +132,13 @@ def _revoke(carry_out: Callable[[Client], Said], flags: dict[str, Any], *, with_
         if not client.find(Request("revoke"), 0) and not said.unanswered:
             raise NoWorkers(empty_mesh(client.settings, client))
     if with_json:
-        click.echo(as_json({"tasks": said.states, "unanswered": said.unanswered}))
+        told = {"tasks": said.states, "unanswered": said.unanswered, "left_out": said.left_out}
+        click.echo(as_json(told))
     else:
         for task_id, state in said.states.items():
             click.echo(f"{task_id}  {state:<10}  {_IN_WORDS[state]}")
+        if said.left_out:
+            click.echo(f"and {said.left_out:,} more, which were revoked too")
         if not said.states:
             click.echo("no task has one of these headers")
     counts = Counter(said.states.values())

@@ -11,7 +11,7 @@ the others, they are thrown out.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from heapq import heapify, heappop, heappush
 
 from zmqtasks.core.lanes import OwnedTask
@@ -53,6 +53,18 @@ class Moments:
     def first_ms(self) -> int | None:
         """The next moment, None if there is none."""
         return _ms_in(self._heap[0]) if self._heap else None
+
+    def soonest(self) -> Iterator[bytes]:
+        """Those that still wait, the first ones first; so many as are asked for cost time, not
+        so many as there are."""
+        heap = self._heap
+        open_ = [(heap[0], 0)] if heap else []
+        while open_:
+            entry, index = heappop(open_)
+            for child in range(2 * index + 1, min(2 * index + 3, len(heap))):
+                heappush(open_, (heap[child], child))
+            if self._is_current(_id_in(entry), _ms_in(entry)):
+                yield _id_in(entry)
 
     def due(self, wall_ms: int) -> list[bytes]:
         """Take out those whose moment has come, the first ones first, so many at most as a
@@ -123,6 +135,15 @@ class Waiting:
         for task in due:
             task.is_waiting = False
         return due
+
+    def soonest(self) -> Iterator[OwnedTask]:
+        """Those that wait for their time, the first ones first."""
+        # One that retried and came back to the same moment has two entries.
+        last = b""
+        for task_id in self._etas.soonest():
+            if task_id != last:
+                yield self._tasks[task_id]
+            last = task_id
 
     def come_late(self) -> list[OwnedTask]:
         """Those that have not settled and must not start any more."""

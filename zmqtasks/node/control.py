@@ -16,6 +16,7 @@ from itertools import islice
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from zmqtasks.core.links import DRAINING
+from zmqtasks.core.waiting import eta_of
 from zmqtasks.errors import ZmqTasksError
 from zmqtasks.ids import format_task_id
 from zmqtasks.node.commands import CONTROL, INSPECT, TOLD_COUNT_MAX
@@ -41,13 +42,29 @@ class Told(list[Any]):
     Args:
         found: all of them.
         shown: what is told of each.
+        count: of all, where that is known; else they are counted.
     """
 
-    def __init__(self, found: Iterable[_T], shown: Callable[[_T], Any] | None = None) -> None:
+    def __init__(
+        self, found: Iterable[_T], shown: Callable[[_T], Any] | None = None,
+        count: int | None = None,
+    ) -> None:  # fmt: skip
         rest = iter(found)
         first = islice(rest, TOLD_COUNT_MAX)
         super().__init__(first if shown is None else map(shown, first))
-        self.left_out = sum(1 for _ in rest)
+        self.left_out = sum(1 for _ in rest) if count is None else max(0, count - len(self))
+
+
+class Some(dict[str, Any]):
+    """The same for a dict.
+
+    Args:
+        found: all of it.
+    """
+
+    def __init__(self, found: Mapping[str, Any]) -> None:
+        super().__init__(islice(found.items(), TOLD_COUNT_MAX))
+        self.left_out = len(found) - len(self)
 
 
 class Control:
@@ -119,11 +136,8 @@ class Control:
         dispatcher = self._runtime.mesh.dispatcher
         if dispatcher is None:
             return Told(())
-        wall_ms = dispatcher.wall_ms
-        tasks = dispatcher.tasks.values()
-        return Told(
-            (task for task in tasks if task.ext and task.ext.get("eta", 0) > wall_ms), _scheduled
-        )
+        count = sum(task.is_waiting for task in dispatcher.tasks.values())
+        return Told(dispatcher.waiting.soonest(), _scheduled, count)
 
     def _revoked(self, ids: Sequence[bytes], args: Mapping[str, Any]) -> Told:
         dispatcher = self._runtime.mesh.dispatcher
@@ -140,6 +154,7 @@ class Control:
         return said
 
     def _revoke_by_headers(self, ids: Sequence[bytes], args: Mapping[str, Any]) -> dict[str, str]:
+        """All of them, though of some only it is told."""
         wanted = {str(name): [str(value) for value in args["headers"][name]]
                   for name in args["headers"]}  # fmt: skip
         dispatcher = self._runtime.mesh.dispatcher
@@ -149,7 +164,7 @@ class Control:
             task.id for task in dispatcher.tasks.values()
             if task.ext and "h" in task.ext and _has_one(task.ext["h"], wanted)
         ]  # fmt: skip
-        return self._revoke(found, args)
+        return Some(self._revoke(found, args))
 
     def _query_task(self, ids: Sequence[bytes], args: Mapping[str, Any]) -> dict[str, Any]:
         found: dict[str, Any] = {}
@@ -201,7 +216,7 @@ def _scheduled(task: OwnedTask) -> dict[str, Any]:
         "id": format_task_id(task.id), "name": kind.name, "queue": kind.queue,
         "retries": ext.get("n", 0),
     }  # fmt: skip
-    return {"eta": ext["eta"] / 1000, "priority": ext.get("pri", 0), "request": request}
+    return {"eta": eta_of(task) / 1000, "priority": ext.get("pri", 0), "request": request}
 
 
 def _toml(value: Any) -> str:

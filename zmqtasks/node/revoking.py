@@ -24,6 +24,8 @@ class Said(NamedTuple):
     states: dict[str, str]
     #: {node: why there is no answer}.
     unanswered: dict[str, str]
+    #: So many more have one of the headers, and were revoked too.
+    left_out: int = 0
 
 
 def revoke_tasks(ask: Ask, ids: Sequence[str], args: Mapping[str, Any], timeout_s: float) -> Said:
@@ -58,8 +60,10 @@ def revoke_by_headers(ask: Ask, args: Mapping[str, Any], timeout_s: float) -> Sa
     states: dict[bytes, str] = {}
     silent: dict[str, str] = {}
     request = Request("revoke_by_stamped_headers", (), dict(args), is_order=True)
-    _merge(states, ask(request, timeout_s), silent)
-    return Said({format_task_id(task_id): state for task_id, state in states.items()}, silent)
+    seen = ask(request, timeout_s)
+    _merge(states, seen, silent)
+    told = {format_task_id(task_id): state for task_id, state in states.items()}
+    return Said(told, silent, sum((node.report or {}).get("left_out", 0) for node in seen))
 
 
 def _order(

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import random
+from itertools import islice
+
 import pytest
 
 from tests.support.machines import of, sent, task_id
@@ -40,6 +43,22 @@ def test_moments_of_those_that_have_gone_are_not_named_and_do_not_pile_up() -> N
         moments.add(task_id(number), 5)
     assert len(moments) < 3_000
     assert moments.due(5) == [task_id(7)]
+
+
+def test_moments_are_looked_at_in_their_order_and_stay() -> None:
+    moments = Moments(lambda key, _: key != task_id(3))
+    for number in random.Random(5).sample(range(1_000), 1_000):
+        moments.add(task_id(number), number)
+    assert [*islice(moments.soonest(), 5)] == [task_id(number) for number in (0, 1, 2, 4, 5)]
+    assert len([*moments.soonest()]) == 999
+    assert len(moments) == 1_000
+
+
+def test_a_task_that_came_back_to_its_moment_is_seen_once(owner: Owner) -> None:
+    owner.submit(call(1, eta=10), call(2, eta=20))
+    waiting = owner.machine.waiting
+    waiting.wait(owner.machine.tasks[task_id(1)])
+    assert [task.id for task in waiting.soonest()] == [task_id(1), task_id(2)]
 
 
 def test_so_many_come_due_at_once_as_a_turn_should_work_on(owner: Owner) -> None:

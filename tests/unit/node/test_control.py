@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -13,6 +14,7 @@ from zmqtasks.ids import format_task_id
 from zmqtasks.node.client import Client
 from zmqtasks.node.commands import CONTROL, INSPECT, INSTEAD, TOLD_COUNT_MAX
 from zmqtasks.node.control import Told
+from zmqtasks.node.revoking import revoke_by_headers
 from zmqtasks.node.survey import Request
 from zmqtasks.wire.messages import Kind
 
@@ -66,6 +68,45 @@ def test_owner_shows_what_waits_until_it_is_due(client: Client) -> None:
     [own] = client.command(Request("query_task", [task_id, bytes(16)]), 0.2)
     assert own.report is not None
     assert list(own.report["data"]) == [format_task_id(task_id)]
+
+
+def submit(client: Client, calls: list[Call]) -> None:
+    client.on_loop(lambda: client.runtime.mesh.submit(calls, client.runtime.now_ms))
+
+
+def test_of_many_that_wait_the_first_ones_are_told_and_the_others_counted(client: Client) -> None:
+    ids = client.new_ids(TOLD_COUNT_MAX + 5)
+    submit(client, [
+        Call(task_id, KIND, b"", {"eta": YEAR_3000_MS - place}) for place, task_id in enumerate(ids)
+    ])  # fmt: skip
+    [own] = client.command(Request("scheduled"), 0.5)
+    assert own.report is not None
+    told = [entry["request"]["id"] for entry in own.report["data"]]
+    assert told == [format_task_id(task_id) for task_id in ids[:4:-1]]
+    assert own.report["left_out"] == 5
+
+
+def test_all_with_one_of_some_headers_are_revoked_and_nothing_else(client: Client) -> None:
+    headers: list[dict[str, Any] | None] = [{"batch": 7}, {"batch": 8}, {"to": "x"}, None, {}]
+    ids = client.new_ids(len(headers))
+    submit(client, [
+        Call(task_id, KIND, b"", {"h": found} if found is not None else None)
+        for task_id, found in zip(ids, headers, strict=True)
+    ])  # fmt: skip
+    args = {"headers": {"batch": ["7", "9"], "to": ["x"]}, "terminate": False, "signal": 15}
+    said = revoke_by_headers(client.command, args, 0.5)
+    assert said.states == {format_task_id(ids[0]): "revoked", format_task_id(ids[2]): "revoked"}
+    assert said.left_out == 0
+
+
+def test_many_with_a_header_are_all_revoked_though_not_each_is_told(client: Client) -> None:
+    ids = client.new_ids(TOLD_COUNT_MAX + 5)
+    submit(client, [Call(task_id, KIND, b"", {"h": {"batch": 7}}) for task_id in ids])
+    said = revoke_by_headers(client.command, {"headers": {"batch": ["7"]}}, 0.5)
+    assert (len(said.states), said.left_out) == (TOLD_COUNT_MAX, 5)
+    [own] = client.command(Request("stats"), 0.5)
+    assert own.report is not None
+    assert own.report["data"]["owner"]["open"] == 0
 
 
 @pytest.mark.parametrize(
