@@ -3,7 +3,8 @@
 ::
 
     FINISHING --nothing runs here--> GIVING --nobody takes more--> WRITING --> gone
-        +--------- the time is nearly over ----^      (journal)
+        +--------- the time is nearly over ----^  and nothing runs here,   (journal)
+                                                  or the time is over
 
 All of it within the given time. A node that is told again to stop has no more of it: what
 runs here runs elsewhere, and what it owns is written down.
@@ -95,7 +96,7 @@ class Draining:
             mesh.leave_tasks(now_ms)
             return 0
         if self._phase is _Phase.GIVING:
-            wait_ms = self._until_given(now_ms)
+            wait_ms = max(self._until_given(now_ms), self._until_finished(now_ms))
             if wait_ms > 0:
                 return wait_ms
             self._phase = _Phase.WRITING
@@ -127,6 +128,10 @@ class Draining:
         may_take = handoff.has_takers or mesh.membership.pending_dials()
         quiet_ms = _QUIET_MS if may_take else 0
         return min(self._quiet_since_ms + quiet_ms, self._until_ms) - now_ms
+
+    def _until_finished(self, now_ms: int) -> int:
+        """What still runs while tasks are handed over may end in what is left of the time."""
+        return 0 if self._runtime.mesh.is_idle else self._until_ms - _LAST_WORDS_MS - now_ms
 
     @property
     def _dispatcher(self) -> Dispatcher:
