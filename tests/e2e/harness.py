@@ -247,7 +247,7 @@ class Mesh:
         """
         name = name or f"n{len(self.nodes) + 1}"
         command = ["-m", "zmqtasks", "node", "--role", roles, "--name", name, *flags]
-        sizes = ("-c", "--concurrency", "--autoscale")
+        sizes = ("-c", "--concurrency", "--autoscale", "solo")
         if "worker" in roles and not any(f in flags for f in sizes):
             command += ["--concurrency", "2"]
         node = self._start(name, command, env, beside)
