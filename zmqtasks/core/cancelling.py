@@ -5,7 +5,8 @@ says how it ended; CANCEL asks for that. Until then the cancellation is pending:
 comes instead of an outcome (a lost worker, a dead child, a wish for a retry) settles the
 task, and no attempt follows. So a task whose cancellation was told never starts after it.
 
-A pending cancellation lasts as long as this process; what is settled lasts as the task.
+A pending cancellation is among the facts of the task, so it lasts as the task does: in the
+journal, if that has the task, and with its next owner.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from zmqtasks.core.dealing import always_auto
 from zmqtasks.core.effects import Send
 from zmqtasks.core.lanes import Lane, OwnedTask
 from zmqtasks.core.links import LinkId
-from zmqtasks.core.ownedtasks import Cancellation
+from zmqtasks.core.ownedtasks import CANCELLED_KEY, Cancellation
 from zmqtasks.core.settling import SettlingTasks
 from zmqtasks.limits import CANCELLED_TOLD_MAX, HANDOFF_IDS_MAX
 from zmqtasks.wire.messages import Cancel, Kind, Status
@@ -91,7 +92,16 @@ class CancellingTasks(SettlingTasks):
             self._ask_worker(task)
             if how.status is Status.CANCELLED:
                 self.stories.tell(task_id, "cancel", terminate=how.terminate)
+                if not task.offered:  # else the next owner is told when it has the task
+                    self._keep(task, how)
         return RUNNING if task.worker is not None or task.is_unsure else REVOKED
+
+    def _keep(self, task: OwnedTask, how: Cancellation) -> None:
+        """Another life of this node shall know it too."""
+        task.ext = {**(task.ext or {}), CANCELLED_KEY: how.signal}
+        # A new durable task that the journal still gets would be changed before it is there.
+        if task.is_written and task.id not in self._putting:
+            self.written.changed(task)
 
     def _ask_worker(self, task: OwnedTask) -> None:
         """If one has it, and it has not ended there."""

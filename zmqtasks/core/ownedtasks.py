@@ -35,6 +35,11 @@ class Cancellation(NamedTuple):
     signal: int = 0
 
 
+#: Key in a task's facts: it is to be cancelled, if it runs by this signal, with 0 only if it
+#: does not. So the journal knows, and whoever owns the task next.
+CANCELLED_KEY = "x"
+
+
 class Answer:
     """Told once, when all that it waits for has been told: "" or the last refusal."""
 
@@ -310,9 +315,10 @@ class OwnedTasks:
         unsure: list[OwnedTask] = []
         for task in tasks:
             self.stories.tell(task.id, "resumed", attempt=task.attempt)
-            if self.waiting.is_early(task) and not (
+            may_be_held = task.id in self._cancelling or (
                 task.lane.is_guarded and may_have_started(task)
-            ):
+            )
+            if self.waiting.is_early(task) and not may_be_held:
                 # Nobody has it, unless the clock was set back; so it need not be asked for.
                 task.is_unsure = True
                 self.waiting.wait(task)
@@ -343,6 +349,9 @@ class OwnedTasks:
         task.durability, task.is_written = record.durability, True
         self.open_bytes += len(record.body)
         self.waiting.watch(task)
+        signal = (task.ext or {}).get(CANCELLED_KEY)
+        if isinstance(signal, int):
+            self._cancelling[task.id] = Cancellation(Status.CANCELLED, signal > 0, signal)
         return task
 
     def take_ready(

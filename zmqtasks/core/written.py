@@ -72,6 +72,7 @@ class WrittenTasks:
         self._drops: list[OwnedTask] = []
         self._marks: list[tuple[OwnedTask, bytes]] = []
         self._notes: list[OwnedTask] = []
+        self._changed: list[OwnedTask] = []
         #: {task id: whether the arguments too}, of those among them that have other facts.
         self._renewed: dict[bytes, bool] = {}
         #: Resumed tasks that nobody has claimed yet, until then.
@@ -166,6 +167,10 @@ class WrittenTasks:
         self._renewed[task.id] = has_new_body or self._renewed.get(task.id, False)
         self.next_attempt(task)
 
+    def changed(self, task: OwnedTask) -> None:
+        """It has other facts, and goes on without waiting for the journal to know."""
+        self._changed.append(task)
+
     def prepare(self, lane: Lane, ready: deque[OwnedTask], count: int) -> int:
         """Let the journal know before ``count`` tasks of this lane are given away.
 
@@ -195,6 +200,10 @@ class WrittenTasks:
             progress = [self._progress_of(task) for task in tasks]
             self._renewed.clear()
             self.custody.note(progress, partial(self._noted, tasks), sync=_synced(tasks))
+        if self._changed:
+            tasks, self._changed = self._changed, []
+            progress = [self._progress_of(task)._replace(ext=task.ext) for task in tasks]
+            self.custody.note(progress, None, sync=_synced(tasks))
         if self._drops:
             tasks, self._drops = self._drops, []
             ids = [task.id for task in tasks]

@@ -8,7 +8,7 @@ from tests.support.machines import ADD, MUL, link_to, of, outcome, sent, task_id
 from tests.unit.core.owning import LINK, ONCE, SECOND, Owner, call, given, retry, settled
 from zmqtasks.core.effects import Send
 from zmqtasks.core.lanes import TakenTask
-from zmqtasks.limits import RESUME_GRACE_MS
+from zmqtasks.limits import RESUME_GRACE_MS, WRITE_BEHIND_MS
 from zmqtasks.wire.messages import (
     Cancel,
     Outcome,
@@ -247,6 +247,62 @@ def test_a_cancelled_task_that_nobody_claims_after_a_restart_settles() -> None:
     owner.turn(10 + RESUME_GRACE_MS)
     effects = owner.commit_all()
     assert (settled(effects), given(effects)) == ([(1, CANCELLED)], [])
+
+
+def test_a_task_that_was_revoked_while_it_waited_stays_so_after_a_restart() -> None:
+    owner = Owner(has_journal=True)
+    owner.durable(call(1, eta=5_000), call(2))
+    assert cancel(owner, 1, 2) == ["revoked", "revoked"]
+    owner.turn()
+    owner.commit_all()
+    assert not owner.held
+    again = owner.restarted(10)
+    again.worker()
+    again.turn(10)
+    assert given(again.turn(60_000)) == []
+
+
+def cancelled_and_restarted(*, terminate: bool = False, is_durable: bool = True) -> Owner:
+    """It was held by a worker when its owner was told, and came back."""
+    owner = Owner(has_journal=True)
+    owner.worker()
+    if is_durable:
+        owner.durable(call(1))
+    else:
+        owner.submit(call(1))
+        owner.turn(WRITE_BEHIND_MS)
+    owner.commit_all()
+    assert cancel(owner, 1, terminate=terminate) == ["running"]
+    owner.turn()
+    owner.commit_all()
+    again = owner.restarted(10)
+    again.worker()
+    again.turn(10)
+    return again
+
+
+@pytest.mark.parametrize("is_durable", [True, False])
+def test_a_pending_cancellation_outlives_its_owner_s_process(is_durable: bool) -> None:
+    owner = cancelled_and_restarted(is_durable=is_durable)
+    owner.turn(10 + RESUME_GRACE_MS)
+    effects = owner.commit_all()
+    assert (settled(effects), given(effects)) == ([(1, CANCELLED)], [])
+
+
+@pytest.mark.parametrize("terminate", [True, False])
+def test_a_worker_that_claims_a_task_cancelled_before_the_restart_is_told(terminate: bool) -> None:
+    owner = cancelled_and_restarted(terminate=terminate)
+    owner.machine.received(LINK, Started([(task_id(1), 1)]), 20)
+    [told] = sent(owner.turn(20), Cancel)
+    assert (told.tasks, told.terminate, told.signal) == (
+        [(task_id(1), 1)], terminate, 15 if terminate else 0,
+    )  # fmt: skip
+
+
+def test_what_ran_on_after_its_cancellation_may_succeed_after_a_restart() -> None:
+    owner = cancelled_and_restarted()
+    owner.done(outcome(1))
+    assert settled(owner.commit_all()) == [(1, Status.SUCCESS)]
 
 
 def test_a_task_that_waits_for_its_time_after_a_restart_settles_at_once() -> None:
