@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import NamedTuple
 
+from zmqtasks.core.contacts import Contact
 from zmqtasks.core.links import LinkId
 from zmqtasks.core.membership import Membership
 from zmqtasks.core.succession import has_journal
@@ -21,6 +23,8 @@ class _Away(NamedTuple):
     until_ms: int
     #: It may own tasks of others, until then.
     heir_until_ms: int
+    #: It may own tasks whose ids do not name it, until then.
+    chosen_until_ms: int
 
 
 class Reach:
@@ -66,28 +70,42 @@ class Reach:
     def away(self, peer: Hello, now_ms: int, for_ms: int) -> None:
         """The last link to it closed; for so long it may come back, or have an heir."""
         heir_ms = for_ms if "broker" in peer.roles else HEIR_AWAY_MS if has_journal(peer) else 0
-        self._away[peer.node] = _Away(now_ms + for_ms, now_ms + min(heir_ms, for_ms))
+        times_ms = (for_ms, min(heir_ms, for_ms), min(HEIR_AWAY_MS, for_ms))
+        self._away[peer.node] = _Away(*(now_ms + time_ms for time_ms in times_ms))
 
     def is_heir_away(self, now_ms: int) -> bool:
         """Somebody cannot be asked who may own whatever nobody else knows."""
         if any(now_ms < away.heir_until_ms for away in self._away.values()):
             return True
         return any(
-            node not in self.links
-            and contact.candidate.source != "cache"  # of the last run
-            and not _HEIR_ROLES.isdisjoint(contact.candidate.roles)
-            and contact.failing_ms(now_ms) < HEIR_AWAY_MS
-            for node, contact in self.membership.candidates.items()
+            not _HEIR_ROLES.isdisjoint(contact.candidate.roles)
+            for contact in self._unreached(now_ms)
         )
 
+    def _unreached(self, now_ms: int) -> Iterator[Contact]:
+        """Nodes that were heard of and are not linked, for a while."""
+        for node, contact in self.membership.candidates.items():
+            is_here = node in self.links or contact.candidate.source == "cache"  # of the last run
+            if not is_here and contact.failing_ms(now_ms) < HEIR_AWAY_MS:
+                yield contact
+
     def may_live(self, node: bytes, now_ms: int) -> bool:
-        """The node is not linked, and nothing proves that it is gone."""
+        """The node is not linked, and nothing proves that it is gone.
+
+        Args:
+            node: as the id of a task names it. Where its caller chose the id, that is
+                nobody, and any node may be meant, also a script.
+            now_ms: the time.
+        """
         if node in self.links or node == self.membership.hello.node:
             return False
         if node in self._away and now_ms < self._away[node].until_ms:
             return True
         contact = self.membership.candidates.get(node)
-        return contact is not None and contact.failing_ms(now_ms) < OWNER_GONE_MS
+        if contact is not None:
+            return contact.failing_ms(now_ms) < OWNER_GONE_MS
+        is_any_away = any(now_ms < away.chosen_until_ms for away in self._away.values())
+        return is_any_away or next(self._unreached(now_ms), None) is not None
 
     def tick(self, now_ms: int) -> None:
         """Wait no longer for nodes that have been silent for too long."""

@@ -100,3 +100,17 @@ def test_node_that_was_heard_of_is_waited_for_while_it_is_being_dialled() -> Non
     assert made.reach.may_live(b"worker-2", 10 * OWNER_GONE_MS)
     made.membership.candidates[b"worker-2"].failing_since_ms = 0
     assert not made.reach.may_live(b"worker-2", OWNER_GONE_MS)
+
+
+def test_owner_that_an_id_does_not_name_may_be_any_node_that_cannot_be_asked_yet() -> None:
+    """A script owns the task of a key, whose id names nobody."""
+    made = Fixture()
+    made.up(OUT)
+    made.membership.candidate_found(candidate(b"script-1", "producer"), 0)
+    made.membership.candidates[b"script-1"].failing_since_ms = 0
+    assert made.reach.may_live(b"somebody", HEIR_AWAY_MS - 1)
+    assert not made.reach.may_live(b"somebody", HEIR_AWAY_MS)
+    made.membership.contacts.known.clear()
+    made.reach.away(hello(b"script-1", "producer"), 0, OWNER_GONE_MS)
+    assert made.reach.may_live(b"somebody", HEIR_AWAY_MS - 1)
+    assert not made.reach.may_live(b"somebody", HEIR_AWAY_MS)
