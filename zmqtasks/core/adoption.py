@@ -108,7 +108,8 @@ class Adoption:
             self.handoff.forget([record.id])  # it has ended here
         if is_here or is_open:
             return False
-        if self.taking.forget(record.id) or self.handoff.take_back(record.id):
+        was_offered, was_given = self.taking.forget(record.id), self.handoff.take_back(record.id)
+        if was_offered or was_given:
             self._note(record, MARK_OWNED)
         return True
 
@@ -125,7 +126,12 @@ class Adoption:
             if incoming is None and given_to is None:
                 self.handoff.forget([record.id])  # it was active here, and has ended
         elif given_to is None or given_to == former:
-            if self.taking.forget(record.id) or given_to is not None:
+            if incoming is not None and incoming.disclaim(giver_in(mark)):
+                # It was offered to us before or after that; both ways are gone after.
+                attempt = max(record.attempt, incoming.journal_attempt)
+                strikes = max(record.strikes, incoming.record.strikes)
+                self._notes.append(Progress(record.id, attempt, strikes, incoming.mark))
+            elif self.taking.forget(record.id) or given_to is not None:
                 self._note(record, record.mark)
             self.handoff.resume([record])
 
@@ -137,12 +143,13 @@ class Adoption:
         ours = [claim.taker for claim in claims if self._is_ours(claim.giver)]
         theirs = [claim for claim in claims if not self._is_ours(claim.giver)]
         given_to = self.handoff.unconfirmed.get(record.id)
-        if given_to is not None:
-            is_back = given_to in ours
-            if is_back:
-                self.handoff.take_back(record.id)
-                self._note(record, MARK_OWNED)
-            return is_back
+        if given_to in ours:
+            self.handoff.take_back(record.id)
+            self.taking.forget(record.id)
+            self._note(record, MARK_OWNED)
+            return True
+        if given_to is not None and not theirs:
+            return False
         incoming = self.taking.tasks.get(record.id)
         if incoming is not None:
             for claim in theirs:

@@ -23,7 +23,7 @@ ask; they cost it room, and nothing else.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from functools import partial
 
 from zmqtasks.core.answers import Answers
@@ -80,6 +80,9 @@ class Handoff:
         self.links = OpenLinks()
         #: {task id: whom it was offered to} given away, and not known to be active there.
         self.unconfirmed: dict[bytes, bytes] = {}
+        #: Ids of the tasks that are offered to this node; set by the Taking. Of one that we had
+        #: given away, by the word of an adopted journal, that is what our own journal says.
+        self.incoming: Container[bytes] = ()
         #: {task id: taker} whose being given is being written.
         self.deciding: dict[bytes, bytes] = {}
         #: Given and confirmed, and on the way out of the journal.
@@ -321,7 +324,8 @@ class Handoff:
         self.forget(ours)
 
     def forget(self, ids: Sequence[bytes]) -> None:
-        """The journal need not hold these any longer."""
+        """The journal need not hold these any longer, but for those that are offered to us."""
+        ids = [task_id for task_id in ids if task_id not in self.incoming]
         self.dropping.update(dict.fromkeys(ids))
         self.custody.drop(ids, partial(self._dropped, ids), sync=False)
 

@@ -94,6 +94,12 @@ class IncomingTask:
         """It has been answered."""
         del self.claims[claim.giver, claim.taker]
 
+    def disclaim(self, giver: bytes) -> bool:
+        """That node gave it to another one; True if others have offered it too."""
+        for claim in self.claims_by(giver):
+            self.remove(claim)
+        return bool(self.claims)
+
     @property
     def is_disowned(self) -> bool:
         """A giver does not know the task any more."""

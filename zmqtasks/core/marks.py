@@ -75,30 +75,34 @@ def merged_mark(ours: bytes, theirs: bytes) -> bytes:
     """Whose a task is that is in two journals, of which one comes into the other.
 
     At most one of the two nodes owned it, or had it from the other one. So it is the later
-    of the two marks that counts, and a handoff from one to the other is complete.
+    of the two marks that counts, and a handoff from one to the other is complete. Where that
+    cannot be told, an offer counts: it may be all that is left of the task, while whoever it
+    was given to has it too.
     """
     here, there = parse_mark(ours), parse_mark(theirs)
     if not isinstance(here, (Given, Incoming)):
         return ours
     if not isinstance(there, (Given, Incoming)):
         return theirs
-    if isinstance(here, Incoming):
-        offers = offers_of(here)
-        if isinstance(there, Incoming):
-            return offers_mark(_last_ones([*offers, *offers_of(there)]))
-        to_us = [offer.giver for offer in offers if offer.taker == taker_in(there)]
-        if giver_in(there) in to_us:
-            return MARK_OWNED
-        # Given to us long ago, it has come back by way of others.
-        return ours if to_us else theirs
-    if isinstance(there, Incoming):
-        is_between = any(
-            offer.giver == giver_in(here) and offer.taker == taker_in(here)
-            for offer in offers_of(there)
-        )
-        return MARK_OWNED if is_between else ours
+    if isinstance(here, Incoming) and isinstance(there, Incoming):
+        return offers_mark(_last_ones([*offers_of(here), *offers_of(there)]))
+    if isinstance(here, Incoming) and isinstance(there, Given):
+        return _offered_and_given(here, there, theirs)
+    if isinstance(here, Given) and isinstance(there, Incoming):
+        return _offered_and_given(there, here, ours)
+    assert isinstance(here, Given)
+    assert isinstance(there, Given)
     # Both have given it away: the one that had it from the other did so later.
     return theirs if taker_in(here) == giver_in(there) else ours
+
+
+def _offered_and_given(offered: Incoming, given: Given, given_bytes: bytes) -> bytes:
+    giver, taker = giver_in(given), taker_in(given)
+    offers = offers_of(offered)
+    if any(offer[:2] == (giver, taker) for offer in offers):
+        return MARK_OWNED
+    others = [offer for offer in offers if offer.giver != giver]
+    return offers_mark(others) if others else given_bytes
 
 
 def _last_ones(offers: Iterable[OfferMark]) -> list[OfferMark]:

@@ -111,6 +111,7 @@ class Taking:
         self.links = OpenLinks()
         #: {task id: task} offered and not owned yet.
         self.tasks: dict[bytes, IncomingTask] = {}
+        handoff.incoming = self.tasks
         #: On their way out of the journal.
         self.dropping: dict[bytes, None] = {}
         #: Ids of tasks that became ours and whose attempt is in this node's own intake or
@@ -488,6 +489,7 @@ class Taking:
             return
         for task in tasks:
             task.phase = Phase.ACTIVATING
+            self.handoff.unconfirmed.pop(task.record.id, None)
         self.custody.note(
             [_progress(task, MARK_OWNED) for task in tasks],
             partial(self._activated, tasks),

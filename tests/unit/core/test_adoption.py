@@ -171,3 +171,68 @@ def test_offer_that_is_read_late_from_a_node_whose_journal_is_here_is_refused() 
     net.settle_down()
     assert us.owns(ONE)
     assert us.taking.tasks == {}
+
+
+#: Marks of ours, of a node that has ended, and of the one that may have had it from that one
+#: and given it to us, or had it from us and given it to that one.
+CHAINS = [
+    (offered(OTHER, US), given_mark(OTHER, THEM), given_mark(US, OTHER)),
+    (offered(OTHER, US), given_mark(OTHER, THEM), offered(THEM, OTHER)),
+    (offered(OTHER, US), given_mark(OTHER, THEM), b""),
+    (given_mark(OTHER, US), offered(OTHER, THEM), given_mark(THEM, OTHER)),
+    (given_mark(OTHER, US), offered(OTHER, THEM), offered(US, OTHER)),
+    (given_mark(OTHER, US), offered(OTHER, THEM), b""),
+]
+
+
+def chained(*marks: bytes) -> tuple[Network, Node, Node]:
+    """Us with the journal of them, and the third node, which has ended."""
+    us, them, other = nodes = Node(US, "broker"), Node(THEM, "broker"), Node(OTHER, "broker")
+    for node, mark in zip(nodes, marks, strict=True):
+        node.start(0)
+        node.journal.commit([record(mark)], sync=True)
+        node.journal.close()
+        node.end()
+    net = Network(nodes)
+    net.kill(them)
+    net.kill(other)
+    us.adopt(them)
+    net.settle_down()
+    assert not us.owns(ONE)
+    return net, us, other
+
+
+@pytest.mark.parametrize("marks", CHAINS)
+def test_task_that_was_given_on_in_a_chain_of_three_is_found_by_the_heir_of_all(
+    marks: tuple[bytes, bytes, bytes],
+) -> None:
+    net, us, other = chained(*marks)
+    us.adopt(other)
+    net.settle_down()
+    net.pass_time(2_000)
+    net.settle_down()
+    assert us.running.keys() == {ONE}
+    assert us.records()[ONE].mark == b""
+    us.finish(ONE)
+    net.settle_down()
+    assert us.records() == {}
+    assert us.handoff.unconfirmed == {}
+
+
+@pytest.mark.parametrize("marks", CHAINS)
+def test_and_by_the_third_node_or_the_heir_of_the_others_when_both_are_back(
+    marks: tuple[bytes, bytes, bytes],
+) -> None:
+    net, us, other = chained(*marks)
+    net.restart(other)
+    net.connect(US, OTHER)
+    for _ in range(3):
+        net.settle_down()
+        net.pass_time(2_000)
+    (owner,) = net.owners(ONE)
+    assert owner.running.keys() == {ONE}
+    assert us.taking.tasks == {}
+    assert us.handoff.unconfirmed == {}
+    net.settle_down(work=True)
+    assert [*us.settled, *other.settled] == [ONE]
+    assert us.records() == other.records() == {}

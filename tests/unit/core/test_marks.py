@@ -68,6 +68,9 @@ BOTH_OFFERED = offers_mark(
         (offered(OTHER, US), given_mark(US, THEM), offered(OTHER, US)),
         (given_mark(OTHER, US), offered(US, THEM), given_mark(OTHER, US)),
         (given_mark(OTHER, US), given_mark(US, THEM), given_mark(OTHER, US)),
+        # Given to another, which may have offered it here before or after that.
+        (offered(OTHER, US), given_mark(OTHER, THEM), offered(OTHER, US)),
+        (given_mark(OTHER, US), offered(OTHER, THEM), offered(OTHER, THEM)),
         # It is ours.
         (MARK_OWNED, given_mark(US, THEM), MARK_OWNED),
         (MARK_OWNED, offered(US, THEM), MARK_OWNED),
