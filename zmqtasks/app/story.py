@@ -56,8 +56,8 @@ class Story:
         self.written: bool | None = facts["written"]
         #: Name of the worker that has it, or whose outcome counts.
         self.worker: str | None = facts["worker"]
-        #: Why no worker has it.
-        self.why: str | None = _named(facts["why"], view.names)
+        #: Why it does not run.
+        self.why: str | None = _named(facts["why"] or self._why_there(told), view.names)
         outcome = record.outcome if record.state == TaskState.SETTLED else None
         self._ended = outcome
         #: PENDING, STARTED, SUCCESS and so on, see ``zmqtasks.states``.
@@ -78,6 +78,13 @@ class Story:
         self.lines = _lines(told)
         #: {name of a node: what it told}, as it came.
         self.told = {name: dict(story) for name, story in view.told}
+
+    def _why_there(self, told: list[tuple[str, Mapping[str, Any]]]) -> str | None:
+        """What the worker says that has this attempt and does not run it."""
+        for _, story in told:
+            if story.get("role") == "holder" and story.get("attempt") == self.attempt:
+                return story.get("why")
+        return None
 
     def _take_ending(self, outcome: Outcome) -> None:
         ext = outcome.ext or {}

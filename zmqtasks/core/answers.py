@@ -83,6 +83,8 @@ class Answers:
                 info = self._info(task.kind.name, task.kind.queue, task.attempt)
                 if task.ext is not None and "c" in task.ext:
                     info["c"] = task.ext["c"]
+                if not running:
+                    info["why"] = self.intake.why(task)
                 state_now = TaskState.STARTED if running else TaskState.PENDING
                 return StateRecord(task_id, state_now, info, None)
         state = self._state_elsewhere(task_id)

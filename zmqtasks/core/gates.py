@@ -15,11 +15,11 @@ import itertools
 from collections.abc import Callable, Iterator
 from typing import Final, NamedTuple
 
-from zmqtasks.amounts import GPUS_KEY
+from zmqtasks.amounts import GPUS_KEY, shown
 from zmqtasks.core.held import HeldTask, SlotState
 from zmqtasks.core.links import LANE
 from zmqtasks.core.rates import RateLimit, RateLimits
-from zmqtasks.core.requirements import NOTHING, Needs, Stock, needs_of
+from zmqtasks.core.requirements import NOTHING, Needs, Stock, format_text, needs_of
 from zmqtasks.wire.messages import Kind
 
 #: What ``Gates.admit`` says, if it is not for how long to keep the kind back.
@@ -150,6 +150,16 @@ class Gates:
             heapq.heapify(self._due)
             self._lacking = [task for task in self._lacking if not is_taken(task)]
         return taken
+
+    def why(self, task: HeldTask) -> str:
+        """Why it waits here, in one sentence; "" if it does not."""
+        if any(task is entry[2] for entry in self._due):
+            return "its rate limit lets it start in a moment"
+        if all(task is not other for other in self._lacking):
+            return ""
+        needs = _needs(task)
+        free = [f"{name}={shown(self.stock.free.get(name, 0))}" for name, _ in needs.amounts]
+        return f"it needs {format_text(needs)}, and of that only {', '.join(free)} is free"
 
     def __iter__(self) -> Iterator[HeldTask]:
         """All that wait here."""

@@ -407,10 +407,11 @@ class Intake(HeldTasks):
                 task.giver.void()
 
     def load(self) -> tuple[int, int]:
-        """``(slots with tasks, tasks that wait here or at those who would give them)``."""
+        """``(slots with tasks, tasks that would start if there were more slots)``: those that
+        wait here or at their givers, and not at the gates."""
         busy = sum(1 for slot in self.slots.values() if slot.pending and not slot.is_closing)
         backlog = sum(giver.backlog for giver in self.givers.values())
-        return busy, len(self.queue) + len(self.gates) + backlog
+        return busy, len(self.queue) + backlog
 
     def window(self) -> int:
         """Tasks to have here or on their way, for all links together."""
@@ -466,6 +467,10 @@ class Intake(HeldTasks):
                 if task.id == task_id:
                     return task, position == 0
         return next(((task, False) for task in self.waiting() if task.id == task_id), None)
+
+    def why(self, task: HeldTask) -> str:
+        """Why a task that is here does not run, in one sentence."""
+        return self.gates.why(task) or "all slots that its worker has for it are busy"
 
     def describe(self) -> dict[str, Any]:
         """Plain data for `zmqtasks status`."""

@@ -58,6 +58,8 @@ def why_waiting(owner: Dispatcher, task: OwnedTask) -> str:
         return owner.dealer.why_waiting(lane)
     if all(worker.paused for worker in lane.workers):
         return "every worker that can run it is out of reach at the moment"
+    if all(lane.kind in worker.kept_back for worker in lane.workers):
+        return "its rate limit is reached, or the resources that it needs are in use"
     return "every worker that can run it is busy"
 
 

@@ -89,6 +89,16 @@ def test_facts_are_told_in_words(facts: dict[str, Any], line: str) -> None:
     assert line in str(story(("web", {**OPEN, **facts}))).splitlines()
 
 
+def test_the_worker_that_has_the_attempt_says_why_it_does_not_run() -> None:
+    owner = {**OPEN, "worker": "w1", "why": None}
+    why = "it needs ram_mb=60, and of that only ram_mb=40 is free"
+    holder = {"role": "holder", "state": "PENDING", "attempt": 2, "worker": "w1", "why": why}
+    lines = str(story(("web", owner), ("w1", {**holder, "lines": []}))).splitlines()
+    assert f"  waits:    {why}" in lines
+    stale = {**holder, "attempt": 1, "lines": []}
+    assert story(("web", owner), ("w1", stale)).why is None
+
+
 def test_word_of_the_owner_counts_over_that_of_others() -> None:
     holder = {
         "role": "holder", "state": "STARTED", "attempt": 1, "worker": "w1", "name": "tasks.add",

@@ -50,6 +50,19 @@ def test_kind_that_can_start_later_only_is_kept_until_then_and_no_other_one() ->
     assert owner.machine.next_deadline_ms() is None
 
 
+def test_why_a_kind_that_its_workers_start_later_waits_is_told() -> None:
+    owner = Owner()
+    owner.worker()
+    owner.submit(1)
+    owner.turn()
+    owner.machine.received(LINK, later(1, 500), 0)
+    record = owner.machine.state_of(task_id(1))
+    assert record is not None
+    assert record.info["why"] == (
+        "its rate limit is reached, or the resources that it needs are in use"
+    )
+
+
 def test_kind_that_one_worker_starts_later_goes_to_another_one() -> None:
     owner = Owner()
     owner.worker()

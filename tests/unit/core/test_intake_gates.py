@@ -21,11 +21,13 @@ from tests.support.machines import (
 )
 from tests.unit.core.test_intake import LINK, OTHER, Worker, codes, running
 from zmqtasks.amounts import GPUS_KEY
+from zmqtasks.core.answers import Answers
 from zmqtasks.core.effects import Effect, RunInSlot
 from zmqtasks.core.held import KindStat
 from zmqtasks.core.intake import Intake
 from zmqtasks.core.links import LinkId
 from zmqtasks.core.requirements import Stock
+from zmqtasks.core.resultlog import ResultLog
 from zmqtasks.errors import ConfigError
 from zmqtasks.wire.messages import (
     Cancel,
@@ -330,3 +332,37 @@ def test_hello_of_a_producer_makes_no_mate() -> None:
     worker.machine.link_up(OTHER, hello(OWNER, "producer", kinds=[ADD]))
     limit: Any = worker.machine.gates.rates.of("tasks.add")
     assert limit.sharers == 1
+
+
+# --- why a task waits -----------------------------------------------------------------------
+
+
+def test_a_task_that_lacks_resources_is_no_reason_for_more_slots_and_says_what_it_lacks() -> None:
+    worker = Equipped(slots=2, resources={"ram_mb": 100})
+    kind = needing("ram_mb=60")
+    worker.knows(kind)
+    worker.machine.received(LINK, Tasks([kind], [record(1), record(2)]), 0)
+    assert running(worker.turn()) == {0: [1]}
+    assert worker.machine.load() == (1, 0)
+    (waiting,) = worker.machine.waiting()
+    assert worker.machine.why(waiting) == ("it needs ram_mb=60, and of that only ram_mb=40 is free")
+    answers = Answers(None, worker.machine, ResultLog("w1"), has_store=False)
+    assert answers.local(task_id(2)).info["why"] == worker.machine.why(waiting)
+    assert "why" not in answers.local(task_id(1)).info
+
+
+def test_a_task_that_waits_for_its_rate_or_a_slot_says_so() -> None:
+    worker = Equipped(slots=1)
+    worker.machine.limit_rate("tasks.add", "25/s")
+    worker.give(record(1), record(2))
+    worker.machine.received(LINK, Tasks([MUL], [record(3)]), 0)
+    worker.turn()
+    why = []
+    for number in (2, 3):
+        found = worker.machine.find(task_id(number))
+        assert found is not None
+        why.append(worker.machine.why(found[0]))
+    assert why == [
+        "its rate limit lets it start in a moment",
+        "all slots that its worker has for it are busy",
+    ]
