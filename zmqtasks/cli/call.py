@@ -11,7 +11,9 @@ from typing import Any, NamedTuple
 import click
 
 from zmqtasks.app.app import App
+from zmqtasks.app.options import check_call_options
 from zmqtasks.app.result import AsyncResult
+from zmqtasks.cli.calloptions import call_options, from_flags, parse_argument
 from zmqtasks.cli.errors import EXIT_OPEN
 from zmqtasks.cli.options import CLIENT_KEYS, setting_options
 from zmqtasks.cli.session import FIND_S, empty_mesh, session, silent_text
@@ -38,34 +40,34 @@ _ANSWER_S = 2.0
     type=click.FloatRange(min=0),
     help="Seconds to wait for the result; for ever without.",
 )
-@click.option("--idempotency-key", metavar="TEXT",
-              help="Names what the call is about: with the same key and arguments it is the same "
-              "task, however often it is called.")  # fmt: skip
+@call_options
 @click.option("--no-wait", is_flag=True, help="Print the id and leave the task to the mesh.")
 @click.option("--json", "with_json", is_flag=True, help="Print id, state and result as JSON.")
 @setting_options([*CLIENT_KEYS, "durability"])
 def call(
     name: str, args: tuple[str, ...], kwargs: str, *, queue: str | None, app_name: str | None,
-    timeout: float | None, idempotency_key: str | None, no_wait: bool, with_json: bool,
-    **flags: Any,
+    timeout: float | None, no_wait: bool, with_json: bool, **flags: Any,
 ) -> None:  # fmt: skip
     """Run task NAME with ARGS on some worker and print its result.
 
     Each argument is read as JSON where it is JSON, else taken as text: 2 is a number,
-    '"2"' and two are texts. Exit code 1: the task failed; 3: no result in time.
+    '"2"' and two are texts. The task is not known here: of its options its limits and retries
+    apply, and what else the call needs (tags, resources, priority, expiry) is to be said. Exit
+    code 1: the task failed; 3: no result in time.
     """
     if no_wait and timeout is not None:
         raise click.UsageError("--no-wait waits for no result: leave --timeout out")
     arguments = [parse_argument(text) for text in args]
     keywords = parse_keywords(kwargs)
+    options = from_flags(flags)
+    check_call_options(options, "zmqtasks call")
     with session(flags, sees_to_tasks=True) as client:
         queue = queue or client.settings.default_queue
         app = App(find_app(client, name, queue, app_name))
         durability: Any = client.settings.durability  # with the flags, which App knows not
         handle = app.send_task(
-            name, arguments, keywords, queue=queue, durability=durability,
-            idempotency_key=idempotency_key,
-        )  # fmt: skip
+            name, arguments, keywords, queue=queue, durability=durability, **options
+        )
         if no_wait:
             click.echo(
                 as_json({"id": handle.id, "state": handle.state}) if with_json else handle.id
@@ -74,14 +76,6 @@ def call(
         else:
             code = show_result(handle, timeout, with_json=with_json)
     sys.exit(code)
-
-
-def parse_argument(text: str) -> Any:
-    """The value of JSON, or the text itself."""
-    try:
-        return json.loads(text)
-    except ValueError:
-        return text
 
 
 def parse_keywords(text: str) -> dict[str, Any]:

@@ -12,13 +12,13 @@ import pytest
 from zmqtasks.cli.call import (
     Runner,
     apps_of,
-    parse_argument,
     parse_keywords,
     runners_behind,
     runners_of,
     why_not,
     why_not_direct,
 )
+from zmqtasks.cli.calloptions import parse_argument
 from zmqtasks.cli.showing import as_json, as_text
 from zmqtasks.cli.status import load_of, waiting_lines
 from zmqtasks.node.survey import SeenNode
