@@ -6,6 +6,7 @@ import logging
 import shutil
 import sys
 import textwrap
+from collections.abc import Collection
 from contextlib import redirect_stdout
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -243,6 +244,17 @@ def slots_text(settings: NodeSettings, slots: int) -> str:
     return f"{least} to {most}"
 
 
+def tasks_text(names: Collection[str]) -> str:
+    """How many tasks there are, and which; commands of the application apart."""
+    from zmqtasks.core.diagnosis import is_command
+
+    commands = sorted(name.split(".", 2)[2] for name in names if is_command(name))
+    tasks = sorted(name for name in names if not is_command(name))
+    shown = f" ({', '.join(tasks[:8])}{', …' if len(tasks) > 8 else ''})" if tasks else ""
+    more = f" and {counted(len(commands), 'command')} ({', '.join(commands)})" if commands else ""
+    return f"{counted(len(tasks), 'task')}{shown}{more}"
+
+
 def banner(node: Node) -> list[str]:
     """What a person wants to know of a node that has just started."""
     runtime, settings = node.runtime, node.settings
@@ -252,13 +264,14 @@ def banner(node: Node) -> list[str]:
         "listens on " + ", ".join(hello.endpoints),
     ]
     if hello.slots:
-        names = sorted({entry.name for entry in hello.catalog})
-        shown = ", ".join(names[:8]) + (", …" if len(names) > 8 else "")
         of = "queue" if len(hello.queues) == 1 else "queues"
+        names = tasks_text({entry.name for entry in hello.catalog})
         lines.append(
-            f"runs {counted(len(names), 'task')} ({shown}) of {of} {', '.join(hello.queues)}, "
+            f"runs {names} of {of} {', '.join(hello.queues)}, "
             f"{slots_text(settings, hello.slots)} at once ({settings.pool} pool)"
         )
+        if settings.tags or settings.resources:
+            lines.append(f"has {', '.join((*settings.tags, *settings.resources))}")
     if "store" in hello.roles:
         lines.append(f"keeps results in {node.part.describe_store()['url']}")
     journal = node.journal

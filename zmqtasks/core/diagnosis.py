@@ -11,6 +11,13 @@ from zmqtasks.wire.messages import Hello, Kind
 #: that may take more than a second, see ``node/finding.py``.
 WARN_AFTER_MS = 2_000
 _NAMES_MAX = 8
+#: Commands of applications are tasks with such names, which nobody calls by hand.
+_COMMANDS = ("zmqtasks.control.", "zmqtasks.inspect.")
+
+
+def is_command(task: str) -> bool:
+    """The task of this name is a command of an application, see ``app/commands.py``."""
+    return task.startswith(_COMMANDS)
 
 
 def explain_waiting(kind: Kind, workers: Sequence[Hello]) -> str:
@@ -60,7 +67,8 @@ def explain_waiting(kind: Kind, workers: Sequence[Hello]) -> str:
 
 
 def _offers(kind: Kind, workers: Sequence[Hello]) -> str:
-    names = sorted({entry.name for worker in workers for entry in worker.catalog})
+    known = {entry.name for worker in workers for entry in worker.catalog}
+    names = sorted(name for name in known if not is_command(name))
     if not names:
         return "; they have no tasks at all"
     from difflib import get_close_matches  # only when something is wrong

@@ -99,6 +99,8 @@ def test_apps_that_can_run_a_call() -> None:
     peers[1].ext["draining"] = 1
     assert len(runners_of(peers)) == 2, "it takes no more tasks"
     assert why_not(workers, "sud", "a", None) == "no worker knows task 'sud'; they know 'add'"
+    own = [Runner(["a"], [("shop", "add"), ("shop", "zmqtasks.control.set_level")], "w1")]
+    assert why_not(own, "sud", "a", None) == "no worker knows task 'sud'; they know 'add'"
     assert "is not in app 'x', but in 'bank', 'shop'" in why_not(workers, "add", "a", "x")
     assert "serves queue 'c'; they serve 'a', 'b'" in why_not(workers, "add", "c", None)
 

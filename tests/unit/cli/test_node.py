@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from zmqtasks.cli.node import check_flags
+from zmqtasks.cli.node import check_flags, tasks_text
 from zmqtasks.errors import ConfigError
 from zmqtasks.settings import Loaded, load_settings
 
@@ -41,3 +41,11 @@ def test_a_flag_that_would_do_nothing_is_refused(
 def test_what_all_nodes_of_a_host_are_told_is_no_flag(tmp_path: Path) -> None:
     env = {"ZMQTASKS_QUEUES": "mail", "ZMQTASKS_APP": "tasks", "ZMQTASKS_STORE": "memory://"}
     check_flags(_loaded(tmp_path, env, roles=("broker",)))
+
+
+def test_the_banner_counts_commands_of_the_application_apart() -> None:
+    assert tasks_text({"tasks.b", "tasks.a"}) == "2 tasks (tasks.a, tasks.b)"
+    own = {"tasks.a", "zmqtasks.control.set_level", "zmqtasks.inspect.level"}
+    assert tasks_text(own) == "1 task (tasks.a) and 2 commands (level, set_level)"
+    assert tasks_text([]) == "0 tasks"
+    assert tasks_text([f"t.{n}" for n in range(9)]).endswith("t.7, …)")

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from tests.support.machines import ADD, WORKER, worker_hello
-from zmqtasks.core.diagnosis import explain_waiting
+from zmqtasks.app.commands import command_name
+from zmqtasks.core.diagnosis import explain_waiting, is_command
 from zmqtasks.core.requirements import announced
 from zmqtasks.wire.messages import Hello, Kind
 
@@ -16,6 +17,16 @@ def having(node: bytes = WORKER, **resources: float) -> Hello:
     hello = worker_hello(node)
     hello.ext = announced(["x86"], resources)
     return hello
+
+
+def test_commands_of_applications_are_no_tasks_that_somebody_may_have_meant() -> None:
+    assert is_command(command_name("control", "set_level"))
+    assert is_command(command_name("inspect", "level"))
+    command = Kind(ADD.app, "zmqtasks.control.set_level", "", ADD.queue)
+    wanted = Kind(ADD.app, "tasks.sub", "", ADD.queue)
+    text = explain_waiting(wanted, [worker_hello(WORKER, kinds=(ADD, command))])
+    assert "they know 'tasks.add'" in text
+    assert "set_level" not in text
 
 
 def test_missing_tag_is_named_with_those_that_there_are() -> None:
