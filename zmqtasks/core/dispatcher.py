@@ -155,8 +155,11 @@ class Dispatcher(Attempts):
         node = link.peer[1:9]
         if all(other.peer[1:9] != node for other in self.workers):
             self._forsake(node.hex(), lost)
-        for task in reversed(list(worker.held.values())):
-            self._redeliver(task, lost, strike=reason in _LOST and task.started)
+        held = list(worker.held.values())
+        ran = [task for task in held if task.started and reason in _LOST]
+        blamed = self._blamed(ran)
+        for task in reversed(held):
+            self._redeliver(task, lost, strike=task.id in blamed)
         worker.held.clear()
         # Whatever no store has yet may be lost with the worker: tell it ourselves.
         for _, kind, task_id in worker.unstored:

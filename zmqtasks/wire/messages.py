@@ -60,8 +60,9 @@ class TaskRecord(_Array):
     time limit in milliseconds, 0 for that of its task, ``n`` retries so far, ``rq`` times
     that it was rejected to be run again, ``ra`` the attempt that asked for the next one and
     has ended (where the kind has ``idem`` 0), ``ar`` and ``kr`` texts to show for its positional
-    and keyword arguments, ``x`` where it is offered: its cancellation is pending, by this
-    signal if it runs (0: only if it does not).
+    and keyword arguments, ``ka`` workers that died while it and others of its owner ran
+    there, ``x`` where it is offered: its cancellation is pending, by this signal if it runs
+    (0: only if it does not).
     """
 
     kind: int
