@@ -12,7 +12,7 @@ from zmqtasks.app.app import App
 from zmqtasks.app.commands import known_commands
 from zmqtasks.app.control import TIMEOUT_S, Replies, give
 from zmqtasks.app.story import time_text
-from zmqtasks.cli.call import parse_argument
+from zmqtasks.cli.calloptions import parse_argument
 from zmqtasks.cli.errors import EXIT_FAILED
 from zmqtasks.cli.options import CLIENT_KEYS, setting_options
 from zmqtasks.cli.session import empty_mesh, session
