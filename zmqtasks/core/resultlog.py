@@ -382,7 +382,8 @@ class ResultLog:
         return rows
 
     def _row(self, position: int, entry: LogEntry) -> SpillRow:
-        need = UNDECIDED if position in self._open else max(position, entry.verdict_at)
+        is_open = position in self._open and self._is_kept_open(entry)
+        need = UNDECIDED if is_open else max(position, entry.verdict_at)
         return SpillRow(
             position, need, entry.at_ms, entry.kind, entry.outcome, entry.verdict, entry.decision
         )
@@ -399,7 +400,20 @@ class ResultLog:
             entry = self.entries[position]
             assert entry.outcome is not None
             if not entry.is_stub and entry.outcome.size >= self.body_bytes_min:
+                found = True
                 yield position, entry
+        if found or not self.stores:
+            return
+        for position in sorted(self._open):
+            entry = self.entries[position]
+            if not entry.is_stub and not self._is_kept_open(entry):
+                yield position, entry
+
+    def _is_kept_open(self, entry: LogEntry) -> bool:
+        """Some of it stays in memory without a verdict. Not where that would be all of it, and
+        no owner is left: sooner than dropped, it goes to the disk as it is."""
+        assert entry.outcome is not None
+        return bool(entry.owner) or entry.outcome.size >= self.body_bytes_min
 
     @property
     def is_choked(self) -> bool:
@@ -449,7 +463,7 @@ class ResultLog:
             entry = self.entries.get(position)
             if entry is None:
                 self.spill.drop(position)
-            elif was_decided:
+            elif was_decided and not entry.owner:  # one may have come meanwhile
                 self._leave_memory(position)
             elif entry.outcome is not None:
                 self.bytes -= _weight(entry)

@@ -193,6 +193,33 @@ def test_outcome_whose_owner_is_gone_can_be_decided_by_another_though_it_is_on_t
     assert not disk.rows
 
 
+def test_small_outcome_that_nobody_decides_on_goes_to_the_disk_before_it_would_be_dropped() -> None:
+    disk = Disk()
+    disk.finish(*range(1, 51), size=0, decided=False)
+    assert disk.turn() == 0
+    assert not disk.rows, "their owner is there"
+    disk.log.owner_gone(OWNER)
+    assert disk.turn() == 0
+    assert disk.log.bytes <= disk.log.bytes_max
+    assert disk.log.dropped_count == 0
+    assert sorted([*disk.rows, *disk.log.entries]) == list(range(1, 51))
+    disk.log.stored(STORE, disk.log.head)
+    disk.trim()
+    assert not disk.rows
+
+
+def test_owner_that_comes_while_such_an_outcome_is_written_can_decide() -> None:
+    disk = Disk()
+    disk.finish(*range(1, 51), size=0, decided=False)
+    disk.log.owner_gone(OWNER)
+    disk.log.bound(0)
+    (write,) = disk.take()
+    assert disk.log.taken_over(task_id(1), 1, HEIR) is not None
+    disk.carry_out(write)
+    assert disk.log.decide([(1, 1)], [], 0)
+    assert disk.log.entries[1].decision == Verdict.SETTLED
+
+
 def test_full_disk_still_lets_decided_stubs_leave_the_memory() -> None:
     disk = Disk(bytes_max=20_000)
     disk.finish(*range(1, 31), size=5_000, decided=False)
