@@ -71,6 +71,15 @@ def workers_with(
     ]
 
 
+def names_apart(peers: Sequence[Hello]) -> list[str]:
+    """The names of these workers; with ``@`` and its id for each whose name is taken."""
+    names: list[str] = []
+    for peer in peers:
+        taken = peer.name in names
+        names.append(f"{peer.name}@{format_node(peer.node)}" if taken else peer.name)
+    return names
+
+
 def for_worker(kind: Kind, peer: Hello) -> Kind:
     """The same for this worker only."""
     app = kind.app or next(entry.app for entry in peer.catalog if entry.name == kind.name)
@@ -104,7 +113,7 @@ def broadcast(
         named = f" named {' or '.join(to)}" if (to := names_of(destination)) else ""
         raise NoWorkers(f"{where}(): no worker{named} in sight has this task (zmqtasks status)")
     results: BroadcastResult[Any] = BroadcastResult.of_submitted(app, through)  # type: ignore[assignment]
-    results.workers = [peer.name for peer in peers]
+    results.workers = names_apart(peers)
     submit_to(through, peers, call, results, options=prepared)
     return results
 

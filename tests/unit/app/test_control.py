@@ -142,6 +142,11 @@ def test_a_broadcast_to_a_name_that_nobody_has_says_so(nodes: InlineGateway, app
 
     nodes.peers = [worker("w1", "tasks.add")]
     assert add.broadcast(destination="w*").workers == ["w1"]
+    nodes.peers.append(worker("w1", "tasks.add"))
+    nodes.peers[1].node = b"the-2nd!"
+    twice = add.broadcast()
+    assert twice.workers == ["w1", f"w1@{b'the-2nd!'.hex()}"]
+    assert len(twice.by_worker(timeout=5)) == 2
     with pytest.raises(NoWorkers, match="no worker named w2 in sight has this task"):
         add.broadcast(destination="w2")
 
