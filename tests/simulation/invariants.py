@@ -327,12 +327,14 @@ class Ledger:
 
     # --- stores and watchers ------------------------------------------------------------
 
-    def stored(self, store: Process, row: OutcomeRow) -> None:
-        """A store calls this row final."""
+    def stored(self, row: OutcomeRow, rows: Sequence[OutcomeRow]) -> None:
+        """A store calls this row final, of all that it has of the task."""
         outcome = self.outcomes.get(row.task_id)
         if row.task_id in self.forgotten or self.how[row.task_id] == "loose":
             return
         assert outcome is not None, "a store has as settled what no owner settled"
+        settled = sum(row.verdict == Verdict.SETTLED for row in rows)
+        assert settled == 1, f"a store has {settled} attempts of one task as settled"
         assert (row.status, row.body, row.attempt) == (
             outcome.status, outcome.body, outcome.attempt
         ), f"the store's final value of {self.specs[row.task_id]} is not the caller's"  # fmt: skip

@@ -542,7 +542,7 @@ class Process:
             row = final_row(rows)
             if row is not None and row.verdict == Verdict.SETTLED:
                 settled.append(task_id)
-                self.world.ledger.stored(self, row)
+                self.world.ledger.stored(row, rows)
         count = len(effect.outcomes) + len(effect.verdicts)
         self.deliver(self.node.rows_stored, effect.batch, count, settled)
 

@@ -20,7 +20,10 @@ PARTS = 4
 #: A planted bug must show within so many worlds.
 MUTANT_SEEDS = 1_000
 #: Worlds where bugs show that seldom do, tried first.
-TELLING = {"lease_renewed_by_receipt": (Case(564, FEATURES),)}
+TELLING = {
+    "lease_renewed_by_receipt": (Case(564, FEATURES),),
+    "late_outcomes_told_apart_by_their_task_only": (Case(850),),
+}
 #: Every fault strikes, and every feature shows, so often in each part.
 FIRED_MIN = 20
 #: Worlds of this commit; empty where its id is not known.
