@@ -89,7 +89,7 @@ class CallRules:
         if options.get("priority"):
             ext["pri"] = options["priority"]
         self._add_times(ext, options, where)
-        self._add_limits(ext, options, task)
+        self._add_limits(ext, options, task, where)
         for key, fact in (("argsrepr", "ar"), ("kwargsrepr", "kr")):
             text = options.get(key)
             if isinstance(text, str):
@@ -122,7 +122,7 @@ class CallRules:
             )
 
     def _add_limits(
-        self, ext: dict[str, Any], options: CallOptions, task: Task[Any, Any] | None
+        self, ext: dict[str, Any], options: CallOptions, task: Task[Any, Any] | None, where: str
     ) -> None:
         soft, hard = options.get("soft_time_limit"), options.get("time_limit")
         if soft is None and hard is None:
@@ -132,6 +132,12 @@ class CallRules:
             limits[0] if soft is None else timing.span_ms(soft),
             limits[1] if hard is None else timing.span_ms(hard),
         ]
+        if soft is not None and 0 < ext["tl"][1] <= ext["tl"][0]:
+            raise ConfigError(
+                f"{where}: soft_time_limit {soft:g} is not below the time_limit of the task, "
+                f"{ext['tl'][1] / 1000:g}, so the task would be ended before it is told; make it "
+                "smaller, or give a time_limit, too"
+            )
 
     def limits_of(self, task: Task[Any, Any] | None) -> tuple[int, int]:
         """Soft and hard time limit of a task in milliseconds, 0 for none."""

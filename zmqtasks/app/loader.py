@@ -72,11 +72,12 @@ def _import_error(name: str, exc: BaseException) -> AppLoadError:
 
 
 def _own_frames_cut(trace: TracebackType | None) -> TracebackType | None:
-    """Begin at the application's first frame: how we came to import it says nothing."""
+    """Begin at the application's first frame: how we came to import it says nothing. None: it
+    has none, as when its file cannot be parsed."""
     found = trace
     while found is not None and _is_machinery(found.tb_frame.f_code.co_filename):
         found = found.tb_next
-    return found or trace
+    return found
 
 
 def _is_machinery(filename: str) -> bool:

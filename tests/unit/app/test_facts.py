@@ -95,6 +95,18 @@ def test_a_limit_of_a_call_leaves_the_other_one_of_its_task(gateway: InlineGatew
     ]  # fmt: skip
 
 
+def test_a_soft_limit_that_could_not_be_reached_is_refused(gateway: InlineGateway) -> None:
+    app = App("limits", task_time_limit=30)
+    add = app.task(name="add", time_limit=60)(lambda: None)
+    with pytest.raises(ConfigError, match="soft_time_limit 60 is not below the time_limit of the"):
+        add.apply_async(soft_time_limit=60)
+    with pytest.raises(ConfigError, match="of the task, 30, so"):
+        app.send_task("other", soft_time_limit=40)
+    add.apply_async(soft_time_limit=60, time_limit=70)
+    add.apply_async(time_limit=5)
+    assert [call.ext for call in gateway.calls] == [{"tl": [60_000, 70_000]}, {"tl": [0, 5_000]}]
+
+
 @pytest.mark.parametrize(
     ("of_task", "of_call", "needs"),
     [
