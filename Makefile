@@ -20,7 +20,7 @@ help:
 	@echo "make reference  write the generated pages under docs/reference"
 	@echo "make bench    measure throughput and latency"
 	@echo "make chaos    the long tests that kill nodes"
-	@echo "make simulate  ten thousand simulated worlds; are they the same each time?"
+	@echo "make simulate  ten thousand simulated worlds; are they the same each time? planted bugs"
 	@echo "make venv     only set up the development environment in $(VENV)"
 	@echo "make clean    remove what was made"
 
@@ -72,6 +72,7 @@ chaos: $(VENV)/.dev
 simulate: $(VENV)/.dev
 	$(BIN)/python -m tests.simulation --seeds 0:10000 --jobs 2
 	$(BIN)/python -m tests.simulation --check-determinism 0:200 --jobs 2
+	$(BIN)/python -m pytest -n $(WORKERS) -m chaos tests/simulation $(PYTEST_ARGS)
 
 clean:
 	rm -rf $(VENV) build dist .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis

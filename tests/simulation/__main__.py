@@ -5,6 +5,7 @@
     python -m tests.simulation --seed 4711          one world, a line for each event
     python -m tests.simulation --seeds 0:1000       many, quietly
     python -m tests.simulation --seeds 0:10000 --jobs 2
+    python -m tests.simulation --seeds 0:1000 --only crash,durable      worlds of one kind
     python -m tests.simulation --shrink 4711        which fault classes does it need to fail?
     python -m tests.simulation --commit HEAD        those that follow from a commit
     python -m tests.simulation --check-determinism 0:200
@@ -24,7 +25,7 @@ from typing import NamedTuple
 
 from tests.simulation.determinism import HASH_SEEDS, RUNS, differing, print_digests
 from tests.simulation.faults import CLASSES, FEATURES
-from tests.simulation.seeds import Case, of_commit, parse_off, present_commit
+from tests.simulation.seeds import Case, of_commit, parse_off, parse_only, present_commit
 from tests.simulation.world import World
 
 #: As many as each commit sees in CI.
@@ -44,10 +45,11 @@ def main() -> int:
     if args.commit:
         commit = present_commit() if args.commit == "HEAD" else args.commit
         cases = of_commit(commit, COMMIT_SEEDS)
-        return _many([case.seed for case in cases], args.off, args.jobs)
+        return _many([Case(case.seed, args.off, args.only) for case in cases], args.jobs)
     if args.seeds:
-        return _many(_range(args.seeds), args.off, args.jobs)
-    return _one(args.seed or 0, args.off, quiet=args.quiet)
+        cases = [Case(seed, args.off, args.only) for seed in _range(args.seeds)]
+        return _many(cases, args.jobs)
+    return _one(Case(args.seed or 0, args.off, args.only), quiet=args.quiet)
 
 
 def _parse() -> argparse.Namespace:
@@ -65,6 +67,8 @@ def _parse() -> argparse.Namespace:
     parser.add_argument("--digests", metavar="A:B", help=argparse.SUPPRESS)
     parser.add_argument("--off", type=parse_off, default=(),
                         help="faults and features to leave out, with commas")  # fmt: skip
+    parser.add_argument("--only", type=parse_only, default=(),
+                        help="faults, features and shapes to have, and no others")  # fmt: skip
     parser.add_argument("--jobs", type=int, default=1, help="processes that share the worlds (1)")
     parser.add_argument("--quiet", action="store_true", help="no line for each event")
     return parser.parse_args()
@@ -85,10 +89,10 @@ def _check_determinism(seeds: range, jobs: int) -> int:
     return 1 if failed else 0
 
 
-def _one(seed: int, off: Sequence[str], *, quiet: bool) -> int:
-    world = World(seed, off, None if quiet else print)
+def _one(case: Case, *, quiet: bool) -> int:
+    world = case.world(None if quiet else print)
     failure = _failure(world)
-    print(f"seed {seed}: {world.events_count} events, {world.now} ms, hash {world.digest:08x}")
+    print(f"seed {case.seed}: {world.events_count} events, {world.now} ms, hash {world.digest:08x}")
     print("features:", ", ".join(world.faults.features))
     print("faults:", ", ".join(f"{name} {n}" for name, n in sorted(world.faults.fired.items())))
     if failure:
@@ -114,35 +118,35 @@ class Tally(NamedTuple):
     virtual_ms: int
 
 
-def _some(seeds: Sequence[int], off: Sequence[str]) -> Tally:
+def _some(cases: Sequence[Case]) -> Tally:
     fired: Counter[str] = Counter()
     failed: dict[int, str] = {}
     events = virtual_ms = 0
-    for seed in seeds:
-        world = World(seed, off)
+    for case in cases:
+        world = case.world()
         failure = _failure(world)
         if failure:
-            failed[seed] = failure.strip().splitlines()[-1]
-            print(f"{Case(seed, tuple(off)).command}\n    {failed[seed]}", flush=True)
+            failed[case.seed] = failure.strip().splitlines()[-1]
+            print(f"{case.command}\n    {failed[case.seed]}", flush=True)
         fired += world.faults.fired
         events += world.events_count
         virtual_ms += world.now
     return Tally(fired, failed, events, virtual_ms)
 
 
-def _many(seeds: Sequence[int], off: Sequence[str], jobs: int) -> int:
+def _many(cases: Sequence[Case], jobs: int) -> int:
     start_s = time.perf_counter()
     if jobs > 1:
-        parts = [seeds[part :: jobs * 8] for part in range(jobs * 8)]
+        parts = [cases[part :: jobs * 8] for part in range(jobs * 8)]
         with ProcessPoolExecutor(jobs) as pool:
-            tallies = list(pool.map(_some, parts, [off] * len(parts)))
+            tallies = list(pool.map(_some, parts))
     else:
-        tallies = [_some(seeds, off)]
+        tallies = [_some(cases)]
     took_s = time.perf_counter() - start_s
     failed = sorted(seed for tally in tallies for seed in tally.failed)
     fired = sum((tally.fired for tally in tallies), Counter[str]())
     print(
-        f"{len(seeds)} worlds, {sum(tally.events for tally in tallies)} events, "
+        f"{len(cases)} worlds, {sum(tally.events for tally in tallies)} events, "
         f"{sum(tally.virtual_ms for tally in tallies) / 1000:.0f} s of virtual time in "
         f"{took_s:.1f} s; {len(failed)} failed: {failed}"
     )

@@ -46,6 +46,18 @@ FEATURES = (
 #: So often a world has each of them.
 _FEATURE_RATE = 0.4
 
+#: What is there only in worlds that are to have it.
+SHAPES = (
+    "alone",  # no brokers, unless there are some for "drain"
+    "broker",  # tasks go by way of it if they can
+    "brokers",  # two of them
+    "curt",  # brokers end now and then before anybody has heard how their tasks ended
+    "durable",  # tasks are on the disk when they are accepted
+    "long",  # tasks take a while, and queue up
+    "narrow",  # one worker
+    "sluggish",  # a worker is frozen for long, and little is read in one turn
+)
+
 
 class Faults:
     """The rates of one world.
@@ -53,23 +65,27 @@ class Faults:
     Args:
         rng: drawn from in an order that does not depend on what is switched off.
         off: faults and features that must stay off (to find the smallest set that still fails).
+        on: faults, features and shapes that must be there; such faults strike often.
     """
 
-    def __init__(self, rng: random.Random, off: Collection[str] = ()) -> None:
+    def __init__(
+        self, rng: random.Random, off: Collection[str] = (), on: Collection[str] = ()
+    ) -> None:
         drawn = {name: (rng.random() < 0.5, rng.random()) for name in CLASSES}
         #: {class: intensity 0..1}, the classes that are on.
         self.on = {
-            name: 0.05 + 0.95 * rate
+            name: 0.5 + 0.5 * rate if name in on else 0.05 + 0.95 * rate
             for name, (is_on, rate) in drawn.items()
-            if is_on and name not in off
+            if name in on or (is_on and name not in off)
         }
         extras = {name: (rng.random() < _FEATURE_RATE, rng.random()) for name in FEATURES}
         #: {feature: draws of its own}, so that one can be left out without a change to the rest.
         self.features = {
             name: random.Random(draw)
             for name, (is_there, draw) in extras.items()
-            if is_there and name not in off
+            if name in on or (is_there and name not in off)
         }
+        self.shapes = frozenset(on).intersection(SHAPES)
         self.fired: Counter[str] = Counter()
 
     def heal(self) -> None:

@@ -303,6 +303,9 @@ class Ledger:
         spec = self.specs[outcome.id]
         self.outcomes[outcome.id] = outcome
         self.settlers[outcome.id] = process
+        if self.last_holder.get(outcome.id) is process and outcome.id not in self.forgotten:
+            is_given_up = (outcome.id, outcome.attempt + 1) in self.starts
+            assert not is_given_up, "the outcome of an attempt that its owner had given up"
         dispatcher = process.node.dispatcher
         if dispatcher is not None and not dispatcher.has_store:
             self.before_store.add(outcome.id)

@@ -331,6 +331,7 @@ class Process:
 
     def _tasks_settled(self, effect: fx.TasksSettled) -> None:
         self.world.ledger.settled(self, effect.outcomes)
+        self.world.told(self)
         if self.caller is not None:
             self.caller.performed(effect)
 

@@ -7,7 +7,8 @@ import subprocess
 from pathlib import Path
 from typing import NamedTuple
 
-from tests.simulation.faults import CLASSES, FEATURES
+from tests.simulation.faults import CLASSES, FEATURES, SHAPES
+from tests.simulation.world import Trace, World
 
 _FILE = Path(__file__).parent / "seeds.txt"
 #: Seeds that follow from a commit begin here, beyond all that people type.
@@ -20,12 +21,22 @@ class Case(NamedTuple):
     seed: int
     #: Faults and features that it goes without.
     off: tuple[str, ...] = ()
+    #: Faults, features and shapes that it has whatever its seed says; then it has no others.
+    on: tuple[str, ...] = ()
 
     @property
     def command(self) -> str:
         """What replays it."""
         off = f" --off {','.join(self.off)}" if self.off else ""
-        return f"python -m tests.simulation --seed {self.seed}{off}"
+        on = f" --only {','.join(self.on)}" if self.on else ""
+        return f"python -m tests.simulation --seed {self.seed}{off}{on}"
+
+    def world(self, trace: Trace | None = None) -> World:
+        """It, at its beginning."""
+        off = self.off
+        if self.on:
+            off = tuple(name for name in (*FEATURES, *CLASSES) if name not in self.on)
+        return World(self.seed, off, self.on, trace)
 
 
 def parse_off(text: str) -> tuple[str, ...]:
@@ -34,13 +45,26 @@ def parse_off(text: str) -> tuple[str, ...]:
     Raises:
         ValueError: there is no such one.
     """
+    return _parse(text, (*FEATURES, *CLASSES))
+
+
+def parse_only(text: str) -> tuple[str, ...]:
+    """Names of faults, features and shapes, with commas.
+
+    Raises:
+        ValueError: there is no such one.
+    """
+    return _parse(text, (*FEATURES, *CLASSES, *SHAPES))
+
+
+def _parse(text: str, known: tuple[str, ...]) -> tuple[str, ...]:
     names: list[str] = []
     for name in filter(None, text.split(",")):
         names += FEATURES if name == "features" else (name,)
-    unknown = [name for name in names if name not in CLASSES and name not in FEATURES]
+    unknown = [name for name in names if name not in known]
     if unknown:
-        known = ", ".join(("features", *FEATURES, *CLASSES))
-        raise ValueError(f"no such faults or features: {', '.join(unknown)}; there are {known}")
+        there = ", ".join(("features", *known))
+        raise ValueError(f"no such faults or features: {', '.join(unknown)}; there are {there}")
     return tuple(names)
 
 

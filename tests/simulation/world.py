@@ -47,15 +47,19 @@ class World:
 
     Args:
         seed: of all randomness.
-        off: fault classes to leave out.
+        off: faults and features to leave out.
+        on: faults, features and shapes that are there, whatever the seed says.
         trace: called with a readable line for each event.
     """
 
-    def __init__(self, seed: int, off: Collection[str] = (), trace: Trace | None = None) -> None:
+    def __init__(
+        self, seed: int, off: Collection[str] = (), on: Collection[str] = (),
+        trace: Trace | None = None,
+    ) -> None:  # fmt: skip
         self.seed = seed
         self.trace = trace
         self.rng = random.Random(seed)
-        self.faults = Faults(random.Random(seed ^ 0x5EED), off)
+        self.faults = Faults(random.Random(seed ^ 0x5EED), off, on)
         self.now = 0
         #: Changes with every event: equal for equal worlds.
         self.digest = seed & 0xFFFFFFFF
@@ -82,6 +86,8 @@ class World:
         self.log_bytes_max = random.Random(seed ^ 0xD15C).choice((1 << 26, 1_500, 5_000))
         #: So much of what has come in is read in one turn.
         self.drain_max = self.rng.choice((3, 10, 200))
+        if "sluggish" in self.faults.shapes:
+            self.drain_max = min(self.drain_max, 10)
         #: Journals may lack what they should have, whatever their processes do.
         self.has_bad_disks = bool(
             {"diskfull", "diskerror", "slowdisk"} & self.faults.on.keys()
@@ -154,7 +160,14 @@ class World:
         workers = rng.choices((1, 2, 3, 4, 5), (3, 5, 3, 1, 1))[0]
         store = rng.choices(("", "own", "worker"), (35, 50, 15))[0]
         brokers = rng.choices((0, 1, 2), (6, 3, 1))[0]
+        shapes = self.faults.shapes
+        if "narrow" in shapes:
+            workers = 1
+        if shapes & {"alone", "broker", "brokers"}:
+            brokers = 2 if "brokers" in shapes else int("broker" in shapes)
         routes = ("direct", "auto", "auto", "broker") if brokers else ("direct", "auto")
+        if shapes & {"broker", "brokers"}:
+            routes = ("auto", "broker")
         self.routes = {queue: rng.choice(routes) for queue in ("default", "special")}
         if rng.random() < 0.5:
             worker_dials: frozenset[str] = frozenset()
@@ -281,6 +294,7 @@ class World:
     def _plan_tasks(self) -> None:
         rng = self.rng
         left = rng.randint(40, 60)
+        is_long = "long" in self.faults.shapes
         deeds = ["plain"] * 16 + ["raise"]
         if rng.random() < 0.3:
             deeds += ["spawn"] * 4
@@ -295,6 +309,7 @@ class World:
                 run_ms = rng.randint(
                     *{"quick": (0, 3), "slow": (30, 500), "rare": (3, 50)}[kind.name]
                 )
+                run_ms = 50 + run_ms % 100 if is_long else run_ms
                 deed = rng.choice(deeds)
                 size = rng.choice((4, 4, 4, 4, 128))
                 if killers:
@@ -303,6 +318,8 @@ class World:
                     blobs, size = 0, 70_000
                 batch.append((kind, run_ms, deed, size))
             how = rng.choices(("memory", "disk", "loose"), (12, 7, 1))[0]
+            if "durable" in self.faults.shapes:
+                how = "disk"
             self.at(rng.randint(120, SAFETY_MS - 500), self._submit, rng.random(), batch, how)
 
     def script(self, draw: float) -> Process | None:
@@ -355,6 +372,8 @@ class World:
             for _ in range(rng.randint(1, max(1, round(rate))) if rate else 0):
                 # Rather early, since some need seconds to show what they do.
                 self.at(100 + int((SAFETY_MS - 101) * rng.random() ** 2), strike)
+        if "sluggish" in self.faults.shapes:
+            self.at(rng.randint(400, 900), self._freeze)
 
     def _heal(self) -> None:
         self.faults.heal()
@@ -399,6 +418,16 @@ class World:
         mortal = [p for p in self.alive() if p.plan.role[0] in "pb"]
         if mortal:
             self._end(self.rng.choice(mortal), "ownercrash")
+
+    def told(self, process: Process) -> None:
+        """It tells how tasks ended, and may end before anybody hears that."""
+        is_curt = "curt" in self.faults.shapes and process.plan.role[0] == "b"
+        if is_curt and self.now < SAFETY_MS and self.rng.random() < 0.1:
+            self.after(0, self._end_if_alive, process)
+
+    def _end_if_alive(self, process: Process) -> None:
+        if process.alive:
+            self._end(process, "ownercrash")
 
     def _end(self, worker: Process, fault: str) -> None:
         self.faults.count(fault)
@@ -461,10 +490,17 @@ class World:
         self.faults.count("freeze")
         process = self.rng.choice(self._workers() or alive)
         duration_ms = self.rng.randint(1_500, 6_000)
+        is_sluggish = "sluggish" in self.faults.shapes
+        if is_sluggish:
+            duration_ms = 4_000 + duration_ms // 3
         process.pause(duration_ms)
         if duration_ms > ZMTP_TIMEOUT_MS:
             for connection in self.network.connections:
-                if process in (connection.dialler, connection.acceptor):
+                if process not in (connection.dialler, connection.acceptor):
+                    continue
+                if is_sluggish:  # no handshake before it goes on
+                    self.after(ZMTP_TIMEOUT_MS, self.network.drop, connection, duration_ms)
+                else:
                     self.after(
                         ZMTP_TIMEOUT_MS, self.network.time_out, connection, connection.generation
                     )
