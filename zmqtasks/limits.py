@@ -274,6 +274,10 @@ UPDATE_BYTES_MAX = 256 * 1024
 #: Last states that running tasks gave themselves, kept by their owner.
 SAID_COUNT_MAX = 10_000
 SAID_BYTES_MAX = 16 * 1024 * 1024
+#: A generator task is so many items, or so many bytes of them, ahead of what its owner has
+#: got; then it pauses.
+STREAM_AHEAD_COUNT = 1_000
+STREAM_AHEAD_BYTES = 1024 * 1024
 #: Items that wait in a handle until they are read.
 STREAM_KEPT_BYTES_MAX = 64 * 1024 * 1024
 

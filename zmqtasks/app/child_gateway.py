@@ -209,6 +209,15 @@ class ChildGateway:
         link, task = self._running()
         link.tell(StateUpdate(task.id, task.attempt, state, meta, number))
 
+    def wait_for_owner(self) -> None:
+        """Return when the owner of the running task has got what the task has told.
+
+        A submission of nothing goes the same way, and is answered. A refusal says that
+        there is no owner any more, and nothing to wait for.
+        """
+        link, task = self._running()
+        link.ask(partial(_request, parent=task, calls=(), facts={}))
+
     def _running(self) -> tuple[Link, RunTask]:
         task = running_task()
         if task is None or self._link is None:

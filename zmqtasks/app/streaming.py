@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from zmqtasks.app import states
 from zmqtasks.app.child_gateway import ChildGateway
 from zmqtasks.app.current import gateway
-from zmqtasks.limits import UPDATE_BYTES_MAX
+from zmqtasks.limits import STREAM_AHEAD_BYTES, STREAM_AHEAD_COUNT, UPDATE_BYTES_MAX
 from zmqtasks.pools.running import running_task
 from zmqtasks.wire.payload import encode_value
 
@@ -49,6 +49,34 @@ def tell_state(app: App, state: object, meta: object) -> None:
         through.tell_update(state, encode_value(meta, bytes_max=UPDATE_BYTES_MAX), -1)
 
 
+class _Items:
+    """Tells the items of one attempt, and not faster than its owner takes them.
+
+    Args:
+        app: whose task it is.
+    """
+
+    def __init__(self, app: App) -> None:
+        self._through = gateway(app)
+        self._count = self._bytes = 0
+
+    def tell(self, number: int, item: Any) -> bool:
+        """One more; True when it is time to ``wait``."""
+        if not isinstance(self._through, ChildGateway):
+            return False
+        body = encode_value(item, bytes_max=UPDATE_BYTES_MAX)
+        self._through.tell_update("", body, number)
+        self._count += 1
+        self._bytes += len(body)
+        return self._count >= STREAM_AHEAD_COUNT or self._bytes >= STREAM_AHEAD_BYTES
+
+    def wait(self) -> None:
+        """Until the owner has all that was told."""
+        self._count = self._bytes = 0
+        assert isinstance(self._through, ChildGateway)
+        self._through.wait_for_owner()
+
+
 def is_generator(function: Callable[..., Any]) -> bool:
     """Whether calling it gives items one after the other."""
     return inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function)
@@ -62,18 +90,15 @@ def streamed(app: App, run: Callable[..., Any]) -> Callable[..., Any]:
         if attempt is not None:
             counted[attempt.id, attempt.attempt] = number
 
-    def tell(number: int, item: Any) -> None:
-        through = gateway(app)
-        if isinstance(through, ChildGateway):
-            through.tell_update("", encode_value(item, bytes_max=UPDATE_BYTES_MAX), number)
-
     def stream(*args: Any, **kwargs: Any) -> Any:
         generator = run(*args, **kwargs)
+        items = _Items(app)
         number = 0
         try:
             while True:
                 item = next(generator)
-                tell(number, item)
+                if items.tell(number, item):
+                    items.wait()
                 number += 1
         except StopIteration as stop:
             return stop.value
@@ -82,11 +107,15 @@ def streamed(app: App, run: Callable[..., Any]) -> Callable[..., Any]:
             generator.close()
 
     async def astream(*args: Any, **kwargs: Any) -> None:
+        import asyncio  # slow to import, and most applications have no coroutines
+
         generator = run(*args, **kwargs)
+        items = _Items(app)
         number = 0
         try:
             async for item in generator:
-                tell(number, item)
+                if items.tell(number, item):
+                    await asyncio.to_thread(items.wait)
                 number += 1
         finally:
             ended(number)

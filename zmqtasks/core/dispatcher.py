@@ -99,6 +99,9 @@ class Dispatcher(Attempts):
     def submit_remote(self, link: LinkId, message: Submit, now_ms: int) -> None:
         """Own what a task that we own submitted on its worker."""
         refused = ""
+        if not message.tasks:  # it asks whether we have got what it said before
+            self._submitted(link, message.request, "")
+            return
         if not all(0 <= record.kind < len(message.kinds) for record in message.tasks):
             refused = "the submission names a kind that it does not carry"
         elif not self.has_room:

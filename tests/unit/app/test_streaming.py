@@ -9,7 +9,7 @@ import pytest
 
 from tests.unit.app.worker import Worker
 from zmqtasks.app.app import App
-from zmqtasks.limits import UPDATE_BYTES_MAX
+from zmqtasks.limits import STREAM_AHEAD_BYTES, STREAM_AHEAD_COUNT, UPDATE_BYTES_MAX
 from zmqtasks.pools import running
 from zmqtasks.wire.messages import Status
 from zmqtasks.wire.payload import decode_value
@@ -126,3 +126,31 @@ def test_plain_call_of_a_generator_task_gives_the_generator(app: App) -> None:
         yield from range(n)
 
     assert list(count(3)) == [0, 1, 2]
+
+
+@pytest.mark.parametrize(
+    ("count", "size", "pauses"),
+    [
+        (STREAM_AHEAD_COUNT - 1, 1, []),
+        (2 * STREAM_AHEAD_COUNT + 1, 1, [STREAM_AHEAD_COUNT, 2 * STREAM_AHEAD_COUNT]),
+        (11, STREAM_AHEAD_BYTES // 5, [5, 10]),
+    ],
+)
+@pytest.mark.parametrize("is_async", [False, True])
+def test_a_generator_pauses_until_its_owner_has_what_it_yielded(
+    app: App, is_async: bool, count: int, size: int, pauses: list[int]
+) -> None:
+    @app.task(name="plain")
+    def plain(count: int, size: int) -> Iterator[bytes]:
+        yield from (bytes(size) for _ in range(count))
+
+    @app.task(name="async")
+    async def coroutine(count: int, size: int) -> AsyncIterator[bytes]:
+        for _ in range(count):
+            yield bytes(size)
+
+    with Worker(app) as worker:
+        worker.value("async" if is_async else "plain", count, size)
+        assert len(worker.updates) == count
+        assert [told for _, told in worker.asked] == pauses
+        assert {(asked.parent, len(asked.calls)) for asked, _ in worker.asked} <= {(b"i" * 16, 0)}

@@ -24,6 +24,8 @@ class Worker:
         self.app = app
         #: What its tasks told the node.
         self.told: list[Any] = []
+        #: What they asked it, and how much they had told before.
+        self.asked: list[tuple[Any, int]] = []
         self._before = current._installed
 
     def __enter__(self) -> Worker:
@@ -40,7 +42,7 @@ class Worker:
         self.told.append(request)
 
     def ask(self, make: Any, timeout_s: float | None = None) -> None:
-        return None
+        self.asked.append((make(len(self.asked)), len(self.told)))
 
     def run(self, name: str, *args: Any, **kwargs: Any) -> ChildOutcome:
         """One attempt."""

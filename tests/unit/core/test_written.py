@@ -88,6 +88,18 @@ def test_a_call_that_a_failing_disk_may_have_is_taken_out_before_it_is_refused(
     assert of(owner.commit(), CallsRefused) == [CallsRefused(1, "the disk fails")]
 
 
+def test_a_submission_of_nothing_is_answered_at_once_even_for_a_durable_task(
+    owner: Owner,
+) -> None:
+    owner.worker()
+    owner.durable(call(1))
+    owner.commit()
+    owner.machine.tasks_max = 1  # full
+    owner.machine.submit_remote(LINK, Submit(7, task_id(1), [], []), 0)
+    assert sent(owner.turn(), Submitted) == [Submitted(7, "")]
+    assert not owner.writes
+
+
 def test_without_a_journal_durable_calls_are_refused() -> None:
     owner = Owner(has_journal=False)
     (refusal,) = of(owner.durable(call(1)), CallsRefused)
