@@ -164,8 +164,8 @@ def ask(client: Client, request: Request, timeout: float) -> Replies:
             raise NoWorkers(empty_mesh(client.settings, client))
         there = ", ".join(f"{peer.name} ({', '.join(peer.roles)})" for peer in peers)
         if request.roles:
-            wanted = " or ".join(sorted(request.roles))
-            raise NoWorkers(f"{request.what} is for nodes that are {wanted}; there is only {there}")
+            wanted = " and ".join(f"{role}s" for role in sorted(request.roles))
+            raise NoWorkers(f"{request.what} is for {wanted}; there is only {there}")
     return Replies(seen)
 
 

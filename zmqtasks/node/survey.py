@@ -199,7 +199,13 @@ class Survey:
         )  # fmt: skip
         left_s = max(give_up - time.monotonic(), timeout_s / 2)
         seen = [node for node in self._round(make, left_s, nodes) if self._is_meant(request, node)]
-        return [*seen, *self._on_loop(lambda: self._own(request)), *missing(request, seen)]
+        own = self._on_loop(lambda: self._own(request))
+        others = {peer.name: peer.roles for peer in self._on_loop(self._peers)}
+        return [
+            *seen,
+            *own,
+            *(_but_there(node, request, others) for node in missing(request, seen)),
+        ]
 
     def find(self, request: Request, timeout_s: float) -> list[Hello]:
         """The linked peers that a request is for, when all could be found, or time is up."""
@@ -389,6 +395,16 @@ def _message(
     number: int,
 ) -> Inspect | Order:  # fmt: skip
     return cls(number, what, list(ids), dict(args))
+
+
+def _but_there(node: SeenNode, request: Request, others: Mapping[str, Sequence[str]]) -> SeenNode:
+    """The same; if a node has this name and another role, that is why it does not answer."""
+    found = next((name for name in others if fnmatchcase(name, node.name)), None)
+    if found is None or not request.roles or not request.roles.isdisjoint(others[found]):
+        return node
+    roles = " and ".join(f"{role}s" for role in sorted(request.roles))
+    why = f"{request.what} is for {roles}, and it is a {' and '.join(others[found])}"
+    return node._replace(trouble=why)
 
 
 def missing(

@@ -43,3 +43,13 @@ def test_who_is_asked_and_leaves_is_told_with_its_answer_or_as_having_left(
         assert (seen.report, seen.trouble) == ({"data": []}, "")
     else:
         assert (seen.report, seen.trouble) == (None, "it left before it answered")
+
+
+def test_a_name_that_is_there_with_another_role_is_told_so(clients: list[Client]) -> None:
+    asks, _ = clients
+    assert asks.survey.find(Request("revoked"), PATIENCE_S)
+    request = Request("active", roles=frozenset({"worker"}), destination=["leaves", "nobody"])
+    assert {node.name: node.trouble for node in asks.command(request, 0.2)} == {
+        "leaves": "active is for workers, and it is a producer",
+        "nobody": "no node in sight has this name",
+    }
