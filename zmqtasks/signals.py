@@ -262,9 +262,15 @@ task_revoked = _of_nodes("task_revoked", "what is revoked shows in 'zmqtasks sto
 task_unknown = _of_nodes("task_unknown", "tasks go only to workers that have them")
 task_rejected = _of_nodes("task_rejected", "the node logs messages that it cannot read")
 worker_init = _of_nodes("worker_init", _SETUP[2:])
-worker_ready = _of_nodes("worker_ready", "the node logs it, and tells systemd")
+worker_ready = _of_nodes(
+    "worker_ready",
+    "use worker_process_init, which fires in every process that runs tasks; that the node is ready "
+    "it tells its log and systemd",
+)
 worker_shutting_down = _of_nodes("worker_shutting_down", "use worker_process_shutdown")
-worker_shutdown = _of_nodes("worker_shutdown", "use worker_process_shutdown")
+worker_shutdown = _of_nodes(
+    "worker_shutdown", "use worker_process_shutdown, which fires in every process that runs tasks"
+)
 celeryd_init = _of_nodes("celeryd_init", "configure the application where it is defined")
 celeryd_after_setup = _of_nodes("celeryd_after_setup", "use worker_process_init")
 heartbeat_sent = _of_nodes("heartbeat_sent", "'zmqtasks status' shows who is alive")

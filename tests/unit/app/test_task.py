@@ -113,6 +113,28 @@ def test_require_worker_raises_without_one(add: Any, gateway: InlineGateway) -> 
         add.apply_async((1,), require_worker=2.0)
 
 
+@pytest.mark.parametrize(
+    ("option", "value", "why"),
+    [
+        ("expires", 5, "nobody would end it when it expires"),
+        ("tags", ["x86"], "nobody would choose a worker"),
+        ("resources", {"gpu": 1}, "nobody would choose a worker"),
+        ("autoretry_for", (OSError,), "nobody would retry it"),
+    ],
+)
+def test_at_most_once_is_refused_where_the_task_itself_needs_an_owner(
+    option: str, value: Any, why: str
+) -> None:
+    app = App("shop")
+    options: dict[str, Any] = {option: value}
+
+    @app.task(name="needy", **options)
+    def needy() -> None: ...
+
+    with pytest.raises(ConfigError, match=f"{why}.*leave"):
+        needy.apply_async(delivery="at_most_once")
+
+
 def test_at_most_once_gives_a_handle_that_insists_on_timeouts(
     add: Any, gateway: InlineGateway
 ) -> None:

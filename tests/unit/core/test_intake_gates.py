@@ -192,6 +192,14 @@ def test_what_cannot_go_back_waits_for_its_turn() -> None:
     assert worker.run_for(1_100) == {0: [1], 500: [2], 1_000: [3]}
 
 
+def test_what_nobody_owns_keeps_its_priority_here() -> None:
+    worker = Worker(slots=1)
+    low, high = record(1), record(2)
+    high.ext = {"pri": 9}
+    worker.machine.pulled(Tasks([ADD], [low, high]))
+    assert running(worker.turn()) == {0: [2]}
+
+
 # --- resources ------------------------------------------------------------------------------
 
 
