@@ -222,6 +222,9 @@ JOURNAL_SLOTS_MAX = 1_024
 #: when one ends, with more looks after it: the kernel frees its locks one after another.
 ADOPT_EVERY_S = 10.0
 ADOPT_SOON_S = (0.05, 0.25, 1.0)
+#: A journal that is free for so long is taken over even if no tasks are in it: its node does
+#: not come back at once, and somebody may wait for what it had done.
+ADOPT_EMPTY_S = 60.0
 #: Ended nodes that a journal remembers as those whose tasks came into it; the last ones.
 JOURNAL_FORMER_MAX = 256
 #: Ended nodes whose tasks a node tells everybody that it owns now; the last ones.

@@ -442,7 +442,7 @@ def unrest(world: World) -> str:
     for process in world.alive():
         untold = [
             i for i in ledger.wanted.get(process.name, ())
-            if i in ledger.must and not ledger.calls.is_waiting_rightly(process, i)
+            if i in ledger.must and not ledger.calls.is_lost(i)
         ]  # fmt: skip
         if untold:
             return f"{process.name} was not told of {len(untold)} of its tasks"

@@ -88,6 +88,7 @@ class Process:
         self.routing_id = routing_id(node, epoch)
         self.endpoint = endpoint
         self.alive = True
+        self.ended_ms = 0
         self.new_task_id = task_id_maker(node, epoch)
         self.paused_until_ms = 0
         self.leave_by_ms = 0
@@ -446,6 +447,7 @@ class Process:
     def die(self, *, is_silent: bool) -> None:
         """SIGKILL; ``is_silent``: with its host, so no kernel closes its connections."""
         self.alive = False
+        self.ended_ms = self.world.now
         self._inbox.clear()
         self.pool.die()
         self.journal.die()

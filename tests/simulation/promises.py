@@ -135,14 +135,6 @@ class CallLedger:
         is_over = outcome is not None and self.ledger.is_lost(outcome)
         return is_over or task_id not in self.ledger.must or task_id in self.ledger.forgotten
 
-    def is_waiting_rightly(self, process: Process, task_id: bytes) -> bool:
-        """Nobody can tell this former owner of a task how that ended: whoever knew it has
-        ended too, or the node that it was given to is not back yet."""
-        assert process.node.ownership is not None
-        taker = process.node.ownership.given.following.get(task_id)
-        is_back = any(other.hello.node == taker for other in self.ledger.world.alive())
-        return self.is_lost(task_id) or (taker is not None and not is_back)
-
     def untold(self) -> str:
         """Who was not told of what has ended; "" if there is nobody."""
         ledger = self.ledger
@@ -156,7 +148,7 @@ class CallLedger:
             for task_id in ticket.waiting:
                 if task_id not in ledger.must or task_id in ledger.forgotten:
                     continue
-                if self.is_waiting_rightly(process, task_id):
+                if self.is_lost(task_id):
                     continue
                 if not ticket.is_follower or ledger.settlers[task_id].alive:
                     return f"a caller in {process.name} was not told of {ledger.specs[task_id]}"
@@ -172,5 +164,5 @@ class CallLedger:
             caller.check_rest()
             for task_id in caller.awaited():
                 is_over = task_id in ledger.outcomes
-                is_over &= not self.is_waiting_rightly(process, task_id)
+                is_over &= not self.is_lost(task_id)
                 assert not is_over or ledger.how[task_id] == "loose", "a ticket waits for nothing"

@@ -32,6 +32,8 @@ from zmqtasks.wire.messages import Message
 #: Virtual time at most after the faults.
 LIVENESS_MS = 25_000
 _CHECK_MS = 250
+#: Nodes of a host take over an empty journal that has been free for so long.
+_IDLE_MS = 3_000
 _CLIENT_DIALS = frozenset(("worker", "broker"))
 _BROKER_DIALS = frozenset(("worker",))
 _STORE_DIALS = frozenset(("worker", "producer", "broker", "beat"))
@@ -252,7 +254,11 @@ class World:
             dials = frozenset(("producer",))
             self._start(Plan("a0", ("worker",), dials, KINDS, 1), self.rng.randint(0, 500))
         for folder, last in list(self.holders.items()):
-            if self.is_left(last) and adopters and self.disk.contents[folder].written:
+            content = self.disk.contents.get(folder)
+            if content is None or not self.is_left(last) or not adopters:
+                continue
+            # What is empty is taken over too, after a while: somebody may ask for that node.
+            if content.written or self.now >= last.ended_ms + _IDLE_MS:
                 adopter = self.rng.choice(adopters)
                 adopter.deliver(adopter.adopt, last)
 

@@ -29,6 +29,7 @@ import contextlib
 import fcntl
 import os
 import stat
+import time
 import weakref
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -42,7 +43,7 @@ from zmqtasks.journals import salvage
 from zmqtasks.journals.base import Journal
 from zmqtasks.journals.sqlite import SqliteJournal
 from zmqtasks.journals.sqlite_file import os_error, sync_folder
-from zmqtasks.limits import JOURNAL_FORMER_MAX, JOURNAL_SLOTS_MAX
+from zmqtasks.limits import ADOPT_EMPTY_S, JOURNAL_FORMER_MAX, JOURNAL_SLOTS_MAX
 
 _LOCK = "lock"
 _IDENTITY = "identity"
@@ -142,6 +143,7 @@ class JournalSlots:
             missing.
         make_journal: the kind of journal in these slots.
         count_open: how many tasks are in one, as its last commit says.
+        idle_s: seconds after which a free slot without tasks is idle.
 
     All methods read and write files; ``take_over`` reads a whole journal.
     """
@@ -151,12 +153,17 @@ class JournalSlots:
         folder: Path,
         make_journal: Callable[[Path], Journal] = SqliteJournal,
         count_open: Callable[[Path], int] = salvage.count_open,
+        *,
+        idle_s: float = ADOPT_EMPTY_S,
     ) -> None:
         self._folder = folder
         self._make_journal = make_journal
         self._count_open = count_open
         #: {slot: (state of its files, what was found)}, to look into each only once.
         self._seen: dict[int, tuple[object, LeftBehind | None]] = {}
+        self._idle_s = idle_s
+        #: {slot without tasks: when it was first seen to be free}.
+        self._free_since_s: dict[int, float] = {}
 
     def claim_free(self, *, only_empty: bool = False, node: bytes = b"") -> Slot:
         """Claim the first free slot, else a new one.
@@ -209,7 +216,13 @@ class JournalSlots:
             raise os_error(self._folder, exc) from exc
         return found
 
-    def take_over(self, number: int, into: Slot) -> list[Path]:
+    def idle(self) -> list[int]:
+        """Slots without tasks that were free whenever ``left_behind`` looked, for long. Their
+        nodes had ended everything; others may still ask for them, and need an heir."""
+        until_s = time.monotonic() - self._idle_s
+        return [number for number, since_s in self._free_since_s.items() if since_s <= until_s]
+
+    def take_over(self, number: int, into: Slot, *, even_empty: bool = False) -> list[Path]:
         """Move what was left behind in a slot into one's own, to be merged into its journal.
 
         Blocks for as long as it takes to read the journal, to be sure that it is whole.
@@ -217,9 +230,10 @@ class JournalSlots:
         Args:
             number: the slot left behind.
             into: the slot of this process.
+            even_empty: also a journal without tasks, for the id of its node.
 
         Returns:
-            The journal that is there now; none when another process was faster.
+            The journal that is there now; none when another process was faster, or has it.
 
         Raises:
             JournalCorrupt: it is damaged and stays where it is.
@@ -230,10 +244,12 @@ class JournalSlots:
             fd = lock_slot(folder)
         except OSError as exc:
             raise os_error(folder, exc) from exc
+        self._free_since_s.pop(number, None)
         if fd < 0:
+            self._seen.pop(number, None)
             return []
         try:
-            return self._move(folder, into)
+            return self._move(folder, into, even_empty=even_empty)
         except OSError as exc:
             raise os_error(folder, exc) from exc
         finally:
@@ -289,11 +305,15 @@ class JournalSlots:
             return None
         fd = lock_slot(folder)
         if fd < 0:
+            self._free_since_s.pop(number, None)
             return None
         try:
-            return self._inside(number, folder)
+            found = self._inside(number, folder)
         finally:
             os.close(fd)
+        if found is None:
+            self._free_since_s.setdefault(number, time.monotonic())
+        return found
 
     def _inside(self, number: int, folder: Path) -> LeftBehind | None:
         """What is in a slot that is locked by us; None: no tasks."""
@@ -320,7 +340,7 @@ class JournalSlots:
         finally:
             journal.close()
 
-    def _move(self, folder: Path, into: Slot) -> list[Path]:
+    def _move(self, folder: Path, into: Slot, *, even_empty: bool) -> list[Path]:
         own = folder / _JOURNAL
         inherited = _inherited(folder)
         if inherited:
@@ -335,7 +355,7 @@ class JournalSlots:
                         pass
             finally:
                 journal.close()
-        if not own.exists() or not self._read(own):
+        if not own.exists() or not (self._read(own) or even_empty):
             return []
         _end_identity(folder)
         target = into.folder / f"{_INHERITED}{_next_number(into.folder):06d}"

@@ -3,7 +3,9 @@
 Looking and moving (``journals/slots.py``) wait for a disk, so they happen in a thread of
 their own; merging what was moved is the journal writer's business. The node owns the tasks
 of a journal once all of it is merged, and says then whose heir it is: workers that still
-have attempts of them tell it at once, and it must know the tasks by then.
+have attempts of them tell it at once, and it must know the tasks by then. Journals without
+tasks are taken over as well when they have been free for a minute: whoever gave that node
+a task may wait for its word how it ended.
 """
 
 from __future__ import annotations
@@ -124,6 +126,8 @@ class Adopter:
                 if self._is_closed:
                     return
                 self._take_over(left)
+            for number in self._slots.idle():
+                self._take_over(LeftBehind(number, 0, ""))
             # Also those that a take-over left there which was cut short.
             for folder in self._slot.inherited():
                 self._merge(folder)
@@ -134,7 +138,7 @@ class Adopter:
         damage = left.damage
         if not damage:
             try:
-                self._slots.take_over(left.number, self._slot)
+                self._slots.take_over(left.number, self._slot, even_empty=not left.open_count)
             except (ConfigError, JournalError) as exc:
                 damage = str(exc)
         if damage:

@@ -158,6 +158,32 @@ def test_a_folder_that_cannot_be_used_is_an_error(tmp_path: Path) -> None:
         JournalSlots(tmp_path / "none").claim(7)
 
 
+def test_a_slot_without_tasks_is_idle_when_nobody_has_had_it_for_long(tmp_path: Path) -> None:
+    patient, hasty = (JournalSlots(tmp_path / "journal", idle_s=idle_s) for idle_s in (3_600, 0))
+    slot, mine = hasty.claim_free(), hasty.claim_free()
+    for one in (slot, mine):
+        journal = SqliteJournal(one.journal_folder)
+        journal.open()
+        journal.close()
+    for slots in (patient, hasty):
+        assert slots.left_behind() == []
+        assert slots.idle() == [], "both are in use"
+    slot.release()
+    for slots in (patient, hasty):
+        assert slots.left_behind() == []
+    assert (patient.idle(), hasty.idle()) == ([], [0])
+    again = patient.claim(0)
+    assert again is not None
+    assert hasty.take_over(0, mine, even_empty=True) == [], "its node is back"
+    assert hasty.left_behind() == []
+    assert hasty.idle() == []
+    again.release()
+    assert hasty.left_behind() == []
+    assert hasty.take_over(0, mine) == []
+    assert len(hasty.take_over(0, mine, even_empty=True)) == 1
+    assert mine.heir_of() == [slot.node]
+
+
 # --- the life of a process ------------------------------------------------------------------
 
 _HOLDER = """

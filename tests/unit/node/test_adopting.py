@@ -44,8 +44,8 @@ class Host:
     def run_waiting(self) -> None:
         self.run_until(self._calls.empty)
 
-    def slots(self) -> JournalSlots:
-        return JournalSlots(self.folder)
+    def slots(self, *, idle_s: float = PATIENCE_S) -> JournalSlots:
+        return JournalSlots(self.folder, idle_s=idle_s)
 
     def leave(self, *numbers: int) -> Slot:
         """A process ends with these tasks in its journal."""
@@ -57,8 +57,8 @@ class Host:
         slot.release()
         return slot
 
-    def node(self, *, every_s: float = PATIENCE_S) -> Node:
-        node = Node(self, every_s)
+    def node(self, *, every_s: float = PATIENCE_S, idle_s: float = PATIENCE_S) -> Node:
+        node = Node(self, every_s, self.slots(idle_s=idle_s))
         self.nodes.append(node)
         return node
 
@@ -66,8 +66,7 @@ class Host:
 class Node:
     """A node as far as adoption is concerned."""
 
-    def __init__(self, host: Host, every_s: float) -> None:
-        slots = host.slots()
+    def __init__(self, host: Host, every_s: float, slots: JournalSlots) -> None:
         self.slot = slots.claim_free(only_empty=True)
         self.records: list[OwnedRecord] = []
         #: The heirs of each adoption.
@@ -120,6 +119,28 @@ def test_a_start_takes_over_what_was_left_and_tells_whose_heir_it_is(host: Host)
     node.close()
     assert in_slot(node.slot) == [owned(1), owned(2)]
     assert host.slots().left_behind()[0].number == node.slot.number
+
+
+def test_a_journal_without_tasks_that_is_free_for_long_has_an_heir_too(host: Host) -> None:
+    """Whoever gave that node a task may wait for its word."""
+    left = host.leave()
+    last = host.slots().claim(left.number)
+    assert last is not None
+    node = host.node(idle_s=0)
+    other = host.node(idle_s=0)
+    node.adopter.start()
+    host.run_waiting()
+    assert not node.heirs, "it is in use, and so is that of the other node"
+    last.release()
+    node.adopter.look()
+    host.run_until(lambda: node.heirs)
+    assert (node.records, node.heirs) == ([], [[left.node]])
+    assert node.slot.heir_of() == [left.node]
+    again = host.slots().claim(left.number)
+    assert again is not None
+    assert again.node != left.node, "one that comes back is another node"
+    again.release()
+    assert other.slot.number != left.number
 
 
 def test_tasks_are_told_when_all_of_them_are_there(
