@@ -6,6 +6,7 @@
     python -m tests.simulation --seeds 0:1000       many, quietly
     python -m tests.simulation --seeds 0:10000 --jobs 2
     python -m tests.simulation --seeds 0:1000 --only crash,durable      worlds of one kind
+    python -m tests.simulation --seeds 0:1000 --with all                with times, retries ...
     python -m tests.simulation --shrink 4711        which fault classes does it need to fail?
     python -m tests.simulation --commit HEAD        those that follow from a commit
     python -m tests.simulation --check-determinism 0:200
@@ -25,7 +26,14 @@ from typing import NamedTuple
 
 from tests.simulation.determinism import HASH_SEEDS, RUNS, differing, print_digests
 from tests.simulation.faults import CLASSES, FEATURES
-from tests.simulation.seeds import Case, of_commit, parse_off, parse_only, present_commit
+from tests.simulation.seeds import (
+    Case,
+    of_commit,
+    parse_extras,
+    parse_off,
+    parse_only,
+    present_commit,
+)
 from tests.simulation.world import World
 
 #: As many as each commit sees in CI.
@@ -41,15 +49,16 @@ def main() -> int:
     if args.check_determinism:
         return _check_determinism(_range(args.check_determinism), args.jobs)
     if args.shrink is not None:
-        return _shrink(args.shrink)
+        return _shrink(args.shrink, args.extras)
+    kind = args.off, args.only, args.extras
     if args.commit:
         commit = present_commit() if args.commit == "HEAD" else args.commit
         cases = of_commit(commit, COMMIT_SEEDS)
-        return _many([Case(case.seed, args.off, args.only) for case in cases], args.jobs)
+        return _many([Case(case.seed, *kind) for case in cases], args.jobs)
     if args.seeds:
-        cases = [Case(seed, args.off, args.only) for seed in _range(args.seeds)]
+        cases = [Case(seed, *kind) for seed in _range(args.seeds)]
         return _many(cases, args.jobs)
-    return _one(Case(args.seed or 0, args.off, args.only), quiet=args.quiet)
+    return _one(Case(args.seed or 0, *kind), quiet=args.quiet)
 
 
 def _parse() -> argparse.Namespace:
@@ -69,6 +78,8 @@ def _parse() -> argparse.Namespace:
                         help="faults and features to leave out, with commas")  # fmt: skip
     parser.add_argument("--only", type=parse_only, default=(),
                         help="faults, features and shapes to have, and no others")  # fmt: skip
+    parser.add_argument("--with", dest="extras", type=parse_extras, default=(),
+                        help="extras to have, with commas, or all")  # fmt: skip
     parser.add_argument("--jobs", type=int, default=1, help="processes that share the worlds (1)")
     parser.add_argument("--quiet", action="store_true", help="no line for each event")
     return parser.parse_args()
@@ -150,22 +161,22 @@ def _many(cases: Sequence[Case], jobs: int) -> int:
         f"{sum(tally.virtual_ms for tally in tallies) / 1000:.0f} s of virtual time in "
         f"{took_s:.1f} s; {len(failed)} failed: {failed}"
     )
-    for name in (*CLASSES, *FEATURES):
+    for name in (*CLASSES, *FEATURES, *cases[0].extras):
         print(f"  {name}: {fired[name]}")
     return 1 if failed else 0
 
 
-def _shrink(seed: int) -> int:
+def _shrink(seed: int, extras: Sequence[str]) -> int:
     off: list[str] = []
-    if not _failure(World(seed)):
+    if not _failure(World(seed, extras=extras)):
         print(f"seed {seed} does not fail")
         return 0
     for name in (*FEATURES, *CLASSES):
-        if _failure(World(seed, [*off, name])):
+        if _failure(World(seed, [*off, name], extras=extras)):
             off.append(name)
     needed = [name for name in (*FEATURES, *CLASSES) if name not in off]
     print(f"seed {seed} still fails with {needed or 'no faults at all'} (--off {','.join(off)})")
-    print(_failure(World(seed, off)))
+    print(_failure(World(seed, off, extras=extras)))
     return 1
 
 

@@ -87,7 +87,7 @@ class _Calls:
         self.durability = Durability.DISK if how == "disk" else Durability.MEMORY
         exts = [{"c": content_digest(s.kind.app, s.kind.name, s.body)} for s in specs]
         self.calls = [
-            Call(spec.id, spec.kind, spec.body, ext if is_keyed else None)
+            Call(spec.id, spec.kind, spec.body, ext if is_keyed else spec.ext)
             for spec, ext in zip(specs, exts, strict=True)
         ]
         self.ticket = Ticket(caller, [spec.id for spec in specs])

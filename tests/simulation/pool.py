@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections import deque
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from tests.simulation.tasks import Spec, offspring, value_of
 from zmqtasks.core import effects as fx
-from zmqtasks.core.held import HeldTask, SlotOutcome
+from zmqtasks.core.held import REQUEUE_STATUS, RETRY_STATUS, HeldTask, SlotOutcome
 from zmqtasks.core.lanes import is_guarded
 from zmqtasks.wire.messages import Status, Submit, TaskRecord
 
@@ -29,6 +29,8 @@ class Slot:
         self.done_since_ms = 0
         #: The answer that a "spawn" task waits for, 0 while none does.
         self.request = 0
+        #: {(task id, attempt): status} of those that it is not to start.
+        self.cancelled: dict[tuple[bytes, int], int] = {}
 
 
 class SimPool:
@@ -74,6 +76,10 @@ class SimPool:
     def _start(self, slot: Slot) -> None:
         task = slot.queue[0]
         spec = self.world.ledger.spec_of(task)
+        status = slot.cancelled.pop((task.id, task.attempt), 0)
+        if status:
+            self._end(slot, task, status, b"", "cancelled before it started")
+            return
         if spec.once and task.attempt > 1 and not is_guarded(task.kind):
             # As ``childmain`` does: its caller knew it by name alone, so its owner could not know.
             self.world.ledger.refused_in_child(self.process, task)
@@ -92,19 +98,27 @@ class SimPool:
             self.kill(slot)
             return
         status, body = value_of(spec)
+        wish = self.world.extras.wish(task, spec)
+        if wish is not None:
+            status = RETRY_STATUS if wish.counts else REQUEUE_STATUS
+            self._end(slot, task, status, b"", "again", ext={"in": wish.delay_ms})
+            return
         if error:
             status, body = Status.FAILURE, error.encode()
         self._end(slot, task, status, body, error, spec.run_ms * 1_000)
 
     def _end(
-        self, slot: Slot, task: HeldTask, status: int, body: bytes, error: str, run_us: int = 0
-    ) -> None:
+        self, slot: Slot, task: HeldTask, status: int, body: bytes, error: str, run_us: int = 0,
+        ext: dict[str, Any] | None = None,
+    ) -> None:  # fmt: skip
         now = self.world.now
         slot.queue.popleft()
         if not slot.done:
             slot.done_since_ms = now
         wall_ms = self.process.wall_ms
-        slot.done.append(SlotOutcome(task.id, task.attempt, status, wall_ms, run_us, body, error))
+        slot.done.append(
+            SlotOutcome(task.id, task.attempt, status, wall_ms, run_us, body, error, ext)
+        )
         if not slot.queue or now - slot.done_since_ms >= _FLUSH_MS:
             self._flush(slot)
         if slot.queue:
@@ -132,6 +146,38 @@ class SimPool:
         ended = len(self.slots[number].done)
         self.process.node.intake.slot_died(number, "killed", ended)
         self.world.after(self.world.rng.randint(50, 300), self._slot_up, number)
+
+    # --- cancelling -----------------------------------------------------------------------
+
+    def cancel(self, effect: fx.CancelInSlot) -> None:
+        """See ``CancelInSlot``. The child hears of it a little later."""
+        slot = self.slots[effect.slot]
+        self.world.after(self.world.extras.rng.randint(0, 3), self._cancel, slot, effect)
+
+    def _cancel(self, slot: Slot, effect: fx.CancelInSlot) -> None:
+        if not slot.alive or not self.process.alive:
+            return
+        key = (effect.id, effect.attempt)
+        if slot.queue and key == (slot.queue[0].id, slot.queue[0].attempt):
+            if effect.signum:
+                self._terminate(slot, effect)
+        elif any(key == (task.id, task.attempt) for task in slot.queue):
+            slot.cancelled[key] = effect.status
+
+    def _terminate(self, slot: Slot, effect: fx.CancelInSlot) -> None:
+        """Its process ends with the task that it runs."""
+        slot.alive = False
+        ended = SlotOutcome(
+            effect.id, effect.attempt, effect.status, self.process.wall_ms, 0, b"", "ended"
+        )
+        wait_ms = self.world.extras.rng.randint(0, 20)
+        self.world.after(wait_ms, self.process.deliver, self._terminated, slot, ended)
+
+    def _terminated(self, slot: Slot, ended: SlotOutcome) -> None:
+        assert self.process.node.intake is not None
+        self._slot_done(slot.number, [ended])
+        self.process.node.intake.slot_died(slot.number, "ended", len(slot.done), False)
+        self.world.after(self.world.extras.rng.randint(50, 300), self._slot_up, slot.number)
 
     # --- tasks that submit tasks ------------------------------------------------------------
 

@@ -185,6 +185,7 @@ class Process:
             fx.Unsubscribe: self._unsubscribe,
             fx.Publish: lambda e: world.network.publish(self, e.topic, e.message),
             fx.RunInSlot: self.pool.run,
+            fx.CancelInSlot: self.pool.cancel,
             fx.AnswerSlot: self.pool.answer,
             fx.TasksSettled: self._tasks_settled,
             fx.QuestionAnswered: self._question_answered,

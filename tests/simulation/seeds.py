@@ -7,6 +7,7 @@ import subprocess
 from pathlib import Path
 from typing import NamedTuple
 
+from tests.simulation.extras import EXTRAS
 from tests.simulation.faults import CLASSES, FEATURES, SHAPES
 from tests.simulation.world import Trace, World
 
@@ -23,20 +24,23 @@ class Case(NamedTuple):
     off: tuple[str, ...] = ()
     #: Faults, features and shapes that it has whatever its seed says; then it has no others.
     on: tuple[str, ...] = ()
+    #: Extras that it has.
+    extras: tuple[str, ...] = ()
 
     @property
     def command(self) -> str:
         """What replays it."""
         off = f" --off {','.join(self.off)}" if self.off else ""
         on = f" --only {','.join(self.on)}" if self.on else ""
-        return f"python -m tests.simulation --seed {self.seed}{off}{on}"
+        extras = f" --with {','.join(self.extras)}" if self.extras else ""
+        return f"python -m tests.simulation --seed {self.seed}{off}{on}{extras}"
 
     def world(self, trace: Trace | None = None) -> World:
         """It, at its beginning."""
         off = self.off
         if self.on:
             off = tuple(name for name in (*FEATURES, *CLASSES) if name not in self.on)
-        return World(self.seed, off, self.on, trace)
+        return World(self.seed, off, self.on, trace, self.extras)
 
 
 def parse_off(text: str) -> tuple[str, ...]:
@@ -68,12 +72,31 @@ def _parse(text: str, known: tuple[str, ...]) -> tuple[str, ...]:
     return tuple(names)
 
 
+def parse_extras(text: str) -> tuple[str, ...]:
+    """Names of extras, with commas; ``all`` stands for all of those.
+
+    Raises:
+        ValueError: there is no such one.
+    """
+    return EXTRAS if text == "all" else _parse(text, EXTRAS)
+
+
 def regressions() -> list[Case]:
-    """Worlds that failed once: ``seed what was wrong``, or ``seed:off,off what was wrong``."""
+    """Worlds that failed once: ``seed what was wrong``, see ``parse_case``."""
     lines = _FILE.read_text("utf-8").splitlines()
     heads = [line.split()[0] for line in lines if line.strip() and not line.startswith("#")]
-    parts = [head.partition(":") for head in heads]
-    return [Case(int(seed), parse_off(off)) for seed, _, off in parts]
+    return [parse_case(head) for head in heads]
+
+
+def parse_case(head: str) -> Case:
+    """A world of ``seed``, ``seed:off,off`` or ``seed:off,off+extra,extra``.
+
+    Raises:
+        ValueError: it names what there is not.
+    """
+    rest, _, extras = head.partition("+")
+    seed, _, off = rest.partition(":")
+    return Case(int(seed), parse_off(off), extras=parse_extras(extras))
 
 
 def of_commit(commit: str, count: int) -> list[Case]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import zlib
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from zmqtasks.wire.messages import CatalogEntry, Kind, Status
 
@@ -13,6 +13,13 @@ SLOW = Kind(APP, "slow", "d1", "default")
 #: Served by every second worker only.
 RARE = Kind(APP, "rare", "", "special")
 KINDS = (QUICK, SLOW, RARE)
+
+
+class Again(NamedTuple):
+    """An attempt asks for another one after this time; ``counts``: as a retry."""
+
+    delay_ms: int
+    counts: bool
 
 
 class Spec(NamedTuple):
@@ -28,6 +35,10 @@ class Spec(NamedTuple):
     size: int = 4
     #: It is not idempotent, which only a kind with its signature tells its owner.
     once: bool = False
+    #: Facts of its call.
+    ext: dict[str, Any] | None = None
+    #: What its first attempts end with.
+    again: tuple[Again, ...] = ()
 
 
 def catalog(kinds: tuple[Kind, ...]) -> list[CatalogEntry]:
@@ -47,6 +58,8 @@ def value_of(spec: Spec) -> tuple[int, bytes]:
     """Status and payload that this task must end with."""
     digest = zlib.crc32(spec.body + b"value").to_bytes(4, "big")
     status = Status.FAILURE if spec.deed == "raise" else Status.SUCCESS
+    if spec.again and status is Status.FAILURE:
+        status = Status.RETRIES_EXHAUSTED
     return status, digest * (spec.size // 4)
 
 

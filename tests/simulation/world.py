@@ -15,6 +15,7 @@ from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import Any, get_args
 
+from tests.simulation.extras import Extras
 from tests.simulation.faults import Faults
 from tests.simulation.features import SAFETY_MS, Features
 from tests.simulation.invariants import Ledger, check_end, unrest, waits_for_givers
@@ -52,11 +53,12 @@ class World:
         off: faults and features to leave out.
         on: faults, features and shapes that are there, whatever the seed says.
         trace: called with a readable line for each event.
+        extras: to have, see ``extras.py``.
     """
 
     def __init__(
         self, seed: int, off: Collection[str] = (), on: Collection[str] = (),
-        trace: Trace | None = None,
+        trace: Trace | None = None, extras: Collection[str] = (),
     ) -> None:  # fmt: skip
         self.seed = seed
         self.trace = trace
@@ -94,11 +96,13 @@ class World:
         self.has_bad_disks = bool(
             {"diskfull", "diskerror", "slowdisk"} & self.faults.on.keys()
         ) or self.faults.has("writer")
+        self.extras = Extras(self, extras)
         self.features = Features(self)
         self._populate()
         self._plan_tasks()
         self._plan_faults()
         self.features.plan()
+        self.extras.plan()
         self.after(self.rng.randint(200, 1_500), self._adopt)
 
     # --- time ---------------------------------------------------------------------------
@@ -347,6 +351,8 @@ class World:
                 specs[-1] = specs[-1]._replace(deed="plain")
             elif guards is not None and guards.random() < 0.4:
                 specs[-1] = once(specs[-1], is_known=guards.random() < 0.8)
+            if how != "loose":
+                specs[-1] = self.extras.changed(specs[-1])
         owner.deliver(owner.submit, specs, how, self.features.patience_ms())
 
     def _watch(self) -> None:
