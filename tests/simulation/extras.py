@@ -143,7 +143,9 @@ class Extras:
         word = answer["data"][task_id.hex()]
         self._asked.add(task_id)
         self.world.faults.count("cancels")
-        if word not in (cancelling.REVOKED, cancelling.RUNNING) or was_offered:
+        if word not in (cancelling.REVOKED, cancelling.RUNNING) or (
+            was_offered and word != cancelling.REVOKED
+        ):
             return
         assert task is not None
         if word == cancelling.REVOKED:

@@ -25,7 +25,8 @@ from zmqtasks.limits import CANCELLED_TOLD_MAX, HANDOFF_IDS_MAX
 from zmqtasks.wire.messages import Cancel, Kind, Status
 
 #: What ``cancel`` says of a task: it settles as cancelled whatever comes; a worker has it,
-#: or may have it, and is asked to end it; it has ended; it is not owned here.
+#: or may have it or get it from its next owner, and is asked to end it; it has ended; it is
+#: not owned here.
 REVOKED, RUNNING, SETTLED, UNKNOWN = "revoked", "running", "settled", "unknown"
 
 _TEXTS = {
@@ -94,7 +95,9 @@ class CancellingTasks(SettlingTasks):
                 self.stories.tell(task_id, "cancel", terminate=how.terminate)
                 if not task.offered:  # else the next owner is told when it has the task
                     self._keep(task, how)
-        return RUNNING if task.worker is not None or task.is_unsure else REVOKED
+        # Whoever it is offered to may give it to a worker before the cancellation is there.
+        may_start = task.worker is not None or task.is_unsure or bool(task.offered)
+        return RUNNING if may_start else REVOKED
 
     def _keep(self, task: OwnedTask, how: Cancellation) -> None:
         """Another life of this node shall know it too."""

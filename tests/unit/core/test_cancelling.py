@@ -316,12 +316,14 @@ def test_a_task_that_waits_for_its_time_after_a_restart_settles_at_once() -> Non
 # --- tasks that are offered -----------------------------------------------------------------
 
 
-def test_an_offered_task_is_cancelled_when_it_is_put_back(owner: Owner) -> None:
+def test_an_offered_task_may_be_started_by_its_taker_and_is_cancelled_when_it_is_put_back(
+    owner: Owner,
+) -> None:
     owner.submit(call(1), call(2, eta=100))
     owner.machine.leave()
     for lane in owner.machine.lanes.values():
         owner.machine.take_ready(lane, 9, 999, b"taker-01")
-    assert cancel(owner, 1, 2) == ["revoked", "revoked"]
+    assert cancel(owner, 1, 2) == ["running", "running"]
     assert not settled(owner.turn())
     owner.machine.put_back([task_id(1), task_id(2)])
     assert sorted(settled(owner.turn())) == [(1, CANCELLED), (2, CANCELLED)]
