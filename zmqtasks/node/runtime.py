@@ -6,6 +6,7 @@ import logging
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 from zmqtasks import keys, paths
@@ -309,8 +310,10 @@ class Runtime:
 
     def on_refused(self, where: str, reason: str) -> None:
         """See ``TransportHandler``."""
-        text = f"no connection with {where}: {reason}"
-        self._note(fx.Note("warning", "connection.refused", text, f"refused {where} {reason}"))
+        # A short process may end while it is dialled: its socket's file goes with it.
+        if not where.startswith("ipc://") or Path(where.removeprefix("ipc://")).exists():
+            text = f"no connection with {where}: {reason}"
+            self._note(fx.Note("warning", "connection.refused", text, f"refused {where} {reason}"))
         node = self._node_at.pop(where, None)
         if node is not None:
             self._dialled.pop(node, None)

@@ -160,7 +160,7 @@ class PoolFeatures:
         assert rig.value("add", 1, 2) == 3
 
     @behaviour("Ending a running `async def` task", base.TERMINATE)
-    @pytest.mark.parametrize("name", ["wait_until_cancelled_async", "insist"])
+    @pytest.mark.parametrize("name", ["sleep_on_async", "insist"])
     def test_running_coroutine_is_ended_by_request_and_no_other(self, rig: Rig, name: str) -> None:
         task, other = rig.task(name), rig.task("wait_until_cancelled_async")
         rig.pool.run(1, [other])

@@ -169,6 +169,7 @@ def compute_on() -> str:
 
 @app.task
 async def sleep_on_async() -> None:
+    print("asleep")
     await asyncio.sleep(1000)
 
 

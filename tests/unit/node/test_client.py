@@ -4,6 +4,7 @@ import socket
 import time
 from collections.abc import Iterator
 from contextlib import closing
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -63,3 +64,16 @@ def test_call_after_the_end_names_the_end(client: Client) -> None:
     client.close()
     with pytest.raises(SubmitRejected, match="has left the mesh"):
         client.states([], 1.0)
+
+
+def test_a_process_that_ended_while_it_was_dialled_is_no_trouble(
+    client: Client, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "there").touch()
+    for name in ("gone", "there"):
+        where = f"ipc://{tmp_path / name}"
+        client.on_loop(partial(client.runtime.on_refused, where, "another mesh key"))
+    refused = [one.message for one in caplog.records if "no connection with" in one.message]
+    assert [message.partition(": ")[0] for message in refused] == [
+        f"no connection with ipc://{tmp_path / 'there'}"
+    ]
