@@ -21,7 +21,7 @@ pytestmark = pytest.mark.e2e
 _MIB = 1024 * 1024
 #: Memory for results of each node; some MiB more may be in its sockets.
 _MEMORY = 4 * _MIB
-_COUNT = 800
+_COUNT = 1_500
 _SIZE = 200_000
 #: Three quarters of what all those results weigh.
 _GROWTH_MAX = _COUNT * _SIZE * 3 // 4

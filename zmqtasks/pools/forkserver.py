@@ -27,6 +27,7 @@ import contextlib
 import ctypes
 import faulthandler
 import gc
+import io
 import json
 import os
 import select
@@ -57,6 +58,8 @@ def main(control_fd: int) -> NoReturn:
     # What the application prints while it is imported must not mix with the output of
     # the node's command.
     os.dup2(2, 1)
+    if isinstance(sys.stdout, io.TextIOWrapper):  # children must not get it unwritten
+        sys.stdout.reconfigure(line_buffering=True)
     with contextlib.suppress(BrokenPipeError):
         _Server(control).run()
     os._exit(0)
@@ -120,6 +123,8 @@ class _Server:
         # An import that hangs would outlive a killed node.
         die_with_parent(True)
         threads = preload(self._config)
+        with contextlib.suppress(OSError, ValueError, AttributeError):  # closed, or never there
+            sys.stdout.flush()  # what it printed may end without a newline
         die_with_parent(False)
         gc.collect()
         gc.freeze()
