@@ -42,6 +42,16 @@ class Case(NamedTuple):
             off = tuple(name for name in (*FEATURES, *CLASSES) if name not in self.on)
         return World(self.seed, off, self.on, trace, self.extras)
 
+    def run(self) -> World:
+        """It, at its end; what fails says how to replay it."""
+        world = self.world()
+        try:
+            world.run()
+        except Exception as exc:
+            exc.add_note(f"replay it: {self.command}")
+            raise
+        return world
+
 
 def parse_off(text: str) -> tuple[str, ...]:
     """Names of faults and features, with commas; ``features`` stands for all of those.

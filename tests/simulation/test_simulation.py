@@ -37,20 +37,10 @@ FIRED_MIN = 5
 COMMIT = present_commit()
 
 
-def run(case: Case) -> World:
-    world = case.world()
-    try:
-        world.run()
-    except Exception as exc:
-        exc.add_note(f"replay it: {case.command}")
-        raise
-    return world
-
-
 def run_all(seeds: range) -> None:
     fired: Counter[str] = Counter()
     for seed in seeds:
-        fired += run(Case(seed)).faults.fired
+        fired += Case(seed).run().faults.fired
     seldom = {name: fired[name] for name in (*CLASSES, *FEATURES) if fired[name] < FIRED_MIN}
     assert not seldom, f"faults or features that hardly ever showed: {seldom}"
 
@@ -72,12 +62,12 @@ def test_a_thousand_worlds_come_to_rest(part: int) -> None:
 @pytest.mark.parametrize("part", range(PARTS))
 def test_worlds_that_no_commit_before_has_seen_come_to_rest(part: int) -> None:
     for case in of_commit(COMMIT, COMMIT_SEEDS if COMMIT else 0)[part::PARTS]:
-        run(case)
+        case.run()
 
 
 @pytest.mark.parametrize("case", regressions(), ids=lambda case: str(case.seed))
 def test_world_that_once_failed_comes_to_rest(case: Case) -> None:
-    run(case)
+    case.run()
 
 
 def test_without_faults_nothing_is_redelivered_or_lost() -> None:
@@ -113,7 +103,7 @@ def shows(case: Case) -> bool:
 def test_planted_bug_is_found(name: str) -> None:
     seeds = range(KIND_SEEDS_FROM, KIND_SEEDS_FROM + MUTANT_WORLDS)
     for case in kind_of(name, seeds[:CLEAN_WORLDS]):
-        run(case)
+        case.run()
     with MUTANTS[name]():
         worlds = kind_of(name, seeds)
         assert any(map(shows, worlds)), f"{name} shows in none of {len(worlds)} worlds"
@@ -127,7 +117,7 @@ def test_planted_bug_is_found_whatever_the_seeds(name: str) -> None:
     for first in (20_000, 30_000):
         worlds = kind_of(name, range(first, first + 1_000))
         for case in worlds[:50]:
-            run(case)
+            case.run()
         with MUTANTS[name]():
             assert any(map(shows, worlds)), f"{name} shows in none of {len(worlds)} worlds"
 
