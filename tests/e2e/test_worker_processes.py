@@ -86,23 +86,26 @@ def test_processes_are_replaced_and_every_task_runs(mesh: Mesh) -> None:
     wait_for(lambda: len(mesh.children_of(node)) <= before + 2, "the replaced ones end")
 
 
-def test_a_worker_grows_with_its_work_and_shrinks_after(mesh: Mesh) -> None:
-    node = mesh.start_node("--autoscale", "3,1", "--autoscale-idle-s", "0.5")
+@pytest.mark.parametrize("pool", ["process", "thread", "asyncio"])
+def test_a_worker_grows_with_its_work_and_shrinks_after(mesh: Mesh, pool: str) -> None:
+    node = mesh.start_node("--pool", pool, "--autoscale", "3,1", "--autoscale-idle-s", "0.5")
     assert "1 to 3 at once" in node.wait_log("at once")
     alone = len(mesh.children_of(node))
     client = mesh.start(
         f"""
         from tasks import hold
-        handles = [hold.delay({str(mesh.folder)!r}, f"h{{n}}") for n in range(5)]
-        print([handle.get(timeout=60) for handle in handles])
+        print(hold.delay_many([({str(mesh.folder)!r}, f"h{{n}}") for n in range(20)]).get())
         """
     )
     wait_for(lambda: len(list(mesh.folder.glob("*.started"))) == 3, "three run side by side")
-    assert len(mesh.children_of(node)) == alone + 2
-    for n in range(5):
+    assert len(mesh.children_of(node)) == alone + (2 if pool == "process" else 0)
+    for n in range(20):
         (mesh.folder / f"h{n}.go").touch()
     client.wait()
+    node.wait_log("slots=1")
     wait_for(lambda: len(mesh.children_of(node)) == alone, "only one is left")
+    changes = [line.partition("slots=")[2] for line in node.log.splitlines() if "resize" in line]
+    assert [line.split(" busy=")[0] for line in changes] == ["3 was=1", "1 was=3"]
     assert "child.died" not in node.log
 
 
