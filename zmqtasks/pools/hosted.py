@@ -17,7 +17,7 @@ import logging
 import time
 from collections import deque
 from collections.abc import Mapping, Sequence
-from typing import Any, Final
+from typing import Final
 
 import msgspec
 
@@ -25,35 +25,27 @@ from zmqtasks.core.held import STRIKES_KEY
 from zmqtasks.errors import ConfigError
 from zmqtasks.limits import LEAVING_AT_ONCE, SUSPECTS_AT_ONCE
 from zmqtasks.pools import base
-from zmqtasks.pools.base import PoolConfig, PoolHost, PoolPlan, check_limits, check_plan
+from zmqtasks.pools.base import PoolConfig, PoolPlan
 from zmqtasks.pools.children import Child
+from zmqtasks.pools.forked import ForkedPool
 from zmqtasks.pools.lane import Lane
-from zmqtasks.pools.nursery import Nursery
 from zmqtasks.pools.protocol import (
     Answer,
     CancelTask,
     ChildOutcome,
-    ChildReady,
     ChildRequest,
     RunTask,
-    TaskFacts,
     ToChild,
 )
-from zmqtasks.pools.recycling import check_memory, is_nearly_used_up, memory_kib
-from zmqtasks.wire.messages import CatalogEntry
 
 log = logging.getLogger("zmqtasks.pools")
 
 _COMMON: Final = frozenset({base.SOFT_LIMIT, base.RECYCLE, base.RESIZE, base.MANY, base.CHILDREN})
 #: By kind.
 _FEATURES: Final = {"thread": _COMMON, "asyncio": _COMMON | {base.TERMINATE}}
-#: How often the memory of a process is looked at while it is busy, in seconds.
-_WEIGH_S: Final = 0.05
-#: What a process is taken to need for its start before one was seen starting ahead.
-_START_S: Final = 0.05
 
 
-class HostedPool:
+class HostedPool(ForkedPool[Lane]):
     """Runs attempts side by side in one child process.
 
     Args:
@@ -63,17 +55,9 @@ class HostedPool:
     """
 
     def __init__(self, config: PoolConfig, kind: str, slots: int = 1) -> None:
-        self.slots = slots
+        super().__init__(msgspec.structs.replace(config, hosting=kind), slots, Lane)
+        self.kind = kind
         self.features = _FEATURES[kind]
-        self._kind = kind
-        self._config = msgspec.structs.replace(config, hosting=kind)
-        self._plan = PoolPlan(slots)
-        self._nursery = Nursery(self._config, self)
-        self._host_or_none: PoolHost | None = None
-        #: By number; those on their way out included.
-        self._lanes: dict[int, Lane] = {}
-        #: What the first child said of the application; None: not loaded yet.
-        self._loaded: ChildReady | None = None
         #: Gets what comes; None: it died, or it ended for having nothing to do.
         self._main: Child | None = None
         self._successor: Child | None = None
@@ -89,100 +73,36 @@ class HostedPool:
         self._answered: dict[Child, dict[int, int]] = {}
         #: What goes to processes at the end of the loop's turn.
         self._unsent: dict[Child, list[ToChild]] = {}
-        self._start_s = _START_S
-
-    @property
-    def _host(self) -> PoolHost:
-        assert self._host_or_none is not None, "the pool was not started"
-        return self._host_or_none
-
-    @property
-    def facts(self) -> Mapping[str, TaskFacts]:
-        """Of the tasks that have some, by name; known after ``load``."""
-        return self._loaded.facts if self._loaded is not None else {}
 
     # --- start and stop ----------------------------------------------------------------
 
-    def launch(self) -> None:
-        """Start the fork server without waiting; ``load`` does it otherwise."""
-        self._nursery.launch()
-
-    def load(self) -> Mapping[str, Any]:
-        """Load the application in the child; ``start`` does it otherwise.
-
-        Must be called in a thread that lives as long as the pool.
-
-        Returns:
-            The settings that the application makes, by name.
-
-        Raises:
-            AppLoadError: with the traceback of the failed import.
-        """
-        return self._load().conf
-
-    def _load(self) -> ChildReady:
-        if self._loaded is None:
-            try:
-                self._main, self._loaded = self._nursery.load()
-            except BaseException:
-                self.stop()
-                raise
-            self._answered[self._main] = {}
-        return self._loaded
+    def _take_first(self, child: Child) -> None:
+        self._main = child
+        self._answered[child] = {}
 
     def plan(self, plan: PoolPlan) -> None:
         """How many slots, and when the process is replaced; until ``start``.
 
         Raises:
-            ConfigError: slots cannot be pinned here, GPUs not be given, or this system
-                cannot tell how much memory a process holds.
+            ConfigError: this pool, or this system, cannot do that.
         """
-        check_plan(self._kind, self.features, self._config, plan)
-        check_memory(plan)
         if plan.gives_gpus:
             raise ConfigError(
                 "resources: a task is told which GPUs it has by CUDA_VISIBLE_DEVICES, which all "
-                f"tasks of the {self._kind} pool share; write gpu=NUMBER and choose in the "
+                f"tasks of the {self.kind} pool share; write gpu=NUMBER and choose in the "
                 "task, or use the process pool"
             )
-        self._plan = plan
-        self.slots = plan.slots
+        super().plan(plan)
 
-    def start(self, host: PoolHost) -> list[CatalogEntry]:
-        """Load the application if need be and start the slots.
-
-        Must be called in the thread of :meth:`load`. ``host.slot_ready`` follows for
-        each slot once the loop runs.
-
-        Returns:
-            The tasks of the application.
-
-        Raises:
-            AppLoadError: with the traceback of the failed import.
-            ConfigError: a task has a hard time limit.
-        """
-        catalog = self._load().catalog
-        check_limits(self._kind, self.features, self.facts)
-        self._host_or_none = host
-        self._nursery.watch(host)
-        assert self._main is not None
-        self._main.idle_since = time.monotonic()
-        self._lanes = {number: Lane(number) for number in range(self.slots)}
-        host.call_soon(self.child_ready, self._main)
-        if self._plan.idle_ms:
-            self._nursery.later(self._plan.idle_ms, self._end_idle)
-        return catalog
-
-    def stop(self) -> None:
-        """End all: a process that has nothing runs its exit handlers, others are killed."""
-        self._nursery.stop()
-        self._lanes.clear()
+    def _begin(self) -> None:
+        self._slots = {number: Lane(number) for number in range(self.slots)}
+        self._host.call_soon(self.child_ready, self._main)
 
     # --- what the loop asks for --------------------------------------------------------
 
     def run(self, slot: int, tasks: Sequence[RunTask]) -> None:
         """Hand these to the slot. Those for a dead slot vanish: ``slot_died`` follows."""
-        lane = self._lanes.get(slot)
+        lane = self._slots.get(slot)
         if lane is None or not lane.is_told:
             return
         lane.waiting.extend(tasks)
@@ -199,7 +119,7 @@ class HostedPool:
 
         One that runs in a thread cannot be ended: it may ask whether it was cancelled.
         """
-        lane = self._lanes.get(slot)
+        lane = self._slots.get(slot)
         if lane is None:
             return
         is_forced = bool(signum) and base.TERMINATE in self.features
@@ -213,31 +133,10 @@ class HostedPool:
 
     def kill(self, slot: int) -> None:
         """Kill the process that has the slot's tasks, and what others have there too."""
-        lane = self._lanes.get(slot)
+        lane = self._slots.get(slot)
         child = lane.child if lane is not None and lane.unanswered else self._main
         if child is not None:
             self._nursery.kill(child, "killed on request")
-
-    def resize(self, slots: int) -> None:
-        """Have so many slots from now on; those that have nothing to do go first."""
-        self.slots = slots
-        present = [lane for lane in self._lanes.values() if not lane.is_closing]
-        number = 0
-        for _ in range(slots - len(present)):
-            while number in self._lanes:
-                number += 1
-            lane = self._lanes[number] = Lane(number)
-            self._tell(lane)
-        present.sort(key=lambda lane: (lane.is_busy, -lane.number))
-        for lane in present[: max(0, len(present) - slots)]:
-            lane.is_closing = True
-            if lane.is_told:
-                self._host.slot_gone(lane.number)
-            self._close(lane)
-
-    def dump_stacks(self) -> None:
-        """Write the stacks of all threads of its processes to the log."""
-        self._nursery.dump_stacks()
 
     def pids(self) -> list[int]:
         """Process ids of the children that are ready, for status and tests."""
@@ -248,7 +147,7 @@ class HostedPool:
     def _forward(self, lane: Lane) -> None:
         """Give what waits in the slot to the process that is to have it, if that can be."""
         if not lane.waiting:
-            self._close(lane)
+            self._close_slot(lane)
             return
         if STRIKES_KEY in (lane.waiting[0].ext or ()):
             if not lane.unanswered and lane not in self._suspects:
@@ -293,9 +192,12 @@ class HostedPool:
         for child, messages in unsent.items():
             child.send(self._host, messages)
 
-    def _close(self, lane: Lane) -> None:
-        if lane.is_closing and not lane.is_busy and self._lanes.get(lane.number) is lane:
-            del self._lanes[lane.number]
+    def _close_slot(self, slot: Lane) -> None:
+        if slot.is_closing and not slot.is_busy and self._slots.get(slot.number) is slot:
+            del self._slots[slot.number]
+
+    def _open_slot(self, slot: Lane) -> None:
+        self._tell(slot)
 
     def _tell(self, lane: Lane) -> None:
         """The slot can be used, if there is a process for it."""
@@ -342,13 +244,12 @@ class HostedPool:
 
     def _failed(self, reason: str) -> None:
         """A process could not be started: try again later, and let nothing wait for it."""
-        delay_ms = self._nursery.next_delay_ms()
-        log.error("child.failed pool=%s reason=%s again_ms=%d", self._kind, reason, delay_ms)
+        delay_ms = self._nursery.failed(f"pool={self.kind}", reason)
         self._nursery.later(delay_ms, self._try_again)
         self._holds_off = True
-        for lane in list(self._lanes.values()):
+        for lane in list(self._slots.values()):
             if lane.is_told and not lane.unanswered and (self._main is None or lane.waiting):
-                self._give_back(lane, reason, 0, False, True)
+                self._give_back(lane, reason)
         self._suspects.clear()
 
     def _try_again(self) -> None:
@@ -357,7 +258,7 @@ class HostedPool:
         self._go_on()
 
     def _go_on(self) -> None:
-        for lane in list(self._lanes.values()):
+        for lane in list(self._slots.values()):
             self._tell(lane)
             self._forward(lane)
         self._admit()
@@ -372,10 +273,8 @@ class HostedPool:
         """Start the successor of the main process if that is to be replaced soon."""
         if self._successor is not None or self._holds_off or main is not self._main:
             return
-        most = self._plan.tasks_max
-        age_s = time.monotonic() - main.begun_at if most else 0.0
-        is_due = most and is_nearly_used_up(main.sent, most, age_s, self._start_s)
-        if (is_due or self._is_heavy) and self._leaving_count < LEAVING_AT_ONCE:
+        is_due = self._is_heavy or self._is_nearly_used_up(main)
+        if is_due and self._leaving_count < LEAVING_AT_ONCE:
             self._successor = self._open()
 
     def _end_idle(self) -> None:
@@ -384,7 +283,7 @@ class HostedPool:
         left_s = idle_s
         if main is not None and main.ready and main.is_idle and not self._successor:
             left_s = main.idle_since + idle_s - time.monotonic()
-            if left_s <= 0 and not any(lane.waiting for lane in self._lanes.values()):
+            if left_s <= 0 and not any(lane.waiting for lane in self._slots.values()):
                 self._main = None
                 self._nursery.dismiss(main)
                 left_s = idle_s
@@ -419,7 +318,7 @@ class HostedPool:
         child.answered += len(outcomes)
         answered = self._answered[child]
         for number, group in by_slot.items():
-            lane = self._lanes.get(number)
+            lane = self._slots.get(number)
             if lane is None or lane.child is not child:
                 continue
             for _ in range(min(len(group), len(lane.unanswered))):
@@ -427,8 +326,9 @@ class HostedPool:
             answered[number] = answered.get(number, 0) + len(group)
             self._host.slot_done(number, group)
             self._forward(lane)
-        if child is self._main and self._plan.memory_kib_max and not self._is_heavy:
-            self._weigh(child)
+        if child is self._main and not self._is_heavy and self._is_too_heavy(child):
+            self._is_heavy = True
+            self._start_ahead(child)
         if child.is_idle:
             child.idle_since = time.monotonic()
             self._rest(child)
@@ -444,21 +344,6 @@ class HostedPool:
                 return
             del self._wards[child]
         self._nursery.dismiss(child)
-
-    def _weigh(self, main: Child) -> None:
-        """Look how much memory the process holds; when it is busy not at every turn."""
-        now = time.monotonic()
-        if not main.is_idle and now < main.weigh_due:
-            return
-        main.weigh_due = now + _WEIGH_S
-        held_kib = memory_kib(main.pid)
-        if held_kib > self._plan.memory_kib_max:
-            self._is_heavy = True
-            log.info(
-                "child.heavy pool=%s memory_kib=%d max=%d tasks=%d",
-                self._kind, held_kib, self._plan.memory_kib_max, main.sent,
-            )  # fmt: skip
-            self._start_ahead(main)
 
     def child_looked(self, child: Child, ordinal: int, hit: bool) -> None:
         """See ``Parent``; nothing is ended from outside here."""
@@ -489,32 +374,29 @@ class HostedPool:
 
     def _bury(self, child: Child, answered: Mapping[int, int], reason: str) -> None:
         """Tell the host what became of what its slots had there."""
-        lanes = [lane for lane in self._lanes.values() if lane.child is child and lane.unanswered]
+        lanes = [lane for lane in self._slots.values() if lane.child is child and lane.unanswered]
         looks = [child.look_at(lane.number) for lane in lanes]
         running = sum(1 for look in looks if look.is_running)
         if running > 1:
             names = ", ".join(sorted({lane.unanswered[0].name for lane in lanes})[:8])
             log.warning(
                 "child.died pool=%s running=%d tasks=%s reason=%s: each of these runs in a process "
-                "of its own next", self._kind, running, names, reason,
+                "of its own next", self.kind, running, names, reason,
             )  # fmt: skip
         for lane, look in zip(lanes, looks, strict=True):
             ended = look.begun - answered.get(lane.number, 0) - look.is_running
             self._give_back(lane, reason, max(0, ended), look.is_running, running <= 1)
 
     def _give_back(
-        self, lane: Lane, reason: str, ended: int, is_running: bool, is_alone: bool
-    ) -> None:
-        """Nothing of what the slot has can go on."""
-        lane.is_told = False
-        lane.forget()
-        lane.unanswered.clear()
-        self._host.slot_died(lane.number, reason, ended, is_running, is_alone)
-        self._close(lane)
+        self, slot: Lane, reason: str, ended: int = 0, is_running: bool = False,
+        is_alone: bool = True,
+    ) -> None:  # fmt: skip
+        super()._give_back(slot, reason, ended, is_running, is_alone)
+        self._close_slot(slot)
 
     def server_ready(self) -> None:
         """See ``Parent``."""
-        if any(not lane.is_told or lane.waiting for lane in self._lanes.values()):
+        if any(not lane.is_told or lane.waiting for lane in self._slots.values()):
             self._fill()
             self._go_on()
 

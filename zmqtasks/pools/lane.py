@@ -27,3 +27,8 @@ class Lane(Slot):
     def is_bound_elsewhere(self, child: Child) -> bool:
         """Another process has to answer first."""
         return bool(self.unanswered) and self.child is not child
+
+    def forget(self) -> None:
+        """What waits goes back with the rest."""
+        super().forget()
+        self.unanswered.clear()

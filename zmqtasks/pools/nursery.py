@@ -1,6 +1,6 @@
 """The processes of a pool: the fork server, the children, how they are heard and how they end.
 
-Which child works for which slot, and with what, is the pool's matter (``process.py``).
+Which child works for which slot, and with what, is the pool's matter (``forked.py``).
 
 Nothing here blocks after loading: orders go to the fork server and into socketpairs, and
 the loop calls back when something is readable. A child is dead when the fork server has
@@ -203,8 +203,21 @@ class Nursery:
         if self._host is not None:
             self._host.call_later(delay_ms, ring)
 
-    def next_delay_ms(self) -> int:
-        """How long to wait before the next try, after one that failed."""
+    def failed(self, what: str, reason: str) -> int:
+        """Log that a child could not be started, or did not become ready.
+
+        Args:
+            what: whose child it was, as ``key=value``.
+            reason: for people.
+
+        Returns:
+            How long to wait before the next try, in milliseconds.
+        """
+        delay_ms = self._next_delay_ms()
+        log.error("child.failed %s reason=%s again_ms=%d", what, reason, delay_ms)
+        return delay_ms
+
+    def _next_delay_ms(self) -> int:
         delay_ms = CHILD_RESTART_MS_MIN << min(self._failures, 10)
         self._failures += 1
         return min(CHILD_RESTART_MS_MAX, delay_ms)
@@ -310,7 +323,7 @@ class Nursery:
         assert self._host is not None
         self._host.unregister(self._spawner.fileno())
         reason = self._end_server()
-        delay_ms = self.next_delay_ms()
+        delay_ms = self._next_delay_ms()
         log.error("forkserver.gone reason=%s again_ms=%d", reason, delay_ms)
         self.later(delay_ms, self._relaunch)
         for child in list(self._children.values()):

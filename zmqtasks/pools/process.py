@@ -11,42 +11,30 @@ A time limit or a cancellation with a signal ends one attempt: see ``page.py``.
 
 from __future__ import annotations
 
-import logging
 import os
 import signal
 import time
-from collections.abc import Mapping, Sequence
-from typing import Any, Final
+from collections.abc import Sequence
 
 from zmqtasks.errors import ConfigError
 from zmqtasks.limits import CHILD_EXIT_MS
 from zmqtasks.pools import base
-from zmqtasks.pools.base import PoolConfig, PoolHost, PoolPlan
+from zmqtasks.pools.base import PoolConfig
 from zmqtasks.pools.children import Child, Verdict
-from zmqtasks.pools.nursery import Nursery
+from zmqtasks.pools.forked import ForkedPool
 from zmqtasks.pools.page import Look
 from zmqtasks.pools.protocol import (
     Answer,
     CancelTask,
     ChildOutcome,
-    ChildReady,
     ChildRequest,
     RunTask,
-    TaskFacts,
 )
-from zmqtasks.pools.recycling import check_memory, is_nearly_used_up, memory_kib
 from zmqtasks.pools.slot import Slot
-from zmqtasks.wire.messages import CatalogEntry, Status
-
-log = logging.getLogger("zmqtasks.pools")
-
-#: How often the memory of a busy process is looked at, in seconds.
-_WEIGH_S: Final = 0.05
-#: What a process is taken to need for its start before one was seen starting ahead.
-_START_S: Final = 0.05
+from zmqtasks.wire.messages import Status
 
 
-class ProcessPool:
+class ProcessPool(ForkedPool[Slot]):
     """Runs attempts in child processes.
 
     Args:
@@ -54,6 +42,7 @@ class ProcessPool:
         slots: how many processes; see also :meth:`plan`.
     """
 
+    kind = "process"
     features = frozenset(
         {
             base.HARD_LIMIT,
@@ -70,104 +59,28 @@ class ProcessPool:
     )
 
     def __init__(self, config: PoolConfig, slots: int = 1) -> None:
-        self.slots = slots
-        self._config = config
-        self._plan = PoolPlan(slots)
-        self._nursery = Nursery(config, self)
-        self._host_or_none: PoolHost | None = None
-        #: By number; those on their way out included.
-        self._slots: dict[int, Slot] = {}
-        #: What the first child said of the application; None: not loaded yet.
-        self._loaded: ChildReady | None = None
+        super().__init__(config, slots, Slot)
         #: {(child, attempt): what becomes of it if it is hit} of asked-for ends.
         self._ends: dict[tuple[int, int], Verdict] = {}
-        #: How long the last process took that was started ahead.
-        self._start_s = _START_S
-
-    @property
-    def _host(self) -> PoolHost:
-        assert self._host_or_none is not None, "the pool was not started"
-        return self._host_or_none
-
-    @property
-    def facts(self) -> Mapping[str, TaskFacts]:
-        """Of the tasks that have some, by name; known after ``load``."""
-        return self._loaded.facts if self._loaded is not None else {}
 
     # --- start and stop ----------------------------------------------------------------
 
     def launch(self) -> None:
         """Start the fork server without waiting; ``load`` does it otherwise.
 
-        To be called first thing in the process, before threads and slow imports, so
-        that the application is loaded meanwhile.
-
         Raises:
             ConfigError: this system has no such CPUs.
         """
         _check_cpus(self._config.cpus)
-        self._nursery.launch()
+        super().launch()
 
-    def load(self) -> Mapping[str, Any]:
-        """Load the application in the first child; ``start`` does it otherwise.
+    def _take_first(self, child: Child) -> None:
+        slot = self._slots[0] = Slot(0)
+        slot.child = child
 
-        Must be called in a thread that lives as long as the pool.
-
-        Returns:
-            The settings that the application makes, by name.
-
-        Raises:
-            AppLoadError: with the traceback of the failed import.
-        """
-        return self._load().conf
-
-    def _load(self) -> ChildReady:
-        if self._loaded is None:
-            try:
-                slot = self._slots[0] = Slot(0)
-                slot.child, self._loaded = self._nursery.load()
-            except BaseException:
-                self.stop()
-                raise
-        return self._loaded
-
-    def plan(self, plan: PoolPlan) -> None:
-        """How many slots, and when processes are replaced; until ``start``.
-
-        Raises:
-            ConfigError: this system cannot tell how much memory a process holds.
-        """
-        check_memory(plan)
-        self._plan = plan
-        self.slots = plan.slots
-
-    def start(self, host: PoolHost) -> list[CatalogEntry]:
-        """Load the application if need be and start the slots.
-
-        Must be called in the thread of :meth:`load`. ``host.slot_ready`` follows for
-        each slot once the loop runs.
-
-        Returns:
-            The tasks of the application.
-
-        Raises:
-            AppLoadError: with the traceback of the failed import.
-        """
-        catalog = self._load().catalog
-        self._host_or_none = host
-        self._nursery.watch(host)
-        first = self._slots[0]
-        assert first.child is not None
-        host.call_soon(self.child_ready, first.child)
+    def _begin(self) -> None:
+        self._host.call_soon(self.child_ready, self._slots[0].child)
         self.resize(self.slots)
-        if self._plan.idle_ms:
-            self._nursery.later(self._plan.idle_ms, self._end_idle)
-        return catalog
-
-    def stop(self) -> None:
-        """End all slots: idle ones run their exit handlers, others are killed."""
-        self._nursery.stop()
-        self._slots.clear()
 
     # --- what the loop asks for --------------------------------------------------------
 
@@ -213,27 +126,8 @@ class ProcessPool:
         if found.child is not None:
             self._nursery.kill(found.child, "killed on request")
         elif found.is_told:
-            self._give_up(found, "killed on request")
+            self._give_back(found, "killed on request")
             self._fill(found)
-
-    def resize(self, slots: int) -> None:
-        """Have so many slots from now on; those that have nothing to do go first."""
-        self.slots = slots
-        present = [slot for slot in self._slots.values() if not slot.is_closing]
-        for _ in range(slots - len(present)):
-            number = next(n for n in range(len(self._slots) + 1) if n not in self._slots)
-            slot = self._slots[number] = Slot(number)
-            self._fill(slot)
-        present.sort(key=lambda slot: (slot.is_busy, -slot.number))
-        for slot in present[: max(0, len(present) - slots)]:
-            slot.is_closing = True
-            if slot.is_told:
-                self._host.slot_gone(slot.number)
-            self._rest(slot)
-
-    def dump_stacks(self) -> None:
-        """Write the stacks of all threads of its processes to the log."""
-        self._nursery.dump_stacks()
 
     def pids(self) -> list[int]:
         """Process ids of the children that are ready, for status and tests."""
@@ -270,6 +164,9 @@ class ProcessPool:
         self._start_ahead(slot, child)
         self._rest(slot)
 
+    def _close_slot(self, slot: Slot) -> None:
+        self._rest(slot)
+
     def _rest(self, slot: Slot) -> None:
         """If its process has nothing left: another one steps in, or the slot closes."""
         child = slot.child
@@ -288,6 +185,9 @@ class ProcessPool:
 
     # --- processes ---------------------------------------------------------------------
 
+    def _open_slot(self, slot: Slot) -> None:
+        self._fill(slot)
+
     def _fill(self, slot: Slot) -> None:
         """Start a process for a slot without one."""
         if slot.child is not None or self._slots.get(slot.number) is not slot:
@@ -300,17 +200,10 @@ class ProcessPool:
             self._fill_later(slot, str(exc))
 
     def _fill_later(self, slot: Slot, reason: str) -> None:
-        delay_ms = self._nursery.next_delay_ms()
-        log.error("child.failed slot=%d reason=%s again_ms=%d", slot.number, reason, delay_ms)
+        delay_ms = self._nursery.failed(f"slot={slot.number}", reason)
         if slot.is_told:
-            self._give_up(slot, reason)
+            self._give_back(slot, reason)
         self._nursery.later(delay_ms, self._fill, slot)
-
-    def _give_up(self, slot: Slot, reason: str) -> None:
-        """Nothing of what the slot has can run."""
-        slot.is_told = False
-        slot.forget()
-        self._host.slot_died(slot.number, reason, 0, False)
 
     def _start_ahead(self, slot: Slot, child: Child) -> None:
         """Start the successor of a process that is to be replaced soon."""
@@ -318,10 +211,7 @@ class ProcessPool:
             return
         if not self._nursery.is_open:
             return
-        most = self._plan.tasks_max
-        age_s = time.monotonic() - child.begun_at if most else 0.0
-        is_due = most and is_nearly_used_up(child.sent, most, age_s, self._start_s)
-        if not is_due and not slot.is_heavy:
+        if not slot.is_heavy and not self._is_nearly_used_up(child):
             return
         try:
             slot.successor = self._nursery.open(slot.number)
@@ -331,15 +221,14 @@ class ProcessPool:
     def _successor_failed(self, slot: Slot, reason: str) -> None:
         slot.successor = None
         slot.holds_off = True
-        delay_ms = self._nursery.next_delay_ms()
-        log.error("child.failed slot=%d reason=%s again_ms=%d", slot.number, reason, delay_ms)
+        delay_ms = self._nursery.failed(f"slot={slot.number}", reason)
         self._nursery.later(delay_ms, self._hold_off_no_more, slot)
         child = slot.child
         if slot.waiting and child is not None and not child.unanswered:
             # They could wait for long.
             slot.child = None
             self._nursery.dismiss(child)
-            self._give_up(slot, reason)
+            self._give_back(slot, reason)
             self._nursery.later(delay_ms, self._fill, slot)
 
     def _hold_off_no_more(self, slot: Slot) -> None:
@@ -440,8 +329,9 @@ class ProcessPool:
         slot = self._slots.get(child.slot)
         if slot is None or slot.child is not child:
             return
-        if self._plan.memory_kib_max and not slot.is_heavy:
-            self._weigh(slot, child)
+        if not slot.is_heavy and self._is_too_heavy(child):
+            slot.is_heavy = True
+            self._start_ahead(slot, child)
         if not unanswered:
             if self._plan.idle_ms:
                 child.idle_since = time.monotonic()
@@ -457,21 +347,6 @@ class ProcessPool:
         if 0 <= position < len(outcomes):
             outcomes[position] = _outcome_of(verdict, child.unanswered[position], child.look())
             self._nursery.kill(child, verdict.text)
-
-    def _weigh(self, slot: Slot, child: Child) -> None:
-        """Look how much memory the process holds; busy ones not at every turn."""
-        now = time.monotonic()
-        if child.unanswered and now < child.weigh_due:
-            return
-        child.weigh_due = now + _WEIGH_S
-        held_kib = memory_kib(child.pid)
-        if held_kib > self._plan.memory_kib_max:
-            slot.is_heavy = True
-            log.info(
-                "child.heavy slot=%d memory_kib=%d max=%d tasks=%d",
-                slot.number, held_kib, self._plan.memory_kib_max, child.sent,
-            )  # fmt: skip
-            self._start_ahead(slot, child)
 
     def child_ended(self, child: Child, reason: str) -> None:
         """See ``Parent``."""
@@ -498,11 +373,9 @@ class ProcessPool:
             ended, is_running = verdict.ordinal - child.answered - 1, False
         elif is_running:
             ended -= 1
-        slot.is_told = False
-        slot.forget()
         if child.ready:
             reason = f"process {child.pid} {reason}"
-        self._host.slot_died(slot.number, reason, ended, is_running)
+        self._give_back(slot, reason, ended, is_running)
 
     def _replace(self, slot: Slot, child: Child, reason: str) -> None:
         successor, slot.successor = slot.successor, None
