@@ -224,6 +224,26 @@ def test_rate_and_limits_change_while_a_worker_runs(mesh: Mesh, worker: NodeProc
     assert "this worker has no task 'tasks.nothing'" in fourth
 
 
+def test_rates_of_all_workers_together_are_set_and_shown_on_the_command_line(mesh: Mesh) -> None:
+    mesh.write("tasks.py", SOURCE)
+    for name in ("w1", "w2"):
+        mesh.start_node("--concurrency", "1", name=name)
+    told = mesh.cli("control", "rate_limit", "tasks.add", "--mesh-rate-limit", "1/h")
+    line = "new rate limit of tasks.add: 1/h for all workers together"
+    assert (told.returncode, told.stdout) == (0, f"w1: {line}\nw2: {line}\n")
+    both = mesh.cli("control", "rate_limit", "tasks.pid", "9/s", "--mesh-rate-limit", "15/s")
+    assert both.returncode == 0, both.stdout
+    shown = json.loads(mesh.cli("inspect", "stats", "--json").stdout)["replies"]
+    rates = {
+        "tasks.add": {"mesh_rate_limit": "1/h"},
+        "tasks.pid": {"rate_limit": "9/s", "mesh_rate_limit": "15/s"},
+    }
+    assert {name: stats["rates"] for name, stats in shown.items()} == {"w1": rates, "w2": rates}
+    refused = mesh.cli("control", "rate_limit", "tasks.add", "-d", "w1")
+    assert refused.returncode == 1
+    assert "w1: error: say how often it may start" in refused.stdout
+
+
 def test_pool_grows_and_shrinks_when_told(mesh: Mesh, worker: NodeProcess) -> None:
     alone = len(mesh.children_of(worker))
     grown = mesh.cli("control", "pool_grow", "2")

@@ -380,15 +380,15 @@ class Control(_AsyncTwins):
     # --- workers --------------------------------------------------------------------------
 
     def rate_limit(
-        self, task_name: str, rate_limit: str | float, *,
+        self, task_name: str, rate_limit: str | float | None = None, *,
         mesh_rate_limit: str | float | None = None, **options: Any,
     ) -> Any:  # fmt: skip
         """Limit how often each worker starts a task, or all of them together.
 
         Args:
             task_name: which.
-            rate_limit: such as ``"10/s"``; 0 takes the limit away.
-            mesh_rate_limit: the same for all workers together; None leaves it.
+            rate_limit: of each, such as ``"10/s"``; 0 takes the limit away, None leaves it.
+            mesh_rate_limit: the same for all workers together.
             options: ``destination``, ``reply``, ``timeout``, as of :meth:`broadcast`.
         """
         arguments = {

@@ -15,7 +15,7 @@ from zmqtasks.cli.session import empty_mesh, session
 from zmqtasks.cli.showing import as_json
 from zmqtasks.errors import ConfigError, NoWorkers
 from zmqtasks.node.client import Client
-from zmqtasks.node.commands import CONTROL, Command
+from zmqtasks.node.commands import CONTROL, Command, Param
 from zmqtasks.node.revoking import Said, revoke_by_headers, revoke_tasks
 from zmqtasks.node.survey import Request
 
@@ -44,14 +44,23 @@ def _make(command: Command) -> click.Command:
         show(replies, with_json=with_json)
 
     for param in reversed(command.params):
-        run = click.argument(
-            param.name, type=param.type, required=param.is_required,
-            metavar=param.name.upper() if param.is_required else f"[{param.name.upper()}]",
+        run = _with_param(run, param)
+    positions = (param for param in command.params if not param.flag)
+    about = [command.about, *(f"{param.name.upper()}: {param.about}" for param in positions)]
+    return click.command(command.name, help="\n\n".join(about))(run)
+
+
+def _with_param(run: Callable[..., None], param: Param) -> Callable[..., None]:
+    if param.flag:
+        flag, metavar = param.flag.split()
+        return click.option(
+            flag, param.name, type=param.type, metavar=metavar, help=param.about
         )(run)  # fmt: skip
-    about = "\n\n".join(
-        [command.about, *(f"{param.name.upper()}: {param.about}" for param in command.params)]
-    )
-    return click.command(command.name, help=about)(run)
+    name = param.name.upper()
+    metavar = name if param.is_required else f"[{name}]"
+    return click.argument(
+        param.name, type=param.type, required=param.is_required, metavar=metavar
+    )(run)  # fmt: skip
 
 
 control = Commands(

@@ -40,6 +40,18 @@ def interval_of(rate: str | float | None) -> float:
     return unit_ms / number if number else 0.0
 
 
+def rate_text(rate: str | float | None) -> str:
+    """A rate as people read it, such as "10/s"; "" without a limit.
+
+    Raises:
+        ConfigError: as of :func:`interval_of`.
+    """
+    if not interval_of(rate):
+        return ""
+    count, _, unit = str(rate).partition("/")
+    return f"{count.strip()}/{unit.strip() or 's'}"
+
+
 class RateLimit:
     """The limits of one task name."""
 
@@ -90,6 +102,8 @@ class RateLimits:
 
     def __init__(self) -> None:
         self._limits: dict[str, RateLimit] = {}
+        #: {name: {option: rate}} as they were set, "" for those that were taken away.
+        self._texts: dict[str, dict[str, str]] = {}
 
     def of(self, name: str) -> RateLimit | None:
         """The limit of these tasks, None without one."""
@@ -106,6 +120,17 @@ class RateLimits:
         own_ms = None if own is None else interval_of(own)
         mesh_ms = None if mesh is None else interval_of(mesh)
         self._limits.setdefault(name, RateLimit()).change(own_ms, mesh_ms)
+        given = {"rate_limit": own, "mesh_rate_limit": mesh}
+        texts = {key: rate_text(rate) for key, rate in given.items() if rate is not None}
+        self._texts.setdefault(name, {}).update(texts)
+
+    def describe(self) -> dict[str, dict[str, str]]:
+        """Plain data for `zmqtasks inspect stats`: ``{name: {option: rate}}`` of what has one."""
+        found = (
+            (name, {key: text for key, text in texts.items() if text})
+            for name, texts in self._texts.items()
+        )
+        return {name: texts for name, texts in found if texts}
 
     def share(self, names_of_workers: Iterable[Collection[str]]) -> None:
         """Tell which tasks the other workers of the mesh run."""

@@ -23,6 +23,8 @@ class Param(NamedTuple):
     about: str
     type: type[str] | type[int] | type[float] = str
     is_required: bool = True
+    #: On the command line it is this option, with its value, and not at a position.
+    flag: str = ""
 
 
 class Command(NamedTuple):
@@ -65,8 +67,15 @@ CONTROL: Final = {
     command.name: command
     for command in (
         Command(
-            "rate_limit", "Limit how often each worker starts a task.", _WORKERS,
-            (_TASK, Param("rate_limit", "10/s, 100/m, 5/h, a number a second; 0: no limit.")),
+            "rate_limit", "Limit how often each worker starts a task, or all of them together.",
+            _WORKERS,
+            (
+                _TASK,
+                Param("rate_limit", "Of each: 10/s, 100/m, 5/h, a number a second; 0: no limit.",
+                      is_required=False),
+                Param("mesh_rate_limit", "The same for all workers together.", is_required=False,
+                      flag="--mesh-rate-limit RATE"),
+            ),
         ),
         Command(
             "time_limit", "Change the time limits of a task; 0: none.", _WORKERS,

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from zmqtasks.core.held import HeldTask
-from zmqtasks.core.rates import interval_of
+from zmqtasks.core.rates import rate_text
 from zmqtasks.core.workqueue import priority_of
 from zmqtasks.errors import ConfigError, DecodeError
 from zmqtasks.ids import format_node, format_task_id
@@ -114,6 +114,7 @@ class WorkerControl:
                 "features": sorted(pool.features),
             },
             "total": total,
+            "rates": intake.gates.rates.describe(),
             "running": intake.running_count,
             "waiting": len(intake.queue) + len(intake.gates),
         }
@@ -128,11 +129,12 @@ class WorkerControl:
 
     def _rate_limit(self, ids: Sequence[bytes], args: Mapping[str, Any]) -> dict[str, str]:
         name = self._check_task(args["task_name"])
+        text = rates_text(args)
         self._intake.limit_rate(name, args.get("rate_limit"), args.get("mesh_rate_limit"))
         ext = self._runtime.mesh.hello.ext
         ext[_CHANGES_KEY] = ext.get(_CHANGES_KEY, 0) + 1
         self._runtime.mesh.change_worker(self._runtime.now_ms)
-        return self._done(f"new rate limit of {name}: {rates_text(args)}")
+        return self._done(f"new rate limit of {name}: {text}")
 
     def _time_limit(self, ids: Sequence[bytes], args: Mapping[str, Any]) -> dict[str, str]:
         name = self._check_task(args["task_name"])
@@ -253,16 +255,19 @@ def _limit(limit_ms: int) -> str:
 
 
 def rates_text(args: Mapping[str, Any]) -> str:
-    """The rates that somebody asked for, in words."""
+    """The rates that somebody asked for, in words.
+
+    Raises:
+        ConfigError: no rate, or none at all.
+    """
     whose = (("rate_limit", ""), ("mesh_rate_limit", " for all workers together"))
     given = [(args[key], of) for key, of in whose if args.get(key) is not None]
-    return ", ".join(f"{_rate(rate)}{of}" for rate, of in given)
-
-
-def _rate(rate: Any) -> str:
-    if not interval_of(rate):
-        return "none"
-    return str(rate) if "/" in str(rate) else f"{rate}/s"
+    if not given:
+        raise ConfigError(
+            "say how often it may start: rate_limit for each worker, mesh_rate_limit for all "
+            "workers together, or both; 0: no limit"
+        )
+    return ", ".join(f"{rate_text(rate) or 'none'}{of}" for rate, of in given)
 
 
 def slots_text(slots: int, bounds: tuple[int, int] | None) -> str:

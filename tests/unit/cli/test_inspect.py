@@ -34,6 +34,7 @@ def test_a_misspelt_command_with_arguments_is_recognized() -> None:
         ("pool_grow", "[N]"),
         ("autoscale", "MAX [MIN]"),
         ("add_consumer", "QUEUE"),
+        ("rate_limit", "TASK_NAME [RATE_LIMIT]"),
     ],
 )
 def test_usage_shows_what_may_be_left_out(command: str, usage: str) -> None:

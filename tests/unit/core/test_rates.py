@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from zmqtasks.core.rates import RateLimit, RateLimits, interval_of
+from zmqtasks.core.rates import RateLimit, RateLimits, interval_of, rate_text
 from zmqtasks.errors import ConfigError
 
 
@@ -20,6 +20,14 @@ def test_rates_are_written_as_in_celery(rate: str | float | None, interval_ms: f
 def test_what_is_no_rate_is_refused(rate: str) -> None:
     with pytest.raises(ConfigError, match="10/s, 100/m or 5/h"):
         interval_of(rate)
+
+
+@pytest.mark.parametrize(("rate", "text"), [
+    ("10/s", "10/s"), (" 2 / m ", "2/m"), (5, "5/s"), (0.5, "0.5/s"), ("10", "10/s"),
+    (None, ""), (0, ""), ("0/h", ""),
+])  # fmt: skip
+def test_rates_are_told_in_one_form(rate: str | float | None, text: str) -> None:
+    assert rate_text(rate) == text
 
 
 def limit_of(rate: str) -> RateLimit:
@@ -80,3 +88,22 @@ def test_rate_can_be_changed_and_taken_away() -> None:
     limits.change("tasks.add", "", None)
     assert limits.of("tasks.add") is None
     assert not limits.is_shared
+
+
+def test_rates_that_hold_now_can_be_told() -> None:
+    limits = RateLimits()
+    limits.change("tasks.add", "10/s", 100)
+    limits.change("tasks.mul", None, "5/m")
+    limits.change("tasks.sub", "1/h", None)
+    assert limits.describe() == {
+        "tasks.add": {"rate_limit": "10/s", "mesh_rate_limit": "100/s"},
+        "tasks.mul": {"mesh_rate_limit": "5/m"},
+        "tasks.sub": {"rate_limit": "1/h"},
+    }
+    limits.change("tasks.add", 0, None)
+    limits.change("tasks.sub", "", None)
+    with pytest.raises(ConfigError):
+        limits.change("tasks.mul", None, "often")
+    assert limits.describe() == {
+        "tasks.add": {"mesh_rate_limit": "100/s"}, "tasks.mul": {"mesh_rate_limit": "5/m"},
+    }  # fmt: skip

@@ -49,6 +49,8 @@ def test_answers_say_what_counts_now() -> None:
     assert rates_text({"rate_limit": "0", "mesh_rate_limit": "7/h"}) == (
         "none, 7/h for all workers together"
     )
+    with pytest.raises(ConfigError, match="say how often it may start"):
+        rates_text({"rate_limit": None})
     assert slots_text(1, None) == "1 slot"
     assert slots_text(3, (8, 2)) == "3 slots, autoscale 2 to 8"
 
