@@ -58,7 +58,7 @@ _APP_SETTINGS_HEAD = """
 ## Settings of applications
 
 These are about the tasks of an application, so only `App(...)` and `app.conf` set them. They cannot
-change once the application is in use.
+change once the application is in use. `zmqtasks inspect conf` shows what a worker has of them.
 
 | setting | values | default | meaning |
 |---|---|---|---|

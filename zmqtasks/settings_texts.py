@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import reprlib
+from collections.abc import Mapping
 from typing import Annotated, Any, NamedTuple, get_args, get_origin
 
 import msgspec
@@ -10,6 +12,10 @@ from msgspec import Meta
 
 _URL_LOGIN = r"(?<=://)([^/@]*:)[^/]*(?=@)"
 _URL_PARAMETER = r"(?i)([?&][^=&]*(?:password|secret|token)[^=&]*=)[^&]*"
+_SECRET_NAME = re.compile(r"(?i)password|secret|token")
+#: Of values that may be anything: what is longer as JSON, or deeper, is shown in part.
+_SHOWN_BYTES_MAX = 4_096
+_SHOWN_DEPTH_MAX = 8
 
 
 class SettingDoc(NamedTuple):
@@ -26,9 +32,45 @@ class SettingDoc(NamedTuple):
 
 def hidden(key: str, value: object) -> object:
     """The value without passwords."""
-    if key != "store" or not isinstance(value, str):
+    return _without_logins(value) if key == "store" and isinstance(value, str) else value
+
+
+def _without_logins(text: str) -> str:
+    return re.sub(_URL_PARAMETER, r"\1***", re.sub(_URL_LOGIN, r"\1***", text))
+
+
+def plain(value: object) -> object:
+    """A value of any kind as plain data without passwords; of a long one the beginning, as
+    text. Code is shown by its name."""
+    found = _plain(value, 0)
+    is_short = len(msgspec.json.encode(found)) <= _SHOWN_BYTES_MAX
+    return found if is_short else reprlib.repr(found)
+
+
+def _plain(value: object, depth: int) -> object:
+    if value is None or isinstance(value, (bool, float)):
         return value
-    return re.sub(_URL_PARAMETER, r"\1***", re.sub(_URL_LOGIN, r"\1***", value))
+    if isinstance(value, int) and value.bit_length() < 64:
+        return value
+    if not isinstance(value, (Mapping, list, tuple, set, frozenset)):
+        return _text(value)
+    if depth == _SHOWN_DEPTH_MAX:
+        return "..."
+    if not isinstance(value, Mapping):
+        return [_plain(item, depth + 1) for item in value]
+    items = [(_text(key), item) for key, item in value.items()]
+    return {
+        key: "***" if item is not None and _SECRET_NAME.search(key) else _plain(item, depth + 1)
+        for key, item in items
+    }
+
+
+def _text(value: object) -> str:
+    if callable(value) and hasattr(value, "__qualname__"):
+        module = value.__module__
+        value = value.__qualname__ if module == "builtins" else f"{module}.{value.__qualname__}"
+    # Not every text can be encoded.
+    return _without_logins(str(value)).encode(errors="replace").decode()
 
 
 def as_toml(value: object) -> str:

@@ -60,6 +60,35 @@ def test_worker_obeys_its_application(mesh: Mesh, pool: str) -> None:
     assert "payload_bytes_max is 5,000" in refused
 
 
+@pytest.mark.parametrize("pool", ["process", "asyncio", "solo"])
+def test_conf_of_a_worker_has_what_its_application_says_of_tasks(mesh: Mesh, pool: str) -> None:
+    mesh.write(
+        "tasks.py",
+        """
+        from zmqtasks import App
+
+        def by_size(name, args, kwargs, options, **more):
+            return None
+
+        app = App("rv", timezone="Europe/Berlin", task_time_limit=None, payload_bytes_max=5000)
+        app.conf.task_routes = [{"mail.*": {"queue": "mail"}}, by_size]
+        app.conf.task_annotations = {"*": {"autoretry_for": (OSError,), "max_retries": 10 ** 30}}
+    """,
+    )
+    mesh.start_node("--pool", pool, name="w1")
+    asked = mesh.cli("inspect", "conf", "--json")
+    conf = json.loads(asked.stdout)["replies"]["w1"]
+    assert conf["payload_bytes_max"] == 5000
+    assert conf["timezone"] == "Europe/Berlin"
+    assert conf["task_routes"] == [{"mail.*": {"queue": "mail"}}, "tasks.by_size"]
+    assert conf["task_annotations"] == {
+        "*": {"autoretry_for": ["OSError"], "max_retries": str(10**30)}
+    }
+    assert conf["task_time_limit"] is conf["task_default_priority"] is None
+    shown = mesh.cli("inspect", "report").stdout
+    assert 'timezone = "Europe/Berlin"' in shown
+
+
 def test_flag_environment_and_file_stand_above_the_application(mesh: Mesh) -> None:
     mesh.write("zmqtasks.toml", 'queues = ["reports", "default"]\n')
     mesh.env["ZMQTASKS_PAYLOAD_BYTES_MAX"] = "20000"

@@ -3,9 +3,11 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Mapping
+from datetime import UTC
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -22,6 +24,7 @@ from zmqtasks.settings import (
     setting_docs,
 )
 from zmqtasks.settings_checks import parse_cpus
+from zmqtasks.settings_texts import plain
 
 
 def _load(
@@ -493,3 +496,28 @@ def test_nothing_is_read_from_the_environment_by_the_constructor(
 ) -> None:
     monkeypatch.setitem(os.environ, "ZMQTASKS_MESH", "env")
     assert NodeSettings().mesh == "default"
+
+
+def test_values_of_any_kind_are_shown_as_plain_data_without_passwords() -> None:
+    assert plain({"a": (1, 2.5, None, True), 3: {"x": OSError}, "f": plain}) == {
+        "a": [1, 2.5, None, True], "3": {"x": "OSError"}, "f": "zmqtasks.settings_texts.plain",
+    }  # fmt: skip
+    assert plain("redis://me:secret@host/0") == "redis://me:***@host/0"
+    assert plain([{"Api_Token": "x", "db_password": 7, "secret": None}]) == [
+        {"Api_Token": "***", "db_password": "***", "secret": None}
+    ]
+    assert plain(UTC) == "UTC"
+
+
+@pytest.mark.parametrize("make", [
+    lambda endless: [["x" * 1_000] * 100] * 10,
+    lambda endless: {f"task{n}": {"token": "t0p"} for n in range(1_000)},
+    lambda endless: {"a": {"b": endless}},
+    lambda endless: [10**40, "\ud800", math.nan],
+])  # fmt: skip
+def test_whatever_is_shown_can_be_told_in_a_message_and_is_short(make: Any) -> None:
+    endless: list[object] = []
+    endless.append(endless)
+    told = msgspec.msgpack.encode(plain(make(endless)))
+    assert len(told) < 5_000
+    assert b"t0p" not in told

@@ -120,7 +120,7 @@ class AppProgram:
         self._loops = _Loops()
         self.catalog = app.catalog()
         self.facts = _facts_of(app)
-        self.conf = app.conf.for_nodes
+        self.conf = {**app.conf.for_nodes, **app.conf.for_people}
         self._bytes_max, self.log_level = _limits(app, config)
         _check_hooks(app)
         signals.watch(self)

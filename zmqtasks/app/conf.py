@@ -151,6 +151,13 @@ class Conf(MutableMapping[str, Any]):
         """Those that nodes have too, and may overrule."""
         return {key: value for key, value in self._values.items() if key not in APP_SETTINGS}
 
+    @property
+    def for_people(self) -> dict[str, Any]:
+        """Those that only an application makes, or their defaults, as plain data."""
+        from zmqtasks.settings_texts import plain
+
+        return {key: plain(self.of_tasks(key)) for key in APP_SETTINGS}
+
     def of_tasks(self, key: str) -> Any:
         """One of those that only an application makes, or its default."""
         return self._values.get(key, APP_SETTINGS[key].default)

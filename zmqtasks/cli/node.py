@@ -20,7 +20,7 @@ from zmqtasks.cli.reloading import CodeWatcher
 from zmqtasks.errors import AppLoadError, ConfigError
 from zmqtasks.node.ossignals import Signals, start_again
 from zmqtasks.node.slots import node_name
-from zmqtasks.settings import Loaded, NodeSettings, describe
+from zmqtasks.settings import SETTING_NAMES, Loaded, NodeSettings, describe
 from zmqtasks.settings_checks import parse_autoscale
 from zmqtasks.words import counted
 
@@ -163,9 +163,11 @@ def start(flags: dict[str, Any], loaded: Loaded, signals: Signals) -> Node:
             pool = make_pool(settings, flags_for_tasks(loaded))
         from zmqtasks.node.serve import Node  # after the pool's server has been launched
 
+        of_tasks: dict[str, Any] = {}
         if pool is not None:
-            settings = load_app_into(pool, flags, settings)
+            settings, of_tasks = load_app_into(pool, flags, settings)
         node = Node(settings, pool)
+        node.runtime.control.of_tasks = of_tasks
         signals.obey(node)
         node.start()
     except BaseException:
@@ -203,16 +205,24 @@ def flags_for_tasks(loaded: Loaded) -> dict[str, Any]:
     }
 
 
-def load_app_into(pool: Pool, flags: dict[str, Any], settings: NodeSettings) -> NodeSettings:
-    """Wait until the pool has the application; the settings with those that it makes."""
+def load_app_into(
+    pool: Pool, flags: dict[str, Any], settings: NodeSettings
+) -> tuple[NodeSettings, dict[str, Any]]:
+    """Wait until the pool has the application.
+
+    Returns:
+        The settings with those that it makes; and those that are about its tasks.
+    """
     from zmqtasks.node.slots import plan_of
 
-    conf = pool.load()
+    made = pool.load()
+    conf = {key: value for key, value in made.items() if key in SETTING_NAMES}
+    of_tasks = {key: value for key, value in made.items() if key not in conf}
     if conf:
         settings = settings_from(flags, conf).settings
         set_up_logging(settings.log_level, settings.log_format, node_name(settings))
     pool.plan(plan_of(settings))
-    return settings
+    return settings, of_tasks
 
 
 def make_pool(settings: NodeSettings, flags: dict[str, Any]) -> Pool:

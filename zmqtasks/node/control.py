@@ -89,6 +89,8 @@ class Control:
         }
         #: Adds to ``stats`` what a worker knows.
         self.worker_stats: Callable[[], dict[str, Any]] = dict
+        #: Settings of its application that are about tasks, as plain data for ``conf``.
+        self.of_tasks: Mapping[str, Any] = {}
 
     def add(self, inspections: Mapping[str, Function], orders: Mapping[str, Function]) -> None:
         """This process can tell and do these as well."""
@@ -191,8 +193,9 @@ class Control:
 
     def _conf(self, ids: Sequence[bytes], args: Mapping[str, Any]) -> dict[str, Any]:
         settings = self._runtime.settings
-        values = ((key, hidden(key, getattr(settings, key))) for key in sorted(SETTING_NAMES))
-        return {key: list(value) if isinstance(value, tuple) else value for key, value in values}
+        values = ((key, hidden(key, getattr(settings, key))) for key in SETTING_NAMES)
+        found = {key: list(value) if isinstance(value, tuple) else value for key, value in values}
+        return dict(sorted({**found, **self.of_tasks}.items()))
 
     def _report(self, ids: Sequence[bytes], args: Mapping[str, Any]) -> dict[str, str]:
         hello = self._runtime.mesh.hello

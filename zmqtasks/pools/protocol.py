@@ -112,7 +112,8 @@ class StopChild(_Frame, tag="stop"):
 class ChildReady(_Frame, tag="ready"):
     """The application is loaded (``error`` "") or why not, with the traceback.
 
-    ``conf``: the settings that the application itself makes, by name, plain values.
+    ``conf``: the settings that the application itself makes, by name, plain values; those that
+    are about its tasks, to be shown.
     ``facts``: what is to be known of its tasks, by name, where there is something.
     """
 
