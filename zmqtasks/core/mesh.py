@@ -396,6 +396,7 @@ class MeshNode:
         if intake is not None:
             if intake.finished:
                 self._report_finished(intake, now_ms, wall_ms)
+            self.publisher.bound(now_ms)  # a write may just have ended
             if not self.log.is_choked:
                 intake.feed(now_ms)
             intake.flush()

@@ -163,10 +163,14 @@ class Publisher:
             )
             self.effects.append(Note("warning", "store.gone", text))
 
+    def bound(self, now_ms: int) -> None:
+        """Keep the log within its memory; ``log.is_choked`` tells then whether it is."""
+        self._note_dropped(self.log.bound(now_ms))
+
     def flush(self, now_ms: int) -> None:
         """Once a turn: keep the log within its memory, send what was asked for again."""
         log, effects = self.log, self.effects
-        self._note_dropped(log.bound(now_ms))
+        self.bound(now_ms)
         if log.spill.effects:
             effects += log.spill.effects
             log.spill.effects = []

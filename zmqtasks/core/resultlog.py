@@ -358,19 +358,17 @@ class ResultLog:
         return self._drop_oldest()
 
     def _write(self, now_ms: int) -> None:
-        """Stubs that are decided go first: they need no room on the disk."""
-        if self._decided_stubs and self.spill.can_change(now_ms):
-            positions = list(islice(self._decided_stubs, SPILL_BATCH_ROWS_MAX))
-            rows = [self._row(position, self.entries[position]) for position in positions]
-            self.spill.write([], [SpillChange(r.position, r.need, r.decision) for r in rows])
-        elif self.spill.can_write(now_ms):
-            rows = self._to_spill()
-            if rows:
-                self.spill.write(rows)
+        """A full disk still takes the decisions on stubs: they need no room."""
+        decided = self._decided_stubs if self.spill.can_change(now_ms) else ()
+        stubs = [self._row(p, self.entries[p]) for p in islice(decided, SPILL_BATCH_ROWS_MAX)]
+        changes = [SpillChange(stub.position, stub.need, stub.decision) for stub in stubs]
+        rows = self._to_spill() if self.spill.can_write(now_ms) else []
+        if rows or changes:
+            self.spill.write(rows, changes)
 
     def _to_spill(self) -> list[SpillRow]:
-        """The oldest that have a verdict, for a store; else large ones without, for their
-        owners."""
+        """The oldest that have a verdict, for a store; large ones without, for their owners, if
+        there are no others or memory is over its bound."""
         wanted = min(self.bytes - self.bytes_max // 2, SPILL_BATCH_BYTES_MAX)
         rows: list[SpillRow] = []
         size = 0
@@ -394,7 +392,7 @@ class ResultLog:
             if not entry.is_stub and position not in self._open:
                 found = True
                 yield position, entry
-        if found:
+        if found and self.bytes <= self.bytes_max:
             return
         for position in sorted(self._open):
             entry = self.entries[position]

@@ -47,7 +47,6 @@ _SMALL_PART = 16
 #: Pages that SQLite keeps in memory, in KiB.
 _CACHE_KIB = 1024
 
-# ``size`` stands before the payload, so that sums do not read it.
 _TABLE = """
     CREATE TABLE rows (
         position INTEGER PRIMARY KEY,
@@ -57,14 +56,21 @@ _TABLE = """
         decision INTEGER NOT NULL,
         sum INTEGER NOT NULL,
         id BLOB,
-        record BLOB NOT NULL,
-        body BLOB NOT NULL
+        record BLOB NOT NULL
     )
 """
+# A table of its own: SQLite writes a row that changes as a whole, and keeps in memory what
+# it was, until the transaction ends.
+_BODIES = "CREATE TABLE bodies (position INTEGER PRIMARY KEY, body BLOB NOT NULL)"
 _INDEX = "CREATE INDEX rows_of ON rows (id) WHERE id IS NOT NULL"
-_INSERT = "INSERT OR REPLACE INTO rows VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"
+_INSERT = "INSERT OR REPLACE INTO rows VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
+_INSERT_BODY = "INSERT OR REPLACE INTO bodies VALUES (?, ?)"
+_DELETES = ("DELETE FROM rows WHERE position = ?", "DELETE FROM bodies WHERE position = ?")
 _CHANGE = "UPDATE rows SET need = ?, decision = ? WHERE position = ?"
-_SELECT = "SELECT position, size, need, at_ms, decision, sum, record, body FROM rows"
+_SELECT = """
+    SELECT position, size, need, at_ms, decision, sum, record, ifnull(body, x'')
+    FROM rows LEFT JOIN bodies USING (position)
+"""
 
 _Record = tuple[Kind | None, Outcome | None, VerdictRecord | None]
 _encode = msgspec.msgpack.Encoder().encode
@@ -103,6 +109,7 @@ class SpillFile:
             JournalError: the folder or the disk cannot be used.
         """
         values = [_values(row) for row in rows]
+        bodies = [(row.position, body) for row in rows if (body := _body(row))]
         size = sum(value[3] for value in values)
         with self._translated():
             db = self._opened()
@@ -110,6 +117,7 @@ class SpillFile:
                 self._check_room(db, size)
             with _transaction(db):
                 db.executemany(_INSERT, values)
+                db.executemany(_INSERT_BODY, bodies)
                 db.executemany(_CHANGE, ((c.need, c.decision, c.position) for c in changes))
             if not rows:
                 return
@@ -255,9 +263,8 @@ class SpillFile:
         if not gone or self._db is None:
             return
         with _transaction(self._db):
-            self._db.executemany(
-                "DELETE FROM rows WHERE position = ?", ((position,) for position in gone)
-            )
+            for delete in _DELETES:
+                self._db.executemany(delete, ((position,) for position in gone))
         count = self.state.row_count - len(gone)
         if count <= 0:
             self.close()
@@ -328,6 +335,7 @@ def _connect(name: str, bytes_max: int) -> sqlite3.Connection:
         db.execute("PRAGMA locking_mode = EXCLUSIVE")
         db.execute(f"PRAGMA cache_size = -{_CACHE_KIB}")
         db.execute(_TABLE)
+        db.execute(_BODIES)
         db.execute(_INDEX)
         db.execute(f"PRAGMA max_page_count = {max(bytes_max // _PAGE_BYTES, 16)}")
     except BaseException:
@@ -361,22 +369,23 @@ def _transaction(db: sqlite3.Connection) -> Iterator[None]:
         raise
 
 
-def _values(
-    row: SpillRow,
-) -> tuple[int, int, int, int, int, int, bytes | None, bytes, bytes]:
-    outcome = row.outcome
-    body = b""
+def _body(row: SpillRow) -> bytes:
+    if row.outcome is None:
+        return b""
+    assert isinstance(row.outcome.body, bytes)
+    return row.outcome.body
+
+
+def _values(row: SpillRow) -> tuple[int, int, int, int, int, int, bytes | None, bytes]:
+    outcome, body = row.outcome, _body(row)
     task_id = None
     if outcome is not None:
-        assert isinstance(outcome.body, bytes)
-        body, task_id = outcome.body, outcome.id
+        task_id = outcome.id
         outcome = without_body(outcome)
     record = _encode((row.kind, outcome, row.verdict))
     check = _check(row.position, record, body)
     size = len(body) + _ROW_BYTES
-    return (
-        row.position, row.need, row.at_ms, size, row.decision, check, task_id, record, body,
-    )  # fmt: skip
+    return row.position, row.need, row.at_ms, size, row.decision, check, task_id, record
 
 
 def _row(values: tuple[int, int, int, int, int, int, bytes, bytes]) -> SpillRow | None:

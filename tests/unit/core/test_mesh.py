@@ -16,6 +16,7 @@ from tests.support.machines import (
     hello,
     link_to,
     of,
+    outcome,
     task_id,
     worker_hello,
 )
@@ -31,7 +32,8 @@ from zmqtasks.core.membership import Membership
 from zmqtasks.core.mesh import MeshNode
 from zmqtasks.core.publishing import RESULTS_TOPIC
 from zmqtasks.core.resultreader import ResultReader
-from zmqtasks.limits import GAP_MS
+from zmqtasks.core.spillrows import SpillState
+from zmqtasks.limits import GAP_MS, SPILL_BATCH_BYTES_MAX
 from zmqtasks.wire import codec
 from zmqtasks.wire.messages import (
     Bye,
@@ -132,6 +134,26 @@ def test_large_result_is_fetched_by_position() -> None:
     pair = Pair()
     pair.run(1, body=b"x" * 200_000)
     assert pair.values() == {task_id(1): b"x" * 200_000}
+
+
+def test_no_task_starts_between_two_writes_that_make_room_for_results() -> None:
+    pair = Pair()
+    log = pair.worker.log
+    log.has_disk, log.bytes_max = True, SPILL_BATCH_BYTES_MAX
+    log.store_seen(b"store-id")
+    pair.run(1, answer=False)
+    for number in (3, 4, 5):
+        log.append_own(ADD, outcome(number, body=b"x" * SPILL_BATCH_BYTES_MAX), 0)
+    pair.owner.submit([Call(task_id(2), ADD, b"args", None)], 0)
+    pair.end(1)
+    for _ in range(3):
+        pair.pump()
+        assert len(of(pair.worker_effects, fx.SpillWrite)) == 1
+        assert len(of(pair.worker_effects, fx.RunInSlot)) == 1, "the second task waits"
+        pair.worker_effects = list(of(pair.worker_effects, fx.RunInSlot))
+        pair.worker.publisher.spilled("", SpillState(1, 1, 1), 0)
+    pair.pump()
+    assert len(of(pair.worker_effects, fx.RunInSlot)) == 2
 
 
 def test_subscribers_get_outcomes_and_verdicts_and_the_head_first() -> None:

@@ -428,3 +428,20 @@ def test_bound_of_many_small_outcomes_counts_what_goes_with_them() -> None:
         disk.turn()
     assert len(disk.log.entries) < 500
     assert len(disk.log.entries) + len(disk.rows) == 4_000
+
+
+def test_owner_that_decides_on_a_few_at_a_time_does_not_keep_the_rest_in_memory() -> None:
+    """Each verdict made a small write, and nothing large was written beside it."""
+    disk = Disk(bytes_max=100_000)
+    decided = 0
+    for turn in range(200):
+        disk.finish(*range(4 * turn + 1, 4 * turn + 5), size=5_000, decided=False)
+        for position in disk.log.undecided_of(OWNER)[:3]:
+            disk.log.decide([(position.position, position.position)], [], 0)
+            decided += 1
+        disk.log.bound(0)
+        for write in disk.take():
+            disk.carry_out(write)
+        assert disk.log.bytes < 1.5 * disk.log.bytes_max
+    assert decided == 600
+    assert disk.log.dropped_count == 0

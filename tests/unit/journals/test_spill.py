@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from zmqtasks.core.spillrows import EMPTY, UNDECIDED, SpillRow
+from zmqtasks.core.spillrows import EMPTY, UNDECIDED, SpillChange, SpillRow
 from zmqtasks.errors import ConfigError, JournalError, JournalFull
 from zmqtasks.journals.spill import SpillFile
 from zmqtasks.limits import SPILL_TRIM_BYTES_MAX, SPILL_TRIM_ROWS_MAX
@@ -116,6 +116,19 @@ def test_state_tells_how_much_is_there_and_from_where_on(file: SpillFile) -> Non
     assert file.state == EMPTY
 
 
+@pytest.mark.skipif(not Path("/proc/self/io").exists(), reason="this system does not count")
+def test_decisions_do_not_write_the_payloads_again(file: SpillFile) -> None:
+    """They did, and all of a transaction was in memory until its end."""
+    rows = [
+        row(number, b"x" * MIB, need=UNDECIDED, decision=Verdict.NONE) for number in range(1, 33)
+    ]
+    file.write(rows)
+    before = _bytes_written()
+    file.write([], [SpillChange(number, 50, Verdict.SETTLED) for number in range(1, 33)])
+    assert _bytes_written() - before < MIB
+    assert {found.need for found in file.read(1, 32, 100, 1 << 40).rows} == {50}
+
+
 def test_trim_spares_what_needs_a_later_position_or_a_decision(file: SpillFile) -> None:
     file.write([row(1, need=4), row(2, need=UNDECIDED), row(3), verdict(4), row(5)])
     assert not file.trim(3, -1)
@@ -208,18 +221,26 @@ def test_room_that_others_need_is_left_on_the_disk(
 def test_damaged_row_is_left_out_and_counted_once(file: SpillFile) -> None:
     file.write([row(1), row(2), row(3)])
     assert isinstance(file._db, sqlite3.Connection)
-    file._db.execute("UPDATE rows SET body = 'other' WHERE position = 2")
+    file._db.execute("UPDATE bodies SET body = 'other' WHERE position = 2")
     piece = file.read(1, 3, 100, 1 << 40)
     assert ([found.position for found in piece.rows], piece.lost_count) == ([1, 3], 1)
     assert file.read(1, 3, 100, 1 << 40).lost_count == 0
     assert file.state.row_count == 2
 
 
-@pytest.mark.parametrize("column", ["record", "body", "sum"])
-def test_damage_shows_wherever_it_is(file: SpillFile, column: str) -> None:
+@pytest.mark.parametrize(
+    "damage",
+    [
+        "UPDATE rows SET record = 3",
+        "UPDATE rows SET sum = 3",
+        "UPDATE bodies SET body = 3",
+        "DELETE FROM bodies",
+    ],
+)
+def test_damage_shows_wherever_it_is(file: SpillFile, damage: str) -> None:
     file.write([row(1)])
     assert file._db is not None
-    file._db.execute(f"UPDATE rows SET {column} = 3")
+    file._db.execute(damage)
     assert file.read(1, 1, 100, 1 << 40).lost_count == 1
 
 
@@ -246,3 +267,9 @@ def _open_bytes() -> int:
         except OSError:
             continue
     return total
+
+
+def _bytes_written() -> int:
+    """By this process, ever."""
+    counts = dict(line.split(": ") for line in Path("/proc/self/io").read_text().splitlines())
+    return int(counts["wchar"])
