@@ -176,6 +176,11 @@ class NodeProcess:
         except subprocess.TimeoutExpired:
             raise AssertionError(f"{self.name} does not end\n--- its log ---\n{self.log}") from None
 
+    def signal_again(self, number: int) -> None:
+        """One more signal that stops; at once it would be an echo of the first."""
+        time.sleep(0.15)
+        self.signal(number)
+
     def stop(self) -> int:
         """SIGTERM; returns its exit code."""
         self.signal(signal.SIGTERM)

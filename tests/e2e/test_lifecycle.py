@@ -64,7 +64,7 @@ def test_second_signal_stops_at_once(mesh: Mesh) -> None:
     (first,) = wait_for(lambda: _started(mesh), "the task runs")
     node.signal(signal.SIGINT)
     node.wait_log("draining")
-    node.signal(signal.SIGINT)
+    node.signal_again(signal.SIGINT)
     assert node.wait() == 3
     node.wait_log("stopping at once; 1 running task will run elsewhere")
     mesh.start_node(name="w2")

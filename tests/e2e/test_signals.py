@@ -49,7 +49,7 @@ def test_third_signal_ends_a_node_and_its_children_at_once(mesh: Mesh) -> None:
     node.wait_log("draining")
     node.killed = True  # its files stay
     node.signal(signal.SIGSTOP)  # so that it sees both at once
-    node.signal(signal.SIGTERM)
+    node.signal_again(signal.SIGTERM)
     node.signal(signal.SIGINT)
     node.signal(signal.SIGCONT)
     assert node.wait() == 130

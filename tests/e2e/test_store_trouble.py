@@ -210,7 +210,7 @@ def test_worker_that_is_stopped_at_once_says_what_no_store_has(trouble: _Trouble
     trouble.outage()
     trouble.worker.signal(signal.SIGTERM)
     trouble.worker.wait_log("draining")
-    trouble.worker.signal(signal.SIGTERM)
+    trouble.worker.signal_again(signal.SIGTERM)
     assert trouble.worker.wait() == 0
     trouble.worker.wait_log("results that are in no store end with this node")
 

@@ -33,6 +33,7 @@ class CodeWatcher:
                 "--reload needs the package watchfiles: pip install 'zmqtasks[reload]', or leave "
                 "--reload out"
             ) from None
+        logging.getLogger("watchfiles").setLevel(logging.WARNING)  # we say what changed
         self._ends = threading.Event()
         self._watch = watchfiles.watch(
             folder, watch_filter=watchfiles.PythonFilter(), stop_event=self._ends, rust_timeout=500

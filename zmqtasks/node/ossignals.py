@@ -3,6 +3,7 @@
 ::
 
     SIGINT, SIGTERM   1st: drain     2nd: end what runs, it runs elsewhere     3rd: end at once
+                      (one that comes with the first is the first once more)
     SIGHUP            drain, then start the same command line again in this process; from a
                       terminal that is closed: as SIGTERM
     SIGUSR1           write the stacks of all threads into the log
@@ -14,6 +15,7 @@ import os
 import signal
 import sys
 import threading
+import time
 import traceback
 from enum import Enum
 from pathlib import Path
@@ -24,6 +26,10 @@ if TYPE_CHECKING:
 
 #: Exit code of a process that a signal ended before it had joined, or at once.
 INTERRUPTED: Final = 130
+
+#: Seconds in which a second signal to stop is an echo of the first: a supervisor passes on what
+#: the terminal, or the group of processes, has sent here already. Nobody types it twice so fast.
+_ECHO_S: Final = 0.1
 
 
 class Step(Enum):
@@ -49,15 +55,25 @@ class Wishes:
     def __init__(self, *, has_terminal: bool) -> None:
         self._has_terminal = has_terminal
         self._stops = 0
+        self._first_stop_s = 0.0
         #: The node shall start again when it has drained.
         self.wants_restart = False
 
-    def take(self, number: int) -> Step:
-        """One signal that stops or restarts."""
+    def take(self, number: int, now_s: float) -> Step:
+        """One signal that stops or restarts.
+
+        Args:
+            number: of the signal.
+            now_s: seconds of a clock that never goes back.
+        """
         if number == signal.SIGHUP and not self._has_terminal:
             return self.restart()
+        if self._stops == 1 and now_s - self._first_stop_s < _ECHO_S:
+            return Step.NOTHING
         self.wants_restart = False
         self._stops += 1
+        if self._stops == 1:
+            self._first_stop_s = now_s
         return _STOPS[min(self._stops, len(_STOPS)) - 1]
 
     def restart(self) -> Step:
@@ -121,7 +137,7 @@ class Signals:
             return
         if not node.is_joining:
             raise KeyboardInterrupt
-        step = self._wishes.take(number)
+        step = self._wishes.take(number, time.monotonic())
         if step is Step.KILL:
             # Its fork server sees that it is gone, and kills its children.
             os._exit(INTERRUPTED)

@@ -27,14 +27,24 @@ def test_each_signal_asks_for_more_and_a_stop_is_stronger_than_a_restart(
     numbers: list[int], steps: list[Step], restarts: bool
 ) -> None:
     wishes = Wishes(has_terminal=False)
-    assert [wishes.take(number) for number in numbers] == steps
+    assert [wishes.take(number, float(second)) for second, number in enumerate(numbers)] == steps
     assert wishes.wants_restart is restarts
 
 
 def test_a_terminal_that_is_closed_stops_the_node() -> None:
     wishes = Wishes(has_terminal=True)
-    assert wishes.take(SIGHUP) is Step.DRAIN
+    assert wishes.take(SIGHUP, 0.0) is Step.DRAIN
     assert not wishes.wants_restart
+
+
+def test_a_signal_that_comes_with_the_first_one_does_not_hurry() -> None:
+    """``timeout`` and the like signal the process, then its group; so does Ctrl-C."""
+    wishes = Wishes(has_terminal=False)
+    assert wishes.take(SIGINT, 7.0) is Step.DRAIN
+    assert wishes.take(SIGTERM, 7.001) is Step.NOTHING
+    assert wishes.take(SIGTERM, 7.002) is Step.NOTHING
+    assert wishes.take(SIGTERM, 7.5) is Step.HURRY
+    assert wishes.take(SIGTERM, 7.501) is Step.KILL
 
 
 def test_stacks_name_their_threads() -> None:
