@@ -39,6 +39,12 @@ _NOT_FOR_APPS = {
     "pool": "a node needs it before it loads the application",
     "roles": "a node needs them before it loads the application",
 }
+#: {setting of Celery: what there is instead}.
+_INSTEAD = {
+    "backend": "results need none; nodes with the role store keep them, store=URL says where",
+    "broker": "there is no broker to name, nodes find each other; leave it out",
+    "broker_url": "there is no broker to name, nodes find each other; leave it out",
+}
 #: Settings of Celery begin with these.
 _CELERY_PREFIXES = (
     "beat_",
@@ -84,6 +90,8 @@ class Conf(MutableMapping[str, Any]):
         # Imported here: an App without configuration starts without it.
         from zmqtasks.settings import SETTING_NAMES, convert
 
+        if name in _INSTEAD:
+            raise ConfigError(f"{self._where}: setting {key!r} of Celery: {_INSTEAD[name]}")
         if name not in SETTING_NAMES and _is_celerys(name):
             raise ConfigError(
                 f"{self._where}: setting {key!r} of Celery is not supported yet; leave it out"

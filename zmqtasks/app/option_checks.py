@@ -56,7 +56,9 @@ def check_wait(key: str, value: object, where: str) -> None:
 def check_span(key: str, value: object, where: str) -> None:
     """Seconds from now; what lies in the past counts as now."""
     if not _is_number(value) or not -_SPAN_S_MAX < value < _SPAN_S_MAX:
-        raise ConfigError(f"{where}: {key} is seconds from now, not {value!r:.75}")
+        raise ConfigError(
+            f"{where}: {key} is seconds from now, below {_SPAN_S_MAX:.0f}, not {value!r:.75}"
+        )
 
 
 def check_limit(key: str, value: object, where: str) -> None:

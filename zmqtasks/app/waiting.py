@@ -50,8 +50,9 @@ def check_wait(
         ValueError: ``timeout`` is negative or no number.
         RuntimeError: called inside a task, which was not allowed to.
     """
-    if timeout is not None and not timeout >= 0:
-        raise ValueError(f"{method}(timeout={timeout}): seconds to wait must be 0 or more")
+    given: object = timeout
+    if given is not None and not (isinstance(given, int | float) and given >= 0):
+        raise ValueError(f"{method}(timeout={timeout!r}): seconds to wait must be 0 or more")
     if not gateway(app).inside_task:
         return
     if refusal:

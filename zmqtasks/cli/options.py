@@ -7,10 +7,21 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import click
+from click.shell_completion import CompletionItem
 
 from zmqtasks.settings import Loaded, load_settings, setting_docs
+from zmqtasks.settings_checks import DURABILITIES, LOG_FORMATS, LOG_LEVELS, POOLS, ROLES
+from zmqtasks.settings_texts import SettingDoc
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
+#: {setting: values that a shell offers; there may be others}.
+_VALUES = {
+    "durability": DURABILITIES,
+    "log_format": LOG_FORMATS,
+    "log_level": LOG_LEVELS,
+    "pool": POOLS,
+    "roles": ROLES,
+}
 _SHORT = {"--queues": "-Q", "--concurrency": "-c", "--app": "-A", "--log-level": "-l"}
 
 #: What a command that only talks to a mesh can be told.
@@ -38,11 +49,26 @@ def setting_options(keys: Collection[str] | None = None) -> Callable[[_Command],
                 option = click.option(*names, default=None, help=text)
             else:
                 many = doc.type.startswith("a list")
-                option = click.option(*names, default=None, multiple=many, help=text)
+                option = click.option(
+                    *names, default=None, multiple=many, help=text, metavar=_metavar(doc),
+                    shell_complete=_offered,
+                )  # fmt: skip
             command = option(command)
         return command
 
     return add
+
+
+def _metavar(doc: SettingDoc) -> str:
+    if doc.key.endswith("_s"):
+        return "S"
+    return "N" if doc.type.startswith("a whole number") else "TEXT"
+
+
+def _offered(_ctx: click.Context, param: click.Parameter, begun: str) -> list[CompletionItem]:
+    """Values of a setting that begin so."""
+    known = _VALUES.get(param.name or "", ())
+    return [CompletionItem(value) for value in known if value.lower().startswith(begun.lower())]
 
 
 def settings_from(flags: dict[str, Any], app_conf: Mapping[str, object] | None = None) -> Loaded:

@@ -57,7 +57,9 @@ class Sizing:
         """
         self._check_pool()
         if not 1 <= least <= most <= SLOTS_MAX:
-            raise ConfigError(f"autoscale needs 1 <= MIN <= MAX <= {SLOTS_MAX}")
+            raise ConfigError(
+                f"autoscale MAX MIN: {most} {least}: it needs 1 <= MIN <= MAX <= {SLOTS_MAX}"
+            )
         self._rule = Autoscale(most, least, self._idle_ms)
         self._resize(min(most, max(least, self._pool.slots)))
         self._look_soon()

@@ -80,7 +80,7 @@ class Request(NamedTuple):
         return self.destination is None or any(_is_named(peer, to) for to in self.destination)
 
     def is_found(self, peers: Sequence[Hello]) -> bool:
-        """Nobody else can be meant."""
+        """All that it names are among them."""
         there = {peer.node for peer in peers}
         names = {peer.name for peer in peers} | {format_node(node) for node in there}
         if self.nodes is not None:
@@ -213,19 +213,26 @@ class Survey:
         self._on_loop(self._want_everybody)
         while True:
             # At one moment: who comes up between two looks would be neither here nor awaited.
-            peers, is_all = self._on_loop(lambda: (self._asked_peers(), self._is_all_found()))
-            if is_all or request.is_found(peers) or time.monotonic() >= give_up:
+            peers, is_all = self._on_loop(
+                lambda: (self._asked_peers(), self._is_all_found(request))
+            )
+            if is_all or time.monotonic() >= give_up:
                 return [peer for peer in peers if request.is_for(peer)]
             time.sleep(_LOOK_EVERY_S)
 
-    def _is_all_found(self) -> bool:
-        """There was time to find everybody, and nobody is still being dialled."""
+    def _is_all_found(self, request: Request) -> bool:
+        """All that it names are here, or there was time to find everybody; and nobody is still
+        being dialled, who may have the same name."""
         runtime = self._runtime
-        if runtime.now_ms < self._begun_ms + runtime.finding.grace_ms:
-            return False
+        asked = self._asked_peers()
+        if request.nodes is not None and request.is_found(asked):
+            return True
         if runtime.mesh.membership.pending_dials():
             return False
-        return len(self._asked_peers()) == len(self._peers())
+        if request.is_found(asked):
+            return True
+        is_time = runtime.now_ms >= self._begun_ms + runtime.finding.grace_ms
+        return is_time and len(asked) == len(self._peers())
 
     def _asked_peers(self) -> list[Hello]:
         """Those whom the machines know already: a link may have come up in this very turn."""

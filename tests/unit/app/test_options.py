@@ -85,6 +85,7 @@ def test_wrong_task_options_are_refused(app: App, given: dict[str, Any], words: 
         ({"link": 3}, "option 'link' of Celery is not supported yet"),
         ({"countdown": "3"}, "countdown is seconds from now"),
         ({"countdown": float("nan")}, "countdown is seconds from now"),
+        ({"countdown": 1e12}, "countdown is seconds from now, below 1000000000, not"),
         ({"eta": 3}, "eta is a datetime, not 3; for seconds from now there is countdown"),
         ({"eta": NOON, "countdown": 3}, "countdown and eta both say when"),
         ({"countdown": 3, "expires": 2}, "it would expire ("),

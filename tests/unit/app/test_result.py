@@ -220,8 +220,8 @@ def test_keyboard_interrupt_ends_get(echo: Any, held: InlineGateway) -> None:
     thread.join()
 
 
-@pytest.mark.parametrize("timeout", [-1, float("nan")])
-def test_timeout_that_is_no_time_is_refused(echo: Any, held: InlineGateway, timeout: float) -> None:
+@pytest.mark.parametrize("timeout", [-1, float("nan"), "3"])
+def test_timeout_that_is_no_time_is_refused(echo: Any, held: InlineGateway, timeout: Any) -> None:
     with pytest.raises(ValueError, match="must be 0 or more"):
         echo.delay("x").get(timeout=timeout)
     with pytest.raises(ValueError, match="must be 0 or more"):

@@ -46,3 +46,10 @@ def test_an_unknown_shell_is_an_error_with_those_that_are_known() -> None:
     done = CliRunner().invoke(main, ["completion", "tcsh"])
     assert done.exit_code == 2
     assert "bash" in done.output
+
+
+def test_values_of_settings_that_are_known_are_completed() -> None:
+    assert completed("node", "--pool", "") == ["process", "thread", "asyncio", "solo"]
+    assert completed("node", "--role", "s") == ["store"]
+    assert completed("node", "-l", "warn") == ["WARNING"]
+    assert completed("node", "--queues", "") == []

@@ -38,6 +38,12 @@ def test_what_was_likely_meant_by_an_unknown_command_is_said(typed: str, hint: s
     assert hint in result.stderr
 
 
+def test_an_option_before_its_command_is_told_where_it_belongs() -> None:
+    result = CliRunner().invoke(main, ["-A", "tasks", "worker"])
+    assert result.exit_code == 2
+    assert "No such option '-A'. Options follow their command: zmqtasks node" in result.stderr
+
+
 def test_commands_of_celery_are_explained_or_offered_and_not_both() -> None:
     assert not INSTEAD.keys() & COMMANDS.keys()
 

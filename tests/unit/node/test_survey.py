@@ -45,6 +45,18 @@ def test_who_is_asked_and_leaves_is_told_with_its_answer_or_as_having_left(
         assert (seen.report, seen.trouble) == (None, "it left before it answered")
 
 
+def test_another_node_of_the_same_name_is_waited_for(
+    clients: list[Client], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asks, _ = clients
+    assert asks.survey.find(Request("revoked"), PATIENCE_S)
+    looks = iter([True, True])
+    membership = asks.on_loop(lambda: asks.survey._runtime.mesh.membership)
+    monkeypatch.setattr(membership, "pending_dials", lambda role="": next(looks, False))
+    (found,) = asks.survey.find(Request("revoked", destination=["leaves"]), PATIENCE_S)
+    assert (found.name, next(looks, None)) == ("leaves", None)
+
+
 def test_a_name_that_is_there_with_another_role_is_told_so(clients: list[Client]) -> None:
     asks, _ = clients
     assert asks.survey.find(Request("revoked"), PATIENCE_S)
