@@ -49,9 +49,9 @@ INTAKE_TASKS_MAX = 20_000
 INTAKE_BYTES_MAX = 256 * 1024 * 1024
 #: Strikes (worker or child deaths while the task ran) that make a task dead.
 STRIKES_MAX = 3
-#: So often a task may have been among several that ran on a worker that died, before each such
-#: death is a strike: no task shall take down workers for ever.
-AMONG_MAX = 9
+#: A task that was so often among several that ran on a worker that died is kept apart from
+#: others like it, so that the next death tells which one it was.
+AMONG_MAX = 2
 #: A task that rejects itself to be run again waits so long the first time, in milliseconds,
 #: and twice as long each time, up to the second.
 REQUEUE_DELAY_MS = 10

@@ -8,15 +8,13 @@ from typing import Any
 from zmqtasks.core.cancelling import CancellingTasks
 from zmqtasks.core.custody import Custody
 from zmqtasks.core.dealing import always_auto
-from zmqtasks.core.held import STRIKES_KEY
+from zmqtasks.core.held import AMONG_KEY, STRIKES_KEY
 from zmqtasks.core.lanes import ASKED_KEY, Lane, OwnedTask, may_have_started
 from zmqtasks.limits import ADDRESSEE_MISSED_MS, AMONG_MAX, STRIKES_MAX
 from zmqtasks.wire.messages import RetryRecord, Status
 
 #: Keys in a task's ``ext``: how often it was retried, and rejected to be run again.
 RETRIES_KEY, REQUEUES_KEY = "n", "rq"
-#: How often it ran with others of its owner on a worker that died.
-AMONG_KEY = "ka"
 
 
 def count_in(ext: dict[str, Any] | None, key: str) -> int:
@@ -99,22 +97,21 @@ class Attempts(CancellingTasks):
         """The ids of those tasks that ran on a dead worker that get a strike for it.
 
         The only one does. Of several nobody knows which it was, if any, so it is noted
-        that each was there; who was there more often than all others, and several times,
-        is to blame.
+        that each was there. Those that were there twice are kept apart from then on, so of
+        those at a third one at most is there for the third time: it is to blame.
         """
         if len(ran) < 2:
             return {task.id for task in ran}
         counts = [self._note_among(task) for task in ran]
         most = max(counts)
         first = {task.id for task, count in zip(ran, counts, strict=True) if count == most}
-        is_known = most > AMONG_MAX or (most >= STRIKES_MAX and len(first) == 1)
-        return first if is_known else set()
+        return first if most > AMONG_MAX and len(first) == 1 else set()
 
     def _note_among(self, task: OwnedTask) -> int:
         """One more worker died under it and others; returns how many so far."""
         count = count_in(task.ext, AMONG_KEY) + 1
         task.ext = {**(task.ext or {}), AMONG_KEY: count}
-        if count >= STRIKES_MAX:
+        if count >= AMONG_MAX:
             # In a process of its own it may be found out before it takes all with it.
             task.ext[STRIKES_KEY] = task.strikes
         if task.is_written:
@@ -179,6 +176,7 @@ class Attempts(CancellingTasks):
         """
         if task.worker is not None:
             task.worker.held.pop(task.id, None)
+            self.dealer.is_touched |= task.worker.apart == task.id
         task.worker = task.fetching = None
         task.started = False
         if self._cancelling and self._is_cancelled(task):

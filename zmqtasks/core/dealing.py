@@ -172,6 +172,9 @@ class Dealer:
         waiting = [lane for lane in self.lanes.values() if lane.ready]
         lanes = [lane for lane in waiting if lane.route != "broker"]
         batches: Batches = {}
+        for lane in lanes:
+            if lane.ready.apart:
+                self._deal_apart(lane, batches)
         if any(lane.ready.urgent for lane in lanes):
             urgencies = {priority for lane in lanes for priority in lane.ready.priorities()}
             for priority in sorted(urgencies, reverse=True):
@@ -212,13 +215,20 @@ class Dealer:
     def _credit_left(self) -> int:
         return sum(w.limit - w.sent for w in self.workers.values() if not w.paused)
 
+    def _deal_apart(self, lane: Lane, batches: Batches) -> None:
+        """Give each of those that may kill workers to one that has no other of them."""
+        tasks = lane.ready.apart
+        open_workers = [w for w in _open_workers(lane) if w.takes_apart]
+        for worker in sorted(open_workers, key=load_of)[: len(tasks)]:
+            task = tasks.popleft()
+            task.worker, worker.apart = worker, task.id
+            worker.held[task.id] = task
+            worker.sent += 1
+            batches.setdefault(worker.link, []).append(task)
+
     def _deal_lane(self, lane: Lane, priority: int, count_max: int, batches: Batches) -> None:
         """Give ready tasks of a priority to the least loaded workers that have credit."""
-        open_workers = [
-            w
-            for w in lane.workers
-            if w.limit > w.sent and not w.paused and lane.kind not in w.kept_back
-        ]
+        open_workers = _open_workers(lane)
         ready = lane.ready.at(priority)
         left = min(count_max, len(ready))
         if lane.is_guarded and open_workers:
@@ -261,7 +271,10 @@ class Dealer:
         for lane in lanes:
             for worker in lane.workers:
                 if lane.kind not in worker.kept_back:
-                    backlog[worker.link] = backlog.get(worker.link, 0) + len(lane.ready)
+                    count = len(lane.ready)
+                    if lane.ready.apart:
+                        count -= len(lane.ready.apart) - worker.takes_apart
+                    backlog[worker.link] = backlog.get(worker.link, 0) + count
         for link, worker in self.workers.items():
             waiting = backlog.get(link, 0)
             told = worker.demanded
@@ -308,3 +321,12 @@ class Dealer:
             if not any(worker.serves(kind) for worker in workers):
                 return explain_waiting(kind, [worker.peer for worker in workers])
         return ""
+
+
+def _open_workers(lane: Lane) -> list[WorkerLink]:
+    """Those that may be sent tasks of this kind now."""
+    return [
+        worker
+        for worker in lane.workers
+        if worker.limit > worker.sent and not worker.paused and lane.kind not in worker.kept_back
+    ]

@@ -18,6 +18,8 @@ _EWMA = 0.2
 
 #: Key in ``TaskRecord.ext``: workers or children that died while the task ran, if any.
 STRIKES_KEY = "k"
+#: Key in a task's ``ext``: how often it ran with others of its owner on a worker that died.
+AMONG_KEY = "ka"
 #: Key in ``TaskRecord.ext``: soft and hard time limit of the call, in milliseconds, 0: none.
 LIMITS_KEY = "tl"
 

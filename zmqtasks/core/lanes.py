@@ -127,8 +127,8 @@ class WorkerLink:
     """A worker as its tasks' owner sees it."""
 
     __slots__ = (
-        "catalog", "demanded", "held", "kept_back", "limit", "link", "offer", "paused", "peer",
-        "queues", "refused", "sent", "slots", "unstored",
+        "apart", "catalog", "demanded", "held", "kept_back", "limit", "link", "offer", "paused",
+        "peer", "queues", "refused", "sent", "slots", "unstored",
     )  # fmt: skip
 
     def __init__(self, link: LinkId, peer: Hello) -> None:
@@ -144,6 +144,8 @@ class WorkerLink:
         self.demanded = 0
         #: {task id: task} sent and not answered, oldest first.
         self.held: dict[bytes, OwnedTask] = {}
+        #: The last one that it got of those that are kept apart.
+        self.apart = b""
         #: ``(position, kind, task id)`` of settled outcomes that no store is known to
         #: have, oldest first; the outcomes are among the owner's kept ones.
         self.unstored: deque[tuple[int, Kind, bytes]] = deque(maxlen=SETTLED_KEPT_COUNT_MAX)
@@ -159,6 +161,11 @@ class WorkerLink:
         self.offer = offer_of(peer.ext)
         #: {(app, name, queue)} that it gave back although it announced them.
         self.refused: set[tuple[str, str, str]] = set()
+
+    @property
+    def takes_apart(self) -> bool:
+        """It has none of those that are kept apart."""
+        return self.apart not in self.held
 
     def serves(self, kind: Kind) -> bool:
         """Can it run tasks of this kind?"""

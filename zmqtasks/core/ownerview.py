@@ -60,6 +60,8 @@ def why_waiting(owner: Dispatcher, task: OwnedTask) -> str:
         return "every worker that can run it is out of reach at the moment"
     if all(lane.kind in worker.kept_back for worker in lane.workers):
         return "its rate limit is reached, or the resources that it needs are in use"
+    if task in lane.ready.apart and not any(worker.takes_apart for worker in lane.workers):
+        return "it waits for a worker without another task that may kill workers"
     return "every worker that can run it is busy"
 
 

@@ -7,6 +7,7 @@ import pytest
 from tests.support.machines import ADD, MUL, task_id
 from tests.unit.core.owning import LINK, ONCE, SECOND, Owner, call, given, retry
 from zmqtasks.core.readytasks import ReadyTasks
+from zmqtasks.limits import AMONG_MAX
 from zmqtasks.wire.messages import Credit, Kind
 
 
@@ -100,3 +101,22 @@ def test_ready_tasks_are_a_queue() -> None:
     ready.keep(lambda task: task is not tasks[2])
     assert [tasks.index(ready.popleft()) for _ in range(len(ready))] == [3, 1, 0, 4]
     assert ready.priorities() == []
+
+
+def test_those_that_are_kept_apart_come_first_and_count_as_any_other() -> None:
+    owner = Owner()
+    owner.submit(call(1, ka=AMONG_MAX), call(2), call(3, pri=5), call(4, pri=9, ka=AMONG_MAX - 1))
+    owner.submit(call(5, ONCE, ka=AMONG_MAX, pri=1))
+    [ready, once] = [lane.ready for lane in owner.machine.lanes.values()]
+    one, four, three, two = (owner.machine.tasks[task_id(number)] for number in (1, 4, 3, 2))
+    for task in (one, two):
+        ready.remove(task)
+    ready.append(one)
+    ready.appendleft(two)
+    assert (list(ready), len(ready), list(ready.apart)) == ([one, four, three, two], 4, [one])
+    assert (ready.first(), ready.priorities()) == (one, [9, 5, 0])
+    assert ready.popleft() is one
+    ready.append(one)
+    ready.keep(lambda task: task is not one)
+    assert list(ready) == [four, three, two]
+    assert (len(once), once.priorities()) == (1, [1])
