@@ -43,6 +43,8 @@ class Answers:
         self.log = log
         self.has_store = has_store
         self._outbox = Outbox(unacked_bytes)
+        #: Whether a link takes more now.
+        self.has_room = self._outbox.has_room
         self._lookups = Lookups(
             log, has_store, self._found, lambda link: not self._outbox.is_waiting(link)
         )

@@ -48,6 +48,10 @@ class Outbox:
         if len(box) < ANSWERS_PER_LINK_MAX or request == WATCH_REQUEST:
             box.append(States(request, part, more))
 
+    def has_room(self, link: LinkId) -> bool:
+        """The link takes more now."""
+        return self._unacked_bytes(link) < REPLAY_WINDOW_BYTES
+
     def is_waiting(self, link: LinkId) -> bool:
         """Not all that was put for this link is on its way."""
         return link in self._boxes

@@ -2,7 +2,8 @@
 
 The owner keeps the last state that each attempt gave itself, for questions, and passes all
 news on: to the callers in its own process, and to nodes that watch the task. A node that
-hears of a task that is not its own has asked for it: its callers are told.
+hears of a task that is not its own has asked for it: its callers are told. One that takes
+news more slowly than they come misses some, as it sees by the numbers of items.
 """
 
 from __future__ import annotations
@@ -75,7 +76,8 @@ class Sayings:
     def _pass_on(self, record: UpdateRecord) -> None:
         # Here and not at the end of the turn: the outcome may follow in the same turn, and
         # after it nobody watches any more.
-        for link in dict.fromkeys(link for link, _ in self._answers.watchers.get(record.id, ())):
+        watchers = dict.fromkeys(link for link, _ in self._answers.watchers.get(record.id, ()))
+        for link in filter(self._answers.has_room, watchers):
             self._told.setdefault(link, []).append(record)
 
     def last_of(self, task_id: bytes, attempt: int) -> UpdateRecord | None:

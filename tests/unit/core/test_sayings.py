@@ -8,6 +8,7 @@ from tests.support.machines import link_to, of, task_id
 from tests.support.nodes import Net, Node
 from zmqtasks.core import effects as fx
 from zmqtasks.core import sayings
+from zmqtasks.limits import REPLAY_WINDOW_BYTES, UPDATE_BYTES_MAX
 from zmqtasks.wire.messages import TaskState, UpdateRecord, Updates
 
 P, W, X = b"producer", b"worker-1", b"onlooker"
@@ -90,6 +91,22 @@ def test_node_that_watches_the_task_hears_of_it(net: Net) -> None:
     say(worker, "LATE")
     net.pump()
     assert len(heard(onlooker)) == 2
+
+
+def test_onlooker_that_takes_nothing_costs_the_owner_no_more_than_a_window(net: Net) -> None:
+    producer, worker = pair(net)
+    onlooker = net.add(X, "producer")
+    net.link(onlooker, producer)
+    onlooker.mesh.ask([ONE], True, net.now_ms)
+    net.pump()
+    links = producer.mesh.membership.links.values()
+    (link,) = [link for link in links if link.id.peer == onlooker.rid]
+    del net.nodes[onlooker.rid]  # nobody knows
+    for number in range(100):
+        say(worker, "", b"x" * UPDATE_BYTES_MAX, number)
+        net.pump()
+    assert len(heard(producer)) == 100
+    assert link.unacked_bytes < REPLAY_WINDOW_BYTES + 2 * UPDATE_BYTES_MAX
 
 
 def test_states_are_kept_within_a_limit(net: Net, monkeypatch: pytest.MonkeyPatch) -> None:
