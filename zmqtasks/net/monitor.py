@@ -116,7 +116,7 @@ def _failure(event: int, value: int, endpoint: str) -> str:
         return f"the peer does not admit this mesh key; {_SAME_KEY}"
     # A server that cannot read our first words just closes, which is all we see.
     if endpoint.startswith("ipc:"):
-        return f"its process has just ended, or has another mesh key ({_SAME_KEY})"
+        return f"its process has just ended, hangs, or has another mesh key ({_SAME_KEY})"
     return f"it closed the connection in the handshake (another mesh key? {_SAME_KEY})"
 
 

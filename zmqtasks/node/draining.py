@@ -32,6 +32,8 @@ _GIVING_MS_MAX = 5_000
 _QUIET_MS = 1_200
 #: To write down what is left, and for the last words to peers, when the time is over.
 _LAST_WORDS_MS = 200
+#: After so long it is said that nothing but a store keeps the node.
+_TELL_STORE_MS = 1_000
 #: How often what is left is offered to the journal.
 _TRIES = 3
 
@@ -66,6 +68,9 @@ class Draining:
         #: Tasks that nobody took and no journal kept.
         self.lost_count = 0
         self._tries = 0
+        #: Since when only results that no store has keep the node here; None: not now, or told.
+        self._store_since_ms: int | None = None
+        self._is_store_told = False
         self._is_hurried = False
         #: {name of a node: tasks that it has taken}.
         self._taken: dict[str, int] = {}
@@ -90,7 +95,7 @@ class Draining:
         mesh = self._runtime.mesh
         if self._phase is _Phase.FINISHING:
             if not mesh.is_idle and now_ms < self._give_by_ms:
-                return self._give_by_ms - now_ms
+                return min(self._give_by_ms - now_ms, self._tell_of_store(now_ms))
             self._phase = _Phase.GIVING
             self._quiet_since_ms = now_ms
             mesh.leave_tasks(now_ms)
@@ -116,6 +121,27 @@ class Draining:
             self._runtime.leave("drained" if mesh.is_idle else "stopped")
             return 0
         return None
+
+    def _tell_of_store(self, now_ms: int) -> int:
+        """Say once that nothing runs and a store is waited for; returns in how many milliseconds
+        to look again."""
+        mesh = self._runtime.mesh
+        runs = mesh.intake is not None and mesh.intake.running_count
+        if runs or self._is_store_told or not mesh.log.is_awaited:
+            self._store_since_ms = None
+            return self._until_ms
+        if self._store_since_ms is None:
+            self._store_since_ms = now_ms
+        wait_ms = self._store_since_ms + _TELL_STORE_MS - now_ms
+        if wait_ms > 0:
+            return wait_ms
+        self._is_store_told = True
+        _LOG.warning(
+            "no task runs here any more; waiting for a store, which lacks results of this node: %s "
+            "(at most %d s)",
+            counted(mesh.log.awaited_count, "record"), (self._give_by_ms - now_ms) // 1000,
+        )  # fmt: skip
+        return self._until_ms
 
     def _until_given(self, now_ms: int) -> int:
         mesh = self._runtime.mesh

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from types import SimpleNamespace
 from typing import Any
 
@@ -58,3 +59,22 @@ def test_a_task_that_runs_longer_ends_in_time_for_the_last_words() -> None:
     ended_ms, running_left = gone_at(Mesh(), 10 * TIME_MS)
     assert TIME_MS - 500 < ended_ms < TIME_MS
     assert running_left == 1
+
+
+def test_who_waits_for_a_store_alone_says_so_once(caplog: pytest.LogCaptureFixture) -> None:
+    mesh = Mesh()
+    mesh.log = SimpleNamespace(is_awaited=True, awaited_count=7)
+    runtime: Any = SimpleNamespace(mesh=mesh, finding=SimpleNamespace(withdraw=lambda: None))
+    journal: Any = SimpleNamespace(stop_adopting=lambda: None)
+    draining = Draining(runtime, journal)
+    draining.begin(0, TIME_MS)
+    draining.advance(0)
+    mesh.intake.running_count = 0
+    told = "no task runs here any more; waiting for a store, which lacks results of this node"
+    with caplog.at_level(logging.INFO, "zmqtasks.node"):
+        wait_ms = draining.advance(2_000)
+        assert wait_ms is not None
+        assert not caplog.messages
+        draining.advance(2_000 + wait_ms)
+        draining.advance(9_000)
+    assert caplog.messages == [f"{told}: 7 records (at most 22 s)"]
