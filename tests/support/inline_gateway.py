@@ -14,12 +14,12 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from zmqtasks.app.current import all_apps
-from zmqtasks.app.outcomes import unknown_outcome
 from zmqtasks.errors import MeshOverloaded, NoWorkers, SubmitRejected, SubmitUnknown
 from zmqtasks.ids import format_task_id, new_node_id, task_id_maker
 from zmqtasks.node.gateway import Call, Durability, Pending, TaskView, Ticket
 from zmqtasks.node.room import Place, Room
 from zmqtasks.node.survey import Request, SeenNode
+from zmqtasks.node.tickets import unknown_outcome
 from zmqtasks.wire.messages import Hello, Outcome, StateRecord, Status, TaskState
 from zmqtasks.wire.payload import decode_arguments, encode_error, encode_value
 

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 from zmqtasks.errors import SubmitRejected, TimeoutError
 from zmqtasks.ids import foreign_task_id_maker, format_task_id
 from zmqtasks.limits import CHILD_SUBMIT_BYTES_MAX, CHILD_SUBMIT_COUNT_MAX
-from zmqtasks.node.gateway import UNKNOWN_STATUS, Call, Durability, Pending, TaskView, Ticket
+from zmqtasks.node.gateway import Call, Durability, Pending, TaskView, Ticket
+from zmqtasks.node.tickets import unknown_outcome
 from zmqtasks.pools.child import Link
 from zmqtasks.pools.protocol import (
     ForgetRequest,
@@ -20,7 +21,7 @@ from zmqtasks.pools.protocol import (
     SubmitRequest,
 )
 from zmqtasks.pools.running import running_task
-from zmqtasks.wire.messages import Hello, Kind, Outcome, StateRecord, TaskState
+from zmqtasks.wire.messages import Hello, Kind, StateRecord, TaskState
 
 if TYPE_CHECKING:
     from zmqtasks.node.room import Place
@@ -279,18 +280,4 @@ def _watch(link: Link, ids: list[bytes], ticket: Ticket) -> None:
         if state.outcome is not None:
             ticket.settled(state.id, state.outcome)
         elif state.state == TaskState.UNKNOWN:
-            ticket.settled(state.id, _unknown(state.id))
-
-
-def _unknown(task_id: bytes) -> Outcome:
-    return Outcome(
-        id=task_id,
-        attempt=0,
-        status=UNKNOWN_STATUS,
-        position=0,
-        kind=0,
-        started_ms=0,
-        run_us=0,
-        size=0,
-        body=None,
-    )
+            ticket.settled(state.id, unknown_outcome(state.id))

@@ -48,14 +48,8 @@ def all_apps() -> list[App]:
         return list(_apps)
 
 
-def set_current_app(app: App | None) -> None:
-    """Make this the App of shared tasks and of ``AsyncResult(id)``."""
-    global _current
-    _current = app
-
-
 def current_app() -> App:
-    """The App made last, or the one set.
+    """The App made last: that of shared tasks and of ``AsyncResult(id)``.
 
     Raises:
         ConfigError: there is none.

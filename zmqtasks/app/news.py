@@ -146,21 +146,21 @@ class Following(Generic[T]):
         return self
 
     def __next__(self) -> T:
-        while True:
-            # In this order: what came before the outcome is seen before it.
-            is_over = self._handle.is_settled
-            found = self._next()
-            if found is not _NOTHING:
-                return found
-            if is_over:
-                self._end()
-                raise StopIteration
+        while (found := self._look(StopIteration)) is _NOTHING:
             self._wait()
+        return found
 
-    def _end(self) -> None:
-        if self._raises:
-            self._news.check_complete(self._handle.items_count)
-            self._handle.conclude()
+    def _look(self, end: type[Exception]) -> T:
+        """The next of them, ``_NOTHING`` yet; raises ``end`` when the task has ended."""
+        # In this order: what came before the outcome is seen before it.
+        is_over = self._handle.is_settled
+        found = self._ahead.popleft() if self._ahead else self._take()
+        if found is _NOTHING and is_over:
+            if self._raises:
+                self._news.check_complete(self._handle.items_count)
+                self._handle.conclude()
+            raise end
+        return found
 
     def _wait(self) -> None:
         arrived = threading.Event()
@@ -175,18 +175,12 @@ class Following(Generic[T]):
         return self
 
     async def __anext__(self) -> T:
-        while True:
-            is_over = self._handle.is_settled
-            found = self._next()
-            if found is not _NOTHING:
-                return found
-            if is_over:
-                self._end()
-                raise StopAsyncIteration
+        while (found := self._look(StopAsyncIteration)) is _NOTHING:
             from zmqtasks.app.mailbox import wait_for_call
 
             if not await wait_for_call(self._add_waiter, self._remove_waiter, self._left()):
                 raise self._time_over()
+        return found
 
     def _add_waiter(self, waiter: Callable[[], Any]) -> None:
         self._news.waiters.append(waiter)
@@ -197,9 +191,6 @@ class Following(Generic[T]):
     def _remove_waiter(self, waiter: Callable[[], Any]) -> None:
         self._news.waiters.remove(waiter)
         self._handle.remove_waiter(waiter)
-
-    def _next(self) -> T:
-        return self._ahead.popleft() if self._ahead else self._take()
 
     def _is_news(self) -> bool:
         """Something came before the waiter was there to be told."""

@@ -69,12 +69,6 @@ def traceback_of(outcome: Outcome) -> str | None:
     return getattr(error_of(outcome), "remote_traceback", None)
 
 
-def unknown_outcome(task_id: bytes, text: str = "") -> Outcome:
-    """The made-up outcome of a task that nobody knows."""
-    ext = {"e": text} if text else None
-    return Outcome(task_id, 0, UNKNOWN_STATUS, 0, 0, 0, 0, 0, None, ext)
-
-
 def _body(outcome: Outcome) -> bytes:
     body = outcome.body
     assert isinstance(body, bytes), "the gateway gives outcomes with their bodies"

@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 from zmqtasks.app import states
 from zmqtasks.app.current import current_app, gateway
 from zmqtasks.app.news import Following, News, Update, states_of
-from zmqtasks.app.outcomes import RETURNED, error_of, traceback_of, unknown_outcome, value_of
+from zmqtasks.app.outcomes import RETURNED, error_of, traceback_of, value_of
 from zmqtasks.app.waiting import check_wait
 from zmqtasks.core.resultlog import ITEMS_KEY
 from zmqtasks.errors import TaskUnknown, TimeoutError
 from zmqtasks.ids import format_task_id, parse_task_id
 from zmqtasks.node.gateway import Gateway
+from zmqtasks.node.tickets import unknown_outcome
 from zmqtasks.wire.messages import Outcome, StateRecord, TaskState, UpdateRecord
 from zmqtasks.wire.payload import decode_value
 

@@ -71,9 +71,10 @@ class Tickets:
                 self._more[task_id] = others
 
 
-def unknown_outcome(task_id: bytes) -> Outcome:
-    """What a ticket is told of a task that nobody knows."""
-    return Outcome(task_id, 0, UNKNOWN_STATUS, 0, -1, 0, 0, 0, b"", None)
+def unknown_outcome(task_id: bytes, text: str = "") -> Outcome:
+    """What a ticket is told of a task that nobody knows; ``text``: why, as a clause."""
+    ext = {"e": text} if text else None
+    return Outcome(task_id, 0, UNKNOWN_STATUS, 0, -1, 0, 0, 0, b"", ext)
 
 
 def said_before(record: StateRecord) -> UpdateRecord:

@@ -23,8 +23,6 @@ def test_the_app_made_last_is_the_current_one(gateway: InlineGateway) -> None:
         current.current_app()
     first, second = App("first"), App("second")
     assert current.current_app() is second
-    current.set_current_app(first)
-    assert current.current_app() is first
     assert set(current.all_apps()) == {first, second}
 
 

@@ -8,7 +8,6 @@ import pytest
 
 from tests.support.inline_gateway import InlineGateway
 from zmqtasks.app.app import App, shared_task
-from zmqtasks.app.current import set_current_app
 from zmqtasks.errors import ConfigError
 
 
@@ -28,8 +27,7 @@ def test_a_shared_task_is_usable_before_any_app_exists(gateway: InlineGateway) -
     assert double.delay_many([(1,), (2,)]).get() == [2, 4]
     assert first.tasks.keys() == second.tasks.keys() == {f"{__name__}.double"}
     assert [call.kind.app for call in gateway.calls] == ["first", "second", "second"]
-    set_current_app(first)
-    assert double.app is first
+    assert double.app is second
 
 
 def test_apps_that_exist_already_get_it_too(app: App) -> None:
