@@ -254,7 +254,7 @@ def test_pool_grows_and_shrinks_when_told(mesh: Mesh, worker: NodeProcess) -> No
     wait_for(lambda: len(mesh.children_of(worker)) == alone, "one process")
     refused = mesh.cli("control", "pool_shrink")
     assert refused.returncode == 1
-    assert "w1: error: there are 1 slots, and there must be 1 to" in refused.stdout
+    assert "w1: error: this worker has 1 slot and must have 1 to" in refused.stdout
 
 
 def test_shutdown_by_command_drains(mesh: Mesh, worker: NodeProcess) -> None:

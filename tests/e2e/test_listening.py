@@ -43,8 +43,9 @@ def _address(text: str) -> str:
 
 
 def test_without_a_key_a_node_has_no_port_at_all(mesh: Mesh) -> None:
-    node = mesh.start_node()
+    node = mesh.start_node("--port", "5560")
     assert "tcp://" not in node.wait_log("listens on ipc://")
+    assert node.wait_log("opens no port").endswith("so it does nothing with: port")
     assert "zmqtasks keygen" in node.wait_log("no mesh key")
     assert _listening_addresses(node) == set()
     folder = mesh.runtime / mesh.name

@@ -290,6 +290,10 @@ def banner(node: Node) -> list[str]:
             f"keeps the tasks that it owns in {journal.folder} and goes on with "
             f"{journal.resumed_count:,} that were there"
         )
+    has_port = any(endpoint.startswith("tcp://") for endpoint in hello.endpoints)
+    unused = [key for key in ("port", "advertise") if getattr(settings, key) and not has_port]
+    if unused:
+        lines.append(f"opens no port, so it does nothing with: {' and '.join(unused)}")
     if runtime.fingerprint:
         who = (
             "members on other hosts can join"
@@ -300,7 +304,6 @@ def banner(node: Node) -> list[str]:
         )
         lines.append(f"mesh key {runtime.fingerprint}: {who}")
     elif not settings.insecure:
-        has_port = any(endpoint.startswith("tcp://") for endpoint in hello.endpoints)
         who = "processes on this host" if has_port else "this user's processes on this host"
         lines.append(
             f"no mesh key: only {who} can join; for more hosts run 'zmqtasks keygen' and copy the "

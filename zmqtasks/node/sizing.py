@@ -11,6 +11,7 @@ from zmqtasks.node.runtime import Runtime
 from zmqtasks.pools.base import HARD_LIMIT, RESIZE, Pool
 from zmqtasks.settings import NodeSettings
 from zmqtasks.settings_checks import parse_autoscale
+from zmqtasks.words import counted
 
 _LOG = logging.getLogger("zmqtasks.node")
 
@@ -77,7 +78,7 @@ class Sizing:
         self._check_pool()
         if not 1 <= slots <= SLOTS_MAX:
             raise ConfigError(
-                f"there are {self._pool.slots} slots, and there must be 1 to {SLOTS_MAX}"
+                f"this worker has {counted(self._pool.slots, 'slot')} and must have 1 to {SLOTS_MAX}"
             )
         if self._rule is not None:
             self._rule.most = max(self._rule.most, slots)
