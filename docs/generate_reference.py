@@ -85,9 +85,9 @@ _POOLS_HEAD = """\
 <!-- Made by docs/generate_reference.py from zmqtasks/testing/pool_contract.py; change it there. -->
 
 What the pools can do (`--pool`, see [Workers](../howto/workers.md)). Each row is tried by the
-suite `zmqtasks.testing.PoolContract`, which all pools run; what a pool cannot do it refuses, when
-the node starts or when a call asks for it. Where a running task cannot be ended, the worker's log
-says so.
+suite `zmqtasks.testing.PoolContract`, which all pools run; what a pool cannot do it refuses when
+the node starts. Calls with time limits go to workers whose pools can keep them. Where a running
+task cannot be ended, the worker's log says so.
 
 """
 

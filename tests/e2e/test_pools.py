@@ -90,24 +90,39 @@ def test_coroutine_submits_to_its_owner(mesh: Mesh, pool: str) -> None:
 
 
 @pytest.mark.parametrize("pool", ["thread", "asyncio", "solo"])
-def test_hard_limit_of_a_task_is_refused_at_the_start_and_of_a_call_at_once(
-    mesh: Mesh, pool: str
-) -> None:
+def test_hard_limit_of_a_task_is_refused_at_the_start(mesh: Mesh, pool: str) -> None:
     limited = _APP.replace("@app.task\n    def doze", "@app.task(time_limit=5)\n    def doze")
     mesh.write("tasks.py", limited)
     done = mesh.cli("node", "--pool", pool)
     assert done.returncode == 2
     assert f"task 'tasks.doze' has time_limit=5, which the {pool} pool cannot keep" in done.stderr
     assert "--pool process" in done.stderr
-    start(mesh, "--pool", pool)
-    told = mesh.run("""
-        from tasks import doze
+
+
+def test_call_with_a_hard_limit_waits_for_a_worker_that_can_keep_it(mesh: Mesh) -> None:
+    threads = start(mesh, "--pool", "thread", "--concurrency", "4")
+    client = mesh.start("""
+        import threading
+        from tasks import app, doze
+        limited = doze.apply_async((60,), time_limit=0.3)
+        print("others", len(doze.delay_many([(0,)] * 20).get(timeout=20)), flush=True)
         try:
-            doze.apply_async((0,), time_limit=5).get(timeout=20)
+            limited.get(timeout=60)
         except Exception as exc:
-            print(exc)
-    """).stdout
-    assert "hard time limit, which the pool of this worker cannot keep" in told
+            print(type(exc).__name__, limited.info.__class__.__name__, flush=True)
+        more = [doze.apply_async((0,), time_limit=5) for _ in range(40)]
+        print("here", len({one.get(timeout=20) for one in more}), flush=True)
+    """)
+    client.wait_log("others 20")
+    why = client.wait_log("waits: ")
+    assert "tasks.doze" in why
+    assert "it was called with a hard time limit (time_limit)" in why
+    assert "start one with --pool process" in why
+    mesh.start_node("--concurrency", "1", name="w2")
+    client.wait_log("TimeLimitExceeded")
+    client.wait_log("here 1")
+    assert client.wait() == 0
+    assert threads.stop() == 0
 
 
 def test_drain_ends_what_runs_in_threads(mesh: Mesh) -> None:

@@ -14,9 +14,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from tests.simulation.features import SAFETY_MS
 from tests.simulation.tasks import Again, Spec
 from zmqtasks.core import cancelling
-from zmqtasks.core.attempts import REQUEUES_KEY, RETRIES_KEY, count_in
 from zmqtasks.core.held import AMONG_KEY, HeldTask
-from zmqtasks.core.lanes import OwnedTask
+from zmqtasks.core.lanes import REQUEUES_KEY, RETRIES_KEY, OwnedTask, count_in
 from zmqtasks.core.ownedtasks import CANCELLED_KEY
 from zmqtasks.core.workqueue import PRIORITY_KEY, priority_of
 from zmqtasks.limits import AMONG_MAX
@@ -203,8 +202,9 @@ class Extras:
     def _check_sent(self, process: Process, task: OwnedTask) -> None:
         """An owner has just given this attempt to a worker."""
         ledger, lane = self.world.ledger, task.lane
+        is_noted = lane.is_noted or lane.is_learned
         is_apart = count_in(task.ext, AMONG_KEY) >= AMONG_MAX or lane.ready.apart
-        if lane.ready and not lane.is_guarded and not is_apart:
+        if lane.ready and not is_noted and not is_apart:
             first, own = max(priority_of(t.ext) for t in lane.ready), priority_of(task.ext)
             assert first <= own, f"{process.name} gives away a less urgent task"
             if own:

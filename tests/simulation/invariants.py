@@ -567,7 +567,10 @@ def check_end(world: World) -> None:
         # The last attempt of these was given to nobody.
         dead = sum(
             outcome.status == Status.DEAD
-            or (outcome.status == Status.WORKER_LOST and bool(ledger.specs[outcome.id].kind.ext))
+            or (
+                outcome.status == Status.WORKER_LOST
+                and (outcome.id, outcome.attempt) not in ledger.starts
+            )
             for outcome in settled
         )
         # Those that are cancelled may count one more, so that what comes late is refused.

@@ -80,8 +80,9 @@ class SimPool:
         if status:
             self._end(slot, task, status, b"", "cancelled before it started")
             return
-        if spec.once and task.attempt > 1 and not is_guarded(task.kind):
-            # As ``childmain`` does: its caller knew it by name alone, so its owner could not know.
+        if spec.once and task.attempt > 1 and not is_guarded(task.kind, task.ext):
+            # As ``childmain`` does: it was called by its name alone, and its owner cannot know
+            # whether an earlier attempt was given away.
             self.world.ledger.refused_in_child(self.process, task)
             self._end(slot, task, Status.WORKER_LOST, b"", "an earlier attempt may have run")
             return

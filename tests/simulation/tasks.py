@@ -13,6 +13,8 @@ SLOW = Kind(APP, "slow", "d1", "default")
 #: Served by every second worker only.
 RARE = Kind(APP, "rare", "", "special")
 KINDS = (QUICK, SLOW, RARE)
+#: Ends the names of tasks that are not idempotent.
+_ONCE = ".once"
 
 
 class Again(NamedTuple):
@@ -33,7 +35,7 @@ class Spec(NamedTuple):
     deed: str
     #: Bytes of the result.
     size: int = 4
-    #: It is not idempotent, which only a kind with its signature tells its owner.
+    #: It is not idempotent, which its kind says, or else the workers' catalogs.
     once: bool = False
     #: Facts of its call.
     ext: dict[str, Any] | None = None
@@ -43,14 +45,20 @@ class Spec(NamedTuple):
 
 def catalog(kinds: tuple[Kind, ...]) -> list[CatalogEntry]:
     """What a worker announces that knows these kinds."""
-    return [CatalogEntry(kind.app, kind.name, "d1", "(x)") for kind in kinds]
+    return [
+        CatalogEntry(kind.app, kind.name + suffix, "d1", "(x)", ext)
+        for kind in kinds
+        for suffix, ext in (("", {}), (_ONCE, {"idem": 0}))
+    ]
 
 
 def once(spec: Spec, *, is_known: bool) -> Spec:
-    """The task as one that must not run twice; ``is_known`` to its caller as such."""
-    kind = Kind(APP, spec.kind.name, "", spec.kind.queue)
+    """The task as one that must not run twice; ``is_known`` to its caller as such, who else
+    calls it by its name alone."""
+    name = spec.kind.name + _ONCE
+    kind = Kind(APP, name, "", spec.kind.queue)
     if is_known:
-        kind = Kind(APP, spec.kind.name, spec.kind.digest, spec.kind.queue, (("idem", 0),))
+        kind = Kind(APP, name, spec.kind.digest, spec.kind.queue, (("idem", 0),))
     return spec._replace(kind=kind, once=True)
 
 

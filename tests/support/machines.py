@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any, TypeVar
 
 from zmqtasks.core.effects import Effect, Send, Transmit
+from zmqtasks.core.lanes import is_guarded
 from zmqtasks.core.linkevents import MemberEvent, Timers
 from zmqtasks.core.links import Candidate, LinkId
 from zmqtasks.core.membership import Membership
@@ -24,7 +25,8 @@ M = TypeVar("M", bound=Message)
 
 
 def entry(kind: Kind) -> CatalogEntry:
-    return CatalogEntry(kind.app, kind.name, kind.digest, "(x, y)")
+    ext = {"idem": 0} if is_guarded(kind, None) else {}
+    return CatalogEntry(kind.app, kind.name, kind.digest, "(x, y)", ext)
 
 
 def hello(

@@ -307,8 +307,9 @@ def _limits(app: App, config: PoolConfig) -> tuple[int, str]:
 def _run_once(run: Callable[..., Any]) -> Callable[..., Any]:
     """The function of a task that is not idempotent.
 
-    Owners see to it that its attempts do not follow each other. But whoever called it by
-    name alone could not tell its owner that this is such a task.
+    Owners see to it that its attempts do not follow each other. But one that had it from a
+    caller that knew its name alone may not know whether an earlier one was given away, and
+    one of an earlier version does not ask workers whether this is such a task.
     """
 
     def run_once(*args: Any, **kwargs: Any) -> Any:

@@ -352,7 +352,10 @@ class Task(WithOptions, WithHandlers, Generic[P, R]):
     @property
     def catalog_entry(self) -> CatalogEntry:
         """What a worker announces about it."""
-        return CatalogEntry(self.app.name, self.name, self.signature_digest, self.signature_text)
+        ext = {} if self.idempotent else {"idem": 0}
+        return CatalogEntry(
+            self.app.name, self.name, self.signature_digest, self.signature_text, ext
+        )
 
     @property
     def request(self) -> TaskContext:

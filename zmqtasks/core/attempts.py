@@ -3,24 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
 
 from zmqtasks.core.cancelling import CancellingTasks
 from zmqtasks.core.custody import Custody
 from zmqtasks.core.dealing import always_auto
 from zmqtasks.core.held import AMONG_KEY, STRIKES_KEY
-from zmqtasks.core.lanes import ASKED_KEY, Lane, OwnedTask, may_have_started
+from zmqtasks.core.lanes import (
+    ASKED_KEY,
+    ONCE_KEY,
+    REQUEUES_KEY,
+    RETRIES_KEY,
+    Lane,
+    OwnedTask,
+    count_in,
+    is_guarded,
+    may_have_started,
+)
+from zmqtasks.core.requirements import kind_for
 from zmqtasks.limits import ADDRESSEE_MISSED_MS, AMONG_MAX, STRIKES_MAX
 from zmqtasks.wire.messages import RetryRecord, Status
-
-#: Keys in a task's ``ext``: how often it was retried, and rejected to be run again.
-RETRIES_KEY, REQUEUES_KEY = "n", "rq"
-
-
-def count_in(ext: dict[str, Any] | None, key: str) -> int:
-    """One of these counts."""
-    found = (ext or {}).get(key)
-    return found if isinstance(found, int) else 0
 
 
 class Attempts(CancellingTasks):
@@ -129,7 +130,7 @@ class Attempts(CancellingTasks):
             task.attempt += 1
             self._is_cancelled(task)
             return
-        if ran and task.lane.is_guarded:
+        if ran and is_guarded(task.lane.kind, task.ext):
             task.attempt += 1  # the last one may still report an outcome
             text = f"{reason} and {name} is not idempotent, so it is not started again"
             self._settle_here(task, Status.WORKER_LOST, text)
@@ -160,7 +161,7 @@ class Attempts(CancellingTasks):
         if task.id in self._cancelling:
             task.attempt += 1
             self._is_cancelled(task)
-        elif task.lane.is_guarded and may_have_started(task):
+        elif is_guarded(task.lane.kind, task.ext) and may_have_started(task):
             reason = "its owner was restarted, and no worker has told of it since"
             self._redeliver(task, reason, strike=False)
         else:
@@ -191,9 +192,10 @@ class Attempts(CancellingTasks):
         ext.pop("eta", None)
         if record.delay_ms > 0:
             ext["eta"] = self.wall_ms + record.delay_ms
-        if task.lane.is_guarded:
+        if task.lane.is_noted or ONCE_KEY in ext:
             ext[ASKED_KEY] = task.attempt
         task.ext = ext
+        task.lane = self.dealer.lane_of(kind_for(task.lane.kind, ext))
         if isinstance(record.body, bytes):
             self.open_bytes += len(record.body) - len(task.body)
             task.body = record.body

@@ -30,8 +30,8 @@ class Dealer:
 
     Args:
         routes: ``"direct"``, ``"broker"`` or ``"auto"`` for a queue.
-        prepare: called with a guarded lane, its ready tasks of one priority, and a number of
-            them that could be sent; tells how many of the first ones may be.
+        prepare: called with a lane that is noted or learned, its ready tasks of one priority,
+            and a number of them that could be sent; tells how many of the first ones may be.
     """
 
     def __init__(self, routes: Callable[[str], str], prepare: Prepare) -> None:
@@ -58,8 +58,16 @@ class Dealer:
         lane = self.lanes.get(kind)
         if lane is None:
             self.lanes[kind] = lane = Lane(kind, self._routes(kind.queue))
-            lane.workers = [worker for worker in self.workers.values() if worker.serves(kind)]
+            for worker in self.workers.values():
+                self._enlist(worker, lane)
         return lane
+
+    @staticmethod
+    def _enlist(worker: WorkerLink, lane: Lane) -> None:
+        """It gets tasks of this lane, if it can run them."""
+        if worker.serves(lane.kind):
+            lane.workers.append(worker)
+            lane.is_learned |= not lane.is_guarded and worker.guards(lane.kind)
 
     def link_up(self, link: LinkId, peer: Hello) -> None:
         """A peer is there; it is a worker if it has slots."""
@@ -74,8 +82,7 @@ class Dealer:
     def _use(self, worker: WorkerLink) -> None:
         self.workers[worker.link] = worker
         for lane in self.lanes.values():
-            if worker.serves(lane.kind):
-                lane.workers.append(worker)
+            self._enlist(worker, lane)
         self.is_touched = True
 
     def link_down(self, link: LinkId) -> WorkerLink | None:
@@ -219,7 +226,10 @@ class Dealer:
         """Give each of those that may kill workers to one that has no other of them."""
         tasks = lane.ready.apart
         open_workers = [w for w in _open_workers(lane) if w.takes_apart]
-        for worker in sorted(open_workers, key=load_of)[: len(tasks)]:
+        count = min(len(tasks), len(open_workers))
+        if lane.is_noted or lane.is_learned:
+            count = self._prepare(lane, tasks, count)
+        for worker in sorted(open_workers, key=load_of)[:count]:
             task = tasks.popleft()
             task.worker, worker.apart = worker, task.id
             worker.held[task.id] = task
@@ -231,7 +241,7 @@ class Dealer:
         open_workers = _open_workers(lane)
         ready = lane.ready.at(priority)
         left = min(count_max, len(ready))
-        if lane.is_guarded and open_workers:
+        if (lane.is_noted or lane.is_learned) and open_workers:
             # Those behind them are not in the journal as given.
             credit = sum(w.limit - w.sent for w in open_workers)
             left = min(left, self._prepare(lane, ready, credit))

@@ -149,7 +149,7 @@ class Doubts:
             task.is_guessed = True
             attempt = task.record.attempt + 1  # the giver may have given the last one away
             task.record = msgspec.structs.replace(task.record, attempt=attempt)
-            if is_guarded(task.record.kind):
+            if is_guarded(task.record.kind, task.record.ext):
                 task.is_fresh = False  # it may have been started, and must not be again
             guessed.append(task)
         self._drop(orphans)

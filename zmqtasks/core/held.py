@@ -20,8 +20,6 @@ _EWMA = 0.2
 STRIKES_KEY = "k"
 #: Key in a task's ``ext``: how often it ran with others of its owner on a worker that died.
 AMONG_KEY = "ka"
-#: Key in ``TaskRecord.ext``: soft and hard time limit of the call, in milliseconds, 0: none.
-LIMITS_KEY = "tl"
 
 
 class KindStat:
@@ -134,12 +132,6 @@ class SlotOutcome(NamedTuple):
     body: bytes
     error: str
     ext: dict[str, Any] | None = None
-
-
-def asks_hard_limit(ext: dict[str, Any] | None) -> bool:
-    """The call has a hard time limit of its own."""
-    limits = ext.get(LIMITS_KEY) if ext is not None else None
-    return isinstance(limits, (list, tuple)) and len(limits) == 2 and bool(limits[1])
 
 
 def is_suspect(task: HeldTask) -> bool:

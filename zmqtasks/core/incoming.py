@@ -6,7 +6,7 @@ from enum import Enum
 
 import msgspec
 
-from zmqtasks.core.lanes import is_guarded
+from zmqtasks.core.lanes import is_noted
 from zmqtasks.core.links import LinkId
 from zmqtasks.core.marks import OfferMark, offers_mark, offers_of
 from zmqtasks.core.owned import Incoming, OwnedRecord
@@ -117,7 +117,7 @@ class IncomingTask:
     def journal_attempt(self) -> int:
         """The last attempt that may have been given to a worker."""
         attempt = self.record.attempt
-        if self.is_fresh and not self.is_held and is_guarded(self.record.kind):
+        if self.is_fresh and not self.is_held and is_noted(self.record.kind, self.record.ext):
             attempt -= 1
         return attempt
 

@@ -35,7 +35,7 @@ from zmqtasks.core.heldtasks import NO_LEASE, NO_OWNER, HeldTasks
 from zmqtasks.core.lanes import is_guarded
 from zmqtasks.core.links import LANE, LinkId
 from zmqtasks.core.refusals import refusal_of, refusal_of_record
-from zmqtasks.core.requirements import Stock, addressee
+from zmqtasks.core.requirements import ABILITIES, Stock, addressee
 from zmqtasks.limits import INTAKE_BYTES_MAX, INTAKE_TASKS_MAX
 from zmqtasks.wire.messages import (
     Cancel,
@@ -79,8 +79,8 @@ class Intake(HeldTasks):
         self.catalog = {(entry.app, entry.name): entry for entry in catalog}
         self.finished: list[Finished] = []
         self.draining = False
-        #: The pool ends what runs beyond its hard limit.
-        self.keeps_hard_limits = True
+        #: What the pool can do.
+        self.can: Collection[str] = ABILITIES
         self.stats: dict[Kind, KindStat] = {}
         #: Mean run time over all kinds, for the credit window.
         self.overall = KindStat()
@@ -173,7 +173,7 @@ class Intake(HeldTasks):
                 continue
             kind, stat, refusal = checked[record.kind]
             if refusal is None and record.ext:
-                refusal = refusal_of_record(record, keeps_hard_limits=self.keeps_hard_limits)
+                refusal = refusal_of_record(record, self.can)
             if refusal is None and (room <= 0 or self.held_bytes >= INTAKE_BYTES_MAX):
                 refusal = RejectCode.BUSY, _FULL
             if not giver.is_leased:
@@ -199,9 +199,7 @@ class Intake(HeldTasks):
                 dropped.append(f"kind {record.kind} of {len(message.kinds)} in one message")
                 continue
             kind = message.kinds[record.kind]
-            refusal = self._refusal(kind) or refusal_of_record(
-                record, keeps_hard_limits=self.keeps_hard_limits
-            )
+            refusal = self._refusal(kind) or refusal_of_record(record, self.can)
             if len(self.queue) >= INTAKE_TASKS_MAX or self.held_bytes >= INTAKE_BYTES_MAX:
                 refusal = refusal or (RejectCode.BUSY, _FULL)
             if refusal is not None:
@@ -339,11 +337,11 @@ class Intake(HeldTasks):
             code = RejectCode.CHILD_DIED
             if position == ended and is_running:
                 # One that must not run twice ends with this, whoever did it.
-                is_last = is_alone or is_guarded(task.kind)
+                is_last = is_alone or is_guarded(task.kind, task.ext)
                 code = RejectCode.CHILD_DIED_RUNNING if is_last else RejectCode.CHILD_DIED_AMONG
                 if is_alone:  # of many at once the pool tells
                     self.effects.append(Note("warning", "child.died", text))
-            elif position < ended and is_guarded(task.kind):
+            elif position < ended and is_guarded(task.kind, task.ext):
                 code = RejectCode.CHILD_DIED_RUNNING  # it must not run twice
             self.held_bytes -= len(task.body)
             self.gates.release(task)

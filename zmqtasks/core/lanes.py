@@ -44,7 +44,7 @@ class OwnedTask(msgspec.Struct):
     is_noting: bool = False
     #: Its present attempt may be somewhere: after a restart of its owner.
     is_unsure: bool = False
-    #: The journal knows that this attempt may have been given (only ``Lane.is_guarded``).
+    #: The journal knows that this attempt may have been given (only ``Lane.is_noted``).
     is_guarded: bool = False
     #: Its time has not come (``waiting.py``). With ``is_unsure`` it goes on as unclaimed then.
     is_waiting: bool = False
@@ -74,18 +74,37 @@ class TakenTask(msgspec.Struct, frozen=True):
 
 
 #: Key in a task's ``ext``: the attempt that asked for the next one. It has ended, so nobody
-#: has it. Only of tasks that are not idempotent.
+#: has it. Only of lanes that are noted.
 ASKED_KEY = "ra"
+#: Key in a task's ``ext``: a worker said that it is not idempotent, which its caller did not.
+#: Set before it is given away for the first time, so no attempt without it can have run.
+ONCE_KEY = "once"
+#: Keys in a task's ``ext``: how often it was retried, and rejected to be run again.
+RETRIES_KEY, REQUEUES_KEY = "n", "rq"
+
+
+def count_in(ext: dict[str, Any] | None, key: str) -> int:
+    """One of these counts."""
+    found = (ext or {}).get(key)
+    return found if isinstance(found, int) else 0
 
 
 def may_have_started(task: OwnedTask) -> bool:
-    """Of a guarded lane and from the journal: its attempt may have been given to a worker."""
+    """It is guarded and from the journal: its attempt may have been given to a worker."""
     return task.attempt > 0 and (task.ext or {}).get(ASKED_KEY) != task.attempt
 
 
-def is_guarded(kind: Kind) -> bool:
-    """Not idempotent: no task of it is started twice."""
+def is_guarded(kind: Kind, ext: dict[str, Any] | None) -> bool:
+    """Not idempotent: a task of this kind, with these facts, is not started twice."""
+    if ext is not None and ONCE_KEY in ext:
+        return True
     return bool(kind.ext) and dict(kind.ext).get("idem", 1) == 0
+
+
+def is_noted(kind: Kind, ext: dict[str, Any] | None) -> bool:
+    """Journals hear of an attempt of it before a worker gets it: it is not idempotent, or
+    was called by its name alone, and then it may turn out not to be."""
+    return not kind.digest or is_guarded(kind, ext)
 
 
 class Lane:
@@ -93,6 +112,8 @@ class Lane:
 
     __slots__ = (
         "is_guarded",
+        "is_learned",
+        "is_noted",
         "kind",
         "node",
         "noting",
@@ -110,8 +131,12 @@ class Lane:
         self.node = addressee(kind)
         #: "direct", "broker" or "auto": who gets its tasks.
         self.route = route
-        #: Not idempotent: no task of it is started twice.
-        self.is_guarded = is_guarded(kind)
+        #: Not idempotent, says its caller: no task of it is started twice.
+        self.is_guarded = is_guarded(kind, None)
+        #: So says a worker that is or was there, and its caller did not.
+        self.is_learned = False
+        #: See the function of this name.
+        self.is_noted = is_noted(kind, None)
         self.ready = ReadyTasks()
         #: Tasks that are ready when the journal has noted their attempt.
         self.noting = 0
@@ -127,8 +152,8 @@ class WorkerLink:
     """A worker as its tasks' owner sees it."""
 
     __slots__ = (
-        "apart", "catalog", "demanded", "held", "kept_back", "limit", "link", "offer", "paused",
-        "peer", "queues", "refused", "sent", "slots", "unstored",
+        "apart", "catalog", "demanded", "guarded", "held", "kept_back", "limit", "link", "offer",
+        "paused", "peer", "queues", "refused", "sent", "slots", "unstored",
     )  # fmt: skip
 
     def __init__(self, link: LinkId, peer: Hello) -> None:
@@ -157,6 +182,8 @@ class WorkerLink:
         self.queues = frozenset(peer.queues)
         #: {(app, name): signature digest}
         self.catalog = {(entry.app, entry.name): entry.digest for entry in peer.catalog}
+        #: {(app, name)} of those that are not idempotent.
+        self.guarded = {(e.app, e.name) for e in peer.catalog if e.ext.get("idem", 1) == 0}
         #: Its tags and resources.
         self.offer = offer_of(peer.ext)
         #: {(app, name, queue)} that it gave back although it announced them.
@@ -177,6 +204,10 @@ class WorkerLink:
         if digest is None or (kind.digest and digest and digest != kind.digest):
             return False
         return suits(kind, self.peer.node, self.offer)
+
+    def guards(self, kind: Kind) -> bool:
+        """Does it say that tasks of this kind are not idempotent?"""
+        return (kind.app, kind.name) in self.guarded
 
 
 def load_of(worker: WorkerLink) -> float:

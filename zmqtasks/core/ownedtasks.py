@@ -12,8 +12,16 @@ from zmqtasks.core.custody import Custody
 from zmqtasks.core.dealing import Dealer, always_auto
 from zmqtasks.core.effects import CallsAccepted, CallsRefused, Effect
 from zmqtasks.core.kept import KeptOutcomes
-from zmqtasks.core.lanes import Lane, OwnedTask, TakenTask, WorkerLink, may_have_started
+from zmqtasks.core.lanes import (
+    Lane,
+    OwnedTask,
+    TakenTask,
+    WorkerLink,
+    is_guarded,
+    may_have_started,
+)
 from zmqtasks.core.owned import Durability, OwnedRecord
+from zmqtasks.core.requirements import kind_for
 from zmqtasks.core.stories import Stories
 from zmqtasks.core.waiting import Waiting
 from zmqtasks.core.workqueue import PRIORITY_KEY
@@ -245,9 +253,10 @@ class OwnedTasks:
         if kept is not None:
             self._settled.append(kept)
             return None
-        lane = self.lanes.get(call.kind)
+        kind = call.kind if call.ext is None else kind_for(call.kind, call.ext)
+        lane = self.lanes.get(kind)
         if lane is None:
-            lane = self.dealer.lane_of(call.kind)
+            lane = self.dealer.lane_of(kind)
         self.tasks[call.id] = task = OwnedTask(call.id, lane, call.body, call.ext)
         self.open_bytes += len(call.body)
         if call.ext is not None and "exp" in call.ext:
@@ -316,7 +325,7 @@ class OwnedTasks:
         for task in tasks:
             self.stories.tell(task.id, "resumed", attempt=task.attempt)
             may_be_held = task.id in self._cancelling or (
-                task.lane.is_guarded and may_have_started(task)
+                is_guarded(task.lane.kind, task.ext) and may_have_started(task)
             )
             if self.waiting.is_early(task) and not may_be_held:
                 # Nobody has it, unless the clock was set back; so it need not be asked for.
@@ -342,7 +351,7 @@ class OwnedTasks:
             self.written.resume(held)
 
     def _restore(self, record: OwnedRecord) -> OwnedTask:
-        lane = self.dealer.lane_of(record.kind)
+        lane = self.dealer.lane_of(kind_for(record.kind, record.ext))
         self.tasks[record.id] = task = OwnedTask(
             record.id, lane, record.body, record.ext, record.attempt, record.strikes
         )

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from zmqtasks.core.attempts import RETRIES_KEY, count_in
-from zmqtasks.core.lanes import OwnedTask
+from zmqtasks.core.lanes import RETRIES_KEY, OwnedTask, count_in
 from zmqtasks.core.owned import Durability
 from zmqtasks.core.waiting import eta_of
 from zmqtasks.ids import format_node

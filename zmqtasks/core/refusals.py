@@ -4,8 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 
-from zmqtasks.core.held import asks_hard_limit
-from zmqtasks.core.requirements import Stock, addressee, explain_misfit
+from zmqtasks.core.requirements import (
+    ABILITIES,
+    Stock,
+    abilities_for,
+    addressee,
+    explain_misfit,
+)
 from zmqtasks.wire.messages import CatalogEntry, Kind, RejectCode, TaskRecord
 
 Refusal = tuple[RejectCode, str]
@@ -44,19 +49,21 @@ def refusal_of(
     return None
 
 
-def refusal_of_record(record: TaskRecord, *, keeps_hard_limits: bool) -> Refusal | None:
+def refusal_of_record(record: TaskRecord, can: Collection[str]) -> Refusal | None:
     """Why this very task is not run here, None if it is.
 
     Args:
         record: the task.
-        keeps_hard_limits: the pool ends what runs beyond its hard limit.
+        can: what the pool can do, of ``ABILITIES``. Owners go by what the worker announced of
+            that, unless they are of an earlier version.
     """
     for key in record.ext or ():
         if key.startswith("!"):
             return RejectCode.UNSUPPORTED, f"option '{key[1:]}' is not known to this worker"
-    if not keeps_hard_limits and asks_hard_limit(record.ext):
-        return RejectCode.UNSUPPORTED, (
-            "the call has a hard time limit, which the pool of this worker cannot keep; run "
-            "it on workers with a process pool, or without the limit"
-        )
+    for ability in abilities_for(record.ext):
+        if ability not in can:
+            return RejectCode.UNSUPPORTED, (
+                f"the call has {ABILITIES[ability]}, which the pool of this worker cannot keep; "
+                "run it on workers with a process pool, or without the limit"
+            )
     return None

@@ -1,15 +1,19 @@
-"""What a task needs of its worker: tags, and amounts of resources.
+"""What a task needs of its worker: tags, amounts of resources, and what its pool can do.
 
-As text, which is a fact of the task's kind: ``gpu=1;ram_mb=4000;tag:cuda;tag:x86``, amounts
-first, each part sorted, so that equal requirements are equal texts.
+Tags and amounts as text, which is a fact of the task's kind: ``gpu=1;ram_mb=4000;tag:cuda``,
+amounts first, each part sorted, so that equal requirements are equal texts. What a pool must be
+able to do follows from the time limits of a call; its owner makes it a fact of the kind, since
+tasks of one kind can run on the same workers.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
 from functools import lru_cache
 from typing import Any, Final, NamedTuple
+
+import msgspec
 
 from zmqtasks.amounts import GPU, MILLI, check_name, check_tag, shown, to_milli
 from zmqtasks.errors import ConfigError
@@ -21,6 +25,20 @@ NODE_KEY: Final = "to"
 #: Of ``Hello.ext``: what a worker has.
 TAGS_KEY: Final = "tags"
 RESOURCES_KEY: Final = "res"
+#: Of ``Hello.ext`` and of ``Kind.ext``: what a pool can do, and must be able to do.
+CAN_KEY: Final = "can"
+#: Of ``TaskRecord.ext``: soft and hard time limit of the call, in milliseconds, 0: none.
+LIMITS_KEY: Final = "tl"
+
+#: A pool raises SoftTimeLimitExceeded in an attempt at its soft limit.
+SOFT_LIMIT: Final = "soft_limit"
+#: It ends an attempt at its hard limit, whatever that does.
+HARD_LIMIT: Final = "hard_limit"
+#: What not every pool can do and calls may ask for, for people.
+ABILITIES: Final = {
+    SOFT_LIMIT: "a soft time limit (soft_time_limit)",
+    HARD_LIMIT: "a hard time limit (time_limit)",
+}
 
 _TAG_PREFIX = "tag:"
 
@@ -84,25 +102,69 @@ class Offer(NamedTuple):
     tags: frozenset[str]
     #: {name: thousandths}.
     amounts: Mapping[str, int]
+    #: Of ``ABILITIES``, what its pool can do; None: it does not say, and refuses itself.
+    can: frozenset[str] | None = None
 
 
 def offer_of(ext: Mapping[str, Any]) -> Offer:
     """What a worker has, by the ``ext`` of its HELLO; what makes no sense there is nothing."""
-    tags, amounts = ext.get(TAGS_KEY), ext.get(RESOURCES_KEY)
+    tags, amounts, can = (ext.get(key) for key in (TAGS_KEY, RESOURCES_KEY, CAN_KEY))
     found: dict[str, int] = {}
     if isinstance(amounts, dict):
         for name, amount in amounts.items():
             with suppress(ConfigError, TypeError):
                 found[check_name(name)] = to_milli(name, amount)
     known = tags if isinstance(tags, list) else ()
-    return Offer(frozenset(tag for tag in known if isinstance(tag, str)), found)
-
-
-def announced(tags: Sequence[str], resources: Mapping[str, float]) -> dict[str, Any]:
-    """What a worker says in the ``ext`` of its HELLO: the opposite of :func:`offer_of`."""
-    return ({TAGS_KEY: list(tags)} if tags else {}) | (
-        {RESOURCES_KEY: dict(resources)} if resources else {}
+    return Offer(
+        frozenset(tag for tag in known if isinstance(tag, str)),
+        found,
+        frozenset(ABILITIES).intersection(can) if isinstance(can, list) else None,
     )
+
+
+def announced(
+    tags: Sequence[str], resources: Mapping[str, float], can: Collection[str] | None = None
+) -> dict[str, Any]:
+    """What a worker says in the ``ext`` of its HELLO: the opposite of :func:`offer_of`."""
+    return (
+        ({TAGS_KEY: list(tags)} if tags else {})
+        | ({RESOURCES_KEY: dict(resources)} if resources else {})
+        | ({CAN_KEY: sorted(ABILITIES.keys() & can)} if can is not None else {})
+    )
+
+
+def abilities_for(ext: Mapping[str, Any] | None) -> tuple[str, ...]:
+    """What a pool must be able to do for a call with these facts: of ``ABILITIES``."""
+    limits = ext.get(LIMITS_KEY) if ext is not None else None
+    # From the wire: whoever made it may have put anything there.
+    if not isinstance(limits, (list, tuple)) or len(limits) != len(ABILITIES):
+        return ()
+    return tuple(
+        ability
+        for ability, limit in zip(ABILITIES, limits, strict=True)
+        if isinstance(limit, int) and limit > 0
+    )
+
+
+def kind_for(kind: Kind, ext: Mapping[str, Any] | None) -> Kind:
+    """The kind as which an owner deals a call of this kind, with these facts."""
+    wanted = abilities_for(ext)
+    if not wanted and all(key != CAN_KEY for key, _ in kind.ext):
+        return kind
+    return _kind_with(kind, wanted)
+
+
+@lru_cache(maxsize=1024)
+def _kind_with(kind: Kind, wanted: tuple[str, ...]) -> Kind:
+    facts = tuple(fact for fact in kind.ext if fact[0] != CAN_KEY)
+    if wanted:
+        facts += ((CAN_KEY, ";".join(wanted)),)
+    return msgspec.structs.replace(kind, ext=facts)
+
+
+def _wanted_of(kind: Kind) -> frozenset[str]:
+    text = dict(kind.ext).get(CAN_KEY)
+    return frozenset(text.split(";")) if isinstance(text, str) else frozenset()
 
 
 def needs_of(kind: Kind) -> Needs | None:
@@ -136,6 +198,8 @@ def suits(kind: Kind, node: bytes, offer: Offer) -> bool:
     wanted = dict(kind.ext).get(NODE_KEY, "")
     if wanted and wanted != node.hex():
         return False
+    if not _is_able(offer, kind):
+        return False
     needs = needs_of(kind)
     return needs is not None and fits(needs, offer)
 
@@ -154,6 +218,14 @@ def explain_misfit(kind: Kind, offers: Sequence[tuple[bytes, Offer]]) -> str:
         offers = [(node, offer) for node, offer in offers if node.hex() == wanted]
         if not offers:
             return f"it is for node {wanted} only, which is not in sight"
+    able = [(node, offer) for node, offer in offers if _is_able(offer, kind)]
+    if not able:
+        limits = " and ".join(ABILITIES[name] for name in ABILITIES if name in _wanted_of(kind))
+        return (
+            f"it was called with {limits}, which the pool of no worker that knows it can keep; "
+            "start one with --pool process, or call it without"
+        )
+    offers = able
     needs = needs_of(kind)
     if needs is None:
         return f"what it needs cannot be read: {dict(kind.ext).get(NEEDS_KEY)!r}"
@@ -168,6 +240,10 @@ def explain_misfit(kind: Kind, offers: Sequence[tuple[bytes, Offer]]) -> str:
             has = f"the most that one has is {shown(most)}" if most else "none has any"
             return f"it needs {name}={shown(milli)}, and {has}"
     return f"no worker has all that it needs: {format_text(needs)}"
+
+
+def _is_able(offer: Offer, kind: Kind) -> bool:
+    return offer.can is None or _wanted_of(kind) <= offer.can
 
 
 def format_text(needs: Needs) -> str:

@@ -22,7 +22,15 @@ from collections.abc import Callable, Sequence
 from functools import partial
 
 from zmqtasks.core.custody import Custody
-from zmqtasks.core.lanes import Lane, OwnedTask
+from zmqtasks.core.lanes import (
+    ONCE_KEY,
+    REQUEUES_KEY,
+    RETRIES_KEY,
+    Lane,
+    OwnedTask,
+    count_in,
+    is_noted,
+)
 from zmqtasks.core.links import LinkId
 from zmqtasks.core.owned import Durability, OwnedRecord, Progress
 from zmqtasks.limits import (
@@ -183,10 +191,16 @@ class WrittenTasks:
         may_go: list[OwnedTask] = []
         while ready and len(may_go) < count:
             task = ready[0]
-            if not task.is_written or task.is_guarded:
+            is_news = lane.is_learned and _may_be_guarded(task)
+            if not task.is_written or (task.is_guarded and not is_news):
+                if is_news:
+                    task.ext = {**(task.ext or {}), ONCE_KEY: 1}
                 may_go.append(ready.popleft())
             elif lane.noting < count:
                 task.is_guarded = True
+                if is_news:
+                    task.ext = {**(task.ext or {}), ONCE_KEY: 1}
+                    self._renewed.setdefault(task.id, False)
                 self.next_attempt(ready.popleft())
             else:
                 break  # after a restart all that are noted would count as given
@@ -285,9 +299,19 @@ class WrittenTasks:
 
 def _given_attempt(task: OwnedTask) -> int:
     """The last attempt that may have been given to a worker, as the journal should know it."""
-    if task.lane.is_guarded and not task.is_guarded and task.worker is None:
-        return task.attempt - 1  # noted before it is given
-    return task.attempt
+    if task.is_guarded or task.worker is not None or not is_noted(task.lane.kind, task.ext):
+        return task.attempt
+    return task.attempt - 1  # noted before it is given
+
+
+def _may_be_guarded(task: OwnedTask) -> bool:
+    """It was not said of it that it is not idempotent, and no attempt of it can have run but
+    those that asked for the next one."""
+    ext = task.ext
+    if ext is None:
+        return task.attempt == 1
+    asked = count_in(ext, RETRIES_KEY) + count_in(ext, REQUEUES_KEY)
+    return ONCE_KEY not in ext and task.attempt - 1 <= asked
 
 
 def _synced(tasks: Sequence[OwnedTask]) -> bool:

@@ -26,6 +26,7 @@ from zmqtasks.core.calls import Call, Ticket
 from zmqtasks.core.dispatcher import Dispatcher
 from zmqtasks.core.fastlane import FastLane
 from zmqtasks.core.owned import Durability
+from zmqtasks.core.requirements import kind_for
 from zmqtasks.errors import LocalProtocolError, NoWorkers, SubmitError, SubmitRejected
 from zmqtasks.ids import task_id_maker
 from zmqtasks.node.accepting import Acceptance, Acceptances
@@ -41,7 +42,7 @@ from zmqtasks.node.survey import Request, SeenNode, Survey
 from zmqtasks.node.tickets import Tickets, describe_state
 from zmqtasks.settings import NodeSettings
 from zmqtasks.wire import codec
-from zmqtasks.wire.messages import Hello, Kind, StateRecord
+from zmqtasks.wire.messages import Hello, StateRecord
 from zmqtasks.words import counted
 
 _LOG = logging.getLogger("zmqtasks.client")
@@ -132,7 +133,7 @@ class Client:
         """See ``Gateway``."""
         self._check_alive()
         if require_worker_s is not None:
-            self._require_worker([call.kind for call in calls], require_worker_s)
+            self._require_worker(calls, require_worker_s)
         if wait_s is None:
             wait_s = self.settings.submit_timeout_s
         if is_chosen(calls[0], self.runtime.node):
@@ -287,8 +288,8 @@ class Client:
 
     # --- workers ------------------------------------------------------------------------
 
-    def _require_worker(self, kinds: Sequence[Kind], wait_s: float) -> None:
-        asked = list(dict.fromkeys(kinds))
+    def _require_worker(self, calls: Sequence[Call], wait_s: float) -> None:
+        asked = list(dict.fromkeys(kind_for(call.kind, call.ext) for call in calls))
         is_served = lambda: not self.dispatcher.why_unserved(asked)  # noqa: E731
         if not self.conditions.wait(is_served, wait_s):
             # A worker may have come since the caller gave up.

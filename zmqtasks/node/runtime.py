@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -57,7 +57,7 @@ class Part:
     Attributes:
         roles: as told to peers.
         dial_roles: peers with one of these are dialled when found.
-        catalog, slots: of a worker.
+        catalog, slots, can: of a worker; the last is what its pool can do.
         owns_tasks, keeps_results: has a Dispatcher; is a store.
         has_journal, is_journal_lasting: what it owns can be written down; also for when the
             power fails, so that peers may hand over tasks. Both are set before ``open``.
@@ -68,6 +68,7 @@ class Part:
     dial_roles: frozenset[str]
     catalog: Sequence[CatalogEntry] = ()
     slots: int = 0
+    can: Collection[str] | None = None
     owns_tasks: bool = False
     keeps_results: bool = False
     has_journal: bool = False
@@ -182,7 +183,7 @@ class Runtime:
         resources = [parse_resource(entry) for entry in settings.resources]
         has = {resource.name: resource.amount for resource in resources}
         gpus = [gpu for resource in resources for gpu in resource.ids]
-        offer = announced(settings.tags, has) if part.slots else {}
+        offer = announced(settings.tags, has, part.can) if part.slots else {}
         hello = Hello(
             self.node, self.epoch, 0, 0, 0, keys.mesh_hash(settings.mesh), codec.VERSION_MIN,
             codec.VERSION_MAX, [], self.name, list(part.roles), self.host_id, os.getpid(),

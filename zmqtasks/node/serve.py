@@ -139,6 +139,7 @@ class Node:
             self._keeper_or_none.start()
         if self.pool is not None:
             self.part.catalog = self.pool.start(self)
+            self.part.can = self.pool.features
             self.facts = dict(self.pool.facts)
         self.is_joining = True
         self.runtime.open()
@@ -328,7 +329,7 @@ class Node:
             kind, ext = task.kind, task.ext
             run = RunTask(
                 task.id, task.attempt, kind.app, kind.name, kind.queue, task.owner,
-                task.body, ext, task.attempt > 1 and is_guarded(kind),
+                task.body, ext, task.attempt > 1 and is_guarded(kind, ext),
             )  # fmt: skip
             if facts or ext is not None:
                 run.soft_ms, run.hard_ms = limits_of(ext, facts.get(kind.name))

@@ -8,7 +8,7 @@ from zmqtasks.core.autoscale import Autoscale
 from zmqtasks.errors import ConfigError
 from zmqtasks.limits import AUTOSCALE_LOOK_MS, SLOTS_MAX
 from zmqtasks.node.runtime import Runtime
-from zmqtasks.pools.base import HARD_LIMIT, RESIZE, Pool
+from zmqtasks.pools.base import RESIZE, Pool
 from zmqtasks.settings import NodeSettings
 from zmqtasks.settings_checks import parse_autoscale
 from zmqtasks.words import counted
@@ -130,4 +130,4 @@ class Sizing:
         intake = self._runtime.mesh.intake
         if intake is not None:
             intake.slots_max = self._pool.slots
-            intake.keeps_hard_limits = HARD_LIMIT in self._pool.features
+            intake.can = self._pool.features

@@ -23,15 +23,16 @@ from typing import Any, Final, Protocol
 
 import msgspec
 
+from zmqtasks.core import requirements
 from zmqtasks.errors import ConfigError
 from zmqtasks.limits import PAYLOAD_BYTES_MAX
 from zmqtasks.pools.protocol import Answer, ChildOutcome, ChildRequest, RunTask, TaskFacts
 from zmqtasks.wire.messages import CatalogEntry
 
 #: ``Pool.features``: it ends an attempt at its hard limit, whatever that does.
-HARD_LIMIT: Final = "hard_limit"
+HARD_LIMIT: Final = requirements.HARD_LIMIT
 #: It raises SoftTimeLimitExceeded in an attempt at its soft limit.
-SOFT_LIMIT: Final = "soft_limit"
+SOFT_LIMIT: Final = requirements.SOFT_LIMIT
 #: That interrupts calls that block, too.
 WAKE: Final = "wake"
 #: ``cancel`` with a signal ends a coroutine that runs, and no other attempt.

@@ -37,8 +37,8 @@ class Kind(msgspec.Struct, array_like=True, gc=False, frozen=True):
     ``digest`` is the signature's digest ("" when the caller does not know it, which
     matches any), ``ext`` holds facts about the task as pairs: ``sig`` its signature as
     text, ``idem`` 0 when it is not idempotent, so that no attempt of it follows another,
-    ``req`` what a worker must have (see ``core.requirements``), ``to`` the only node (id in
-    hex) that may run it.
+    ``req`` what a worker must have and ``can`` what its pool must be able to do (see
+    ``core.requirements``), ``to`` the only node (id in hex) that may run it.
     """
 
     app: str
@@ -59,10 +59,11 @@ class TaskRecord(_Array):
     clock time, ``exp`` not to start after it (milliseconds since 1970), ``tl`` soft and hard
     time limit in milliseconds, 0 for that of its task, ``n`` retries so far, ``rq`` times
     that it was rejected to be run again, ``ra`` the attempt that asked for the next one and
-    has ended (where the kind has ``idem`` 0), ``ar`` and ``kr`` texts to show for its positional
-    and keyword arguments, ``ka`` workers that died while it and others of its owner ran
-    there, ``x`` where it is offered: its cancellation is pending, by this signal if it runs
-    (0: only if it does not).
+    has ended (where the kind has ``idem`` 0 or no digest), ``once`` 1: its workers say that it
+    is not idempotent, and no attempt had been given away before they did, ``ar`` and ``kr``
+    texts to show for its positional and keyword arguments, ``ka`` workers that died while it
+    and others of its owner ran there, ``x`` where it is offered: its cancellation is pending,
+    by this signal if it runs (0: only if it does not).
     """
 
     kind: int
@@ -149,12 +150,13 @@ class UpdateRecord(_Array):
 
 
 class CatalogEntry(_Array):
-    """A task that a worker can run."""
+    """A task that a worker can run. ``ext`` key ``idem``: 0 when it is not idempotent."""
 
     app: str
     name: str
     digest: str
     signature: str
+    ext: dict[str, Any] = {}
 
 
 # --- links ------------------------------------------------------------------------------

@@ -23,6 +23,8 @@ from zmqtasks.wire.messages import (
 LINK = link_to(WORKER, "in")
 SECOND = link_to(b"worker-2", "in")
 ONCE = Kind("shop", "tasks.pay", "d3", "default", (("idem", 0),))
+#: The same task, called by its name alone.
+BY_NAME = Kind("shop", "tasks.pay", "", "default")
 
 
 def call(number: int, kind: Kind = ADD, body: bytes = b"args") -> Call:

@@ -393,14 +393,14 @@ def test_dead_child_s_task_of_an_earlier_session_is_not_given_back() -> None:
 
 def test_hard_limit_that_the_pool_cannot_keep_is_refused() -> None:
     worker = Worker(slots=1)
-    worker.machine.keeps_hard_limits = False
+    worker.machine.can = ["soft_limit"]
     hard, soft, odd, later = (record(n) for n in (1, 2, 3, 4))
     hard.ext, soft.ext, odd.ext = {"tl": [0, 5_000]}, {"tl": [5_000, 0]}, {"tl": 1}
     later.ext = hard.ext
     effects = worker.give(hard, soft, odd)
     assert codes(effects) == [(1, 1, RejectCode.UNSUPPORTED)]
     assert running(effects) == {0: [2]}
-    worker.machine.keeps_hard_limits = True
+    worker.machine.can = ["hard_limit", "soft_limit"]
     assert codes(worker.give(later)) == []
 
 

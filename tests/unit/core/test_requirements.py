@@ -17,6 +17,7 @@ from zmqtasks.core.requirements import (
     fits,
     format_needs,
     format_text,
+    kind_for,
     needs_of,
     offer_of,
     parse_needs,
@@ -149,3 +150,64 @@ def test_each_task_gets_gpus_of_its_own_those_of_its_slot_if_they_are_free() -> 
     assert stock.take(two, ["5"]) == ["0", "1"]
     stock.give_back(one, ["5"])
     assert stock.take(one, ["0"]) == ["5"]
+
+
+# --- what pools can do --------------------------------------------------------------------
+
+
+def limited(soft_ms: int = 0, hard_ms: int = 0) -> Kind:
+    return kind_for(kind(), {"tl": [soft_ms, hard_ms]})
+
+
+def pool(*can: str) -> Offer:
+    return offer_of(announced([], {}, can))
+
+
+def test_time_limits_of_a_call_make_it_one_of_another_kind() -> None:
+    assert dict(limited(hard_ms=1).ext) == {"can": "hard_limit"}
+    assert dict(limited(1, 2).ext) == {"can": "soft_limit;hard_limit"}
+    assert limited(hard_ms=1) == limited(hard_ms=5_000)
+    assert limited() == kind()
+    assert dict(kind_for(kind(req="tag:a"), {"tl": [0, 1]}).ext) == {
+        "req": "tag:a", "can": "hard_limit",
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("limits", [None, 1, [], [1], ["a", "b"], [-1, -1], {"a": 1, "b": 2}])
+def test_limits_that_are_none_ask_for_nothing(limits: object) -> None:
+    assert kind_for(kind(), {"tl": limits}) == kind()
+
+
+def test_a_retry_without_the_limits_is_of_the_plain_kind_again() -> None:
+    assert kind_for(limited(hard_ms=1), {"tl": [0, 0]}) == kind()
+    assert kind_for(limited(hard_ms=1), None) == kind()
+
+
+def test_a_worker_gets_what_its_pool_can_do() -> None:
+    able, threads = pool("hard_limit", "soft_limit", "wake"), pool("soft_limit")
+    assert able.can == frozenset(("hard_limit", "soft_limit"))
+    assert suits(limited(1, 2), WORKER, able)
+    assert not suits(limited(1, 2), WORKER, threads)
+    assert suits(limited(soft_ms=1), WORKER, threads)
+    assert not suits(limited(soft_ms=1), WORKER, pool())
+    assert suits(kind(), WORKER, pool())
+
+
+def test_a_worker_that_does_not_say_what_its_pool_can_do_is_tried() -> None:
+    """It is of an earlier version, and refuses by itself."""
+    assert offer().can is None
+    assert suits(limited(1, 2), WORKER, offer())
+
+
+def test_what_no_pool_can_do_is_named_with_the_remedy() -> None:
+    offers = [(WORKER, pool("soft_limit"))]
+    text = explain_misfit(limited(1, 2), offers)
+    assert "a soft time limit (soft_time_limit) and a hard time limit (time_limit)" in text
+    assert "--pool process" in text
+    assert explain_misfit(limited(1, 2), [*offers, (WORKER, offer())]) == ""
+
+
+def test_a_tag_counts_only_where_the_pool_can_do_it() -> None:
+    wanted = kind_for(kind(req="tag:cuda"), {"tl": [0, 1]})
+    threads = offer_of(announced(["cuda"], {}, ["soft_limit"]))
+    assert "tag 'cuda'" in explain_misfit(wanted, [(WORKER, threads), (WORKER, pool("hard_limit"))])

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.unit.node.clients import settings_in
+from zmqtasks.core.calls import Call
 from zmqtasks.errors import SubmitRejected
 from zmqtasks.node.client import Client
 from zmqtasks.wire.messages import Kind
@@ -34,7 +35,7 @@ def test_worker_that_comes_as_the_wait_for_it_ends_is_no_error(
         return ""
 
     monkeypatch.setattr(client.dispatcher, "why_unserved", served_too_late)
-    client._require_worker([_KIND], 0.001)
+    client._require_worker([Call(bytes(16), _KIND, b"", None)], 0.001)
     assert client.states([], 1.0) == {}, "the I/O thread goes on"
     assert not client.conditions, "and looks no more"
 

@@ -63,7 +63,7 @@ SAMPLES: list[Message] = [
     Hello(
         NODE, 1, 2, 3, 4, b"meshhash", 1, 1, [], "host-1", ["worker"], b"host", 42,
         ["ipc:///run/x.r"], ["ipc:///run/x.p"], ["ipc:///run/x.l"], 2, ["default"],
-        [CatalogEntry("shop", "tasks.add", "d1", "(x, y)")], {"v": "1.0"},
+        [CatalogEntry("shop", "tasks.add", "d1", "(x, y)", {"idem": 0})], {"v": "1.0"},
     ),
     Welcome(2, 3, 4, 1),
     Heartbeat(1_000, 900, 50, 12, 7, 3, 2, {"s": 6}),

@@ -6,19 +6,20 @@ old bytes are still read.
 
 from __future__ import annotations
 
+import msgspec
 import pytest
 
 from tests.unit.wire.samples import SAMPLES
 from zmqtasks.wire import codec
-from zmqtasks.wire.messages import Heartbeat, Inspect, Message, MessageType
+from zmqtasks.wire.messages import CatalogEntry, Heartbeat, Inspect, Message, MessageType
 
 HEADER = "5a5401%02x000000000000000100000002000000000000000300000000000000%02x"
 GOLDEN: dict[str, str] = {
     "Hello": (
         "dc0014c4086e6f64652d6f6e6501020304c4086d65736868617368010190a6686f73742d3191a6776f72"
         "6b6572c404686f73742a91ae6970633a2f2f2f72756e2f782e7291ae6970633a2f2f2f72756e2f782e70"
-        "91ae6970633a2f2f2f72756e2f782e6c0291a764656661756c749194a473686f70a97461736b732e6164"
-        "64a26431a628782c20792981a176a3312e30"
+        "91ae6970633a2f2f2f72756e2f782e6c0291a764656661756c749195a473686f70a97461736b732e6164"
+        "64a26431a628782c20792981a46964656d0081a176a3312e30"
     ),
     "Welcome": "950203040180",
     "Heartbeat": "98cd03e8cd0384320c07030281a17306",
@@ -120,3 +121,6 @@ def test_message_of_an_older_minor_version_gets_defaults() -> None:
     body = bytes.fromhex("9204a6737461747573")
     head = bytes.fromhex(HEADER % (Inspect.TYPE, 4))
     assert codec.decode([head + body])[1] == Inspect(4, "status", [])
+    body = bytes.fromhex("94a473686f70a97461736b732e616464a26431a628782c207929")
+    entry = CatalogEntry("shop", "tasks.add", "d1", "(x, y)", {})
+    assert msgspec.msgpack.decode(body, type=CatalogEntry) == entry
