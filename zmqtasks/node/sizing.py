@@ -77,9 +77,8 @@ class Sizing:
         slots = self._pool.slots + count
         self._check_pool()
         if not 1 <= slots <= SLOTS_MAX:
-            raise ConfigError(
-                f"this worker has {counted(self._pool.slots, 'slot')} and must have 1 to {SLOTS_MAX}"
-            )
+            has = counted(self._pool.slots, "slot")
+            raise ConfigError(f"this worker has {has} and must have 1 to {SLOTS_MAX}")
         if self._rule is not None:
             self._rule.most = max(self._rule.most, slots)
             self._rule.least = min(self._rule.least, slots)

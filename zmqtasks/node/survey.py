@@ -227,12 +227,10 @@ class Survey:
         asked = self._asked_peers()
         if request.nodes is not None and request.is_found(asked):
             return True
-        if runtime.mesh.membership.pending_dials():
+        if runtime.mesh.membership.pending_dials() or len(asked) < len(self._peers()):
             return False
-        if request.is_found(asked):
-            return True
         is_time = runtime.now_ms >= self._begun_ms + runtime.finding.grace_ms
-        return is_time and len(asked) == len(self._peers())
+        return is_time or request.is_found(asked)
 
     def _asked_peers(self) -> list[Hello]:
         """Those whom the machines know already: a link may have come up in this very turn."""
