@@ -288,7 +288,8 @@ class TestLoading:
         )
         pool = ProcessPool(self.write(tmp_path, monkeypatch, text))
         conf = pool.load()
-        assert conf == {"concurrency": 3, "queues": ["mail"], "payload_bytes_max": 5000}
+        expected = {"concurrency": 3, "queues": ["mail"], "payload_bytes_max": 5000}
+        assert expected.items() <= conf.items()
         assert pool.load() is conf
         assert len(pool.pids()) == 1
         pool.slots = 2

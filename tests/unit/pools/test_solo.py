@@ -122,7 +122,7 @@ def test_settings_of_the_application_are_known_before_the_start(
     )
     monkeypatch.syspath_prepend(str(tmp_path))
     pool = ThreadedSoloPool(PoolConfig(app="solo_app"))
-    assert pool.load() == {"queues": ("mail",), "payload_bytes_max": 5000}
+    assert {"queues": ("mail",), "payload_bytes_max": 5000}.items() <= pool.load().items()
     assert pool.slots == 1
     with started(pool) as rig:
         assert [entry.name for entry in rig.catalog] == ["tests.unit.pools.pool_tasks.blob"]
