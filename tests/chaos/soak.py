@@ -99,7 +99,7 @@ def submit(number):
     elif turn % 60 == 15:
         case, task, args, wanted = "hoard", hoard, (8,), [8]
     elif turn % 20 == 8:
-        case, options = "eta", {{"eta": datetime.now(timezone.utc) + timedelta(seconds=2)}}
+        case, options = "eta", {{"eta": datetime.now(timezone.utc) + timedelta(seconds=1.2)}}
     elif turn % 10 == 2:
         case, args = "retried", (number, 2)
     handle = task.apply_async(args, queue=pool, **options)
@@ -149,6 +149,8 @@ number = 0
 while not (folder / "leave").exists():
     number += 1
     submit(number)
+    if len(counts) == {cases_count}:
+        (folder / "all").touch()
     time.sleep(1 / {rate})
     if (folder / "rest").exists():
         rest()
@@ -163,20 +165,23 @@ class Taken(NamedTuple):
     """What a node, or the client, has of the system at one moment."""
 
     at_s: float
-    #: Processes, file descriptors and threads of all of its processes together.
     processes: int
-    fds: int
-    threads: int
-    #: Of its main process alone.
+    #: File descriptors and threads of its main process, and of its fork server.
     main_fds: int
     main_threads: int
+    server_fds: int
+    server_threads: int
+    #: The most that one of the processes has that tasks run in, which are replaced.
+    child_fds: int
+    child_threads: int
+    #: Memory of its main process.
     main_mib: float
     #: Memory of all of its processes, what they share counted once.
     tree_mib: float
 
 
-#: Those that recycling may disturb for a moment and nothing may change for good.
-COUNTS = ("processes", "fds", "threads", "main_fds", "main_threads")
+#: Of what lives as long as the node: nothing of it may change for good.
+COUNTS = ("processes", "main_fds", "main_threads", "server_fds", "server_threads")
 #: Folders of a process below /proc.
 _WHAT = ("fd", "task")
 
@@ -185,20 +190,26 @@ def taken(mesh: Mesh, node: NodeProcess) -> Taken:
     """Look at a node and its processes, some of which may end meanwhile."""
     tree = [node.pid, *mesh.children_of(node)]
     seen = {pid: look for pid in tree if (look := _look(pid)) is not None}
-    main = seen[node.pid]
+    main = seen.pop(node.pid)
+    server, child = (0, 0), (0, 0)
+    for parent, fds, threads in seen.values():
+        if parent == node.pid:
+            server = server[0] + fds, server[1] + threads
+        else:
+            child = max(child[0], fds), max(child[1], threads)
     return Taken(
-        time.monotonic(), len(seen), sum(look[0] for look in seen.values()),
-        sum(look[1] for look in seen.values()), main[0], main[1], _kib(node.pid, "Rss") / 1024,
-        sum(_kib(pid, "Pss") for pid in seen) / 1024,
+        time.monotonic(), 1 + len(seen), *main[1:], *server, *child, _kib(node.pid, "Rss") / 1024,
+        sum(_kib(pid, "Pss") for pid in (node.pid, *seen)) / 1024,
     )  # fmt: skip
 
 
-def _look(pid: int) -> tuple[int, int] | None:
-    """File descriptors and threads of a process; None when it is gone."""
+def _look(pid: int) -> tuple[int, int, int] | None:
+    """Parent, file descriptors and threads of a process; None when it is gone."""
     with contextlib.suppress(OSError):
         fds, threads = (sum(1 for _ in Path(f"/proc/{pid}/{what}").iterdir()) for what in _WHAT)
+        parent = int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
         # One that has ended and was not waited for yet has a thread and nothing else.
-        return (fds, threads) if fds else None
+        return (parent, fds, threads) if fds else None
     return None
 
 
@@ -245,19 +256,22 @@ def table(looks: dict[str, list[Taken]]) -> str:
 
 def client_code(folder: Path, rate: int) -> str:
     """The program of the client."""
-    return CLIENT.format(folder=str(folder), pools=list(SLOTS), rate=rate)
+    return CLIENT.format(folder=str(folder), pools=list(SLOTS), rate=rate, cases_count=CASES_COUNT)
 
 
 def start_nodes(mesh: Mesh, tasks_max: int) -> dict[str, NodeProcess]:
     """A node for each pool, whose processes are replaced after so many tasks, and by memory."""
-    return {
+    nodes = {
         pool: mesh.start_node(
             "--pool", pool, "--concurrency", str(slots), "--queues", pool,
             "--max-tasks-per-child", str(tasks_max), "--max-memory-per-child", str(96 * 1024),
-            name=pool, ZMQTASKS_RESULT_LOG_BYTES_MAX=str(256 * 1024),
+            name=pool, ready=False, ZMQTASKS_RESULT_LOG_BYTES_MAX=str(256 * 1024),
         )
         for pool, slots in SLOTS.items()
     }  # fmt: skip
+    for node in nodes.values():
+        node.wait_log("is up")
+    return nodes
 
 
 def sample(seconds: float, every_s: float, look: Callable[[], None]) -> None:
