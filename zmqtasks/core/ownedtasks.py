@@ -21,7 +21,7 @@ from zmqtasks.core.lanes import (
     may_have_started,
 )
 from zmqtasks.core.owned import Durability, OwnedRecord
-from zmqtasks.core.requirements import kind_for
+from zmqtasks.core.requirements import LIMITS_KEY, kind_for
 from zmqtasks.core.stories import Stories
 from zmqtasks.core.waiting import Waiting
 from zmqtasks.core.workqueue import PRIORITY_KEY
@@ -253,7 +253,9 @@ class OwnedTasks:
         if kept is not None:
             self._settled.append(kept)
             return None
-        kind = call.kind if call.ext is None else kind_for(call.kind, call.ext)
+        kind = call.kind
+        if call.ext is not None and LIMITS_KEY in call.ext:
+            kind = kind_for(kind, call.ext)
         lane = self.lanes.get(kind)
         if lane is None:
             lane = self.dealer.lane_of(kind)
