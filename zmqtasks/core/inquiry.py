@@ -46,8 +46,10 @@ class _Question:
         self.asked_ms = now_ms
         #: When all are asked again: peers remember only so many who watch.
         self.next_ms = now_ms + WATCH_AGAIN_MS
-        #: {task id: link over which its owner answered, or whoever may become that}.
-        self.owners: dict[bytes, LinkId] = {}
+        #: {task id: {link over which its owner answered, or whoever may become that: False once
+        #: it said that it gave the task away}}. More than one: an offer may be read late, by a
+        #: node that tells of it for a moment, while the owner's word still holds.
+        self.owners: dict[bytes, dict[LinkId, bool]] = {}
         #: Links that were asked, and are still there.
         self.asked: dict[LinkId, None] = {}
         #: ``(task id, owner)``: asked once more, since it had not heard of the task before.
@@ -56,6 +58,26 @@ class _Question:
         self.waiting: dict[LinkId, set[bytes]] = {}
         #: Ids whose settled outcome was told already.
         self.told: set[bytes] = set()
+
+    def claimed(self, link: LinkId, record: StateRecord) -> None:
+        """A peer has said whether it decides on a task, or may do so soon."""
+        owners = self.owners.get(record.id, {})
+        if not _CLAIMS.isdisjoint(record.info):
+            still = {other: True for other, claims in owners.items() if claims}
+            self.owners[record.id] = still | {link: True}
+        elif link in owners and "taker" in record.info and len(owners) == 1:
+            owners[link] = False  # until its taker speaks, who may not know of it so far
+        else:
+            self.unclaimed(link, record.id)
+
+    def unclaimed(self, link: LinkId, task_id: bytes) -> bool:
+        """A peer does not decide on a task; False if it had not said that it does."""
+        owners = self.owners.get(task_id, {})
+        if owners.pop(link, None) is None:
+            return False
+        if not owners:
+            del self.owners[task_id]
+        return True
 
 
 class Inquiry:
@@ -98,9 +120,7 @@ class Inquiry:
     def link_down(self, link: LinkId) -> None:
         """It will not answer. What it owned, others may own now, who were asked before."""
         for token, question in self.questions.items():
-            mine = [task_id for task_id, owner in question.owners.items() if owner == link]
-            for task_id in mine:
-                del question.owners[task_id]
+            mine = [task_id for task_id in question.best if question.unclaimed(link, task_id)]
             question.asked.pop(link, None)
             if mine or link in question.waiting:
                 question.waiting.pop(link, None)
@@ -124,10 +144,7 @@ class Inquiry:
             if not open_ids:
                 question.waiting.pop(link, None)
             for record in message.states:
-                if not _CLAIMS.isdisjoint(record.info):
-                    question.owners[record.id] = link
-                elif question.owners.get(record.id) == link and "taker" not in record.info:
-                    del question.owners[record.id]
+                question.claimed(link, record)
             self._ask_owners(message.request, question, message.states)
             self._merge(message.request, question, message.states)
 

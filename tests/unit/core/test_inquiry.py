@@ -182,6 +182,43 @@ def test_offer_that_came_to_nothing_is_no_owner_any_more() -> None:
     assert asker.tick(WATCH_AGAIN_MS + 1) == [([TaskState.SETTLED], True)]
 
 
+def test_offer_that_came_to_nothing_does_not_hide_the_owner() -> None:
+    """It was read late, from a connection that its sender had given up before it ended."""
+    asker = Asker()
+    broker = link_to(b"a broker", "out")
+    token = asker.ask(1, watch=True, links=[WORKER_LINK, OWNER_LINK, broker])
+    unsettled = state(1, TaskState.UNSETTLED, outcome(1, attempt=1))
+    asker.machine.answered(WORKER_LINK, States(token, [unsettled]))
+    asker.machine.answered(OWNER_LINK, States(token, [state(1, TaskState.STARTED, owned=True)]))
+    offered = StateRecord(task_id(1), TaskState.PENDING, {"offer": 3}, None)
+    asker.machine.answered(broker, States(token, [offered]))
+    asker.machine.answered(broker, States(token, [state(1, TaskState.UNKNOWN)]))
+    assert asker.tick() == []
+    settled = state(1, TaskState.SETTLED, outcome(1, attempt=2))
+    asker.machine.answered(OWNER_LINK, States(token, [settled]))
+    (told,) = of(asker.effects(), QuestionAnswered)
+    assert told.states[0].outcome == outcome(1, attempt=2)
+
+
+def test_owner_that_has_given_a_task_away_counts_until_its_taker_speaks() -> None:
+    asker = Asker()
+    taker = link_to(b"thetaker", "out")
+    token = asker.ask(1, watch=True, links=[WORKER_LINK, OWNER_LINK, taker])
+    unsettled = state(1, TaskState.UNSETTLED, outcome(1))
+    given = StateRecord(task_id(1), TaskState.PENDING, {"taker": b"thetaker"}, None)
+    asker.machine.answered(WORKER_LINK, States(token, [unsettled]))
+    asker.machine.answered(taker, States(token, [state(1, TaskState.UNKNOWN)]))
+    asker.machine.answered(OWNER_LINK, States(token, [state(1, TaskState.PENDING, owned=True)]))
+    asker.machine.answered(OWNER_LINK, States(token, [given]))
+    assert asker.tick() == []
+    asker.machine.answered(taker, States(token, [state(1, TaskState.PENDING, owned=True)]))
+    assert asker.tick() == []
+    asker.machine.link_down(taker)
+    asker.machine.answered(WORKER_LINK, States(token, [unsettled]))
+    asker.machine.answered(OWNER_LINK, States(token, [given]))
+    assert asker.tick() == [([TaskState.SETTLED], True)]
+
+
 def test_owner_that_is_gone_for_good_lets_the_first_outcome_stand() -> None:
     asker = Asker()
     token = asker.ask(1, watch=True, links=[WORKER_LINK, OWNER_LINK])
