@@ -80,7 +80,7 @@ class Adoption:
         """
         ours = [*nodes, self.taking.node]
         self.handoff.took_over(ours)
-        self.taking.took_over(ours)
+        self.taking.took_over(self.handoff.former)
 
     def _is_ours(self, node: bytes) -> bool:
         """What that node knew is known here."""
@@ -150,13 +150,16 @@ class Adoption:
             return True
         if given_to is not None and not theirs:
             return False
+        # Nobody can say whether their ended givers had given these; ``ended`` is to ask.
+        silent = [c for c in claims if c not in theirs and not self.taking.is_answered_here(c)]
+        left = theirs + silent
         incoming = self.taking.tasks.get(record.id)
         if incoming is not None:
-            for claim in theirs:
+            for claim in left:
                 incoming.claims.setdefault((claim.giver, claim.taker), claim)
             self._note(record, incoming.mark)
             return False
-        self.taking.restore(record, theirs, now_ms)
-        if not theirs:
+        self.taking.restore(record, left, now_ms)
+        if not left:
             self.taking.drop([self.taking.tasks[record.id]])
         return False

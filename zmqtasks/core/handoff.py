@@ -88,8 +88,8 @@ class Handoff:
         #: Given and confirmed, and on the way out of the journal.
         self.dropping: dict[bytes, None] = {}
         self._heirs = given.heirs
-        #: Ended nodes whose journals are in ours.
-        self._former: dict[bytes, None] = {}
+        #: Nodes whose journals are in ours, as ``took_over`` was told: ended ones, and this one.
+        self.former: dict[bytes, None] = {}
         #: {(link, whom it was offered to): what to say}.
         self._words: dict[tuple[LinkId, bytes], _Words] = {}
         #: {task id: link on which its taker asked while the offer still stood}.
@@ -168,7 +168,7 @@ class Handoff:
         """The journals of these nodes are in ours, as far as they go: what we had given to
         them and is not there, they had taken and done with."""
         former = dict.fromkeys(nodes)
-        self._former.update(former)
+        self.former.update(former)
         done = [task_id for task_id, taker in self.unconfirmed.items() if taker in former]
         for task_id in done:
             del self.unconfirmed[task_id]
@@ -178,7 +178,7 @@ class Handoff:
 
     def is_heir_of(self, node: bytes) -> bool:
         """The journal of that (ended) node is in ours."""
-        return node in self._former
+        return node in self.former
 
     def take_back(self, task_id: bytes) -> bool:
         """We own it again, as the heir of its taker; False if we had not given it."""

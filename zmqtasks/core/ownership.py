@@ -60,7 +60,7 @@ class Ownership:
             follow="producer" in hello.roles, is_broker="broker" in hello.roles,
         )  # fmt: skip
         dispatcher.taker_of = self.given.taker_of
-        self.taking = Taking(hello.node, dispatcher, custody, self.handoff, answers)
+        self.taking = Taking(hello.node, hello.epoch, dispatcher, custody, self.handoff, answers)
         self.adoption = Adoption(self.taking, self.handoff)
         self.revoking = Revoking(
             dispatcher, self.given, self.handoff.links, self.taking.tasks.__contains__

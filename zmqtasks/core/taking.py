@@ -20,7 +20,7 @@ giver's *claim* is remembered until that giver has answered.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Container, Iterable, Sequence
 from functools import partial
 from typing import Any
 
@@ -88,7 +88,7 @@ class Taking:
     """Takes tasks over. ``effects`` is drained each turn.
 
     Args:
-        node: this node's id.
+        node, epoch: this node's id and incarnation.
         dispatcher: owns them in the end.
         custody: its journal; without one every offer is refused.
         handoff: knows what this node itself has given away.
@@ -96,10 +96,11 @@ class Taking:
     """
 
     def __init__(
-        self, node: bytes, dispatcher: Dispatcher, custody: Custody, handoff: Handoff,
-        answers: Answers,
+        self, node: bytes, epoch: int, dispatcher: Dispatcher, custody: Custody,
+        handoff: Handoff, answers: Answers,
     ) -> None:  # fmt: skip
         self.node = node
+        self.epoch = epoch
         self.dispatcher = dispatcher
         self.custody = custody
         self.handoff = handoff
@@ -199,7 +200,7 @@ class Taking:
         self._keep(task)
         for claim in claims:
             task.add(claim)
-            if self.links.to(claim.giver) is None and claim.giver != self.node:
+            if self.links.to(claim.giver) is None:
                 self.doubts.is_away(claim.giver, now_ms + OWNER_GONE_MS)
 
     def ask_linked(self) -> None:
@@ -209,16 +210,16 @@ class Taking:
             assert peer is not None
             self._ask_all(link, peer.node)
 
-    def took_over(self, nodes: Sequence[bytes]) -> None:
+    def took_over(self, nodes: Container[bytes]) -> None:
         """The journals of these nodes are in ours, as far as they go: what they had offered
-        and that is not there, they had not given."""
+        out of them and that is not there, they had not given."""
         unknown: list[bytes] = []
         orphans: list[IncomingTask] = []
         for task_id, task in self.tasks.items():
             if task.phase is Phase.ACTIVATING:
                 continue
-            for claim in [claim for node in nodes for claim in task.claims_by(node)]:
-                if claim.is_lasting or claim.giver == self.node:
+            for claim in [claim for claim in task.claims.values() if claim.giver in nodes]:
+                if self.is_answered_here(claim):
                     task.remove(claim)
                 else:
                     claim.is_unknown = True
@@ -227,6 +228,11 @@ class Taking:
                 orphans.append(task)
         self.drop(orphans)
         self.doubts.ask(unknown)
+
+    def is_answered_here(self, claim: Claim) -> bool:
+        """That we do not have the task says that its giver, whose journal is here, had not
+        given it. Offers out of a memory that has ended are in no journal."""
+        return claim.is_lasting or (claim.giver, claim.epoch) == (self.node, self.epoch)
 
     def is_activating(self, task_id: bytes) -> bool:
         """It is ours; the journal is just writing that."""

@@ -92,7 +92,9 @@ class Node:
             self.name, self.dispatcher, self.custody, self.given, self.answers,
             follow="producer" in self.roles, is_broker="broker" in self.roles,
         )  # fmt: skip
-        self.taking = Taking(self.name, self.dispatcher, self.custody, self.handoff, self.answers)
+        self.taking = Taking(
+            self.name, self.epoch, self.dispatcher, self.custody, self.handoff, self.answers
+        )
         self.adoption = Adoption(self.taking, self.handoff)
         self.answers.others += [self.taking.state_of, self.given.state_of]
         self.journal = MemoryJournal(self.folder, self.disk)
@@ -135,8 +137,9 @@ class Node:
         self.disk.contents[source] = other.disk.contents.pop(other.folder)
         records = [record for piece in self.journal.inherit(source) for record in piece]
         self.dispatcher.resume(self.adoption.adopt(other.name, records, self.now_ms))
-        self.heir_of += [other.name, *other.heir_of]
-        self.adoption.ended(self.heir_of)
+        former = [*other.heir_of, other.name]
+        self.heir_of += former
+        self.adoption.ended(former)
         for link in self.links:
             self.out.append((link, Heir(list(self.heir_of))))
         self.turn()

@@ -8,6 +8,7 @@ from tests.support.machines import ADD, task_id
 from tests.unit.core.handing import Network, Node
 from zmqtasks.core.marks import OfferMark, given_mark, offers_mark
 from zmqtasks.core.owned import OwnedRecord, dead_mark
+from zmqtasks.limits import OWNER_GONE_MS
 
 US, THEM, OTHER = b"node-001", b"node-002", b"node-003"
 ONE = task_id(1)
@@ -105,6 +106,73 @@ def test_what_another_had_offered_to_them_is_asked_for(ours: bytes | None, resta
     assert not us.owns(ONE)
     takers = sorted(claim.taker for claim in us.taking.tasks[ONE].claims.values())
     assert takers == ([US, THEM] if ours is not None else [THEM])
+
+
+@pytest.mark.parametrize("restart", [False, True])
+@pytest.mark.parametrize("order", [(THEM, OTHER), (OTHER, THEM)])
+def test_what_was_offered_out_of_memory_is_not_lost_with_both_nodes(
+    order: tuple[bytes, bytes], restart: bool
+) -> None:
+    """The disk had refused it to its giver, so that journal cannot tell whether it was given."""
+    us, other, them = Node(US, "broker"), Node(OTHER, "store"), Node(THEM, "broker")
+    net = Network([us, other, them])
+    for node, held in ((other, []), (them, [record(offered(OTHER, THEM, lasting=False))])):
+        node.journal.commit(held, sync=True)
+        net.kill(node)
+    nodes = {node.name: node for node in (other, them)}
+    for name in order:
+        us.adopt(nodes[name])
+    if restart:
+        net.kill(us, power=True)
+        net.restart(us)
+    for _ in range(3):
+        net.settle_down()
+        net.pass_time(2_000)
+    assert us.owns(ONE)
+    assert us.records()[ONE].mark == b""
+    assert us.taking.tasks == {}
+    us.finish(ONE)
+    net.settle_down()
+    assert us.records() == {}
+
+
+@pytest.mark.parametrize("is_restarted", [True, False])
+def test_what_we_had_offered_out_of_memory_is_not_lost_when_that_life_has_ended(
+    is_restarted: bool,
+) -> None:
+    us, them = Node(US, "broker"), Node(THEM, "broker")
+    net = Network([us, them])
+    last = OfferMark(US, THEM, is_lasting=False, epoch=us.epoch, number=1)
+    them.journal.commit([record(offers_mark([last]))], sync=True)
+    net.kill(them)
+    if is_restarted:
+        net.kill(us)
+        net.restart(us)
+    us.adopt(them)
+    net.settle_down()
+    # In the same life we know that we had not given it, and that it has ended.
+    assert us.owns(ONE) is is_restarted
+    assert us.taking.tasks == {}
+    assert list(us.records()) == [ONE] * is_restarted
+
+
+def test_what_was_offered_out_of_memory_and_then_given_to_another_is_that_one_s() -> None:
+    us, other, them = Node(US, "broker"), Node(OTHER, "store"), Node(THEM, "broker")
+    fourth = b"node-004"
+    net = Network([us, other, them])
+    for node, mark in (
+        (other, given_mark(fourth, OTHER)), (them, offered(OTHER, THEM, lasting=False)),
+    ):  # fmt: skip
+        node.journal.commit([record(mark)], sync=True)
+        net.kill(node)
+    us.adopt(other)
+    us.adopt(them)
+    net.settle_down()
+    net.pass_time(OWNER_GONE_MS)
+    net.settle_down()
+    assert not us.owns(ONE)
+    assert us.handoff.unconfirmed == {ONE: fourth}
+    assert us.taking.tasks == {}
 
 
 def test_attempt_of_the_last_owner_goes_on() -> None:
