@@ -537,9 +537,9 @@ class Taking:
     # --- what is known --------------------------------------------------------------------
 
     def state_of(self, task_id: bytes) -> StateRecord | None:
-        """What can be said of a task that is not ours yet; None if it was not offered."""
+        """What can be said of a task that is not ours yet; None if no offer of it stands."""
         task = self.tasks.get(task_id)
-        if task is None:
+        if task is None or not (task.claims or task.is_confirmed):
             return None
         kind = task.record.kind
         why = f"node {format_node(task.giver)} is handing it to this one and has not confirmed that"

@@ -235,6 +235,7 @@ def test_kept_while_it_is_being_stored_drops_it_afterwards(taker: Taker) -> None
     taker.unlink(link)
     again = taker.link()
     taker.receive(again, handed(1, kept=(ONE,)))
+    assert taker.taking.state_of(ONE) is None, "nobody hands it over any more"
     taker.write_all()
     assert taker.records() == {}
     assert taker.taking.tasks == {}
