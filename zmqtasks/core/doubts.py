@@ -7,6 +7,9 @@ outcome; then it is certainly not ours.
 A giver without a journal takes its knowledge with it. If it has ended, or has not been
 reached for ``OWNER_GONE_MS``, and nobody else has the task, it becomes ours by a *guess*.
 If it was wrong, and the giver says so, we give way.
+
+Nobody has it when all have said so twice in a row, while nobody was away who may have it as
+an heir: one that is just restarting with the giver's journal would be its owner too.
 """
 
 from __future__ import annotations
@@ -20,9 +23,14 @@ from zmqtasks.core.incoming import IncomingTask, Phase
 from zmqtasks.core.lanes import is_guarded
 from zmqtasks.core.links import SELF, LinkId
 from zmqtasks.core.openlinks import OpenLinks
-from zmqtasks.core.polling import Findings, Polls
+from zmqtasks.core.polling import Findings, Polls, Suspects
 from zmqtasks.ids import format_node
-from zmqtasks.limits import HANDOFF_ASK_MS_MAX, HANDOFF_IDS_MAX, OWNER_GONE_MS
+from zmqtasks.limits import (
+    HANDOFF_ASK_MS_MAX,
+    HANDOFF_IDS_MAX,
+    HANDOFF_RETRY_MS,
+    OWNER_GONE_MS,
+)
 
 
 class _Away:
@@ -47,12 +55,15 @@ class Doubts:
         links: those of the taker.
         dispatcher: owns what was guessed.
         drop, activate: the taker's verdicts.
+        may_conclude: whoever might know a task that has been sought since that time, in
+            milliseconds, was there to be asked.
     """
 
     def __init__(
         self, node: bytes, tasks: Mapping[bytes, IncomingTask], links: OpenLinks,
         dispatcher: Dispatcher, *, drop: Callable[[Sequence[IncomingTask]], None],
         activate: Callable[[Sequence[IncomingTask]], None],
+        may_conclude: Callable[[int], bool],
     ) -> None:  # fmt: skip
         self.node = node
         self.polls = Polls(parity=1, node=node)
@@ -63,6 +74,10 @@ class Doubts:
         self._dispatcher = dispatcher
         self._drop = drop
         self._activate = activate
+        self._may_conclude = may_conclude
+        #: Those that nobody else seems to have.
+        self._orphaned = Suspects()
+        self._now_ms = 0
         self._away: dict[bytes, _Away] = {}
         self._prune_ms = 0
 
@@ -81,10 +96,17 @@ class Doubts:
 
     def next_deadline_ms(self) -> int | None:
         """When ``tick`` is wanted next."""
-        return min((away.ask_ms for away in self._away.values()), default=None)
+        times_ms = [away.ask_ms for away in self._away.values()]
+        again_ms = self._orphaned.next_deadline_ms()
+        if again_ms is not None:
+            times_ms.append(again_ms)
+        return min(times_ms, default=None)
 
     def tick(self, now_ms: int) -> None:
         """Ask others about the tasks of givers that stay away, ever more seldom."""
+        self._now_ms = now_ms
+        if self._orphaned:
+            self._ask_again()
         if self.guessed and now_ms >= self._prune_ms:
             self._prune_ms = now_ms + OWNER_GONE_MS
             self._forget_ended()
@@ -99,6 +121,13 @@ class Doubts:
                 self.ask(ids)
             else:
                 del self._away[giver]
+
+    def _ask_again(self) -> None:
+        due = self._orphaned.due(self._now_ms)
+        for task_id in due:
+            if task_id not in self._tasks:
+                self._orphaned.drop(task_id)
+        self.ask(due)
 
     def _forget_ended(self) -> None:
         """There is nothing left to give back."""
@@ -126,34 +155,51 @@ class Doubts:
             for task_id in ids
             if task_id in self._tasks and self._tasks[task_id].phase is Phase.STORED
         ]
+        self._poll(stored, self._heard)
+
+    def _poll(self, ids: Sequence[bytes], then: Callable[[Findings], None]) -> None:
         # What ran here is in our own log, and a store may be ours.
         links = [SELF, *self._links]
-        for first in range(0, len(stored), HANDOFF_IDS_MAX):
-            self.polls.start(stored[first : first + HANDOFF_IDS_MAX], links, self._heard)
+        for first in range(0, len(ids), HANDOFF_IDS_MAX):
+            self.polls.start(ids[first : first + HANDOFF_IDS_MAX], links, then)
 
     def _heard(self, findings: Findings) -> None:
-        orphans: list[IncomingTask] = []
-        guessed: list[IncomingTask] = []
-        for task_id, finding in findings.items():
-            task = self._tasks.get(task_id)
-            if task is None or task.phase is not Phase.STORED or self._will_be_told(task):
-                continue
-            if finding.settled is not None or finding.owner:
-                orphans.append(task)
-                continue
-            if any(claim.is_lasting for claim in task.claims.values()):
-                continue  # it may be in that journal
-            if finding.offer > (max(claim.number for claim in task.claims.values()), self.node):
-                orphans.append(task)  # it was offered to that node after us
-                continue
+        # Somebody may have become its owner since it answered, or was not heard at all.
+        self._poll([task.record.id for task in self._judge(findings)], self._heard_again)
+
+    def _heard_again(self, findings: Findings) -> None:
+        guessed = self._judge(findings)
+        for task in guessed:
+            self._orphaned.drop(task.record.id)
             task.is_guessed = True
             attempt = task.record.attempt + 1  # the giver may have given the last one away
             task.record = msgspec.structs.replace(task.record, attempt=attempt)
             if is_guarded(task.record.kind, task.record.ext):
                 task.is_fresh = False  # it may have been started, and must not be again
-            guessed.append(task)
-        self._drop(orphans)
         self._activate(guessed)
+
+    def _judge(self, findings: Findings) -> list[IncomingTask]:
+        """Returns those that whoever might have them does not have."""
+        orphans: list[IncomingTask] = []
+        nowhere: list[IncomingTask] = []
+        for task_id, finding in findings.items():
+            task = self._tasks.get(task_id)
+            if task is None or task.phase is not Phase.STORED or self._will_be_told(task):
+                self._orphaned.drop(task_id)
+            elif finding.settled is not None or finding.owner:
+                self._orphaned.drop(task_id)
+                orphans.append(task)
+            elif any(claim.is_lasting for claim in task.claims.values()):
+                self._orphaned.drop(task_id)  # it may be in that journal
+            elif finding.offer > (max(claim.number for claim in task.claims.values()), self.node):
+                self._orphaned.drop(task_id)
+                orphans.append(task)  # it was offered to that node after us
+            else:
+                self._orphaned.add(task_id, self._now_ms, HANDOFF_RETRY_MS)
+                if self._may_conclude(self._orphaned.since_ms(task_id)):
+                    nowhere.append(task)
+        self._drop(orphans)
+        return nowhere
 
     def _will_be_told(self, task: IncomingTask) -> bool:
         return any(

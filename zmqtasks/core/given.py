@@ -21,34 +21,20 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable, Container, Iterable, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 from zmqtasks.core.calls import UNKNOWN_STATUS
 from zmqtasks.core.effects import Effect, Send, TasksSettled
 from zmqtasks.core.kept import KeptOutcomes
 from zmqtasks.core.links import LinkId
 from zmqtasks.core.openlinks import Heirs, OpenLinks
-from zmqtasks.core.polling import Findings, Polls
+from zmqtasks.core.polling import Findings, Polls, Suspects
 from zmqtasks.ids import format_node
-from zmqtasks.limits import (
-    GIVEN_REMEMBERED_MAX,
-    HANDOFF_IDS_MAX,
-    HANDOFF_RETRY_MS,
-    OWNER_GONE_MS,
-)
+from zmqtasks.limits import GIVEN_REMEMBERED_MAX, HANDOFF_IDS_MAX
 from zmqtasks.wire.messages import Hello, Message, Outcome, Query, StateRecord, States, TaskState
 
 #: Number of the request under which takers tell what has settled.
 WATCH_REQUEST = 0
-
-
-class _Denied(NamedTuple):
-    """A task that its taker does not know."""
-
-    since_ms: int
-    ask_ms: int
-    #: From the next question to the one after it.
-    delay_ms: int
 
 
 class GivenTasks:
@@ -81,8 +67,8 @@ class GivenTasks:
         self._takers: OrderedDict[bytes, bytes] = OrderedDict()
         #: {task id: digest of its content}, of those of them whose ids their callers chose.
         self._digests: dict[bytes, bytes] = {}
-        #: {task id: since when its taker does not know it, and when to ask everybody}.
-        self._denied: dict[bytes, _Denied] = {}
+        #: Those that their takers do not know.
+        self._denied = Suspects()
         #: {task id: nodes that do not know it}: others may not have heard, and name them.
         self._deniers: dict[bytes, set[bytes]] = {}
         #: Somebody is out of reach who may own whatever nobody else knows.
@@ -131,7 +117,7 @@ class GivenTasks:
                 continue
             self._of.get(before, {}).pop(task_id, None)
             self.following[task_id] = taker
-            self._denied.pop(task_id, None)
+            self._denied.drop(task_id)
             followed.append(task_id)
         if not followed:
             return
@@ -171,7 +157,7 @@ class GivenTasks:
             ids.pop(task_id, None)
             if not ids:
                 self._of.pop(taker, None)
-        self._denied.pop(task_id, None)
+        self._denied.drop(task_id)
         self._deniers.pop(task_id, None)
 
     # --- what is known ----------------------------------------------------------------------
@@ -249,15 +235,14 @@ class GivenTasks:
                 self.moved([record.id], on)
             elif record.info.get("owned"):
                 self.moved([record.id], node)
-                self._denied.pop(record.id, None)
+                self._denied.drop(record.id)
                 self._deniers.pop(record.id, None)
             elif taker == node and _is_denial(record):
                 self._now_ms = now_ms
                 self._deny(record.id, node)
 
     def _deny(self, task_id: bytes, node: bytes) -> None:
-        now_ms = self._now_ms
-        self._denied.setdefault(task_id, _Denied(now_ms, now_ms, HANDOFF_RETRY_MS))
+        self._denied.add(task_id, self._now_ms)
         self._deniers.setdefault(task_id, set()).add(node)
 
     def _settle(self, outcome: Outcome) -> None:
@@ -269,19 +254,14 @@ class GivenTasks:
     # --- those that their taker does not know -----------------------------------------------
 
     def _ask_everybody(self, now_ms: int) -> None:
-        due = [task_id for task_id, denied in self._denied.items() if denied.ask_ms <= now_ms]
+        due = self._denied.due(now_ms)
         links = list(self.links)
         for first in range(0, len(due), HANDOFF_IDS_MAX):
-            part = due[first : first + HANDOFF_IDS_MAX]
-            for task_id in part:
-                since_ms, _, delay_ms = self._denied[task_id]
-                later_ms = min(2 * delay_ms, OWNER_GONE_MS)
-                self._denied[task_id] = _Denied(since_ms, now_ms + delay_ms, later_ms)
-            self._polls.start(part, links, self._found)
+            self._polls.start(due[first : first + HANDOFF_IDS_MAX], links, self._found)
 
-    def _may_conclude(self, denied: _Denied) -> bool:
-        """Whoever might know it was there to be asked."""
-        return self._now_ms - denied.since_ms >= self.grace_ms and not self.is_heir_away()
+    def may_conclude(self, since_ms: int) -> bool:
+        """Whoever might know a task that has been sought since then was there to be asked."""
+        return self._now_ms - since_ms >= self.grace_ms and not self.is_heir_away()
 
     def _found(self, findings: Findings) -> None:
         nowhere = self._judge(findings)
@@ -299,8 +279,7 @@ class GivenTasks:
         """Returns those that whoever might know them does not know."""
         nowhere: list[bytes] = []
         for task_id, finding in findings.items():
-            denied = self._denied.get(task_id)
-            if denied is None:
+            if task_id not in self._denied:
                 continue
             if task_id in self.owned:
                 self.back([task_id])
@@ -316,7 +295,7 @@ class GivenTasks:
                 self._settle(outcome)
             elif elsewhere and elsewhere != self.following[task_id]:
                 self.moved([task_id], elsewhere)
-            elif not finding.is_known and self._may_conclude(denied):
+            elif not finding.is_known and self.may_conclude(self._denied.since_ms(task_id)):
                 nowhere.append(task_id)
         return nowhere
 
@@ -340,7 +319,7 @@ class GivenTasks:
 
     def next_deadline_ms(self) -> int | None:
         """When ``flush`` is wanted next."""
-        return min((denied.ask_ms for denied in self._denied.values()), default=None)
+        return self._denied.next_deadline_ms()
 
 
 def _is_denial(record: StateRecord) -> bool:

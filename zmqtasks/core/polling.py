@@ -7,11 +7,12 @@ owns it, and whether anybody claims to.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from typing import TypeAlias
+from typing import NamedTuple, TypeAlias
 
 from zmqtasks.core.effects import Effect, Send
 from zmqtasks.core.links import SELF, LinkId
 from zmqtasks.ids import parse_routing_id
+from zmqtasks.limits import HANDOFF_RETRY_MS, OWNER_GONE_MS
 from zmqtasks.wire.messages import Outcome, Query, StateRecord, States, TaskState
 
 
@@ -59,6 +60,52 @@ class Finding:
 
 #: {task id: what was heard of it}.
 Findings: TypeAlias = dict[bytes, Finding]
+
+
+class _Suspect(NamedTuple):
+    since_ms: int
+    ask_ms: int
+    #: From the next question to the one after it.
+    delay_ms: int
+
+
+class Suspects:
+    """Tasks that nobody seems to know, until that is certain: everybody is asked about them
+    again and again, ever more seldom."""
+
+    def __init__(self) -> None:
+        self._suspects: dict[bytes, _Suspect] = {}
+
+    def __bool__(self) -> bool:
+        return bool(self._suspects)
+
+    def __contains__(self, task_id: bytes) -> bool:
+        return task_id in self._suspects
+
+    def add(self, task_id: bytes, now_ms: int, wait_ms: int = 0) -> None:
+        """It is not known where it should be; ask everybody after that time."""
+        self._suspects.setdefault(task_id, _Suspect(now_ms, now_ms + wait_ms, HANDOFF_RETRY_MS))
+
+    def drop(self, task_id: bytes) -> None:
+        """It is clear what becomes of it."""
+        self._suspects.pop(task_id, None)
+
+    def since_ms(self, task_id: bytes) -> int:
+        """When it came here."""
+        return self._suspects[task_id].since_ms
+
+    def due(self, now_ms: int) -> list[bytes]:
+        """Those to ask about now, which are not due again for a while."""
+        due = [task_id for task_id, suspect in self._suspects.items() if suspect.ask_ms <= now_ms]
+        for task_id in due:
+            since_ms, _, delay_ms = self._suspects[task_id]
+            later_ms = min(2 * delay_ms, OWNER_GONE_MS)
+            self._suspects[task_id] = _Suspect(since_ms, now_ms + delay_ms, later_ms)
+        return due
+
+    def next_deadline_ms(self) -> int | None:
+        """When some are due next."""
+        return min((suspect.ask_ms for suspect in self._suspects.values()), default=None)
 
 
 class _Poll:

@@ -119,8 +119,9 @@ class Taking:
         #: log; drained each turn.
         self.held_here: list[bytes] = []
         self.doubts = Doubts(
-            node, self.tasks, self.links, dispatcher, drop=self.drop, activate=self.activate
-        )
+            node, self.tasks, self.links, dispatcher, drop=self.drop, activate=self.activate,
+            may_conclude=handoff.given.may_conclude,
+        )  # fmt: skip
         self._heirs = Heirs()
         self._taken: dict[LinkId, list[bytes]] = {}
         self._now_ms = 0

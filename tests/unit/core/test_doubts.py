@@ -25,11 +25,19 @@ def taker() -> Taker:
 
 
 def answer(taker: Taker, link: LinkId, **info: object) -> None:
-    """The other node says this about task 1 when it is asked."""
-    query = next(message for message in taker.says(link) if isinstance(message, Query))
+    """The other node says this about task 1 as often as it is asked."""
+    queries = asked(taker, link)
+    assert queries
     known = TaskState.PENDING if info else TaskState.UNKNOWN
-    taker.receive(link, States(query.request, [StateRecord(ONE, known, dict(info), None)]))
+    while queries:
+        for query in queries:
+            taker.receive(link, States(query.request, [StateRecord(ONE, known, dict(info), None)]))
+        queries = asked(taker, link)
     taker.write_all()
+
+
+def asked(taker: Taker, link: LinkId) -> list[Query]:
+    return [message for message in taker.says(link) if isinstance(message, Query)]
 
 
 def test_giver_with_a_journal_is_waited_for(taker: Taker) -> None:
@@ -92,6 +100,54 @@ def test_task_of_an_ended_giver_without_a_journal_becomes_ours(taker: Taker, rea
     assert taker.running == {ONE: 2}  # the giver may have given the first attempt away
 
 
+def test_task_that_another_node_owns_by_the_time_it_is_asked_again_is_not_guessed(
+    taker: Taker,
+) -> None:
+    other = taker.link(W)
+    stored(taker, taker.link(G), offer(1, ONE, lasting=False))
+    taker.unlink(link_to(G, "in"), "gone")
+    taker.tick(1)
+    (query,) = asked(taker, other)
+    taker.receive(other, States(query.request, [StateRecord(ONE, TaskState.UNKNOWN, {}, None)]))
+    answer(taker, other, owned=True)
+    assert not taker.owns(ONE)
+    assert taker.records() == {}
+
+
+def test_no_guess_is_made_while_an_heir_is_away(taker: Taker) -> None:
+    other = taker.link(W)
+    taker.taking.handoff.given.is_heir_away = lambda: True
+    stored(taker, taker.link(G), offer(1, ONE, lasting=False))
+    taker.unlink(link_to(G, "in"), "gone")
+    taker.tick(1)
+    answer(taker, other)
+    for _ in range(3):
+        assert not taker.owns(ONE)
+        deadline_ms = taker.taking.next_deadline_ms()
+        assert deadline_ms is not None
+        taker.tick(deadline_ms)
+        answer(taker, other)
+    taker.taking.handoff.given.is_heir_away = lambda: False
+    deadline_ms = taker.taking.next_deadline_ms()
+    assert deadline_ms is not None
+    assert deadline_ms - taker.now_ms <= OWNER_GONE_MS
+    taker.tick(deadline_ms)
+    answer(taker, other)
+    assert taker.owns(ONE)
+
+
+def test_no_guess_is_made_when_an_heir_goes_away_before_all_are_asked_again(taker: Taker) -> None:
+    other = taker.link(W)
+    stored(taker, taker.link(G), offer(1, ONE, lasting=False))
+    taker.unlink(link_to(G, "in"), "gone")
+    taker.tick(1)
+    (query,) = asked(taker, other)
+    taker.receive(other, States(query.request, [StateRecord(ONE, TaskState.UNKNOWN, {}, None)]))
+    taker.taking.handoff.given.is_heir_away = lambda: True
+    answer(taker, other)
+    assert not taker.owns(ONE)
+
+
 def test_task_that_is_stored_when_its_giver_has_ended_becomes_ours_at_once(taker: Taker) -> None:
     other = taker.link(W)
     taker.receive(taker.link(G), offer(1, ONE, lasting=False))
@@ -128,10 +184,13 @@ def test_giver_that_has_forgotten_is_as_good_as_gone(taker: Taker) -> None:
     other, link = taker.link(W), taker.link(G)
     stored(taker, link, offer(1, ONE, lasting=False))
     taker.receive(link, handed(1, unknown=(ONE,)))
-    asked = [to for to, message in taker.out if isinstance(message, Query)]
-    assert asked == [other, link]
-    for to in asked:
-        taker.receive(to, States(-3, [StateRecord(ONE, TaskState.UNKNOWN, {}, None)]))
+    for request in (-3, -5):
+        queried = [to for to, message in taker.out if isinstance(message, Query)]
+        assert queried == [other, link]
+        taker.out = []
+        assert not taker.owns(ONE)
+        for to in queried:
+            taker.receive(to, States(request, [StateRecord(ONE, TaskState.UNKNOWN, {}, None)]))
     taker.write_all()
     assert taker.owns(ONE)
 
@@ -192,8 +251,9 @@ def test_guess_that_is_confirmed_while_it_is_written_is_none() -> None:
     stored(taker, taker.link(G), offer(1, ONE, lasting=False))
     taker.unlink(link_to(G, "in"), "gone")
     taker.tick(1)
-    (query,) = [message for message in taker.says(other) if isinstance(message, Query)]
-    taker.receive(other, States(query.request, [StateRecord(ONE, TaskState.UNKNOWN, {}, None)]))
+    for _ in range(2):
+        (query,) = asked(taker, other)
+        taker.receive(other, States(query.request, [StateRecord(ONE, TaskState.UNKNOWN, {}, None)]))
     link = taker.link(G)
     taker.receive(link, handed(1, given=(ONE,)))
     taker.write_all()

@@ -7,7 +7,8 @@ import pytest
 from tests.support.machines import link_to, outcome, task_id
 from zmqtasks.core.effects import Send
 from zmqtasks.core.links import SELF
-from zmqtasks.core.polling import Findings, Polls
+from zmqtasks.core.polling import Findings, Polls, Suspects
+from zmqtasks.limits import HANDOFF_RETRY_MS, OWNER_GONE_MS
 from zmqtasks.wire.messages import Query, StateRecord, States, TaskState
 
 A, B = link_to(b"node-001"), link_to(b"node-002")
@@ -112,3 +113,22 @@ def test_this_node_answers_by_its_own_name() -> None:
     record = StateRecord(ONE, TaskState.PENDING, {"owned": True}, None)
     polls.answered(SELF, States(send.message.request, [record]))
     assert results[0][ONE].owner == b"node-003"
+
+
+def test_suspects_are_due_ever_more_seldom_until_they_are_dropped() -> None:
+    suspects = Suspects()
+    suspects.add(ONE, 5)
+    suspects.add(ONE, 9)
+    now_ms, waits = 5, []
+    for _ in range(9):
+        assert suspects.due(now_ms) == [ONE]
+        assert suspects.due(now_ms) == []
+        next_ms = suspects.next_deadline_ms()
+        assert next_ms is not None
+        waits.append(next_ms - now_ms)
+        now_ms = next_ms
+    assert waits[:3] == [HANDOFF_RETRY_MS, 2 * HANDOFF_RETRY_MS, 4 * HANDOFF_RETRY_MS]
+    assert waits[-1] == OWNER_GONE_MS
+    assert suspects.since_ms(ONE) == 5
+    suspects.drop(ONE)
+    assert suspects.next_deadline_ms() is None
