@@ -124,8 +124,8 @@ class Answers:
                 question.ids.append(task_id)
                 if is_hearsay:
                     question.hearsay[task_id] = record
-                if message.watch and message.request != WATCH_REQUEST:
-                    # Now: it may be stored between the lookup and its answer.
+                if message.watch:
+                    # Now: it may settle, or be stored, between the lookup and its answer.
                     self._watch(record, link, message.request)
             else:
                 known.append(record)
@@ -136,10 +136,18 @@ class Answers:
 
     def _found(self, question: Question, records: Sequence[StateRecord]) -> None:
         """A chunk of a question was looked up."""
+        records = [self._latest(record) for record in records]
         for record in records:
             if record.state == TaskState.SETTLED:
                 self._unwatch(record.id, question.link, question.request)
         self._answer(question, records)
+
+    def _latest(self, record: StateRecord) -> StateRecord:
+        """It may have settled here since it was asked for."""
+        if record.state == TaskState.SETTLED:
+            return record
+        now = self.local(record.id)
+        return now if now.state == TaskState.SETTLED else record
 
     def _answer(self, question: Question, records: Sequence[StateRecord]) -> None:
         link, request = question.link, question.request

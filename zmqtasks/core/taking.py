@@ -115,8 +115,7 @@ class Taking:
         handoff.incoming = self.tasks
         #: On their way out of the journal.
         self.dropping: dict[bytes, None] = {}
-        #: Ids of tasks that became ours and whose attempt is in this node's own intake or
-        #: log; drained each turn.
+        #: Ids of tasks that became ours and whose attempt is here; drained each turn.
         self.held_here: list[bytes] = []
         self.doubts = Doubts(
             node, self.tasks, self.links, dispatcher, drop=self.drop, activate=self.activate,

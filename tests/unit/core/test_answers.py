@@ -22,6 +22,7 @@ from zmqtasks.core.answers import Answers
 from zmqtasks.core.calls import Call
 from zmqtasks.core.dispatcher import Dispatcher
 from zmqtasks.core.effects import AskStore, Effect, SpillFind
+from zmqtasks.core.given import WATCH_REQUEST
 from zmqtasks.core.held import Finished, KindStat, hold
 from zmqtasks.core.intake import Intake
 from zmqtasks.core.lookups import stored_state
@@ -327,6 +328,18 @@ def test_outcome_on_the_disk_is_told() -> None:
     (message,) = sent(drain(answers), States)
     assert [record.state for record in message.states] == [TaskState.SETTLED, TaskState.UNKNOWN]
     assert message.states[0].outcome == found.outcome
+
+
+def test_former_owner_that_asks_while_a_task_is_being_taken_over_is_told_when_it_settles() -> None:
+    answers, _, _ = spilled()
+    offered = {task_id(1): StateRecord(task_id(1), TaskState.PENDING, {"offer": 7}, None)}
+    answers.others.append(offered.get)
+    answers.asked(ASKER, Query(WATCH_REQUEST, [task_id(1)], True))
+    (lookup,) = of(drain(answers), SpillFind)
+    offered.clear()  # it has settled here
+    answers.settled([outcome(1)])
+    assert states(drain(answers)) == [TaskState.SETTLED]
+    answers.spill_found(lookup.token, [])
 
 
 def test_outcome_on_the_disk_has_the_verdict_that_came_later() -> None:
