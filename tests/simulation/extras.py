@@ -13,10 +13,12 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from tests.simulation.features import SAFETY_MS
 from tests.simulation.tasks import Again, Spec
+from tests.simulation.waiters import Waiters
 from zmqtasks.core import cancelling
 from zmqtasks.core.held import AMONG_KEY, HeldTask
 from zmqtasks.core.lanes import REQUEUES_KEY, RETRIES_KEY, OwnedTask, count_in
 from zmqtasks.core.ownedtasks import CANCELLED_KEY
+from zmqtasks.core.settling import CAUSE_KEY
 from zmqtasks.core.workqueue import PRIORITY_KEY, priority_of
 from zmqtasks.limits import AMONG_MAX
 from zmqtasks.wire.messages import Outcome, Status
@@ -29,6 +31,7 @@ EXTRAS = (
     "times",  # tasks that must not start before a moment, or after one
     "retries",  # attempts that ask for another one, now or later
     "priorities",  # tasks that come before others
+    "inputs",  # tasks that wait for others
     "cancels",  # tasks are cancelled, by their owner or by whoever was it
 )
 _UNSTARTED = (Status.CANCELLED, Status.EXPIRED)
@@ -55,6 +58,8 @@ class Extras:
         self.rngs = {name: random.Random(f"{world.seed} {name}") for name in EXTRAS if name in on}
         #: What takes how long, in whatever belongs to none of them alone.
         self.rng = random.Random(f"{world.seed} extras")
+        #: What waits for others, where there is such a thing.
+        self.waiters = Waiters(world, self.rngs["inputs"]) if "inputs" in self.rngs else None
         if self.rngs:
             world.faults.features.pop("clocks", None)
         #: {(task id, number of its wishes before): when the next attempt may start}.
@@ -95,6 +100,8 @@ class Extras:
                 Again(rng.choice((0, 0, rng.randint(1, 1_000))), rng.random() < 0.8)
                 for _ in range(rng.randint(1, 3))
             )
+        if self.waiters is not None:
+            ext |= self.waiters.facts(spec)
         return spec._replace(ext=ext or None, again=again)
 
     def wish(self, task: HeldTask, spec: Spec) -> Again | None:
@@ -175,6 +182,14 @@ class Extras:
         assert may_ms is not None, f"{spec} is retried, and no attempt asked for it"
         assert now >= may_ms, f"{spec} is retried {may_ms - now} ms before its delay is over"
 
+    def check_body(self, task: HeldTask) -> None:
+        """A worker hands it to a slot."""
+        spec = self.world.ledger.specs[task.id]
+        if self.waiters is None:
+            assert task.body == spec.body
+        else:
+            self.waiters.check_body(task, spec)
+
     def handed(self, worker: Process, tasks: Sequence[HeldTask]) -> None:
         """A worker hands these to a slot."""
         if "priorities" not in self.rngs:
@@ -236,8 +251,10 @@ class Extras:
         assert not is_firm or is_forgotten or outcome.status == Status.CANCELLED, (
             f"{spec} was said to be revoked, and ends with {outcome}"
         )
-        if outcome.status == Status.CANCELLED:
+        if outcome.status == Status.CANCELLED and CAUSE_KEY not in (outcome.ext or {}):
             assert outcome.id in self._asked, f"nobody cancelled {spec}"
+        elif self.waiters is not None and self.waiters.is_right(outcome, spec):
+            return True
         elif outcome.status == Status.EXPIRED:
             exp = (spec.ext or {}).get("exp", SAFETY_MS * 100)
             assert exp <= self.world.now, f"{spec} expires {exp - self.world.now} ms too early"
@@ -248,7 +265,8 @@ class Extras:
 
     def is_owners(self, outcome: Outcome) -> bool:
         """Its owner has ended it, so no worker can tell of that."""
-        return outcome.status in _UNSTARTED and not outcome.position
+        is_unstarted = outcome.status in _UNSTARTED or CAUSE_KEY in (outcome.ext or {})
+        return is_unstarted and not outcome.position
 
     def crashed(self) -> None:
         """A process has ended: what was said of its tasks holds if a journal knows it."""

@@ -22,6 +22,7 @@ from zmqtasks.core.links import LinkId
 from zmqtasks.core.membership import Membership
 from zmqtasks.core.owned import Incoming, parse_mark
 from zmqtasks.core.rows import OutcomeRow, final_row
+from zmqtasks.core.settling import CAUSE_KEY
 from zmqtasks.limits import STRIKES_MAX, UNACKED_MESSAGES_MAX
 from zmqtasks.wire import codec
 from zmqtasks.wire.messages import (
@@ -235,7 +236,7 @@ class Ledger:
         """A worker hands these to a slot: nobody may have given them up before."""
         self.world.extras.handed(worker, tasks)
         for task in tasks:
-            assert task.body == self.specs[task.id].body
+            self.world.extras.check_body(task)
             giver = self.world.by_routing_id.get(task.link.peer)
             if giver is not None and giver.owns(task.id):
                 assert giver.node.dispatcher is not None
@@ -563,7 +564,7 @@ def check_end(world: World) -> None:
             outcome for task_id, outcome in ledger.outcomes.items()
             if ledger.last_holder.get(task_id) is process
         ]  # fmt: skip
-        again = sum(outcome.attempt - 1 for outcome in settled)
+        again = sum(max(0, outcome.attempt - 1) for outcome in settled)
         # The last attempt of these was given to nobody.
         dead = sum(
             outcome.status == Status.DEAD
@@ -586,5 +587,8 @@ def check_end(world: World) -> None:
     for spec in list(ledger.specs.values()):
         if spec.deed == "kill" and spec.id in ledger.outcomes:
             end = Status.WORKER_LOST if spec.once else Status.DEAD
-            assert ledger.outcomes[spec.id].status in (end, Status.CANCELLED)
+            outcome = ledger.outcomes[spec.id]
+            assert outcome.status in (end, Status.CANCELLED) or CAUSE_KEY in (outcome.ext or {})
+    if world.extras.waiters is not None:
+        world.extras.waiters.check_end()
     ledger.calls.check_rest()

@@ -25,6 +25,7 @@ from zmqtasks.core.linkevents import LeaseBack
 from zmqtasks.core.links import LinkId
 from zmqtasks.core.membership import Membership
 from zmqtasks.core.offering import Offering
+from zmqtasks.core.owned import Progress
 from zmqtasks.core.ownedtasks import OwnedTasks
 from zmqtasks.core.publishing import Publisher
 from zmqtasks.core.resultreader import ResultReader
@@ -160,8 +161,10 @@ def settled_before_the_journal_knows() -> AbstractContextManager[None]:
     """A written task settles at once, and leaves the journal some time later."""
     real = WrittenTasks.settle
 
-    def settle(self: WrittenTasks, task: OwnedTask, told: Any, mark: bytes = b"") -> None:
-        real(self, task, told, mark)
+    def settle(
+        self: WrittenTasks, task: OwnedTask, told: Any, last: Progress | None = None
+    ) -> None:
+        real(self, task, told, last)
         self._settled(task, self._leaving.pop(task.id))
 
     return _patched(WrittenTasks, "settle", settle)

@@ -16,6 +16,7 @@ from zmqtasks.core.marks import giver_in, taker_in
 from zmqtasks.core.owned import (
     MARK_OWNED,
     Dead,
+    Ended,
     Given,
     Incoming,
     OwnedRecord,
@@ -61,6 +62,8 @@ class Adoption:
                 self._was_given(record, mark, former)
             elif isinstance(mark, Incoming):
                 is_ours = self._was_offered(record, claims_of(mark), now_ms)
+            elif isinstance(mark, Ended):
+                self._has_ended(record)
             elif not isinstance(mark, Dead):
                 is_ours = self._was_owned(record, former)
             if is_ours:
@@ -81,6 +84,7 @@ class Adoption:
         ours = [*nodes, self.taking.node]
         self.handoff.took_over(ours)
         self.taking.took_over(self.handoff.former)
+        self.dispatcher.inputs.tidy()
 
     def _is_ours(self, node: bytes) -> bool:
         """What that node knew is known here."""
@@ -112,6 +116,11 @@ class Adoption:
         if was_offered or was_given:
             self._note(record, MARK_OWNED)
         return True
+
+    def _has_ended(self, record: OwnedRecord) -> None:
+        """That node owned it to its end; an offer of it to us came to nothing."""
+        self.taking.forget(record.id)
+        self.handoff.take_back(record.id)
 
     def _was_given(self, record: OwnedRecord, mark: Given, former: bytes) -> None:
         """That node gave it away, and had not heard that it is active there."""

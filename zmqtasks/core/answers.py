@@ -219,6 +219,15 @@ class Answers:
                 if task_id in self.watchers
             )
 
+    def refused(self, ids: Iterable[bytes]) -> None:
+        """The journal takes these new tasks not after all, so nobody owns them."""
+        if self.watchers:
+            self._tell(
+                StateRecord(task_id, TaskState.UNKNOWN, {}, None)
+                for task_id in ids
+                if task_id in self.watchers
+            )
+
     def _tell(self, records: Iterable[StateRecord]) -> None:
         """Tell whoever watches these, for the last time."""
         news: dict[tuple[LinkId, int], list[StateRecord]] = {}

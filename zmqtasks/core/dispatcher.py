@@ -382,7 +382,7 @@ class Dispatcher(Attempts):
 
     def next_deadline_ms(self) -> int | None:
         """When ``tick`` is wanted next."""
-        machines = (self.dealer, self.written, self.waiting)
+        machines = (self.dealer, self.written, self.waiting, self.inputs)
         deadlines = [machine.next_deadline_ms() for machine in machines]
         deadlines += [late_ms for _, late_ms in self._missed()]
         return min((at_ms for at_ms in deadlines if at_ms is not None), default=None)

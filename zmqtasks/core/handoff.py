@@ -234,7 +234,7 @@ class Handoff:
             if (
                 task.id not in left
                 and self._stands(task, offer.taker)
-                and task.attempt == attempt
+                and owner.is_as_offered(task, attempt)
             ):  # fmt: skip
                 going.append(task)
             else:  # left, or it has settled meanwhile, or its attempt came to nothing

@@ -32,6 +32,10 @@ _RANK: dict[int, int] = {
 _CLAIMS = frozenset(("owned", "offer"))
 
 
+#: States of tasks that somebody owns.
+_OPEN = frozenset((TaskState.PENDING, TaskState.STARTED))
+
+
 class _Question:
     __slots__ = (
         "again", "asked", "asked_ms", "best", "is_second", "next_ms", "owners", "told", "waiting",
@@ -77,6 +81,10 @@ class _Question:
             return False
         if not owners:
             del self.owners[task_id]
+            best = self.best.get(task_id)
+            if best is not None and best.state in _OPEN:
+                # It was their word that it is open.
+                self.best[task_id] = StateRecord(task_id, TaskState.UNKNOWN, {}, None)
         return True
 
 
@@ -111,6 +119,10 @@ class Inquiry:
     def drop(self, token: int) -> None:
         """Nobody waits for this answer any more."""
         self.questions.pop(token, None)
+        self.effects = [
+            effect for effect in self.effects
+            if not isinstance(effect, QuestionAnswered) or effect.token != token
+        ]  # fmt: skip
 
     def link_up(self, link: LinkId) -> None:
         """One more to ask."""

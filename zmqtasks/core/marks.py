@@ -20,6 +20,7 @@ from typing import NamedTuple
 
 from zmqtasks.core.owned import (
     MARK_OWNED,
+    Ended,
     Given,
     Incoming,
     OwnedRecord,
@@ -117,6 +118,9 @@ def _last_ones(offers: Iterable[OfferMark]) -> list[OfferMark]:
 
 def merged_record(ours: OwnedRecord, theirs: OwnedRecord) -> Progress:
     """What changes about a task of our journal that is in the other one too."""
+    if isinstance(parse_mark(theirs.mark), Ended):
+        # Its body is its result.
+        return Progress(ours.id, theirs.attempt, theirs.strikes, theirs.mark, {}, theirs.body)
     change = Progress(
         ours.id,
         max(ours.attempt, theirs.attempt),

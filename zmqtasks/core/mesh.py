@@ -26,6 +26,7 @@ from zmqtasks.core.effects import (
     TasksSettled,
 )
 from zmqtasks.core.fastlane import FastLane
+from zmqtasks.core.following import Following
 from zmqtasks.core.inquiry import Inquiry
 from zmqtasks.core.intake import Intake
 from zmqtasks.core.linkevents import (
@@ -129,6 +130,7 @@ class MeshNode:
             if dispatcher is not None
             else None
         )
+        self.following = Following(dispatcher, self.ask, self.inquiry.drop)
         if self.ownership is not None:
             self.ownership.given.is_heir_away = lambda: self.reach.is_heir_away(self._now_ms)
         self._local: deque[Message] = deque()
@@ -205,6 +207,8 @@ class MeshNode:
         known = [self.answers.local(task_id) for task_id in ids]
         self.membership.want_all(now_ms)
         links = [link for node, link in self.reach.links.items() if node != self.hello.node]
+        if self.reader is not None:
+            links.append(SELF)  # its own store, which takes its time
         return self.inquiry.ask(ids, known, links, watch, now_ms)
 
     def ask_all(
@@ -377,7 +381,7 @@ class MeshNode:
             self._route(now_ms, wall_ms)
             self._work(now_ms, wall_ms)
             self._collect()
-            if not self.membership.events and not self._local:
+            if not (self.membership.events or self._local or self.following.answers):
                 break
         effects, self._effects = self._effects, []
         return effects
@@ -405,6 +409,7 @@ class MeshNode:
             self.membership.running = intake.running_count
         if ownership is not None:
             settled = ownership.flush(now_ms)
+            self.following.flush(now_ms)
             if settled and self.answers.watchers:
                 self.answers.settled(settled)
             made = ownership.take_own_outcomes()
@@ -432,7 +437,7 @@ class MeshNode:
             for effect in effects:
                 if isinstance(effect, Send):
                     self._send(effect.link, effect.message)
-                else:
+                elif not self.following.takes(effect):
                     self._effects.append(effect)
         if self.membership.effects:
             self._effects += self.membership.effects

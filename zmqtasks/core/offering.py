@@ -327,7 +327,9 @@ class Offering:
             return
         # What has settled meanwhile, or goes on with another attempt, is offered no more.
         still = [
-            (t, a) for t, a in offer.tasks if t.attempt == a and self.dispatcher.is_offered(t.id)
+            (t, a)
+            for t, a in offer.tasks
+            if self.dispatcher.is_offered(t.id) and self.dispatcher.is_as_offered(t, a)
         ]
         kept = dict.fromkeys(task.id for task, _ in still)
         self.dispatcher.put_back([task.id for task, _ in offer.tasks if task.id not in kept])

@@ -91,6 +91,7 @@ def changed_record(record: OwnedRecord, change: Progress) -> OwnedRecord:
 _INCOMING = b"<"
 _GIVEN = b">"
 _DEAD = b"!"
+_ENDED = b"="
 #: Of the reason why a task is dead, characters: leaves room for its story.
 _REASON_CHARS_MAX = 2_000
 
@@ -108,6 +109,11 @@ class Given(NamedTuple):
     node: bytes
 
 
+class Ended(NamedTuple):
+    """It has succeeded and is told: ``body`` is its result, for tasks that wait for others
+    as well."""
+
+
 class Dead(msgspec.Struct, frozen=True):
     """Given up after too many lost workers, kept for people to decide."""
 
@@ -119,7 +125,9 @@ class Dead(msgspec.Struct, frozen=True):
 
 
 #: What a mark says; None: owned here and active.
-Custodian: TypeAlias = Incoming | Given | Dead | None
+Custodian: TypeAlias = Incoming | Given | Ended | Dead | None
+#: ``OwnedRecord.mark`` of one that has ended and whose result is still wanted.
+MARK_ENDED = _ENDED
 
 _encode_dead = msgspec.msgpack.Encoder().encode
 _decode_dead = msgspec.msgpack.Decoder(Dead).decode
@@ -154,11 +162,13 @@ def parse_mark(mark: bytes) -> Custodian:
     """What a mark says.
 
     Raises:
-        ValueError: it is none of the four that there are.
+        ValueError: it is none of the five that there are.
     """
     if not mark:
         return None
     tag, rest = mark[:1], mark[1:]
+    if mark == _ENDED:
+        return Ended()
     if tag == _INCOMING and rest:
         return Incoming(rest)
     if tag == _GIVEN and rest:

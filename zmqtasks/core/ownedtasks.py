@@ -11,6 +11,7 @@ from zmqtasks.core.calls import Call
 from zmqtasks.core.custody import Custody
 from zmqtasks.core.dealing import Dealer, always_auto
 from zmqtasks.core.effects import CallsAccepted, CallsRefused, Effect
+from zmqtasks.core.inputs import INPUTS_KEY, Inputs
 from zmqtasks.core.kept import KeptOutcomes
 from zmqtasks.core.lanes import (
     Lane,
@@ -20,7 +21,7 @@ from zmqtasks.core.lanes import (
     is_guarded,
     may_have_started,
 )
-from zmqtasks.core.owned import Durability, OwnedRecord
+from zmqtasks.core.owned import Durability, OwnedRecord, Progress
 from zmqtasks.core.requirements import LIMITS_KEY, kind_for
 from zmqtasks.core.stories import Stories
 from zmqtasks.core.waiting import Waiting
@@ -28,6 +29,8 @@ from zmqtasks.core.workqueue import PRIORITY_KEY
 from zmqtasks.core.written import Told, WrittenTasks
 from zmqtasks.wire.messages import Outcome, Status
 
+#: Facts because of which a new task is not just the last one of its lane.
+_NOT_PLAIN = frozenset({"eta", "exp", PRIORITY_KEY, INPUTS_KEY})
 #: Of a lane's ``parked``, so many may have gone before somebody looks.
 PARKED_GONE_MAX = 1_024
 
@@ -92,13 +95,17 @@ class OwnedTasks:
         self.custody = custody or Custody(has_journal=False)
         self.written = WrittenTasks(
             self.custody, self.tasks, ready=self._ready, settled=self._left_journal,
-            doubtful=self._go_on,
+            doubtful=self._go_on, body_of=lambda task: self.inputs.body_of(task),
         )  # fmt: skip
         self.dealer = Dealer(routes, self.written.prepare)
         self.lanes = self.dealer.lanes
         self.workers = self.dealer.workers
         self.kept = KeptOutcomes()
+        #: Which of them have to wait for others.
+        self.inputs = Inputs(self.tasks, self.kept.get, self._release)
         self.stories = Stories()
+        #: Told of new tasks that the journal has refused.
+        self.refused: Callable[[list[bytes]], None] = lambda ids: None
         #: This process is about to end.
         self.is_leaving = False
         #: Bytes of the arguments of open tasks.
@@ -129,6 +136,15 @@ class OwnedTasks:
         """Nobody has it any more, and its cancellation was pending: it settles."""
         raise AssertionError("only a dispatcher settles")
 
+    def _is_blocked(self, task: OwnedTask) -> bool:
+        """It has to wait for other tasks, or for the journal to know their results, or has
+        ended because one of those has not succeeded."""
+        raise AssertionError("only a dispatcher settles")
+
+    def _release(self, ids: list[bytes]) -> None:
+        """Nobody waits for tasks that want these results."""
+        self.custody.drop(ids, None, sync=False)
+
     # --- submitting ---------------------------------------------------------------------
 
     @property
@@ -146,7 +162,7 @@ class OwnedTasks:
         """How many tasks more there may be, and bytes of their arguments."""
         return (
             self.tasks_max - self.open_count,
-            self.bytes_max - self.open_bytes - self.incoming_bytes,
+            self.bytes_max - self.open_bytes - self.incoming_bytes - self.inputs.held_bytes,
         )
 
     def submit(self, calls: Iterable[Call], now_ms: int) -> None:
@@ -156,7 +172,7 @@ class OwnedTasks:
             task = self._accept(call)
             if task is not None:
                 ext = call.ext
-                if ext is None or not ("eta" in ext or "exp" in ext or PRIORITY_KEY in ext):
+                if ext is None or _NOT_PLAIN.isdisjoint(ext):
                     task.lane.ready.plain.append(task)  # as nearly all
                 else:
                     self._place(task)
@@ -202,12 +218,15 @@ class OwnedTasks:
         answer.told("")
 
     def _put(self, fresh: list[OwnedTask], answer: Answer, refusal: str) -> None:
+        if refusal:
+            self.refused([task.id for task in fresh])
         for task in fresh:
             task.is_noting = False
             waiting = self._putting.pop(task.id)
             if refusal:
                 del self.tasks[task.id]
                 self.open_bytes -= len(task.body)
+                self.inputs.went(task.id, self.written.now_ms)
                 self._cancelling.pop(task.id, None)
             else:
                 self._ready(task)
@@ -260,7 +279,11 @@ class OwnedTasks:
         if lane is None:
             lane = self.dealer.lane_of(kind)
         self.tasks[call.id] = task = OwnedTask(call.id, lane, call.body, call.ext)
+        if call.ext is not None and INPUTS_KEY in call.ext:
+            task.attempt = 0  # the first one is numbered when it may be given to a worker
         self.open_bytes += len(call.body)
+        if self.inputs.foreign:
+            self.inputs.came(call.id)
         if call.ext is not None and "exp" in call.ext:
             self.waiting.watch(task)
         return task
@@ -280,10 +303,11 @@ class OwnedTasks:
             if self.waiting.is_late(task):
                 self._expire(task)
                 return
+            if INPUTS_KEY in task.ext and self._is_blocked(task):
+                return
             if self.waiting.is_early(task):
                 self.waiting.wait(task)
-                if self.is_leaving or task.lane.route == "broker":
-                    self._park(task)
+                self._may_go_elsewhere(task)
                 return
         if is_first:
             task.lane.ready.appendleft(task)
@@ -297,6 +321,11 @@ class OwnedTasks:
         for task in self.tasks.values():
             if task.is_waiting and not task.offered:
                 self._park(task)
+
+    def _may_go_elsewhere(self, task: OwnedTask) -> None:
+        """It waits, which it may as well do with another owner."""
+        if self.is_leaving or task.lane.route == "broker":
+            self._park(task)
 
     def _park(self, task: OwnedTask) -> None:
         parked = task.lane.parked
@@ -329,7 +358,9 @@ class OwnedTasks:
             may_be_held = task.id in self._cancelling or (
                 is_guarded(task.lane.kind, task.ext) and may_have_started(task)
             )
-            if self.waiting.is_early(task) and not may_be_held:
+            if INPUTS_KEY in (task.ext or {}) and not may_be_held:
+                self._place(task)  # no attempt of it was ever given to anybody
+            elif self.waiting.is_early(task) and not may_be_held:
                 # Nobody has it, unless the clock was set back; so it need not be asked for.
                 task.is_unsure = True
                 self.waiting.wait(task)
@@ -359,6 +390,7 @@ class OwnedTasks:
         )
         task.durability, task.is_written = record.durability, True
         self.open_bytes += len(record.body)
+        self.inputs.came(task.id)
         self.waiting.watch(task)
         signal = (task.ext or {}).get(CANCELLED_KEY)
         if isinstance(signal, int):
@@ -379,10 +411,22 @@ class OwnedTasks:
                 break
             (lane.ready or lane.parked).popleft()
             task.offered = taker
+            if task.id in self.inputs.blocked:
+                self._fold(task)
             if task.is_unsure:
                 task.attempt += 1  # the last one may be somewhere
             taken.append(task)
         return taken
+
+    def _fold(self, task: OwnedTask) -> None:
+        """The results that have come for it go where it goes."""
+        body = self.inputs.fold(task)
+        if body is not None:
+            self.open_bytes += len(body) - len(task.body)
+            task.body = body
+            if task.is_written:
+                change = Progress(task.id, task.attempt, task.strikes, body=body)
+                self.custody.note([change], None, sync=task.durability is Durability.DISK)
 
     def first_to_give(self, lane: Lane) -> OwnedTask | None:
         """What ``take_ready`` begins with."""
@@ -398,6 +442,10 @@ class OwnedTasks:
         for task in tasks:
             task.offered = taker
         return tasks
+
+    def is_as_offered(self, task: OwnedTask, attempt: int) -> bool:
+        """Nothing has come of it since, and nothing for it."""
+        return task.attempt == attempt and not self.inputs.has_more(task.id)
 
     def is_offered(self, task_id: bytes) -> bool:
         """It is open here and offered to somebody."""
@@ -422,8 +470,7 @@ class OwnedTasks:
         if task.is_unsure:
             task.attempt -= 1
         if task.is_waiting:
-            if self.is_leaving or task.lane.route == "broker":
-                self._park(task)
+            self._may_go_elsewhere(task)
         elif task.is_unsure:
             task.is_unsure = False
             self._go_on(task)
@@ -437,6 +484,7 @@ class OwnedTasks:
             if self.is_offered(task_id):
                 task = self.tasks.pop(task_id)
                 self.open_bytes -= len(task.body)
+                self.inputs.went(task_id, self.written.now_ms)
                 if task.worker is not None:
                     task.worker.held.pop(task_id, None)
                 given.append(task)

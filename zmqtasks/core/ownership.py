@@ -60,6 +60,7 @@ class Ownership:
             follow="producer" in hello.roles, is_broker="broker" in hello.roles,
         )  # fmt: skip
         dispatcher.taker_of = self.given.taker_of
+        dispatcher.refused = answers.refused
         self.taking = Taking(hello.node, hello.epoch, dispatcher, custody, self.handoff, answers)
         self.adoption = Adoption(self.taking, self.handoff)
         self.revoking = Revoking(
@@ -83,6 +84,7 @@ class Ownership:
         """Go on with what this node's journal holds; ``heir_of``: whose were merged into it."""
         owned = [record for record in records if parse_mark(record.mark) is None]
         self.dispatcher.resume(owned)
+        self.dispatcher.resume_results(records)
         self.dispatcher.resume_dead(records)
         self.handoff.resume(records)
         self.taking.resume(records, now_ms)
@@ -94,6 +96,7 @@ class Ownership:
         """The journal of an ended node has come into ours."""
         owned = self.adoption.adopt(former, records, now_ms)
         self.dispatcher.resume(owned)
+        self.dispatcher.resume_results(records)
         self.dispatcher.resume_dead(records)
         self.adoption.ended(heir_of)
 

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Any
 from zmqtasks.core.lanes import RETRIES_KEY, OwnedTask, count_in
 from zmqtasks.core.owned import Durability
 from zmqtasks.core.waiting import eta_of
-from zmqtasks.ids import format_node
+from zmqtasks.ids import format_node, format_task_id
 from zmqtasks.wire.messages import Outcome, StateRecord, Status, TaskState
+from zmqtasks.words import counted
 
 if TYPE_CHECKING:
     from zmqtasks.core.dispatcher import Dispatcher
@@ -65,7 +66,11 @@ def why_waiting(owner: Dispatcher, task: OwnedTask) -> str:
 
 
 def _why_later(owner: Dispatcher, task: OwnedTask) -> str:
-    """Its time has not come."""
+    """Its time has not come, or that of others for which it waits."""
+    missing = owner.inputs.missing_of(task.id)
+    if missing:
+        count = counted(len(missing), "other task")
+        return f"it waits for {count}, of which the first is {format_task_id(missing[0])}"
     left_s = max(0, eta_of(task) - owner.wall_ms) / 1_000
     left = f"in {left_s:.3g} s" if left_s < _LONG_S else f"in {left_s / 60:,.0f} min"
     retries = count_in(task.ext, RETRIES_KEY)

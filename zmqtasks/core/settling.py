@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Iterable
 from functools import partial
 from typing import Any
@@ -11,15 +12,20 @@ from zmqtasks.core.custody import Custody
 from zmqtasks.core.deadtasks import DeadTask, DeadTasks
 from zmqtasks.core.dealing import always_auto
 from zmqtasks.core.effects import Note
+from zmqtasks.core.inputs import INPUTS_KEY, payload_of, refusal_of
 from zmqtasks.core.lanes import OwnedTask
 from zmqtasks.core.links import LinkId
-from zmqtasks.core.owned import Dead, OwnedRecord, parse_mark
+from zmqtasks.core.owned import MARK_ENDED, Dead, Ended, OwnedRecord, Progress, parse_mark
 from zmqtasks.core.ownedtasks import OwnedTasks
 from zmqtasks.core.resultlog import TOLD_KEYS
 from zmqtasks.core.written import Told
 from zmqtasks.ids import format_task_id
+from zmqtasks.limits import PAYLOAD_BYTES_MAX
 from zmqtasks.wire.messages import Kind, Outcome, Status
 from zmqtasks.words import counted
+
+#: Key in the facts of an outcome: the task because of which this one did not run.
+CAUSE_KEY = "by"
 
 
 class SettlingTasks(OwnedTasks):
@@ -37,6 +43,10 @@ class SettlingTasks(OwnedTasks):
         #: Outcomes for the owner itself to publish: those that it decided, and those of
         #: workers that were lost before a store had them.
         self.own_outcomes: list[tuple[Kind, Outcome]] = []
+        #: Tasks that end with one that they waited for, and that one's outcome.
+        self._ending: deque[tuple[OwnedTask, Outcome]] = deque()
+        #: {task id: tasks that wait for it}, of those that go on when the journal has dropped it.
+        self._after: dict[bytes, list[OwnedTask]] = {}
         #: {link: positions of outcomes that are settled, and of those that are refused}.
         self._verdicts: dict[LinkId, tuple[list[int], list[int]]] = {}
 
@@ -69,13 +79,27 @@ class SettlingTasks(OwnedTasks):
             self._verdicts[link][0].append(outcome.position)
         self.kept.add(outcome)
         self._settled.append(outcome)
+        if self.inputs.wanted:
+            self._pass_on(task, outcome, is_written=False)
 
-    def _settle_here(self, task: OwnedTask, status: Status, text: str) -> None:
-        """An outcome that no worker has: the owner publishes it itself."""
-        ext: dict[str, Any] = {"e": text}
+    def _settle_here(
+        self, task: OwnedTask, status: Status, text: str, *, cause: Outcome | None = None,
+        body: bytes = b"",
+    ) -> None:  # fmt: skip
+        """An outcome that no worker has: the owner publishes it itself.
+
+        Args:
+            cause: that of the task it waited for, which has not succeeded.
+            body: the result or error in it.
+        """
+        ext: dict[str, Any] = {"e": text} if text else {}
         if task.ext is not None:
             ext |= {key: task.ext[key] for key in TOLD_KEYS if key in task.ext}
-        outcome = Outcome(task.id, task.attempt, status, 0, 0, 0, 0, 0, b"", ext)
+        if cause is not None:
+            ext[CAUSE_KEY] = (cause.ext or {}).get(CAUSE_KEY, cause.id)
+            if isinstance(cause.body, bytes) and _wants_one(task):
+                body = cause.body
+        outcome = Outcome(task.id, task.attempt, status, len(body), 0, 0, 0, 0, body, ext)
         mark = b""
         if status is Status.DEAD:
             mark = self._bury(task, text)
@@ -94,7 +118,12 @@ class SettlingTasks(OwnedTasks):
         task.outcome = outcome
         task.worker = None
         task.fetching = None
-        self.written.settle(task, (link, outcome.position), mark)
+        last = Progress(task.id, task.attempt, task.strikes, mark) if mark else None
+        if self.inputs.wanted and self._pass_on(task, outcome, is_written=True):
+            last = Progress(
+                task.id, task.attempt, task.strikes, MARK_ENDED, ext={}, body=payload_of(outcome)
+            )
+        self.written.settle(task, (link, outcome.position), last)
 
     def _left_journal(self, task: OwnedTask, told: list[Told]) -> None:
         outcome = task.outcome
@@ -112,6 +141,122 @@ class SettlingTasks(OwnedTasks):
             self.own_outcomes.append((task.lane.kind, outcome))
         self.kept.add(outcome)
         self._settled.append(outcome)
+        for other in self._after.pop(task.id, ()):
+            self._go_on_after(other, outcome)
+
+    # --- those that waited for it ---------------------------------------------------------
+
+    def _pass_on(self, task: OwnedTask, outcome: Outcome, *, is_written: bool) -> bool:
+        """Tell the tasks that wait for this one, which has ended.
+
+        Args:
+            is_written: it is in the journal, and leaves it in this turn.
+
+        Returns:
+            Its result is to stay there.
+        """
+        self.inputs.forget(task.id)
+        if task.id not in self.inputs.wanted:
+            return False
+        payload = payload_of(outcome)
+        for other in self.inputs.ended(task.id, payload):
+            if is_written and not other.is_written:
+                # Else it might run, and this one again after a restart, with another result.
+                self._after.setdefault(task.id, []).append(other)
+            else:
+                self._go_on_after(other, outcome)
+        if payload is None or not self.inputs.must_be_kept(task.id):
+            return False
+        self.inputs.is_kept(task.id, payload)
+        if not is_written:
+            record = OwnedRecord(task.id, task.lane.kind, payload, durability=task.durability,
+                                 written_ms=self.wall_ms, mark=MARK_ENDED)  # fmt: skip
+            self.custody.put([record], partial(self._not_kept, task.id), sync=False)
+        return True
+
+    def _not_kept(self, task_id: bytes, refusal: str) -> None:
+        if refusal:
+            self.inputs.is_not_kept(task_id)
+
+    def _go_on_after(self, task: OwnedTask, outcome: Outcome) -> None:
+        """One that it waited for has ended so."""
+        if task.id not in self.inputs.blocked:
+            return  # it went on, or elsewhere, meanwhile
+        if outcome.status != Status.SUCCESS:
+            self._end_with(task, outcome)
+        else:
+            self._one_less(task)
+
+    def _one_less(self, task: OwnedTask) -> None:
+        """One result more has come for it."""
+        task.is_waiting = self.inputs.is_blocked(task)
+        if not (task.is_waiting or task.offered):
+            self._place(task)
+
+    def _end_with(self, task: OwnedTask, cause: Outcome) -> None:
+        """It does not run, since one that it waits for has not succeeded. Nor do those that
+        wait for it: one by one, since a chain may be long."""
+        self._ending.append((task, cause))
+        if len(self._ending) > 1:
+            return
+        while self._ending:
+            task, cause = self._ending[0]
+            if self.tasks.get(task.id) is not task or task.outcome is not None:
+                self._ending.popleft()  # another one that it waited for has failed, too
+                continue
+            task.is_waiting = False
+            is_revoked = cause.status in (Status.CANCELLED, Status.EXPIRED, Status.IGNORED)
+            status = Status.CANCELLED if is_revoked else Status.FAILURE
+            self._settle_here(task, status, _why_not_run(cause), cause=cause)
+            self._ending.popleft()
+
+    def _is_blocked(self, task: OwnedTask) -> bool:
+        """See ``OwnedTasks``."""
+        wrong = task.id not in self.inputs.blocked and refusal_of(task.id, task.ext)
+        if wrong:
+            self._settle_here(task, Status.FAILURE, f"it cannot wait for others: {wrong}")
+            return True
+        failed = self.inputs.block(task, self.written.now_ms)
+        if failed is not None:
+            self._end_with(task, failed)
+            return True
+        if self.inputs.is_blocked(task):
+            task.is_waiting = True
+            self._may_go_elsewhere(task)
+            return True
+        result = self.inputs.replacement(task)
+        if result is not None:
+            task.is_waiting = False
+            self._settle_here(task, Status.SUCCESS, "", body=result)
+            return True
+        self.open_bytes -= len(task.body)
+        task.body, task.ext = self.inputs.joined(task)
+        self.open_bytes += len(task.body)
+        task.attempt += 1  # others may have it as it was before: what was offered to them
+        if len(task.body) > PAYLOAD_BYTES_MAX:
+            self._settle_here(task, Status.FAILURE, (
+                f"its arguments, with the results that it waited for, have {len(task.body):,} bytes"
+                f", and {PAYLOAD_BYTES_MAX:,} can travel; let those tasks return less, or the "
+                "place where it is"
+            ))  # fmt: skip
+            return True
+        if task.is_written:
+            self.written.renewed(task, has_new_body=True)
+            return True
+        return False
+
+    def told(self, outcome: Outcome) -> None:
+        """How a task of another owner ended, which ``inputs.to_follow`` has named."""
+        for task in self.inputs.ended(outcome.id, payload_of(outcome)):
+            self._go_on_after(task, outcome)
+
+    def resume_results(self, records: Iterable[OwnedRecord]) -> None:
+        """Results that the journal holds for tasks that wait for more of them."""
+        for record in records:
+            if isinstance(parse_mark(record.mark), Ended):
+                self.inputs.is_kept(record.id, record.body)
+                for task in self.inputs.ended(record.id, record.body):
+                    self._one_less(task)
 
     # --- dead tasks -----------------------------------------------------------------------
 
@@ -173,3 +318,16 @@ class SettlingTasks(OwnedTasks):
             return False
         self.custody.drop([task_id], None, sync=False)
         return True
+
+
+def _wants_one(task: OwnedTask) -> bool:
+    """It waits for one task, and what that raised is raised by this one, too."""
+    return isinstance((task.ext or {}).get(INPUTS_KEY, (0, 0))[1], int)
+
+
+def _why_not_run(cause: Outcome) -> str:
+    first = (cause.ext or {}).get(CAUSE_KEY, cause.id)
+    text = (cause.ext or {}).get("e", "") if first == cause.id else ""
+    return f"it did not run, because task {format_task_id(first)} has not succeeded" + (
+        f": {text}" if text else ""
+    )

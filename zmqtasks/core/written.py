@@ -53,18 +53,20 @@ class WrittenTasks:
         ready: a task may be sent (again).
         settled: a task has left the journal and settles; who is to be told.
         doubtful: nobody has claimed a task after a restart.
+        body_of: the arguments of a task as the journal is to have them.
     """
 
     def __init__(
         self, custody: Custody, tasks: dict[bytes, OwnedTask], *,
         ready: Callable[[OwnedTask], None], settled: Callable[[OwnedTask, list[Told]], None],
-        doubtful: Callable[[OwnedTask], None],
+        doubtful: Callable[[OwnedTask], None], body_of: Callable[[OwnedTask], bytes],
     ) -> None:  # fmt: skip
         self.custody = custody
         self._tasks = tasks
         self._ready = ready
         self._settled = settled
         self._doubtful = doubtful
+        self._body_of = body_of
         #: Time of the last tick.
         self.now_ms = 0
         #: Wall clock of the present turn.
@@ -78,7 +80,7 @@ class WrittenTasks:
         #: {task id: whom to tell}, of those that leave the journal.
         self._leaving: dict[bytes, list[Told]] = {}
         self._drops: list[OwnedTask] = []
-        self._marks: list[tuple[OwnedTask, bytes]] = []
+        self._last: list[tuple[OwnedTask, Progress]] = []
         self._notes: list[OwnedTask] = []
         self._changed: list[OwnedTask] = []
         #: {task id: whether the arguments too}, of those among them that have other facts.
@@ -104,8 +106,8 @@ class WrittenTasks:
     def record_of(self, task: OwnedTask, mark: bytes = b"") -> OwnedRecord:
         """The task as a journal keeps it."""
         return OwnedRecord(
-            task.id, task.lane.kind, task.body, task.ext, _given_attempt(task), task.strikes,
-            task.durability, self.wall_ms, mark,
+            task.id, task.lane.kind, self._body_of(task), task.ext, _given_attempt(task),
+            task.strikes, task.durability, self.wall_ms, mark,
         )  # fmt: skip
 
     def _write_behind(self, now_ms: int) -> None:
@@ -150,12 +152,12 @@ class WrittenTasks:
 
     # --- changes --------------------------------------------------------------------------
 
-    def settle(self, task: OwnedTask, told: Told, mark: bytes = b"") -> None:
-        """Its outcome is known: take it out of the journal first, or mark it there."""
+    def settle(self, task: OwnedTask, told: Told, last: Progress | None = None) -> None:
+        """Its outcome is known: take it out of the journal first, or leave this there."""
         self._leaving[task.id] = [told]
         self.unsure.pop(task.id, None)
-        if mark:
-            self._marks.append((task, mark))
+        if last is not None:
+            self._last.append((task, last))
         else:
             self._drops.append(task)
 
@@ -222,11 +224,10 @@ class WrittenTasks:
             tasks, self._drops = self._drops, []
             ids = [task.id for task in tasks]
             self.custody.drop(ids, partial(self._left, tasks), sync=_synced(tasks))
-        if self._marks:
-            marks, self._marks = self._marks, []
-            tasks = [task for task, _ in marks]
-            progress = [Progress(t.id, t.attempt, t.strikes, mark) for t, mark in marks]
-            self.custody.note(progress, partial(self._left, tasks), sync=True)
+        if self._last:
+            last, self._last = self._last, []
+            tasks = [task for task, _ in last]
+            self.custody.note([change for _, change in last], partial(self._left, tasks), sync=True)
 
     def _progress_of(self, task: OwnedTask) -> Progress:
         change = Progress(task.id, _given_attempt(task), task.strikes)
@@ -301,7 +302,7 @@ def _given_attempt(task: OwnedTask) -> int:
     """The last attempt that may have been given to a worker, as the journal should know it."""
     if task.is_guarded or task.worker is not None or not is_noted(task.lane.kind, task.ext):
         return task.attempt
-    return task.attempt - 1  # noted before it is given
+    return max(0, task.attempt - 1)  # noted before it is given
 
 
 def _may_be_guarded(task: OwnedTask) -> bool:

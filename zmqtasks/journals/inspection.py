@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from zmqtasks.core.owned import Dead, Given, Incoming, OwnedRecord, parse_mark
+from zmqtasks.core.owned import Dead, Ended, Given, Incoming, OwnedRecord, parse_mark
 from zmqtasks.errors import ConfigError, JournalError
 from zmqtasks.journals import salvage
 from zmqtasks.journals.salvage import Salvaged
@@ -165,4 +165,6 @@ def _hands_of(record: OwnedRecord) -> str:
         return "offered"
     if isinstance(custodian, Given):
         return "given"
+    if isinstance(custodian, Ended):
+        return "ended"
     return "dead" if isinstance(custodian, Dead) else "owned"

@@ -15,6 +15,7 @@ from typing import Any
 from zmqtasks.errors import DecodeError, PayloadTooLarge, PayloadTypeError, TaskError, TaskFailed
 from zmqtasks.limits import PAYLOAD_BYTES_MAX
 from zmqtasks.wire.importable import path_of, resolve
+from zmqtasks.wire.joined import JOINED_BYTE, Joined, shaped, split
 from zmqtasks.wire.packing import PackError, pack, type_name, unpack
 
 #: Serializer codes. Part of the protocol: never reuse one.
@@ -83,12 +84,23 @@ def decode_arguments(body: bytes) -> tuple[list[Any], dict[str, Any]]:
     Raises:
         DecodeError: damaged, or it names a class that is not here.
     """
+    if body[:1] == JOINED_BYTE:
+        return _decode_joined(split(body))
     args = _decode(body, "the arguments")
     if not isinstance(args, list) or not args:
         raise DecodeError("the arguments are no array")
     kwargs = args.pop()
     if not isinstance(kwargs, dict) or (kwargs and not all(isinstance(key, str) for key in kwargs)):
         raise DecodeError("the keyword arguments are no map of names")
+    return args, kwargs
+
+
+def _decode_joined(parts: Joined) -> tuple[list[Any], dict[str, Any]]:
+    """Arguments, before them what the results of other tasks make, if they are wanted."""
+    args, kwargs = decode_arguments(parts.body)
+    if parts.shape is not None:
+        values = {position: decode_value(result) for position, result in parts.results.items()}
+        args.insert(0, shaped(parts.shape, values))
     return args, kwargs
 
 
