@@ -12,6 +12,7 @@ from datetime import datetime
 from typing import Any, Literal, TypedDict
 
 from zmqtasks.app import option_checks as checks
+from zmqtasks.app.awaited import After, check_after
 from zmqtasks.app.option_checks import Check
 from zmqtasks.errors import ConfigError
 from zmqtasks.settings_sources import nearest
@@ -100,6 +101,8 @@ class CallOptions(TypedDict, total=False):
     eta: datetime | None
     #: Do not start it any more after so many seconds, or after this moment.
     expires: float | datetime | None
+    #: Start it when these (results, or ids) have succeeded; it ends as they do if one does not.
+    after: After | None
     #: 0 to 9, which goes first.
     priority: int | None
     #: Seconds that an attempt may run; then its process is ended.
@@ -189,6 +192,7 @@ _CALL_CHECKS: Mapping[str, Check] = {
     "require_worker": checks.check_wait,
     "durability": checks.check_durability,
     "idempotency_key": checks.check_name,
+    "after": check_after,
     "countdown": checks.check_span,
     "eta": checks.check_moment,
     "expires": checks.check_expires,
@@ -292,6 +296,7 @@ def _check_conflicts(options: Mapping[str, object], where: str) -> None:
 #: {option: why delivery="at_most_once" contradicts it}
 _NEED_AN_OWNER = {
     "idempotency_key": "nobody would know its idempotency_key the next time",
+    "after": "nobody would hold it until others have ended, which after asks for",
     "countdown": "nobody would hold it until it is due, which countdown asks for",
     "eta": "nobody would hold it until it is due, which eta asks for",
     "expires": "nobody would end it when it expires",
@@ -310,7 +315,7 @@ def check_at_most_once(options: Mapping[str, object], where: str) -> None:
     for key, why in _NEED_AN_OWNER.items():
         value = options.get(key)
         # An empty dict of resources asks for nothing.
-        if value is not None and (value or key not in ("resources", "tags")):
+        if value is not None and (value or key not in ("after", "resources", "tags")):
             raise ConfigError(f"{forgets} {why}; leave one of them out")
     if options.get("durability") == "disk":
         raise ConfigError(f"{forgets} it cannot have durability='disk'; leave one of them out")

@@ -13,6 +13,7 @@ from zmqtasks.app.options import CallOptions, check_call_options
 from zmqtasks.app.publishing import Arguments, Publication
 from zmqtasks.app.result import AsyncResult, AtMostOnceResult
 from zmqtasks.app.resultset import ResultSet
+from zmqtasks.core.inputs import INPUTS_KEY
 from zmqtasks.errors import ConfigError, MeshOverloaded, SubmitError, SubmitRejected
 from zmqtasks.ids import keyed_task_id, parse_task_id
 from zmqtasks.node.gateway import Call, Durability, Gateway, Pending
@@ -132,6 +133,11 @@ def prepare(
         ext["c"] = content_digest(kind.app, kind.name, body)
     if headers:
         ext["h"] = dict(headers)
+    after = options.get("after")
+    if after:
+        from zmqtasks.app.awaited import awaited_ids  # few calls need it
+
+        ext[INPUTS_KEY] = [awaited_ids(after), None]
     cls = AtMostOnceResult if options.get("delivery") == "at_most_once" else AsyncResult
     handle = cls.of_submitted(task_id, app, through)
     call = Call(task_id, kind, body, ext or None)

@@ -52,6 +52,8 @@ def call_options(command: Callable[..., Any]) -> Callable[..., Any]:
         click.option("--eta", type=moment, metavar="TIME",
                      help="Start it no sooner than then, such as 2026-03-01T06:00; without an "
                      "offset by the clock of the application's time zone."),
+        click.option("--after", multiple=True, metavar="ID",
+                     help="Start it when this task has succeeded; may be repeated."),
         click.option("--expires", type=moment_or_seconds, metavar="SECONDS|TIME",
                      help="Do not start it any more after that."),
         click.option("--priority", type=int, metavar="0-9", help="9 goes first."),
@@ -84,6 +86,7 @@ def from_flags(flags: dict[str, Any]) -> dict[str, Any]:
     """
     given = {key: flags.pop(key) for key in _PLAIN}
     given["tags"] = list(flags.pop("tags"))
+    given["after"] = list(flags.pop("after"))
     given["resources"] = {
         name: _amount(value) for name, value in _pairs(flags.pop("resources"), "--resource")
     }

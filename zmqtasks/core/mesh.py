@@ -399,7 +399,9 @@ class MeshNode:
         intake, ownership, reader = self.intake, self.ownership, self.reader
         if intake is not None:
             if intake.finished:
-                self._report_finished(intake, now_ms, wall_ms)
+                finished, intake.finished = intake.finished, []
+                self.publisher.report(finished, now_ms, wall_ms)
+                self.answers.finished([done.task.id for done in finished])
             self.publisher.bound(now_ms)  # a write may just have ended
             if not self.log.is_choked:
                 intake.feed(now_ms)
@@ -423,11 +425,6 @@ class MeshNode:
         self.answers.flush()
         self.custody.flush()
         self.membership.head = self.log.head
-
-    def _report_finished(self, intake: Intake, now_ms: int, wall_ms: int) -> None:
-        finished, intake.finished = intake.finished, []
-        self.publisher.report(finished, now_ms, wall_ms)
-        self.answers.finished([done.task.id for done in finished])
 
     def _collect(self) -> None:
         for machine in self._machines:
