@@ -9,14 +9,16 @@ from unittest import mock
 
 import msgspec
 
-from zmqtasks.core import readytasks
+from zmqtasks.core import readytasks, settling
 from zmqtasks.core.attempts import Attempts
 from zmqtasks.core.cancelling import CancellingTasks
+from zmqtasks.core.inputs import Inputs
 from zmqtasks.core.lanes import OwnedTask
 from zmqtasks.core.owned import OwnedRecord
 from zmqtasks.core.ownedtasks import OwnedTasks
+from zmqtasks.core.settling import SettlingTasks
 from zmqtasks.core.waiting import Waiting
-from zmqtasks.wire.messages import RetryRecord
+from zmqtasks.wire.messages import Outcome, RetryRecord
 
 
 def expired_task_is_given() -> AbstractContextManager[Any]:
@@ -71,11 +73,45 @@ def priorities_are_ignored() -> AbstractContextManager[Any]:
     return mock.patch.object(readytasks, "priority_of", return_value=0)
 
 
+def task_goes_on_before_all_have_ended() -> AbstractContextManager[Any]:
+    """A task that waits for several goes on when one of them is missing."""
+
+    def is_blocked(self: Inputs, task: OwnedTask) -> bool:
+        blocked = self.blocked.get(task.id)
+        return blocked is not None and len(blocked.missing) > (len(blocked.ids) > 1)
+
+    return mock.patch.object(Inputs, "is_blocked", is_blocked)
+
+
+def failure_is_taken_for_a_result() -> AbstractContextManager[Any]:
+    """A task goes on although one that it waits for has failed."""
+
+    def payload_of(outcome: Outcome) -> bytes:
+        return outcome.body if isinstance(outcome.body, bytes) else b""
+
+    return mock.patch.object(settling, "payload_of", payload_of)
+
+
+def joined_before_the_journal_knows() -> AbstractContextManager[Any]:
+    """A task is given away with its results while the journal still has it as waiting."""
+    real = SettlingTasks._is_blocked
+
+    def is_blocked(self: SettlingTasks, task: OwnedTask) -> bool:
+        was_written, task.is_written = task.is_written, False
+        try:
+            return real(self, task)
+        finally:
+            task.is_written = was_written
+
+    return mock.patch.object(SettlingTasks, "_is_blocked", is_blocked)
+
+
 EXTRA_MUTANTS: dict[str, Callable[[], AbstractContextManager[Any]]] = {
     mutant.__name__: mutant
     for mutant in (
         expired_task_is_given, task_is_given_before_its_time, retry_before_its_delay,
         retry_is_not_counted, cancel_forgotten_by_the_next_owner, cancelled_task_goes_on,
-        priorities_are_ignored,
+        priorities_are_ignored, task_goes_on_before_all_have_ended, failure_is_taken_for_a_result,
+        joined_before_the_journal_knows,
     )
 }  # fmt: skip

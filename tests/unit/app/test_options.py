@@ -19,6 +19,7 @@ from zmqtasks.app.options import (
 )
 from zmqtasks.app.task import Task
 from zmqtasks.errors import ConfigError
+from zmqtasks.limits import INPUTS_COUNT_MAX
 
 NOON = datetime(2030, 1, 1, 12, tzinfo=UTC)
 
@@ -208,3 +209,24 @@ def test_every_option_is_documented(name: str) -> None:
     page = Path(__file__).parents[3] / "docs" / "howto" / "tasks.md"
     rows = [line for line in page.read_text(encoding="utf-8").splitlines() if line[:3] == "| `"]
     assert any(f"`{name}`" in row.split("|")[1] for row in rows)
+
+
+# --- after --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("value", [5, b"id", [3], {"a": 1}, iter(())])
+def test_what_a_call_cannot_wait_for_is_refused(value: object) -> None:
+    with pytest.raises(ConfigError, match=r"add: after is a"):
+        check_call_options({"after": value}, "add")
+
+
+def test_a_call_waits_for_so_many_others_at_most() -> None:
+    ids = [f"task {number}" for number in range(INPUTS_COUNT_MAX + 1)]
+    check_call_options({"after": ids[1:]}, "add")
+    with pytest.raises(ConfigError, match=r"after names 1,001 tasks, .* 1,000 at most"):
+        check_call_options({"after": ids}, "add")
+
+
+def test_at_most_once_has_nobody_who_waits_for_others() -> None:
+    with pytest.raises(ConfigError, match="which after asks for"):
+        check_call_options({"after": ["x"], "delivery": "at_most_once"}, "add")
