@@ -9,7 +9,7 @@ from unittest import mock
 
 import msgspec
 
-from zmqtasks.core import readytasks, settling
+from zmqtasks.core import readytasks
 from zmqtasks.core.attempts import Attempts
 from zmqtasks.core.cancelling import CancellingTasks
 from zmqtasks.core.inputs import Inputs
@@ -18,7 +18,7 @@ from zmqtasks.core.owned import OwnedRecord
 from zmqtasks.core.ownedtasks import OwnedTasks
 from zmqtasks.core.settling import SettlingTasks
 from zmqtasks.core.waiting import Waiting
-from zmqtasks.wire.messages import Outcome, RetryRecord
+from zmqtasks.wire.messages import Outcome, RetryRecord, Status
 
 
 def expired_task_is_given() -> AbstractContextManager[Any]:
@@ -86,10 +86,15 @@ def task_goes_on_before_all_have_ended() -> AbstractContextManager[Any]:
 def failure_is_taken_for_a_result() -> AbstractContextManager[Any]:
     """A task goes on although one that it waits for has failed."""
 
-    def payload_of(outcome: Outcome) -> bytes:
-        return outcome.body if isinstance(outcome.body, bytes) else b""
+    real = SettlingTasks._go_on_after
 
-    return mock.patch.object(settling, "payload_of", payload_of)
+    def go_on(self: SettlingTasks, task: OwnedTask, outcome: Outcome) -> None:
+        for position, task_id in list(self.inputs.blocked[task.id].missing.items()):
+            if task_id == outcome.id:
+                self.inputs._take(self.inputs.blocked[task.id], position, b"")
+        real(self, task, msgspec.structs.replace(outcome, status=Status.SUCCESS))
+
+    return mock.patch.object(SettlingTasks, "_go_on_after", go_on)
 
 
 def joined_before_the_journal_knows() -> AbstractContextManager[Any]:
