@@ -8,6 +8,7 @@ from inspect import isasyncgenfunction, iscoroutinefunction
 from types import MethodType
 from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar, Unpack
 
+from zmqtasks.app.batches import CallsOfTask, submit_many, submit_many_async
 from zmqtasks.app.current import gateway, in_running_loop
 from zmqtasks.app.depends import Injection, resolved
 from zmqtasks.app.facts import needs_text
@@ -20,7 +21,6 @@ from zmqtasks.app.resultset import ResultSet
 from zmqtasks.app.signature import TaskSignature, signature_of
 from zmqtasks.app.streaming import tell_state
 from zmqtasks.app.submitting import (
-    Batches,
     Prepared,
     check_arguments,
     checked_options,
@@ -28,8 +28,6 @@ from zmqtasks.app.submitting import (
     prepare,
     submit,
     submit_async,
-    submit_many,
-    submit_many_async,
 )
 from zmqtasks.app.task_options import WithOptions
 from zmqtasks.errors import ConfigError, Retry
@@ -287,10 +285,10 @@ class Task(WithOptions, WithHandlers, Generic[P, R]):
             self.broadcast, args, kwargs, destination, timeout, **options
         )
 
-    def _batches(self, calls: Iterable[CallArguments], where: str) -> Batches:
+    def _batches(self, calls: Iterable[CallArguments], where: str) -> CallsOfTask:
         # It loads the settings, which limit sizes.
         durability = durability_of(self.app, self.durability, {}, where)
-        return Batches(self, calls, durability, where)
+        return CallsOfTask(self, calls, durability, where)
 
     def prepared(
         self,

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from tests.support.inline_gateway import InlineGateway
-from zmqtasks.app import submitting
+from zmqtasks.app import batches
 from zmqtasks.app.app import App
 from zmqtasks.errors import MeshOverloaded, SubmitRejected, SubmitUnknown
 from zmqtasks.node.gateway import Call, Pending, Ticket
@@ -65,7 +65,7 @@ class _Waited:
 def disk(monkeypatch: pytest.MonkeyPatch) -> Iterator[_SlowDisk]:
     from zmqtasks.app import current
 
-    monkeypatch.setattr(submitting, "BATCH_COUNT", BATCH)
+    monkeypatch.setattr(batches, "BATCH_COUNT", BATCH)
     gateway = _SlowDisk()
     current.install(gateway)
     yield gateway
