@@ -26,6 +26,10 @@ from zmqtasks.version import __version__
 if TYPE_CHECKING:
     from zmqtasks.app import states
     from zmqtasks.app.app import App, shared_task
+    from zmqtasks.app.canvas.group import group
+    from zmqtasks.app.canvas.maps import chunks, xmap, xstarmap
+    from zmqtasks.app.canvas.result import GroupResult
+    from zmqtasks.app.canvas.signature import Signature, maybe_signature, signature, subtask
     from zmqtasks.app.current import current_app
     from zmqtasks.app.depends import Depends
     from zmqtasks.app.result import AsyncResult
@@ -77,9 +81,19 @@ __all__ = [
     "shared_task",
     "current_app",
     "Depends",
+    # calls as values
+    "Signature",
+    "signature",
+    "subtask",
+    "maybe_signature",
+    "group",
+    "chunks",
+    "xmap",
+    "xstarmap",
     # results
     "AsyncResult",
     "ResultSet",
+    "GroupResult",
     "allow_join_result",
     "states",
     # errors of submitting
@@ -134,6 +148,15 @@ _HOMES = {
     "allow_join_result": "zmqtasks.app.waiting",
     "AsyncResult": "zmqtasks.app.result",
     "ResultSet": "zmqtasks.app.resultset",
+    "GroupResult": "zmqtasks.app.canvas.result",
+    "Signature": "zmqtasks.app.canvas.signature",
+    "signature": "zmqtasks.app.canvas.signature",
+    "subtask": "zmqtasks.app.canvas.signature",
+    "maybe_signature": "zmqtasks.app.canvas.signature",
+    "group": "zmqtasks.app.canvas.group",
+    "chunks": "zmqtasks.app.canvas.maps",
+    "xmap": "zmqtasks.app.canvas.maps",
+    "xstarmap": "zmqtasks.app.canvas.maps",
 }
 
 

@@ -19,6 +19,7 @@ from typing import (
 
 from zmqtasks import limits, signals
 from zmqtasks.app.app_settings import annotations_for
+from zmqtasks.app.builtin import BUILT_IN
 from zmqtasks.app.conf import Conf
 from zmqtasks.app.current import add_app, command_line_flags, working_directory
 from zmqtasks.app.facts import CallRules, needs_text
@@ -45,6 +46,7 @@ from zmqtasks.wire import payload
 from zmqtasks.wire.messages import CatalogEntry, Kind
 
 if TYPE_CHECKING:
+    from zmqtasks.app.canvas.signature import Signature
     from zmqtasks.app.control import Control
     from zmqtasks.settings import NodeSettings
 
@@ -105,6 +107,8 @@ class App:
             self.add_middleware(each)
         add_app(self)
         signals.watch(self)
+        for built_in, function in BUILT_IN.items():
+            self.add_task(function, name=built_in, bind=True)
         for spec in shared_specs():
             self.add_task(spec.function, **spec.options)
 
@@ -252,12 +256,35 @@ class App:
             return await there.aapply_async(args, kwargs, **options)
         return await submit_async(self, self._prepare_by_name(name, args, kwargs, options))
 
+    def prepared(
+        self,
+        name: str,
+        args: Sequence[Any],
+        kwargs: Mapping[str, Any] | None,
+        options: CallOptions,
+        where: str,
+        facts: Mapping[str, Any] | None = None,
+    ) -> Prepared:
+        """A call that is ready to be submitted, of a task that may be here or not; see
+        ``Task.prepared``."""
+        there = self.tasks.get(name)
+        if there is not None:
+            return there.prepared(args, kwargs, options, where, facts)
+        return self._prepare_by_name(name, args, kwargs, options, facts)
+
+    def signature(self, varies: Any, *args: Any, **options: Any) -> Signature[Any]:
+        """Same as ``zmqtasks.signature``, called through this App."""
+        from zmqtasks.app.canvas.signature import signature  # many processes never need it
+
+        return signature(varies, *args, app=self, **options)
+
     def _prepare_by_name(
         self,
         name: str,
         args: Sequence[Any],
         kwargs: Mapping[str, Any] | None,
         options: CallOptions,
+        facts: Mapping[str, Any] | None = None,
     ) -> Prepared:
         check_task_name(name, "send_task()")
         where = f"send_task({name!r})"
@@ -268,10 +295,10 @@ class App:
             call = OutgoingCall(name, tuple(args), dict(kwargs), dict(checked))
             args, kwargs, checked = passed_through(self, call, where)
         complete = self.rules.complete(name, None, args, kwargs, checked, where)
-        ext = self.rules.facts_of_call(complete, None, where)
+        ext = {**self.rules.facts_of_call(complete, None, where), **(facts or {})}
         needs = needs_text(complete)
-        facts = (("req", needs),) if needs else ()
-        kind = Kind(self.name, name, "", self.queue_name(complete.get("queue")), facts)
+        of_kind = (("req", needs),) if needs else ()
+        kind = Kind(self.name, name, "", self.queue_name(complete.get("queue")), of_kind)
         durability = durability_of(self, None, complete, where)
         return prepare(self, kind, Arguments(args, kwargs, ()), complete, durability, ext)
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from zmqtasks.app.builtin import BUILT_IN
 from zmqtasks.app.hooks import is_watched, watched
 from zmqtasks.app.middleware import around, check_fits
 from zmqtasks.app.streaming import is_generator, streamed
@@ -29,6 +30,9 @@ def function_of(task: Task[Any, Any]) -> Callable[..., Any]:
     if is_generator(task.run):
         run = streamed(task.app, run)
     middleware = task.app.middleware
+    if task.name in BUILT_IN:
+        # Plain functions, in applications that may be made for coroutines only.
+        middleware = [each for each in middleware if hasattr(each, "run")]
     if middleware:
         check_fits(middleware, task)
         run = around(run, middleware, is_async=task.is_async)

@@ -81,7 +81,7 @@ class Batches(Generic[Set]):
         """
         results = self.results
         # Known before it is submitted: the first outcome may be faster than we are.
-        results.extend([call.id for call in batch])
+        self._extend(batch)
         try:
             if self._go_ahead:
                 after = self._ahead[-1][0] if self._ahead else None
@@ -100,6 +100,9 @@ class Batches(Generic[Set]):
             raise
         self._ahead.append((pending, len(batch), self._publications))
         self._wait(AHEAD_COUNT)
+
+    def _extend(self, batch: list[Call]) -> None:
+        self.results.extend([call.id for call in batch])
 
     def _hand_over(self, batch: list[Call], wait_s: float | Place | None) -> None:
         self.gateway.submit(batch, self.results, wait_s=wait_s)

@@ -92,9 +92,9 @@ class TaskContext:
         return False
 
     @property
-    def group(self) -> None:
-        """None: no task belongs to a group."""
-        return
+    def group(self) -> str | None:
+        """Id of the group that it belongs to, None for none."""
+        return _id_text(self.ext.get("g"))
 
     @property
     def app_name(self) -> str:

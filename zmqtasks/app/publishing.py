@@ -129,6 +129,7 @@ def _facts(kind: Kind, task_id: bytes, ext: Mapping[str, Any]) -> dict[str, Any]
         "timelimit": [limits[1] / 1000 or None, limits[0] / 1000 or None],
         "parent_id": format_task_id(parent.id) if parent is not None else None,
         "root_id": format_task_id(root),
+        "group": format_task_id(ext["g"]) if "g" in ext else None,
         "argsrepr": ext.get("ar"),
         "kwargsrepr": ext.get("kr"),
     }

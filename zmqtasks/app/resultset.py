@@ -13,6 +13,7 @@ from zmqtasks.app.outcomes import RETURNED, error_of, value_of
 from zmqtasks.app.result import AsyncResult
 from zmqtasks.app.waiting import check_wait
 from zmqtasks.errors import TimeoutError
+from zmqtasks.ids import format_task_id
 from zmqtasks.node.gateway import Gateway
 from zmqtasks.wire.messages import Outcome, UpdateRecord
 
@@ -68,11 +69,15 @@ class ResultSet(Generic[R]):
     @classmethod
     def of_submitted(cls, app: App, through: Gateway) -> ResultSet[Any]:
         """An empty set for calls that are submitted with it as ticket; see ``extend``."""
-        self: ResultSet[Any] = cls((), app)
+        self: ResultSet[Any] = cls._empty(app)
         self._gateway = through
         # Inside a task nobody is told of what it submits, unless asked to.
         self._is_told = not through.inside_task
         return self
+
+    @classmethod
+    def _empty(cls, app: App) -> ResultSet[Any]:
+        return cls((), app)
 
     def extend(self, task_ids: Sequence[bytes]) -> None:
         """More calls, about to be submitted."""
@@ -170,7 +175,7 @@ class ResultSet(Generic[R]):
             RuntimeError: called inside a task, which was not allowed to wait.
         """
         if not self._enough(propagate):
-            check_wait(self._the_app(), "get", timeout, disable_sync_subtasks=disable_sync_subtasks)
+            self._check_wait("get", timeout, disable_sync_subtasks)
             self._follow()
             self._wait(self._end_waiters, lambda: self._enough(propagate), timeout)
         return self._conclude(propagate, timeout)
@@ -184,9 +189,7 @@ class ResultSet(Generic[R]):
     ) -> list[R]:
         """Same as ``get()`` without blocking the running asyncio loop."""
         if not self._enough(propagate):
-            check_wait(
-                self._the_app(), "aget", timeout, disable_sync_subtasks=disable_sync_subtasks
-            )
+            self._check_wait("aget", timeout, disable_sync_subtasks)
             self._follow()
             await self._await_end(propagate, timeout)
         if not self._enough(propagate):
@@ -198,6 +201,14 @@ class ResultSet(Generic[R]):
 
     def __await__(self) -> Generator[Any, None, list[R]]:
         return self.aget().__await__()
+
+    #: Celery's name of it.
+    join = get
+
+    def _check_wait(
+        self, method: str, timeout: float | None, disable_sync_subtasks: bool = True
+    ) -> None:
+        check_wait(self._the_app(), method, timeout, disable_sync_subtasks=disable_sync_subtasks)
 
     def as_completed(self, timeout: float | None = None) -> Iterator[tuple[int, AsyncResult[R]]]:
         """Yield ``(position of the call, its finished handle)`` as results come.
@@ -213,7 +224,7 @@ class ResultSet(Generic[R]):
         position = 0
         while position < len(self._ids):
             if position >= len(self._order):
-                check_wait(self._the_app(), "as_completed", timeout)
+                self._check_wait("as_completed", timeout)
                 self._follow()
                 left = None if give_up is None else max(0.0, give_up - time.monotonic())
                 if not self._wait(self._news_waiters, partial(self._more_than, position), left):
@@ -221,6 +232,44 @@ class ResultSet(Generic[R]):
             found = self._order[position]
             position += 1
             yield found, self[found]
+
+    def iterate(self, timeout: float | None = None, propagate: bool = True) -> Iterator[R]:
+        """Yield values as they come.
+
+        Args:
+            timeout: seconds for all of it; None waits for ever.
+            propagate: raise the error of one that failed; else yield it.
+
+        Raises:
+            TimeoutError: not all in time.
+            TaskError: or the exception a task raised.
+        """
+        for _, handle in self.as_completed(timeout):
+            yield handle.conclude(propagate)
+
+    def iter_native(self, timeout: float | None = None) -> Iterator[tuple[str, dict[str, Any]]]:
+        """Yield ``(task id, facts)`` of results as they come.
+
+        Args:
+            timeout: seconds for all of it; None waits for ever.
+
+        Returns:
+            Facts are ``task_id``, ``status``, ``result`` and ``traceback``, as handles have
+            them.
+
+        Raises:
+            TimeoutError: not all in time.
+        """
+        for _, handle in self.as_completed(timeout):
+            yield (
+                handle.id,
+                {
+                    "task_id": handle.id,
+                    "status": handle.state,
+                    "result": handle.result,
+                    "traceback": handle.traceback,
+                },
+            )
 
     def _more_than(self, count: int) -> bool:
         return len(self._order) > count
@@ -342,6 +391,60 @@ class ResultSet(Generic[R]):
         """Whether one of them has not finished."""
         return not self.ready()
 
+    def maybe_throw(self) -> None:
+        """Raise the error of the first one, in the order of the calls, that has failed.
+
+        Raises:
+            TaskError: or the exception a task raised.
+        """
+        if self._failures_count:
+            self._conclude(True, 0)
+
+    def revoke(
+        self,
+        terminate: bool = False,
+        signal: str | int = "SIGTERM",
+        wait: bool = False,
+        timeout: float | None = None,
+    ) -> dict[str, str]:
+        """Let those that have not started not be run.
+
+        Args:
+            terminate: end those that run, too.
+            signal: with which they are ended; by force soon after.
+            wait: until all have ended.
+            timeout: seconds that nodes have to answer about each 1,000 or so (1 by default),
+                and again for ``wait``.
+
+        Returns:
+            {id: what came of it}, as of ``app.control.revoke``.
+
+        Raises:
+            TimeoutError: with ``wait``, not all have ended in time.
+            RuntimeError: called inside a task, or in a running asyncio loop (``arevoke``).
+        """
+        from zmqtasks.app.control import TIMEOUT_S
+
+        if not self._ids:
+            return {}
+        answer_s = TIMEOUT_S if timeout is None else timeout
+        said = self._the_app().control.revoke(self.ids, terminate, signal, answer_s)
+        if wait:
+            self.get(timeout, propagate=False)
+        return said
+
+    async def arevoke(
+        self,
+        terminate: bool = False,
+        signal: str | int = "SIGTERM",
+        wait: bool = False,
+        timeout: float | None = None,
+    ) -> dict[str, str]:
+        """Same as ``revoke()`` without blocking the running loop."""
+        import asyncio
+
+        return await asyncio.to_thread(self.revoke, terminate, signal, wait, timeout)
+
     def forget(self) -> None:
         """Drop all results here and in the stores."""
         gateway(self._the_app()).forget(self._ids)
@@ -349,7 +452,7 @@ class ResultSet(Generic[R]):
     @property
     def ids(self) -> list[str]:
         """The task ids, in the order of the calls."""
-        return [handle.id for handle in self]
+        return [format_task_id(task_id) for task_id in self._ids]
 
     @property
     def results(self) -> list[AsyncResult[R]]:
@@ -366,13 +469,17 @@ class ResultSet(Generic[R]):
         position = range(len(self._ids))[position]
         handle = self._handles.get(position)
         if handle is None:
-            handle = AsyncResult.of_submitted(self._ids[position], self._the_app(), self._gateway)
+            made_by = self._handle_class(position).of_submitted
+            handle = made_by(self._ids[position], self._the_app(), self._gateway)
             # First where `settled` finds it, then a look at what came before.
             handle = self._handles.setdefault(position, handle)
         outcome = self._outcomes[position]
         if outcome is not None:
             handle.settled(self._ids[position], outcome)
         return handle
+
+    def _handle_class(self, position: int) -> type[AsyncResult[Any]]:
+        return AsyncResult
 
     def _the_app(self) -> App:
         if self._app is None:

@@ -38,6 +38,8 @@ from zmqtasks.wire.messages import CatalogEntry, Kind
 if TYPE_CHECKING:
     from zmqtasks.app.app import App
     from zmqtasks.app.broadcasting import BroadcastResult
+    from zmqtasks.app.canvas.maps import chunks, xmap, xstarmap
+    from zmqtasks.app.canvas.signature import Signature
     from zmqtasks.app.context import TaskContext
 
 P = ParamSpec("P")
@@ -285,6 +287,55 @@ class Task(WithOptions, WithHandlers, Generic[P, R]):
             self.broadcast, args, kwargs, destination, timeout, **options
         )
 
+    # --- signatures ---------------------------------------------------------------------
+
+    def s(self, *args: Any, **kwargs: Any) -> Signature[R]:
+        """A signature of it: a call that is yet to be made, perhaps with more arguments."""
+        return self.signature(args, kwargs)
+
+    def si(self, *args: P.args, **kwargs: P.kwargs) -> Signature[R]:
+        """An immutable signature of it: one that takes no more arguments."""
+        return self.signature(args, kwargs, immutable=True)
+
+    def signature(
+        self,
+        args: Sequence[Any] | None = None,
+        kwargs: Mapping[str, Any] | None = None,
+        options: Mapping[str, Any] | None = None,
+        *,
+        immutable: bool = False,
+        **more: Any,
+    ) -> Signature[R]:
+        """A signature of it, with options.
+
+        Raises:
+            ConfigError: an unknown option or a bad value.
+        """
+        from zmqtasks.app.canvas.signature import Signature  # many processes never need it
+
+        return Signature(self, args, kwargs, options, None, immutable, **more)
+
+    #: Celery's older name of it.
+    subtask = signature
+
+    def map(self, it: Iterable[Any]) -> xmap[R]:
+        """One task that calls it with each of these, one after the other."""
+        from zmqtasks.app.canvas.maps import xmap
+
+        return xmap(self, it)
+
+    def starmap(self, it: Iterable[Sequence[Any]]) -> xstarmap[R]:
+        """The same with several positional arguments each."""
+        from zmqtasks.app.canvas.maps import xstarmap
+
+        return xstarmap(self, it)
+
+    def chunks(self, it: Iterable[Sequence[Any]], n: int) -> chunks[R]:
+        """Tasks that each do what ``starmap`` does with ``n`` of these."""
+        from zmqtasks.app.canvas.maps import chunks
+
+        return chunks(self, it, n)
+
     def _batches(self, calls: Iterable[CallArguments], where: str) -> CallsOfTask:
         # It loads the settings, which limit sizes.
         durability = durability_of(self.app, self.durability, {}, where)
@@ -296,8 +347,14 @@ class Task(WithOptions, WithHandlers, Generic[P, R]):
         kwargs: Mapping[str, Any] | None,
         options: Mapping[str, Any],
         where: str,
+        facts: Mapping[str, Any] | None = None,
     ) -> Prepared:
         """A call that is ready to be submitted.
+
+        Args:
+            args, kwargs, options: of the call.
+            where: the method called, for error messages.
+            facts: more facts of the call, for the wire.
 
         Raises:
             ConfigError: an unknown option or a bad value.
@@ -313,6 +370,8 @@ class Task(WithOptions, WithHandlers, Generic[P, R]):
         signature = self.call_signature
         signature.match(*args, **kwargs)
         kind, ext, complete = self.shape(args, kwargs, checked, where)
+        if facts:
+            ext.update(facts)
         durability = durability_of(self.app, self.durability, complete, where)
         arguments = Arguments(args, kwargs, signature.names)
         return prepare(self.app, kind, arguments, complete, durability, ext)

@@ -18,7 +18,7 @@ from zmqtasks.cli.errors import EXIT_OPEN
 from zmqtasks.cli.options import CLIENT_KEYS, setting_options
 from zmqtasks.cli.session import FIND_S, empty_mesh, session, silent_text
 from zmqtasks.cli.showing import as_json, show_outcome
-from zmqtasks.core.diagnosis import is_command
+from zmqtasks.core.diagnosis import is_internal
 from zmqtasks.core.links import DRAINING
 from zmqtasks.errors import NoWorkers, TimeoutError
 from zmqtasks.node.client import Client
@@ -199,7 +199,7 @@ def why_not(runners: Sequence[Runner], name: str, queue: str, app_name: str | No
     knowing = [(runner, app) for runner in runners for app, task in runner.tasks if task == name]
     if not knowing:
         known = {task for runner in runners for _, task in runner.tasks}
-        names = sorted(name for name in known if not is_command(name))
+        names = sorted(name for name in known if not is_internal(name))
         near = get_close_matches(name, names, n=1)
         hint = f" (did you mean '{near[0]}'?)" if near else ""
         return f"no worker knows task '{name}'; they know {_listed(names)}{hint}"

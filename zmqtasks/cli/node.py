@@ -256,10 +256,10 @@ def slots_text(settings: NodeSettings, slots: int) -> str:
 
 def tasks_text(names: Collection[str]) -> str:
     """How many tasks there are, and which; commands of the application apart."""
-    from zmqtasks.core.diagnosis import is_command
+    from zmqtasks.core.diagnosis import is_command, is_internal
 
     commands = sorted(name.split(".", 2)[2] for name in names if is_command(name))
-    tasks = sorted(name for name in names if not is_command(name))
+    tasks = sorted(name for name in names if not is_internal(name))
     shown = f" ({', '.join(tasks[:8])}{', …' if len(tasks) > 8 else ''})" if tasks else ""
     more = f" and {counted(len(commands), 'command')} ({', '.join(commands)})" if commands else ""
     return f"{counted(len(tasks), 'task')}{shown}{more}"

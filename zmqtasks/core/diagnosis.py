@@ -20,6 +20,11 @@ def is_command(task: str) -> bool:
     return task.startswith(_COMMANDS)
 
 
+def is_internal(task: str) -> bool:
+    """It is a command, or a task that every application has, see ``app/builtin.py``."""
+    return task.startswith("zmqtasks.")
+
+
 def explain_waiting(kind: Kind, workers: Sequence[Hello]) -> str:
     """The reason why no present worker can run tasks of this kind."""
     what = f"task '{kind.name}' (app '{kind.app}', queue '{kind.queue}') waits"
@@ -68,7 +73,7 @@ def explain_waiting(kind: Kind, workers: Sequence[Hello]) -> str:
 
 def _offers(kind: Kind, workers: Sequence[Hello]) -> str:
     known = {entry.name for worker in workers for entry in worker.catalog}
-    names = sorted(name for name in known if not is_command(name))
+    names = sorted(name for name in known if not is_internal(name))
     if not names:
         return "; they have no tasks at all"
     from difflib import get_close_matches  # only when something is wrong

@@ -8,6 +8,7 @@ import pytest
 
 from tests.support.inline_gateway import InlineGateway
 from zmqtasks.app.app import App, shared_task
+from zmqtasks.app.builtin import BUILT_IN
 from zmqtasks.errors import ConfigError
 
 
@@ -25,7 +26,7 @@ def test_a_shared_task_is_usable_before_any_app_exists(gateway: InlineGateway) -
     assert double.delay(2).get() == 4
     second = App("second")
     assert double.delay_many([(1,), (2,)]).get() == [2, 4]
-    assert first.tasks.keys() == second.tasks.keys() == {f"{__name__}.double"}
+    assert first.tasks.keys() == second.tasks.keys() == {f"{__name__}.double", *BUILT_IN}
     assert [call.kind.app for call in gateway.calls] == ["first", "second", "second"]
     assert double.app is second
 

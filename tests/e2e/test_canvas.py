@@ -1,0 +1,106 @@
+"""Groups and maps with real workers."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.e2e.harness import Mesh
+
+pytestmark = pytest.mark.e2e
+
+_APP = """
+    from zmqtasks import App, group
+
+    app = App("shop")
+
+
+    @app.task
+    def add(x, y=0):
+        return x + y
+
+
+    @app.task(bind=True)
+    def who(self):
+        return self.request.group
+
+
+    @app.task
+    async def later(x):
+        return 2 * x
+
+
+    @app.task
+    def fan_out(n):
+        return group(add.s(i) for i in range(n)).delay(1).as_tuple()
+
+
+    @app.task(bind=True)
+    def run_it(self, signature):
+        return self.app.signature(signature).delay().id
+"""
+
+
+@pytest.fixture
+def made(mesh: Mesh) -> Mesh:
+    mesh.write("tasks.py", _APP)
+    mesh.start_node(name="w1")
+    return mesh
+
+
+def test_groups_maps_and_chunks_run_on_workers(made: Mesh) -> None:
+    printed = made.run("""
+        import asyncio
+        from zmqtasks import group
+        from tasks import add, later, who
+
+        print(group(add.s(i) for i in range(3000)).delay(1).get(timeout=60) == list(range(1, 3001)))
+        members = group(who.si(), group(who.si())).delay()
+        print(members.get(timeout=20) == [members.id] * 2)
+        print(add.map([1, 2]).delay().get(timeout=20), later.map([1, 2]).delay().get(timeout=20))
+        print(add.chunks(((i, i) for i in range(5)), 2)().get(timeout=20))
+        print(asyncio.run(later.s(3).adelay()).get(timeout=20))
+        frozen = group(add.s(1), add.s(2))
+        print(frozen.freeze() == frozen.delay(), frozen.delay().get(timeout=20))
+        durable = group([add.s(1), add.s(2).set(durability="disk"), add.s(3)]).delay()
+        print(sorted(value for value in durable.iterate(timeout=20)))
+    """).stdout.splitlines()
+    assert printed == [
+        "True",
+        "True",
+        "[1, 2] [2, 4]",
+        "[[0, 2], [4, 6], [8]]",
+        "6",
+        "True [1, 2]",
+        "[1, 2, 3]",
+    ]
+
+
+def test_a_task_submits_a_group_and_a_signature_that_it_was_given(made: Mesh) -> None:
+    printed = made.run("""
+        from zmqtasks import AsyncResult, GroupResult
+        from tasks import add, fan_out, run_it
+
+        (group_id, _), results = fan_out.delay(5).get(timeout=20)
+        result = GroupResult(group_id, [AsyncResult(each[0][0]) for each in results])
+        print(result.get(timeout=20))
+        print(AsyncResult(run_it.delay(add.s(1, 2)).get(timeout=20)).get(timeout=20))
+    """).stdout.splitlines()
+    assert printed == ["[1, 2, 3, 4, 5]", "3"]
+
+
+def test_a_group_that_waits_is_revoked_as_one(mesh: Mesh) -> None:
+    mesh.write("tasks.py", _APP)
+    printed = mesh.run("""
+        from zmqtasks import group
+        from tasks import add
+
+        result = group(add.s(i) for i in range(2500)).delay()
+        print(set(result.revoke(wait=True, timeout=20).values()))
+        print({type(each).__name__ for each in result.get(timeout=20, propagate=False)})
+    """).stdout.splitlines()
+    assert printed == ["{'revoked'}", "{'TaskRevokedError'}"]
+
+
+def test_what_every_application_has_is_not_told_when_a_worker_starts(made: Mesh) -> None:
+    line = made.nodes["w1"].wait_log("runs 5 tasks")
+    assert "zmqtasks." not in line

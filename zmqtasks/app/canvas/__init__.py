@@ -1,0 +1,1 @@
+"""Calls as values: signatures, and groups of them."""

@@ -1,0 +1,432 @@
+"""Calls as values: what to call, with which arguments and options.
+
+A signature is a dict of plain values, so it travels as an argument, through JSON and
+MessagePack, and is a signature again by ``signature(d)``. Names and meanings are Celery's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from copy import deepcopy
+from importlib import import_module
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, NoReturn, TypeVar
+
+from zmqtasks.app.current import all_apps, current_app, gateway
+from zmqtasks.app.naming import check_task_name
+from zmqtasks.app.options import CallOptions, check_call_options
+from zmqtasks.app.result import AsyncResult
+from zmqtasks.app.submitting import Prepared, check_arguments, submit, submit_async
+from zmqtasks.errors import ConfigError
+from zmqtasks.ids import format_task_id
+
+if TYPE_CHECKING:
+    from zmqtasks.app.app import App
+    from zmqtasks.app.task import Task
+
+R = TypeVar("R")
+#: Characters of each argument that ``repr`` shows.
+_REPR_CHARS_MAX = 100
+
+
+class Signature(dict[str, Any], Generic[R]):
+    """One call of a task that is yet to be made.
+
+    Made by ``task.s(...)``, ``task.si(...)`` and ``signature(...)``. What is given later, to
+    ``delay`` and its kin, comes before the positional arguments that it has, and over its
+    keyword arguments and options; an immutable one takes options only.
+
+    Args:
+        task: the task, its name, or a dict that was a signature.
+        args: positional arguments.
+        kwargs: keyword arguments.
+        options: of the call, as ``apply_async`` has them.
+        subtask_type: which kind of signature it is, None for a plain one.
+        immutable: it does not take more arguments.
+        app: the App of the task; by default the task's own, else the current one when it is
+            called.
+        more: further options.
+
+    Raises:
+        ConfigError: no name of a task, an unknown option or a bad value.
+        TypeError: arguments that are none.
+    """
+
+    #: {subtask_type: class}
+    types: ClassVar[dict[str, type[Signature[Any]]]] = {}
+
+    def __init__(
+        self,
+        task: Task[Any, R] | str | Mapping[str, Any],
+        args: Sequence[Any] | None = None,
+        kwargs: Mapping[str, Any] | None = None,
+        options: Mapping[str, Any] | None = None,
+        subtask_type: str | None = None,
+        immutable: bool = False,
+        app: App | None = None,
+        **more: Any,
+    ) -> None:
+        app_name: object = None
+        if isinstance(task, Mapping):
+            parts = task
+            name, args, kwargs = parts.get("task"), parts.get("args"), parts.get("kwargs")
+            options, subtask_type = parts.get("options"), parts.get("subtask_type")
+            immutable, app_name = bool(parts.get("immutable")), parts.get("app")
+        else:
+            name = task if isinstance(task, str) else task.name
+            app = app or getattr(task, "app", None)
+        check_task_name(name, "signature()")
+        where = f"signature of {name}"
+        args, kwargs = args or (), kwargs or {}
+        check_arguments(args, kwargs, where)
+        options = {**(options or {}), **more}
+        if options:
+            check_call_options(options, where)
+        super().__init__(
+            task=name,
+            args=tuple(args),
+            kwargs=dict(kwargs),
+            options=options,
+            subtask_type=subtask_type,
+            immutable=immutable,
+        )
+        #: The App, once that is known.
+        self._app = app
+        if app is not None:
+            app_name = app.name
+        if app_name is not None:
+            self["app"] = app_name
+
+    @classmethod
+    def from_dict(cls, d: Mapping[str, Any], app: App | None = None) -> Signature[Any]:
+        """The signature that this dict was.
+
+        Raises:
+            ConfigError: it was none, or has an unknown option or a bad value.
+        """
+        kind = d.get("subtask_type")
+        if kind is None:
+            return Signature(d, app=app)
+        found = cls.types.get(kind) or _builtin_types().get(kind)
+        if found is None:
+            raise ConfigError(
+                f"signature of {d.get('task')!r:.75}: there are no signatures of type {kind!r:.75};"
+                f" there are {', '.join(sorted(cls.types))}"
+            )
+        return found._from_dict(d, app)
+
+    @classmethod
+    def _from_dict(cls, d: Mapping[str, Any], app: App | None) -> Signature[Any]:
+        return cls(d, app=app)
+
+    # --- its parts ----------------------------------------------------------------------
+
+    @property
+    def task(self) -> str:
+        """Name of the task."""
+        found: str = self["task"]
+        return found
+
+    #: The same.
+    name = task
+
+    @property
+    def args(self) -> tuple[Any, ...]:
+        """Positional arguments."""
+        found: tuple[Any, ...] = self["args"]
+        return found
+
+    @property
+    def kwargs(self) -> dict[str, Any]:
+        """Keyword arguments."""
+        found: dict[str, Any] = self["kwargs"]
+        return found
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """Options of the call."""
+        found: dict[str, Any] = self["options"]
+        return found
+
+    @property
+    def subtask_type(self) -> str | None:
+        """Which kind of signature it is, None for a plain one."""
+        found: str | None = self["subtask_type"]
+        return found
+
+    @property
+    def immutable(self) -> bool:
+        """It does not take more arguments."""
+        found: bool = self["immutable"]
+        return found
+
+    @property
+    def id(self) -> str | None:
+        """The task id, if ``freeze`` or the option ``task_id`` has given it one."""
+        return self.options.get("task_id")
+
+    @property
+    def app(self) -> App:
+        """The App that it is called through.
+
+        Raises:
+            ConfigError: this process has none of that name, or none at all.
+        """
+        if self._app is None:
+            self._app = _app_named(self.get("app"))
+        return self._app
+
+    @property
+    def type(self) -> Task[Any, R]:
+        """The task.
+
+        Raises:
+            ConfigError: the App does not have it here.
+        """
+        found = self.app.tasks.get(self.task)
+        if found is None:
+            raise ConfigError(
+                f"signature of {self.task}: app {self.app.name!r} has no such task in this "
+                "process, which can only submit it; import the module that defines it"
+            )
+        return found
+
+    # --- others like it -----------------------------------------------------------------
+
+    def clone(
+        self,
+        args: Sequence[Any] | None = None,
+        kwargs: Mapping[str, Any] | None = None,
+        **options: Any,
+    ) -> Signature[R]:
+        """A copy of it with more arguments and options."""
+        args, kwargs, merged = self._merged(args, kwargs, options)
+        copy = Signature.from_dict({**self, "args": args, "kwargs": kwargs, "options": {}})
+        copy["options"] = deepcopy(merged)
+        copy._app = self._app
+        return copy
+
+    #: The same.
+    partial = clone
+
+    def replace(
+        self,
+        args: Sequence[Any] | None = None,
+        kwargs: Mapping[str, Any] | None = None,
+        options: Mapping[str, Any] | None = None,
+    ) -> Signature[R]:
+        """A copy of it with other arguments or options in place of those that it has."""
+        parts = {"args": args, "kwargs": kwargs, "options": options}
+        given = {key: value for key, value in parts.items() if value is not None}
+        copy = Signature.from_dict({**self, **given})
+        copy._app = self._app
+        return copy
+
+    def set(self, immutable: bool | None = None, **options: Any) -> Signature[R]:
+        """Give it options, in place of those of the same names; returns itself.
+
+        Raises:
+            ConfigError: an unknown option, a bad value, or options that contradict each other.
+        """
+        if options:
+            merged = {**self.options, **options}
+            check_call_options(merged, f"signature of {self.task}: set()")
+            self.options.update(options)
+        if immutable is not None:
+            self.set_immutable(immutable)
+        return self
+
+    def set_immutable(self, immutable: bool) -> None:
+        """Whether it takes no more arguments."""
+        self["immutable"] = bool(immutable)
+
+    def freeze(self, _id: str | None = None) -> AsyncResult[R]:
+        """Give it a task id, unless it has one: however often it is called, it is this task.
+
+        Args:
+            _id: the id; by default a new one.
+
+        Returns:
+            The handle of that task, which is not submitted.
+        """
+        if self.id is None:
+            self.options["task_id"] = _id or format_task_id(gateway(self.app).new_ids(1)[0])
+        return AsyncResult(self.options["task_id"], self.app)
+
+    # --- calling it ---------------------------------------------------------------------
+
+    def __call__(self, *partial_args: Any, **partial_kwargs: Any) -> Any:
+        """Run the function here and now."""
+        args, kwargs, _ = self._merged(partial_args, partial_kwargs, None)
+        return self.type(*args, **kwargs)
+
+    def delay(self, *partial_args: Any, **partial_kwargs: Any) -> AsyncResult[R]:
+        """Same as ``apply_async(partial_args, partial_kwargs)``."""
+        return self.apply_async(partial_args, partial_kwargs)
+
+    async def adelay(self, *partial_args: Any, **partial_kwargs: Any) -> AsyncResult[R]:
+        """Same as ``delay``, waiting without blocking the running loop."""
+        return await self.aapply_async(partial_args, partial_kwargs)
+
+    def apply_async(
+        self,
+        args: Sequence[Any] | None = None,
+        kwargs: Mapping[str, Any] | None = None,
+        **options: Any,
+    ) -> AsyncResult[R]:
+        """Let a worker run it.
+
+        Args:
+            args: positional arguments that come before its own.
+            kwargs: keyword arguments that come over its own.
+            options: as of ``Task.apply_async``; they come over its own.
+
+        Raises:
+            ConfigError: an unknown option or a bad value.
+            TypeError: the arguments do not fit the function.
+            SubmitRejected: the task was not accepted.
+            SubmitUnknown: with durability "disk", when nobody knows whether it was.
+            RuntimeError: it would block the running asyncio loop.
+        """
+        where = f"signature of {self.task}.apply_async()"
+        return submit(self.prepared(args, kwargs, options, where), where)
+
+    async def aapply_async(
+        self,
+        args: Sequence[Any] | None = None,
+        kwargs: Mapping[str, Any] | None = None,
+        **options: Any,
+    ) -> AsyncResult[R]:
+        """Same as ``apply_async``, waiting without blocking the running loop."""
+        where = f"signature of {self.task}.aapply_async()"
+        return await submit_async(self.app, self.prepared(args, kwargs, options, where))
+
+    def __invert__(self) -> R:
+        """``~sig``: let a worker run it, and wait for the result."""
+        return self.apply_async().get()
+
+    def prepared(
+        self,
+        args: Sequence[Any] | None,
+        kwargs: Mapping[str, Any] | None,
+        options: Mapping[str, Any],
+        where: str,
+        facts: Mapping[str, Any] | None = None,
+    ) -> Prepared:
+        """The call, ready to be submitted; see ``Task.prepared``."""
+        args, kwargs, complete = self._merged(args, kwargs, options)
+        return self.app.prepared(self.task, args, kwargs, complete, where, facts)
+
+    def _merged(
+        self,
+        args: Sequence[Any] | None,
+        kwargs: Mapping[str, Any] | None,
+        options: Mapping[str, Any] | None,
+    ) -> tuple[tuple[Any, ...], dict[str, Any], CallOptions]:
+        args, kwargs = args or (), kwargs or {}
+        check_arguments(args, kwargs, f"signature of {self.task}")
+        merged: Any = self.options
+        if options:
+            given = {key: value for key, value in options.items() if value is not None}
+            merged = {**self.options, **given}
+            check_call_options(merged, f"signature of {self.task}")
+        if self.immutable:
+            return self.args, self.kwargs, merged
+        return (*args, *self.args), {**self.kwargs, **kwargs}, merged
+
+    # --- as a value ---------------------------------------------------------------------
+
+    def reprcall(self, *args: Any, **kwargs: Any) -> str:
+        """It as Python would call it, with these arguments, too: ``shop.add(2, 3)``."""
+        args, kwargs, _ = self._merged(args, kwargs, None)
+        parts = [*map(_shown, args), *(f"{key}={_shown(value)}" for key, value in kwargs.items())]
+        return f"{self.task}({', '.join(parts)})"
+
+    def __repr__(self) -> str:
+        return self.reprcall()
+
+    def _refuse_union(self, other: object) -> NoReturn:
+        """Dicts have ``|``, which would make a dict of two signatures without a word."""
+        raise TypeError(
+            f"signatures cannot be joined by | ({self!r:.75} and {other!r:.75}); submit the "
+            "second one from inside the first"
+        )
+
+    __or__ = __ror__ = __ior__ = _refuse_union
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Signature[R]:
+        copy = Signature.from_dict(deepcopy(dict(self), memo))
+        copy._app = self._app
+        return copy
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return signature, (dict(self),)
+
+
+def signature(
+    varies: Task[Any, R] | str | Mapping[str, Any],
+    args: Sequence[Any] | None = None,
+    kwargs: Mapping[str, Any] | None = None,
+    options: Mapping[str, Any] | None = None,
+    *,
+    immutable: bool = False,
+    app: App | None = None,
+    **more: Any,
+) -> Signature[R]:
+    """A signature of a task, its name, or a dict that was one; of a signature a copy.
+
+    Raises:
+        ConfigError: an unknown option, a bad value, or a dict that was none.
+    """
+    if isinstance(varies, Signature):
+        return varies.clone()
+    if isinstance(varies, Mapping):
+        return Signature.from_dict(varies, app)
+    return Signature(varies, args, kwargs, options, None, immutable, app, **more)
+
+
+#: Celery's older name of it.
+subtask = signature
+
+
+def maybe_signature(
+    d: Mapping[str, Any] | None, app: App | None = None, clone: bool = False
+) -> Signature[Any] | None:
+    """A dict as the signature that it was; a signature as it is; None as None.
+
+    Args:
+        d: a signature, a dict that was one, or None.
+        app: the App that it is called through.
+        clone: give a copy of a signature.
+    """
+    if d is None:
+        return None
+    found = d if isinstance(d, Signature) else Signature.from_dict(d, app)
+    if clone and found is d:
+        found = found.clone()
+    if app is not None:
+        found._app = app
+        found["app"] = app.name
+    return found
+
+
+def _builtin_types() -> Mapping[str, type[Signature[Any]]]:
+    # Only for dicts that come from elsewhere. It registers them, that of groups included.
+    import_module("zmqtasks.app.canvas.maps")
+    return Signature.types
+
+
+def _app_named(name: object) -> App:
+    if name is None:
+        return current_app()
+    found = next((app for app in all_apps() if app.name == name), None)
+    if found is None:
+        raise ConfigError(
+            f"a signature of App({name!r:.75}), which this process does not have; import the "
+            "module that makes it, or say which one: signature(d, app=...)"
+        )
+    return found
+
+
+def _shown(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= _REPR_CHARS_MAX else f"{text[: _REPR_CHARS_MAX - 1]}…"
