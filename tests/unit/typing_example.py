@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Coroutine
 from typing import Any, assert_type
 
-from zmqtasks import App, AsyncResult, ResultSet, Task, shared_task
+from zmqtasks import App, AsyncResult, GroupResult, ResultSet, Signature, Task, group, shared_task
 
 app = App("shop", mesh="garden")
 
@@ -51,6 +51,14 @@ assert_type(add.apply_async((1,), {"y": 2}, queue="fast", require_worker=2.0), A
 assert_type(add.delay_many([(1, 2), (3, 4)]), ResultSet[int])
 assert_type(add.delay_many({"x": i} for i in range(3)).get(), list[int])
 assert_type(add.delay_many([(1,)])[0].get(), int)
+assert_type(add.s(1), Signature[int])
+assert_type(add.s(1).delay(2), AsyncResult[int])
+assert_type(add.si(1, y=2).set(countdown=3).delay().get(), int)
+assert_type(group(add.s(i) for i in range(3)).delay(), GroupResult[int])
+assert_type(~group(add.s(1), add.s(2)), list[int])
+assert_type(add.map([1, 2]).delay().get(), list[int])
+assert_type(add.chunks([(1, 2)], 1)().get(), list[list[int]])
+add.si("a")  # type: ignore[arg-type]
 assert_type(bound.delay("a").get(), list[str])
 assert_type(bound("a"), list[str])
 assert_type(keyword_only.delay(flag=True).get(), str)

@@ -228,7 +228,7 @@ class group(Signature[R]):  # noqa: N801 - Celery's name
         self.options.setdefault("task_id", _id or str(uuid4()))
         handles: list[AsyncResult[R]] = []
         for each in self.tasks:
-            frozen = each.freeze()
+            frozen: Any = each.freeze()
             handles.extend(frozen if isinstance(frozen, ResultSet) else [frozen])
         return GroupResult(self.options["task_id"], handles, self._app)
 

@@ -145,7 +145,7 @@ class chunks(Signature[list[R]]):  # noqa: N801 - Celery's name
         tasks: Iterable[Any] = (xstarmap(task, part, app=self._app) for part in parts)
         return group(tasks if isinstance(it, Iterator) else list(tasks), **self.options)
 
-    def __call__(self, *partial_args: Any, **options: Any) -> Any:
+    def __call__(self, *partial_args: Any, **options: Any) -> GroupResult[list[R]]:
         """Same as ``apply_async(**options)``, as Celery has it."""
         return self.apply_async(**options)
 

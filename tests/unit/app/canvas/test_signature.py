@@ -124,13 +124,14 @@ def test_wrong_options_are_refused_where_they_are_given(
     add: Any, options: dict[str, Any], says: str
 ) -> None:
     made = add.s(1)
-    for give in (
+    ways: list[Any] = [
         made.set,
         made.clone,
         add.signature,
         lambda **more: made.apply_async((), {}, **more),
         lambda **more: signature({**made, "options": more}),
-    ):
+    ]
+    for give in ways:
         with pytest.raises(ConfigError, match=says):
             give(**options)
     assert made.options == {}
@@ -154,11 +155,12 @@ def test_unknown_types_and_apps_are_refused_by_name(add: Any) -> None:
 
 
 def test_signatures_are_not_merged_like_dicts(add: Any) -> None:
-    for join in (
+    joins: list[Any] = [
         lambda: add.s(1) | add.s(2),
         lambda: add.s(1) | {"a": 1},
         lambda: {"a": 1} | add.s(1),
-    ):
+    ]
+    for join in joins:
         with pytest.raises(TypeError, match="cannot be joined"):
             join()
     made = add.s(1)
