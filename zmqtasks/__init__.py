@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from zmqtasks.app.canvas.signature import Signature, maybe_signature, signature, subtask
     from zmqtasks.app.current import current_app
     from zmqtasks.app.depends import Depends
+    from zmqtasks.app.eager import EagerResult
     from zmqtasks.app.result import AsyncResult
     from zmqtasks.app.resultset import ResultSet
     from zmqtasks.app.task import Task
@@ -94,6 +95,7 @@ __all__ = [
     "AsyncResult",
     "ResultSet",
     "GroupResult",
+    "EagerResult",
     "allow_join_result",
     "states",
     # errors of submitting
@@ -149,6 +151,7 @@ _HOMES = {
     "AsyncResult": "zmqtasks.app.result",
     "ResultSet": "zmqtasks.app.resultset",
     "GroupResult": "zmqtasks.app.canvas.result",
+    "EagerResult": "zmqtasks.app.eager",
     "Signature": "zmqtasks.app.canvas.signature",
     "signature": "zmqtasks.app.canvas.signature",
     "subtask": "zmqtasks.app.canvas.signature",

@@ -47,6 +47,7 @@ from zmqtasks.wire.messages import CatalogEntry, Kind
 
 if TYPE_CHECKING:
     from zmqtasks.app.canvas.signature import Signature
+    from zmqtasks.app.childmain import AppProgram
     from zmqtasks.app.control import Control
     from zmqtasks.settings import NodeSettings
 
@@ -102,6 +103,8 @@ class App:
         self._control: Control | None = None
         self._settings: NodeSettings | None = None
         self._rules: CallRules | None = None
+        #: What runs its tasks eagerly, and those tasks; managed by ``eager.py``.
+        self.eager_program: tuple[AppProgram, dict[str, Task[Any, Any]]] | None = None
         self._payload_bytes_max = limits.PAYLOAD_BYTES_MAX
         for each in middleware:
             self.add_middleware(each)
@@ -176,6 +179,11 @@ class App:
         check_middleware(middleware, f"App({self.name!r}).add_middleware()")
         self.middleware.append(middleware)
         signals.changed()
+
+    @property
+    def is_eager(self) -> bool:
+        """Whether its tasks are run where they are called (``task_always_eager``)."""
+        return self.conf.of_tasks("task_always_eager") is True
 
     @property
     def is_hooked(self) -> bool:
@@ -288,6 +296,11 @@ class App:
     ) -> Prepared:
         check_task_name(name, "send_task()")
         where = f"send_task({name!r})"
+        if self.is_eager:
+            raise ConfigError(
+                f"{where}: task_always_eager is on, and this process does not have the task; "
+                "import the module that defines it"
+            )
         checked = checked_options(options, where)
         kwargs = kwargs or {}
         check_arguments(args, kwargs, where)

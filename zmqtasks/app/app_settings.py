@@ -122,6 +122,18 @@ APP_SETTINGS: Mapping[str, AppSetting] = {
         'like `"10/s"`',
         "`rate_limit` of tasks that have none.",
     ),
+    "task_always_eager": AppSetting(
+        checks.check_bool,
+        False,
+        "True or False",
+        "`delay` and its kin run tasks at once, where they are called, and submit nothing.",
+    ),
+    "task_eager_propagates": AppSetting(
+        checks.check_bool,
+        False,
+        "True or False",
+        "Tasks that run eagerly raise in who called them what `get()` would raise.",
+    ),
     "task_time_limit": AppSetting(
         _or_none(checks.check_limit), None, "seconds", "`time_limit` of tasks that have none."
     ),

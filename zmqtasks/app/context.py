@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import platform
 from typing import Any
 
 from zmqtasks.app.option_checks import REPR_CHARS_MAX
@@ -23,6 +24,10 @@ _CELERYS = frozenset(
 )
 #: The context made last: most tasks that ask once ask again.
 _latest: TaskContext | None = None
+
+
+class EagerRun(RunTask):
+    """An attempt that runs in the process that called the task; see ``eager.py``."""
 
 
 class TaskContext:
@@ -88,8 +93,8 @@ class TaskContext:
 
     @property
     def is_eager(self) -> bool:
-        """False: tasks do not run in the process that calls them."""
-        return False
+        """Whether it runs in the process that called it, by ``apply``."""
+        return isinstance(self._run, EagerRun)
 
     @property
     def group(self) -> str | None:
@@ -108,7 +113,9 @@ class TaskContext:
 
     @property
     def hostname(self) -> str:
-        """Name of the worker node."""
+        """Name of the worker node; of this host where it runs eagerly."""
+        if self.is_eager:
+            return platform.node()
         return _node_name if self._run else ""
 
     @property

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from zmqtasks.app import states
 from zmqtasks.app.child_gateway import ChildGateway
+from zmqtasks.app.context import EagerRun
 from zmqtasks.app.current import gateway
 from zmqtasks.limits import STREAM_AHEAD_BYTES, STREAM_AHEAD_COUNT, UPDATE_BYTES_MAX
 from zmqtasks.pools.running import running_task
@@ -44,9 +45,19 @@ def tell_state(app: App, state: object, meta: object) -> None:
             f"update_state(state={state!r}): this state says how a task stands with its owner, "
             "which alone decides on it; return, raise or retry, or choose another name"
         )
+    body = encode_value(meta, bytes_max=UPDATE_BYTES_MAX)
+    through = _way_out(app)
+    if through is not None:
+        through.tell_update(state, body, -1)
+
+
+def _way_out(app: App) -> ChildGateway | None:
+    """The way to who watches the attempt that runs here; None: nobody can."""
+    run = running_task()
+    if run is None or isinstance(run, EagerRun):
+        return None
     through = gateway(app)
-    if isinstance(through, ChildGateway) and running_task() is not None:
-        through.tell_update(state, encode_value(meta, bytes_max=UPDATE_BYTES_MAX), -1)
+    return through if isinstance(through, ChildGateway) else None
 
 
 class _Items:
@@ -57,12 +68,12 @@ class _Items:
     """
 
     def __init__(self, app: App) -> None:
-        self._through = gateway(app)
+        self._through = _way_out(app)
         self._count = self._bytes = 0
 
     def tell(self, number: int, item: Any) -> bool:
         """One more; True when it is time to ``wait``."""
-        if not isinstance(self._through, ChildGateway):
+        if self._through is None:
             return False
         body = encode_value(item, bytes_max=UPDATE_BYTES_MAX)
         self._through.tell_update("", body, number)
@@ -73,7 +84,7 @@ class _Items:
     def wait(self) -> None:
         """Until the owner has all that was told."""
         self._count = self._bytes = 0
-        assert isinstance(self._through, ChildGateway)
+        assert self._through is not None, "it was told that there is something to wait for"
         self._through.wait_for_owner()
 
 

@@ -9,6 +9,7 @@ from types import MethodType
 from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar, Unpack
 
 from zmqtasks.app.batches import CallsOfTask, submit_many, submit_many_async
+from zmqtasks.app.canvas.of_tasks import WithSignatures
 from zmqtasks.app.current import gateway, in_running_loop
 from zmqtasks.app.depends import Injection, resolved
 from zmqtasks.app.facts import needs_text
@@ -38,9 +39,8 @@ from zmqtasks.wire.messages import CatalogEntry, Kind
 if TYPE_CHECKING:
     from zmqtasks.app.app import App
     from zmqtasks.app.broadcasting import BroadcastResult
-    from zmqtasks.app.canvas.maps import chunks, xmap, xstarmap
-    from zmqtasks.app.canvas.signature import Signature
     from zmqtasks.app.context import TaskContext
+    from zmqtasks.app.eager import EagerResult
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -51,7 +51,7 @@ _KINDS_MAX = 1_000
 CallArguments = tuple[Any, ...] | list[Any] | dict[str, Any]
 
 
-class Task(WithOptions, WithHandlers, Generic[P, R]):
+class Task(WithOptions, WithHandlers, WithSignatures[P, R], Generic[P, R]):
     """A task function, made by ``@app.task``.
 
     Calling it runs the function here and now; ``delay`` and ``apply_async`` let a
@@ -165,6 +165,8 @@ class Task(WithOptions, WithHandlers, Generic[P, R]):
     def _delay_otherwise(self, /, *args: P.args, **kwargs: P.kwargs) -> AsyncResult[R]:
         """The first call, or one that has to be on disk or has options."""
         where = f"{self.name}.delay()"
+        if self.app.is_eager:
+            return self.apply(args, kwargs)
         if self.app.is_hooked:
             return submit(self.prepared(args, kwargs, {}, where), where)
         # Before anything is encoded: it loads the settings, which limit sizes.
@@ -207,6 +209,8 @@ class Task(WithOptions, WithHandlers, Generic[P, R]):
             RuntimeError: it would block the running asyncio loop.
         """
         where = f"{self.name}.apply_async()"
+        if self.app.is_eager:
+            return self.apply(args, kwargs, **options)
         return submit(self.prepared(args, kwargs, options, where), where)
 
     async def aapply_async(
@@ -217,7 +221,53 @@ class Task(WithOptions, WithHandlers, Generic[P, R]):
     ) -> AsyncResult[R]:
         """Same as ``apply_async``, waiting without blocking the running loop."""
         where = f"{self.name}.aapply_async()"
+        if self.app.is_eager:
+            return await self.aapply(args, kwargs, **options)
         return await submit_async(self.app, self.prepared(args, kwargs, options, where))
+
+    def apply(
+        self,
+        args: Sequence[Any] = (),
+        kwargs: Mapping[str, Any] | None = None,
+        *,
+        throw: bool | None = None,
+        **options: Unpack[CallOptions],
+    ) -> EagerResult[R]:
+        """Run it here and now, as a worker would: see docs/howto/canvas.md, "Eagerly".
+
+        Args:
+            args: positional arguments.
+            kwargs: keyword arguments.
+            throw: raise what ``get()`` of the result would raise; by default the setting
+                ``task_eager_propagates``.
+            options: as of ``apply_async``. Those about when and where it runs, what it
+                survives and how long it may take have nothing to act on; but one that has
+                expired does not run.
+
+        Raises:
+            ConfigError: an unknown option or a bad value.
+            TypeError: the arguments do not fit the function.
+            SubmitRejected: PayloadTooLarge or PayloadTypeError: they could not travel.
+        """
+        from zmqtasks.app.eager import apply  # few processes need it
+
+        result = apply(self, args, kwargs, options, f"{self.name}.apply()")
+        if self.app.conf.of_tasks("task_eager_propagates") if throw is None else throw:
+            result.get()
+        return result
+
+    async def aapply(
+        self,
+        args: Sequence[Any] = (),
+        kwargs: Mapping[str, Any] | None = None,
+        *,
+        throw: bool | None = None,
+        **options: Unpack[CallOptions],
+    ) -> EagerResult[R]:
+        """Same as ``apply`` in a thread, so that the running loop is not blocked."""
+        import asyncio
+
+        return await asyncio.to_thread(self.apply, args, kwargs, throw=throw, **options)
 
     def delay_many(self, calls: Iterable[CallArguments]) -> ResultSet[R]:
         """Let workers run it many times; far cheaper than as many ``delay``.
@@ -231,10 +281,18 @@ class Task(WithOptions, WithHandlers, Generic[P, R]):
                 the results of batches accepted before are the exception's ``accepted``.
         """
         where = f"{self.name}.delay_many()"
+        if self.app.is_eager:
+            from zmqtasks.app.eager import apply_many
+
+            return apply_many(self, calls)
         return submit_many(self._batches(calls, where), where)
 
     async def adelay_many(self, calls: Iterable[CallArguments]) -> ResultSet[R]:
         """Same as ``delay_many``, waiting for room and disk without blocking the loop."""
+        if self.app.is_eager:
+            import asyncio
+
+            return await asyncio.to_thread(self.delay_many, calls)
         batches = self._batches(calls, f"{self.name}.adelay_many()")
         return await submit_many_async(self.app, batches)
 
@@ -286,55 +344,6 @@ class Task(WithOptions, WithHandlers, Generic[P, R]):
         return await asyncio.to_thread(
             self.broadcast, args, kwargs, destination, timeout, **options
         )
-
-    # --- signatures ---------------------------------------------------------------------
-
-    def s(self, *args: Any, **kwargs: Any) -> Signature[R]:
-        """A signature of it: a call that is yet to be made, perhaps with more arguments."""
-        return self.signature(args, kwargs)
-
-    def si(self, *args: P.args, **kwargs: P.kwargs) -> Signature[R]:
-        """An immutable signature of it: one that takes no more arguments."""
-        return self.signature(args, kwargs, immutable=True)
-
-    def signature(
-        self,
-        args: Sequence[Any] | None = None,
-        kwargs: Mapping[str, Any] | None = None,
-        options: Mapping[str, Any] | None = None,
-        *,
-        immutable: bool = False,
-        **more: Any,
-    ) -> Signature[R]:
-        """A signature of it, with options.
-
-        Raises:
-            ConfigError: an unknown option or a bad value.
-        """
-        from zmqtasks.app.canvas.signature import Signature  # many processes never need it
-
-        return Signature(self, args, kwargs, options, None, immutable, **more)
-
-    #: Celery's older name of it.
-    subtask = signature
-
-    def map(self, it: Iterable[Any]) -> xmap[R]:
-        """One task that calls it with each of these, one after the other."""
-        from zmqtasks.app.canvas.maps import xmap
-
-        return xmap(self, it)
-
-    def starmap(self, it: Iterable[Sequence[Any]]) -> xstarmap[R]:
-        """The same with several positional arguments each."""
-        from zmqtasks.app.canvas.maps import xstarmap
-
-        return xstarmap(self, it)
-
-    def chunks(self, it: Iterable[Sequence[Any]], n: int) -> chunks[R]:
-        """Tasks that each do what ``starmap`` does with ``n`` of these."""
-        from zmqtasks.app.canvas.maps import chunks
-
-        return chunks(self, it, n)
 
     def _batches(self, calls: Iterable[CallArguments], where: str) -> CallsOfTask:
         # It loads the settings, which limit sizes.

@@ -10,6 +10,7 @@ from uuid import uuid4
 from zmqtasks.app.batches import submit_many, submit_many_async
 from zmqtasks.app.canvas.result import GroupResult
 from zmqtasks.app.canvas.signature import Signature, maybe_signature
+from zmqtasks.app.current import all_apps
 from zmqtasks.app.options import check_call_options
 from zmqtasks.app.resultset import ResultSet
 from zmqtasks.app.submitting import check_arguments
@@ -269,6 +270,8 @@ class group(Signature[R]):  # noqa: N801 - Celery's name
             RuntimeError: it would block the running asyncio loop.
         """
         where = "group.apply_async()"
+        if self._is_eager:
+            return self.apply(args, kwargs, **options)
         calls = self._calls(args, kwargs, options, where)
         if isinstance(calls, GroupResult):
             return calls
@@ -281,6 +284,8 @@ class group(Signature[R]):  # noqa: N801 - Celery's name
         **options: Any,
     ) -> GroupResult[R]:
         """Same as ``apply_async``, waiting for room and disk without blocking the loop."""
+        if self._is_eager:
+            return await self.aapply(args, kwargs, **options)
         calls = self._calls(args, kwargs, options, "group.aapply_async()")
         if isinstance(calls, GroupResult):
             return calls
@@ -296,16 +301,73 @@ class group(Signature[R]):  # noqa: N801 - Celery's name
         """The calls, ready to be submitted; an empty group has its results at once."""
         from zmqtasks.app.canvas.submitting import GroupCalls
 
+        group_id, members = self._opened(args, kwargs, options, where)
+        first = next(members, None)
+        if first is None:
+            return GroupResult(format_task_id(group_id), (), self._app)
+        return GroupCalls(chain((first,), members), first.signature.app, group_id, where)
+
+    def _opened(
+        self,
+        args: Sequence[Any] | None,
+        kwargs: Mapping[str, Any] | None,
+        options: Mapping[str, Any],
+        where: str,
+    ) -> tuple[bytes, Iterator[Member]]:
+        """The group's id and its calls."""
         args, kwargs = args or (), kwargs or {}
         check_arguments(args, kwargs, where)
         given = {key: value for key, value in options.items() if value is not None}
         check_call_options({**self.options, **given}, where)
         group_id = parse_task_id(given.pop("task_id", None) or self.id or str(uuid4()))
-        members = self.members(tuple(args), kwargs, given)
-        first = next(members, None)
-        if first is None:
-            return GroupResult(format_task_id(group_id), (), self._app)
-        return GroupCalls(chain((first,), members), first.signature.app, group_id, where)
+        return group_id, self.members(tuple(args), kwargs, given)
+
+    @property
+    def _is_eager(self) -> bool:
+        if self._app is not None:
+            return self._app.is_eager
+        # The App of a generator's first signature is not known before that is made.
+        is_generated = isinstance(self.kwargs["tasks"], SignatureGenerator)
+        if is_generated and not any(app.is_eager for app in all_apps()):
+            return False
+        return bool(self.tasks) and self.app.is_eager
+
+    def apply(  # type: ignore[override]
+        self,
+        args: Sequence[Any] | None = None,
+        kwargs: Mapping[str, Any] | None = None,
+        *,
+        throw: bool | None = None,
+        **options: Any,
+    ) -> GroupResult[R]:
+        """Run all of it here and now, one after the other; see ``Task.apply``."""
+        from zmqtasks.app.canvas.submitting import GROUP_KEY
+        from zmqtasks.app.eager import EagerGroupResult
+
+        group_id, members = self._opened(args, kwargs, options, "group.apply()")
+        facts = {GROUP_KEY: group_id}
+        handles: list[AsyncResult[R]] = [
+            each.signature.applied(each.args, each.kwargs, each.options, facts) for each in members
+        ]
+        result = EagerGroupResult(format_task_id(group_id), handles, self._app)
+        if throw is None:
+            throw = bool(handles) and handles[0].app.conf.of_tasks("task_eager_propagates")
+        if throw:
+            result.maybe_throw()
+        return result
+
+    async def aapply(  # type: ignore[override]
+        self,
+        args: Sequence[Any] | None = None,
+        kwargs: Mapping[str, Any] | None = None,
+        *,
+        throw: bool | None = None,
+        **options: Any,
+    ) -> GroupResult[R]:
+        """Same as ``apply`` in a thread, so that the running loop is not blocked."""
+        import asyncio
+
+        return await asyncio.to_thread(self.apply, args, kwargs, throw=throw, **options)
 
     def __invert__(self) -> list[R]:  # type: ignore[override]
         """``~group``: let workers run it, and wait for the results."""

@@ -167,6 +167,17 @@ class chunks(Signature[list[R]]):  # noqa: N801 - Celery's name
         """Same as ``apply_async``, waiting without blocking the running loop."""
         return await self.group().aapply_async(**options)
 
+    def apply(  # type: ignore[override]
+        self,
+        args: Sequence[Any] | None = None,
+        kwargs: Mapping[str, Any] | None = None,
+        *,
+        throw: bool | None = None,
+        **options: Any,
+    ) -> GroupResult[list[R]]:
+        """Run all of it here and now: ``group().apply(**options)``."""
+        return self.group().apply(throw=throw, **options)
+
     def freeze(self, _id: str | None = None) -> Any:
         """Refused: it is many tasks.
 

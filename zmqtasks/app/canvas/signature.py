@@ -21,6 +21,7 @@ from zmqtasks.ids import format_task_id
 
 if TYPE_CHECKING:
     from zmqtasks.app.app import App
+    from zmqtasks.app.eager import EagerResult
     from zmqtasks.app.task import Task
 
 R = TypeVar("R")
@@ -287,6 +288,8 @@ class Signature(dict[str, Any], Generic[R]):
             SubmitUnknown: with durability "disk", when nobody knows whether it was.
             RuntimeError: it would block the running asyncio loop.
         """
+        if self.app.is_eager:
+            return self.apply(args, kwargs, **options)
         where = f"signature of {self.task}.apply_async()"
         return submit(self.prepared(args, kwargs, options, where), where)
 
@@ -297,8 +300,48 @@ class Signature(dict[str, Any], Generic[R]):
         **options: Any,
     ) -> AsyncResult[R]:
         """Same as ``apply_async``, waiting without blocking the running loop."""
+        if self.app.is_eager:
+            return await self.aapply(args, kwargs, **options)
         where = f"signature of {self.task}.aapply_async()"
         return await submit_async(self.app, self.prepared(args, kwargs, options, where))
+
+    def apply(
+        self,
+        args: Sequence[Any] | None = None,
+        kwargs: Mapping[str, Any] | None = None,
+        *,
+        throw: bool | None = None,
+        **options: Any,
+    ) -> EagerResult[R]:
+        """Run it here and now, as a worker would; see ``Task.apply``."""
+        args, kwargs, merged = self._merged(args, kwargs, options)
+        return self.type.apply(args, kwargs, throw=throw, **merged)
+
+    async def aapply(
+        self,
+        args: Sequence[Any] | None = None,
+        kwargs: Mapping[str, Any] | None = None,
+        *,
+        throw: bool | None = None,
+        **options: Any,
+    ) -> EagerResult[R]:
+        """Same as ``apply`` in a thread, so that the running loop is not blocked."""
+        import asyncio
+
+        return await asyncio.to_thread(self.apply, args, kwargs, throw=throw, **options)
+
+    def applied(
+        self,
+        args: Sequence[Any],
+        kwargs: Mapping[str, Any],
+        options: Mapping[str, Any],
+        facts: Mapping[str, Any],
+    ) -> EagerResult[R]:
+        """Same as ``apply``, as a part of something larger."""
+        from zmqtasks.app.eager import apply
+
+        args, kwargs, merged = self._merged(args, kwargs, options)
+        return apply(self.type, args, kwargs, merged, f"signature of {self.task}.apply()", facts)
 
     def __invert__(self) -> R:
         """``~sig``: let a worker run it, and wait for the result."""

@@ -1,0 +1,245 @@
+"""Calls that run here and now, as they would on a worker.
+
+Arguments and results are encoded and decoded, and the attempts run through the very code
+that a worker's process has (``childmain.py``), handlers and signals included.
+"""
+
+from __future__ import annotations
+
+import logging
+import platform
+import threading
+from collections.abc import Iterable, Mapping, Sequence
+from contextvars import copy_context
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
+from uuid import uuid4
+
+from zmqtasks.app import timing
+from zmqtasks.app.canvas.result import GroupResult
+from zmqtasks.app.childmain import AppProgram
+from zmqtasks.app.context import EagerRun
+from zmqtasks.app.current import in_running_loop
+from zmqtasks.app.middleware import OutgoingCall
+from zmqtasks.app.publishing import passed_through
+from zmqtasks.app.result import AsyncResult
+from zmqtasks.app.resultset import ResultSet
+from zmqtasks.app.retrying import RETRIES_KEY, count_of
+from zmqtasks.app.submitting import check_arguments, checked_options
+from zmqtasks.ids import keyed_task_id, parse_task_id
+from zmqtasks.node.tickets import unknown_outcome
+from zmqtasks.pools.base import PoolConfig
+from zmqtasks.pools.protocol import REQUEUE_STATUS, RETRY_STATUS, ChildOutcome, LogRecord
+from zmqtasks.pools.running import running_task, set_running_here
+from zmqtasks.wire.messages import Outcome, Status
+
+if TYPE_CHECKING:
+    from zmqtasks.app.app import App
+    from zmqtasks.app.task import Task
+
+R = TypeVar("R")
+_LOG = logging.getLogger("zmqtasks.task")
+
+
+class EagerResult(AsyncResult[R]):
+    """The result of a task that ran in the process that called it: it is there."""
+
+    __slots__ = ()
+
+    @classmethod
+    def of_outcome(cls, outcome: Outcome, app: App) -> EagerResult[Any]:
+        """The handle of a task that has ended so."""
+        self: EagerResult[Any] = cls.of_submitted(outcome.id, app, None)  # type: ignore[assignment]
+        self._outcome = outcome
+        return self
+
+    def follow(self) -> None:
+        """Nothing is to come."""
+
+    def _told(self, key: str, outcome_key: str = "") -> object:
+        outcome = self._outcome
+        return (outcome.ext or {}).get(outcome_key) if outcome is not None else None
+
+    def forget(self) -> None:
+        """Drop the result."""
+        self._outcome = unknown_outcome(self._task_id, "its result was forgotten")
+
+    def revoke(
+        self,
+        terminate: bool = False,
+        signal: str | int = "SIGTERM",
+        wait: bool = False,
+        timeout: float | None = None,
+    ) -> str:
+        """Always "settled": it has ended."""
+        return "settled"
+
+    def updates(self, timeout: float | None = None) -> NoReturn:
+        """Refused: it has ended, and what it told meanwhile was not kept.
+
+        Raises:
+            ValueError: always.
+        """
+        raise ValueError(
+            "updates() and stream() of a task that ran eagerly: it has ended, and what it told "
+            "meanwhile was not kept; let a worker run it"
+        )
+
+    def stream(self, timeout: float | None = None) -> NoReturn:
+        """Refused, as ``updates``.
+
+        Raises:
+            ValueError: always.
+        """
+        self.updates(timeout)
+
+    def story(self) -> NoReturn:
+        """Refused: no node knows the task.
+
+        Raises:
+            ValueError: always.
+        """
+        raise ValueError("story() of a task that ran eagerly: no node of the mesh knows it")
+
+    def __repr__(self) -> str:
+        return f"<EagerResult: {self.id}>"
+
+
+class _Ended(ResultSet[R]):
+    """Results that are all there."""
+
+    def forget(self) -> None:
+        """Drop all results."""
+        for handle in self:
+            handle.forget()
+
+    def revoke(
+        self,
+        terminate: bool = False,
+        signal: str | int = "SIGTERM",
+        wait: bool = False,
+        timeout: float | None = None,
+    ) -> dict[str, str]:
+        """Always "settled": they have ended."""
+        return dict.fromkeys(self.ids, "settled")
+
+
+class EagerResultSet(_Ended[R]):
+    """The results of calls that ran in the process that called them."""
+
+
+class EagerGroupResult(_Ended[R], GroupResult[R]):
+    """The results of a group that ran in the process that called it."""
+
+
+def apply_many(task: Task[Any, R], calls: Iterable[Any]) -> EagerResultSet[R]:
+    """The calls of one ``delay_many``, run here one after the other."""
+    handles: list[EagerResult[R]] = []
+    for call in calls:
+        args, kwargs = ((), call) if isinstance(call, dict) else (call, {})
+        handles.append(task.apply(args, kwargs))
+    return EagerResultSet(handles, task.app)
+
+
+def apply(
+    task: Task[Any, R],
+    args: Sequence[Any],
+    kwargs: Mapping[str, Any] | None,
+    options: Mapping[str, Any],
+    where: str,
+    facts: Mapping[str, Any] | None = None,
+) -> EagerResult[R]:
+    """Run a call here, until it has ended.
+
+    Raises:
+        ConfigError: an unknown option or a bad value.
+        TypeError: the arguments do not fit the function.
+        PayloadTypeError, PayloadTooLarge: they could not travel.
+    """
+    app = task.app
+    checked = checked_options(options, where)
+    kwargs = kwargs or {}
+    check_arguments(args, kwargs, where)
+    if app.is_hooked:
+        call = OutgoingCall(task.name, tuple(args), dict(kwargs), dict(checked))
+        args, kwargs, checked = passed_through(app, call, where)
+    task.call_signature.match(*args, **kwargs)
+    kind, ext, complete = task.shape(args, kwargs, checked, where)
+    body = app.encode_arguments(args, kwargs, task.call_signature.names)
+    headers = complete.get("headers")
+    parent = running_task()
+    if headers:
+        ext["h"] = dict(headers)
+    if parent is not None:
+        ext["p"], ext["r"] = parent.id, (parent.ext or {}).get("r", parent.id)
+    ext.update(facts or {})
+    key, text = complete.get("idempotency_key"), complete.get("task_id")
+    if key:
+        task_id = keyed_task_id(kind.app, kind.name, key)
+    else:
+        task_id = parse_task_id(text) if text else uuid4().bytes
+    run = EagerRun(task_id, 1, app.name, task.name, kind.queue, b"", body, ext)
+    found: EagerResult[R] = EagerResult.of_outcome(_outcome_of(task, run), app)
+    return found
+
+
+def _outcome_of(task: Task[Any, Any], run: EagerRun) -> Outcome:
+    if (run.ext or {}).get("exp", timing.now_ms() + 1) <= timing.now_ms():
+        return Outcome(run.id, 0, Status.EXPIRED, 0, -1, 0, 0, 0, None, None)
+    program = _program_of(task)
+    while True:
+        ended = _attempt(program, run)
+        if ended.status != RETRY_STATUS:
+            break
+        more = ended.ext or {}
+        ext = {**(run.ext or {}), **more.get("ext", {})}
+        ext[RETRIES_KEY] = count_of(run, RETRIES_KEY) + 1
+        body = run.body if more.get("body") is None else more["body"]
+        run = EagerRun(run.id, run.attempt + 1, run.app, run.name, run.queue, b"", body, ext)
+    status, error = ended.status, ended.error
+    if status == REQUEUE_STATUS:
+        status = int(Status.REJECTED)  # there is nobody else who could take it
+    told: dict[str, Any] = {"w": platform.node(), RETRIES_KEY: count_of(run, RETRIES_KEY)}
+    told |= {key: value for key, value in (ended.ext or {}).items() if key == "it"}
+    if error:
+        told["e"] = error
+    return Outcome(
+        run.id, run.attempt, status, 0, -1, ended.started_ms, ended.run_us, len(ended.body),
+        ended.body, told,
+    )  # fmt: skip
+
+
+def _attempt(program: AppProgram, run: EagerRun) -> ChildOutcome:
+    """One attempt, in a context of its own: what runs here now is not to notice."""
+
+    def execute() -> ChildOutcome:
+        set_running_here(run)
+        return program.execute(run)
+
+    context = copy_context()
+    if not in_running_loop():
+        return context.run(execute)
+    # A coroutine function needs a loop of its own, and there can be one in a thread only.
+    ended: list[ChildOutcome] = []
+
+    def in_thread() -> None:
+        ended.append(context.run(execute))
+        program.end_thread()
+
+    thread = threading.Thread(target=in_thread, name="zmqtasks-eager")
+    thread.start()
+    thread.join()
+    return ended[0]
+
+
+def _program_of(task: Task[Any, Any]) -> AppProgram:
+    app = task.app
+    found = app.eager_program
+    # Anew where a task was defined again, as in a notebook.
+    if found is None or found[1].get(task.name) is not task:
+        program = AppProgram(app, (KeyboardInterrupt,), PoolConfig(app.name), _tell)
+        found = app.eager_program = program, dict(app.tasks)
+    return found[0]
+
+
+def _tell(record: LogRecord) -> None:
+    _LOG.log(record.level, "%s: %s", record.name, record.text)
