@@ -197,7 +197,7 @@ def test_a_second_signal_stops_a_node_that_hands_over(mesh: Mesh) -> None:
     wait_for((mesh.folder / "long.started").exists, "it runs")
     worker.signal(15)
     worker.wait_log("draining")
-    worker.signal(15)
+    worker.signal_again(15)
     assert worker.wait(10.0) == 3, "a task was still running"
     (mesh.folder / "long.go").touch()
     client.kill()

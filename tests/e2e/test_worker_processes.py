@@ -129,22 +129,20 @@ def test_what_a_pool_cannot_do_is_refused_at_the_start(
     assert reason in done.stderr.splitlines()[-1]
 
 
-def test_solo_pool_keeps_soft_limits_and_refuses_hard_ones_of_calls(mesh: Mesh) -> None:
+def test_solo_pool_keeps_soft_limits_and_gets_no_calls_with_hard_ones(mesh: Mesh) -> None:
     mesh.write("tasks.py", LIMITED.replace("@app.task(time_limit=0.3)", "@app.task"))
     mesh.start_node("--pool", "solo")
     done = mesh.run(
         """
-        from zmqtasks import TaskFailed
         from tasks import quick, tidy
 
         print(tidy.delay().get(timeout=20))
-        try:
-            quick.apply_async((1,), time_limit=5).get(timeout=20)
-        except TaskFailed as exc:
-            print(exc)
+        limited = quick.apply_async((1,), time_limit=5)
         print(quick.delay(2).get(timeout=20))
+        print(limited.story().why)
+        print(limited.revoke())
         """
     )
-    tidied, refused, value = done.stdout.splitlines()
-    assert (tidied, value) == ("tidied", "2")
-    assert "the pool of this worker cannot keep" in refused
+    tidied, value, why, revoked = done.stdout.splitlines()
+    assert (tidied, value, revoked) == ("tidied", "2", "revoked")
+    assert "which the pool of no worker that knows it can keep" in why
