@@ -125,7 +125,7 @@ def test_settings_of_the_application_are_known_before_the_start(
     assert {"queues": ("mail",), "payload_bytes_max": 5000}.items() <= pool.load().items()
     assert pool.slots == 1
     with started(pool) as rig:
-        assert [entry.name for entry in rig.catalog] == ["tests.unit.pools.pool_tasks.blob"]
+        assert "tests.unit.pools.pool_tasks.blob" in [entry.name for entry in rig.catalog]
         assert "payload_bytes_max is 5,000" in str(rig.error("blob", 6000))
 
 
