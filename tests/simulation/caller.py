@@ -85,15 +85,19 @@ class _Calls:
         self.how = how
         self.is_keyed = is_keyed
         self.durability = Durability.DISK if how == "disk" else Durability.MEMORY
-        exts = [{"c": content_digest(s.kind.app, s.kind.name, s.body)} for s in specs]
         self.calls = [
-            Call(spec.id, spec.kind, spec.body, ext if is_keyed else spec.ext)
-            for spec, ext in zip(specs, exts, strict=True)
+            Call(spec.id, spec.kind, spec.body, _keyed_ext(spec) if is_keyed else spec.ext)
+            for spec in specs
         ]
         self.ticket = Ticket(caller, [spec.id for spec in specs])
         self.until_ms = 0
         self.elsewhere: Mapping[bytes, StateRecord] = {}
         self.acceptances: list[Acceptance] = []
+
+
+def _keyed_ext(spec: Spec) -> dict[str, Any]:
+    digest = content_digest(spec.kind.app, spec.kind.name, spec.body)
+    return {**(spec.ext or {}), "c": digest}
 
 
 class _Questions(Questions):

@@ -83,8 +83,19 @@ class Extras:
 
     def changed(self, spec: Spec) -> Spec:
         """This task as it is called now, in this world."""
+        spec = self.called_at(spec, self.world.now)
+        if self.waiters is not None:
+            spec = spec._replace(ext={**(spec.ext or {}), **self.waiters.facts(spec)} or None)
+        return spec
+
+    def child(self, spec: Spec) -> Spec:
+        """This task as a running one submits it now. The same attempt may do so twice."""
+        return self.world.ledger.specs.get(spec.id) or self.called_at(spec, self.world.now)
+
+    def called_at(self, spec: Spec, now: int) -> Spec:
+        """This task as it is called then. It waits for no others."""
         ext: dict[str, Any] = {}
-        rng, now = self.rngs.get("times"), self.world.now
+        rng = self.rngs.get("times")
         if rng is not None and rng.random() < 0.3:
             ext["eta"] = now + rng.randint(1, 2_500)
         if rng is not None and rng.random() < 0.25 and spec.deed != "kill":
@@ -100,8 +111,6 @@ class Extras:
                 Again(rng.choice((0, 0, rng.randint(1, 1_000))), rng.random() < 0.8)
                 for _ in range(rng.randint(1, 3))
             )
-        if self.waiters is not None:
-            ext |= self.waiters.facts(spec)
         return spec._replace(ext=ext or None, again=again)
 
     def wish(self, task: HeldTask, spec: Spec) -> Again | None:

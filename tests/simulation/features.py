@@ -66,8 +66,9 @@ class Features:
         spec = Spec(task_id, kind, b"argument of " + task_id, run_ms, deed)
         if self.world.faults.has("once") and rng.random() < 0.3:
             spec = once(spec, is_known=True)
-        self.world.ledger.specs[task_id] = spec
         at_ms = rng.randint(150, SAFETY_MS - 2_000)
+        spec = self.world.extras.called_at(spec, at_ms)
+        self.world.ledger.specs[task_id] = spec
         for _ in range(rng.randint(2, 4)):
             this = spec if rng.random() < 0.8 else spec._replace(body=b"another " + spec.body)
             how = rng.choice(("memory", "disk"))

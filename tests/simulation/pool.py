@@ -187,9 +187,9 @@ class SimPool:
             return
         self._requests += 1
         slot.request = self._requests
-        child = offspring(spec, task.attempt)
+        child = self.world.extras.child(offspring(spec, task.attempt))
         self.world.ledger.expect(self.process, child, task.id)
-        record = TaskRecord(0, child.id, 1, child.body, {"p": task.id})
+        record = TaskRecord(0, child.id, 1, child.body, {**(child.ext or {}), "p": task.id})
         message = Submit(0, task.id, [child.kind], [record])
         self.process.deliver(self._slot_submits, slot.number, slot.request, task, message)
 
