@@ -20,7 +20,7 @@ import sys
 import time
 import traceback
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from typing import NamedTuple
 
@@ -74,15 +74,27 @@ def _parse() -> argparse.Namespace:
     parser.add_argument("--check-determinism", metavar="A:B",
                         help="are these worlds the same in each run?")  # fmt: skip
     parser.add_argument("--digests", metavar="A:B", help=argparse.SUPPRESS)
-    parser.add_argument("--off", type=parse_off, default=(),
+    parser.add_argument("--off", type=_told(parse_off), default=(),
                         help="faults and features to leave out, with commas")  # fmt: skip
-    parser.add_argument("--only", type=parse_only, default=(),
+    parser.add_argument("--only", type=_told(parse_only), default=(),
                         help="faults, features and shapes to have, and no others")  # fmt: skip
-    parser.add_argument("--with", dest="extras", type=parse_extras, default=(),
+    parser.add_argument("--with", dest="extras", type=_told(parse_extras), default=(),
                         help="extras to have, with commas, or all")  # fmt: skip
     parser.add_argument("--jobs", type=int, default=1, help="processes that share the worlds (1)")
     parser.add_argument("--quiet", action="store_true", help="no line for each event")
     return parser.parse_args()
+
+
+def _told(parse: Callable[[str], tuple[str, ...]]) -> Callable[[str], tuple[str, ...]]:
+    """``parse`` with an error of which argparse shows the text."""
+
+    def parsed(text: str) -> tuple[str, ...]:
+        try:
+            return parse(text)
+        except ValueError as exc:
+            raise argparse.ArgumentTypeError(str(exc)) from exc
+
+    return parsed
 
 
 def _range(text: str) -> range:

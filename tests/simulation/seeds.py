@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import subprocess
+from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -59,26 +60,30 @@ def parse_off(text: str) -> tuple[str, ...]:
     Raises:
         ValueError: there is no such one.
     """
-    return _parse(text, (*FEATURES, *CLASSES))
+    return _parse(text, "faults or features", (*FEATURES, *CLASSES), {"features": FEATURES})
 
 
 def parse_only(text: str) -> tuple[str, ...]:
-    """Names of faults, features and shapes, with commas.
+    """Names of faults, features and shapes, with commas; ``features`` stands for all of those.
 
     Raises:
         ValueError: there is no such one.
     """
-    return _parse(text, (*FEATURES, *CLASSES, *SHAPES))
+    known = (*FEATURES, *CLASSES, *SHAPES)
+    return _parse(text, "faults, features or shapes", known, {"features": FEATURES})
 
 
-def _parse(text: str, known: tuple[str, ...]) -> tuple[str, ...]:
+def _parse(
+    text: str, what: str, known: tuple[str, ...], groups: Mapping[str, tuple[str, ...]]
+) -> tuple[str, ...]:
+    """``groups``: {name: all that it stands for}."""
     names: list[str] = []
     for name in filter(None, text.split(",")):
-        names += FEATURES if name == "features" else (name,)
+        names += groups.get(name, (name,))
     unknown = [name for name in names if name not in known]
     if unknown:
-        there = ", ".join(("features", *known))
-        raise ValueError(f"no such faults or features: {', '.join(unknown)}; there are {there}")
+        there = ", ".join((*groups, *known))
+        raise ValueError(f"no such {what}: {', '.join(unknown)}; there are {there}")
     return tuple(names)
 
 
@@ -88,7 +93,7 @@ def parse_extras(text: str) -> tuple[str, ...]:
     Raises:
         ValueError: there is no such one.
     """
-    return EXTRAS if text == "all" else _parse(text, EXTRAS)
+    return _parse(text, "extras", EXTRAS, {"all": EXTRAS})
 
 
 def regressions() -> list[Case]:
