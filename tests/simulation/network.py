@@ -31,6 +31,8 @@ class Connection:
         self.endpoint = endpoint
         self.up = False
         self.hung_up = False
+        #: It would be up if one of its ends were not frozen.
+        self.is_awaited = False
         #: +1 at each drop: what was sent before is lost.
         self.generation = 0
         #: When the last frames arrive, by direction (0: from the dialler).
@@ -104,12 +106,28 @@ class Network:
         if self.are_parted(connection.dialler, acceptor):
             self.world.after(self.rng.randint(100, 1_000), self._establish, connection)
             return
+        frozen_ms = max(connection.dialler.frozen_until_ms, acceptor.frozen_until_ms)
+        connection.is_awaited = frozen_ms > self.world.now
+        if connection.is_awaited:
+            self._shake_hands(connection, frozen_ms)
+            return
         connection.up = True
         connection.dialler.out[acceptor.routing_id] = connection
         acceptor.inn[connection.dialler.routing_id] = connection
         for direction in (0, 1):
             connection.last_ms[direction] = connection.clogged_ms[direction] = self.world.now
             self._carry(connection, direction, [])
+
+    def _shake_hands(self, connection: Connection, at_ms: int) -> None:
+        """Both ends run from then on: soon after it the handshake is over."""
+        self.world.at(at_ms + self.rng.randint(1, 100), self._establish, connection)
+
+    def wakes(self, process: Process) -> None:
+        """A frozen process goes on, earlier than was planned."""
+        for connection in self.connections:
+            ends = (connection.dialler, connection.acceptor)
+            if process in ends and connection.is_awaited:
+                self._shake_hands(connection, self.world.now)
 
     def _speak_foreign(self, connection: Connection) -> None:
         self.world.faults.count("foreign")

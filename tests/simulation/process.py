@@ -91,6 +91,7 @@ class Process:
         self.ended_ms = 0
         self.new_task_id = task_id_maker(node, epoch)
         self.paused_until_ms = 0
+        self.frozen_until_ms = 0
         self.leave_by_ms = 0
         self.clock = Clock(world.faults.features.get("clocks"))
         lacks = world.faults.features.get("nojournal")
@@ -229,6 +230,20 @@ class Process:
     def pause(self, duration_ms: int) -> None:
         """No turns for a while (the loop is stuck, libzmq's thread is not)."""
         self.paused_until_ms = max(self.paused_until_ms, self.world.now + duration_ms)
+
+    def freeze(self, duration_ms: int) -> None:
+        """The whole process stops, so that it takes part in no handshake either."""
+        self.pause(duration_ms)
+        self.frozen_until_ms = max(self.frozen_until_ms, self.world.now + duration_ms)
+
+    def wake(self) -> None:
+        """Its pause ends early."""
+        self.paused_until_ms = self.world.now
+        self.deliver(lambda: None)
+        self.world.at(self.world.now, self.turn_now)
+        if self.frozen_until_ms > self.world.now:
+            self.frozen_until_ms = self.world.now
+            self.world.network.wakes(self)
 
     def _plan_wake(self, at_ms: int) -> None:
         if not self.world.now < self._wake_ms <= at_ms:

@@ -398,9 +398,7 @@ class World:
             connection.clogged_ms = [self.now, self.now]
         for process in self.alive():
             if process.paused_until_ms > self.now:
-                process.paused_until_ms = self.now
-                process.deliver(lambda: None)
-                self.at(self.now, process.turn_now)
+                process.wake()
 
     def _connection(self) -> Connection | None:
         up = [connection for connection in self.network.connections if connection.up]
@@ -507,12 +505,12 @@ class World:
         is_sluggish = "sluggish" in self.faults.shapes
         if is_sluggish:
             duration_ms = 4_000 + duration_ms // 3
-        process.pause(duration_ms)
+        process.freeze(duration_ms)
         if duration_ms > ZMTP_TIMEOUT_MS:
             for connection in self.network.connections:
                 if process not in (connection.dialler, connection.acceptor):
                     continue
-                if is_sluggish:  # no handshake before it goes on
+                if is_sluggish:  # its peers dial again late
                     self.after(ZMTP_TIMEOUT_MS, self.network.drop, connection, duration_ms)
                 else:
                     self.after(
