@@ -182,7 +182,7 @@ class Ledger:
         kept = self._kept()
         for task_id, task in dispatcher.tasks.items():
             if task.outcome is not None and task_id not in kept:
-                self.must.pop(task_id, None)  # it has ended; nobody but its worker knows how
+                self.calls.ended_untold(process, task.outcome)
             if self.how[task_id] != "memory":
                 continue
             if is_cut:
@@ -285,7 +285,7 @@ class Ledger:
                 assert outcome.id not in self.must, f"{process.name} is told that it is unknown"
                 continue
             if known is None:
-                self._settled_first(process, outcome)
+                self.settled_first(process, outcome)
                 continue
             if outcome.status == UNKNOWN_STATUS:
                 assert self.is_lost(known), f"{process.name} is told that it is unknown"
@@ -303,7 +303,8 @@ class Ledger:
         stores = [p.store for p in self.world.alive() if p.store is not None]
         return not any(finished(store.get_batch([outcome.id])) for store in stores)
 
-    def _settled_first(self, process: Process, outcome: Outcome) -> None:
+    def settled_first(self, process: Process, outcome: Outcome) -> None:
+        """It has ended so, since its owner says so."""
         spec = self.specs[outcome.id]
         self.outcomes[outcome.id] = outcome
         self.settlers[outcome.id] = process

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from zmqtasks.core.calls import UNKNOWN_STATUS, Call
 from zmqtasks.core.held import HeldTask
 from zmqtasks.node.questions import _is_known
-from zmqtasks.wire.messages import Outcome
+from zmqtasks.wire.messages import Outcome, Status
 
 if TYPE_CHECKING:
     from tests.simulation.caller import Ticket
@@ -69,6 +69,18 @@ class CallLedger:
         for spec in specs:
             if not is_keyed:
                 self.ledger.refused(process, spec.id)
+
+    def ended_untold(self, process: Process, outcome: Outcome) -> None:
+        """The process took the task out of its journal and has ended, before it told anybody.
+        What the worker said stands as long as it, or a store, is there; what the process had
+        decided by itself is gone with it."""
+        ledger = self.ledger
+        worker = ledger.starts.get((outcome.id, outcome.attempt))
+        is_own = outcome.status in (Status.DEAD, Status.WORKER_LOST)
+        if worker is None or is_own or ledger.world.extras.is_owners(outcome):
+            ledger.must.pop(outcome.id, None)
+        elif outcome.id not in ledger.outcomes:
+            ledger.settled_first(process, outcome)
 
     # --- keys -------------------------------------------------------------------------------
 
