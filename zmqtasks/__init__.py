@@ -26,6 +26,7 @@ from zmqtasks.version import __version__
 if TYPE_CHECKING:
     from zmqtasks.app import states
     from zmqtasks.app.app import App, shared_task
+    from zmqtasks.app.canvas.chains import chain, chord
     from zmqtasks.app.canvas.group import group
     from zmqtasks.app.canvas.maps import chunks, xmap, xstarmap
     from zmqtasks.app.canvas.result import GroupResult
@@ -87,6 +88,8 @@ __all__ = [
     "signature",
     "subtask",
     "maybe_signature",
+    "chain",
+    "chord",
     "group",
     "chunks",
     "xmap",
@@ -156,6 +159,8 @@ _HOMES = {
     "signature": "zmqtasks.app.canvas.signature",
     "subtask": "zmqtasks.app.canvas.signature",
     "maybe_signature": "zmqtasks.app.canvas.signature",
+    "chain": "zmqtasks.app.canvas.chains",
+    "chord": "zmqtasks.app.canvas.chains",
     "group": "zmqtasks.app.canvas.group",
     "chunks": "zmqtasks.app.canvas.maps",
     "xmap": "zmqtasks.app.canvas.maps",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.e2e.harness import Mesh
+from tests.e2e.harness import Mesh, wait_for
 
 pytestmark = pytest.mark.e2e
 
@@ -104,3 +104,97 @@ def test_a_group_that_waits_is_revoked_as_one(mesh: Mesh) -> None:
 def test_what_every_application_has_is_not_told_when_a_worker_starts(made: Mesh) -> None:
     line = made.nodes[0].wait_log("runs 5 tasks")
     assert "zmqtasks.map" not in line
+
+
+_FLOW = """
+    import os, time
+    from pathlib import Path
+    from zmqtasks import App
+
+    app = App("shop")
+
+
+    @app.task
+    def add(x, y=0):
+        return x + y
+
+
+    @app.task
+    def total(numbers):
+        return sum(numbers)
+
+
+    @app.task
+    def fail(*args):
+        raise ValueError("paper jam")
+
+
+    @app.task
+    def hold(folder, value=1):
+        while not (Path(folder) / "go").exists():
+            time.sleep(0.005)
+        return value
+
+
+    @app.task
+    def die(folder, value=1):
+        marker = Path(folder) / "died"
+        if not marker.exists():
+            marker.touch()
+            os._exit(1)
+        return value
+
+
+    @app.task
+    def note(value, folder):
+        with open(Path(folder) / "ran", "a") as file:
+            file.write(f"{value}\\n")
+        return value
+"""
+
+
+@pytest.fixture
+def flow(mesh: Mesh) -> Mesh:
+    mesh.write("tasks.py", _FLOW)
+    return mesh
+
+
+def test_chains_and_chords_run_on_workers(flow: Mesh) -> None:
+    flow.start_node(name="w1")
+    printed = flow.run(f"""
+        from zmqtasks import chain, chord, group
+        from tasks import add, die, fail, total
+
+        folder = {str(flow.folder)!r}
+        print((add.s(1, 1) | add.s(2) | add.s(3)).delay().get(timeout=20))
+        print(chain(add.si(0), *(add.s(1) for _ in range(999))).delay().get(timeout=60))
+        print(chord([add.s(i) for i in range(100)], total.s()).delay().get(timeout=20))
+        inner = chord([add.s(1), add.s(2)], total.s())
+        print(chain(add.si(1), group(inner, add.s(1)), total.s()).delay().get(timeout=20))
+        print(chord([add.s(1), die.si(folder)], total.s()).delay().get(timeout=20))
+        failed = (add.s(1) | fail.s() | add.s(1)).delay()
+        print(repr(failed.get(timeout=20, propagate=False)))
+        body = chord([add.s(1), fail.s()], total.s()).delay()
+        print(body.get(timeout=20, propagate=False), body.state)
+    """).stdout.splitlines()
+    assert printed[:5] == ["7", "999", "4950", "7", "2"]
+    assert printed[5] == "ValueError('paper jam')"
+    assert "did not run, because task" in printed[6]
+    assert printed[6].endswith("FAILURE")
+
+
+@pytest.mark.parametrize("durability", ["memory", "disk"])
+def test_a_workflow_goes_on_when_its_script_has_ended(flow: Mesh, durability: str) -> None:
+    flow.start_node(name="w1")
+    flow.run(f"""
+        from zmqtasks import chord
+        from tasks import add, hold, note, total
+
+        folder = {str(flow.folder)!r}
+        header = [hold.s(folder, 2), add.s(3), add.s(1) | add.s(4)]
+        last = (chord(header, total.s()) | note.s(folder)).apply_async(durability={durability!r})
+    """)
+    (flow.folder / "go").touch()
+    ran = flow.folder / "ran"
+    wait_for(ran.exists, "the last one to run")
+    assert ran.read_text() == "10\n"

@@ -14,12 +14,14 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from zmqtasks.app.current import all_apps
+from zmqtasks.core.inputs import INPUTS_KEY
 from zmqtasks.errors import MeshOverloaded, NoWorkers, SubmitRejected, SubmitUnknown
 from zmqtasks.ids import format_task_id, new_node_id, task_id_maker
 from zmqtasks.node.gateway import Call, Durability, Pending, TaskView, Ticket
 from zmqtasks.node.room import Place, Room
 from zmqtasks.node.survey import Request, SeenNode
 from zmqtasks.node.tickets import unknown_outcome
+from zmqtasks.wire.joined import Joined, join
 from zmqtasks.wire.messages import Hello, Outcome, StateRecord, Status, TaskState
 from zmqtasks.wire.payload import decode_arguments, encode_error, encode_value
 
@@ -214,8 +216,25 @@ class InlineGateway:
     # ------------------------------------------------------------------------------------
 
     def _settle(self, call: Call, ticket: Ticket) -> None:
-        outcome = Outcome(call.id, 1, *self._run(call))
+        outcome = self._joined(call)
+        if not isinstance(outcome, Outcome):
+            outcome = Outcome(call.id, 1, *self._run(outcome))
         self._publish(call.id, outcome, [ticket])
+
+    def _joined(self, call: Call) -> Call | Outcome:
+        """The call with the results that it waits for, as its owner makes it; or how it ends
+        because one of those has failed. All of them were submitted before it."""
+        ids, shape = (call.ext or {}).get(INPUTS_KEY, ((), None))
+        ends = [self.outcomes[task_id] for task_id in ids]
+        failed = next((end for end in ends if end.status != Status.SUCCESS), None)
+        if failed is not None:
+            body = failed.body if isinstance(shape, int) else b""
+            ext = {"e": "it did not run"}
+            return Outcome(call.id, 0, Status.FAILURE, 1, 0, 0, 0, 0, body, ext)
+        if not ids and shape is None:
+            return call
+        results = {position: end.body for position, end in enumerate(ends)}
+        return call._replace(body=join(Joined(call.body, results, shape)))  # type: ignore[arg-type]
 
     def _publish(self, task_id: bytes, outcome: Outcome, tickets: list[Ticket]) -> None:
         with self._lock:

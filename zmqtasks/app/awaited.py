@@ -30,16 +30,37 @@ def awaited_ids(after: object) -> list[bytes]:
     return list(dict.fromkeys(_ids(after)))
 
 
+def first_failed(after: object, where: str) -> str | None:
+    """For a call that runs eagerly: the id of the first of these that has not succeeded.
+
+    Raises:
+        ConfigError: one of them does not run in this process, so nobody can wait for it.
+    """
+    from zmqtasks.app.eager import EagerResult
+
+    for each in _each(after):
+        if not isinstance(each, EagerResult):
+            raise ConfigError(
+                f"{where}: after names task {each!s:.75}, and a call that runs eagerly can wait "
+                "only for results of calls that did; let a worker run it"
+            )
+        if not each.successful():
+            return each.id
+    return None
+
+
 def _ids(after: object) -> Iterator[bytes]:
+    return (parse_task_id(str(each)) for each in _each(after))
+
+
+def _each(after: object) -> Iterator[AsyncResult[Any] | str]:
     from zmqtasks.app.result import AsyncResult
 
-    if isinstance(after, AsyncResult):
-        yield parse_task_id(after.id)
-    elif isinstance(after, str):
-        yield parse_task_id(after)
+    if isinstance(after, (AsyncResult, str)):
+        yield after
     elif isinstance(after, Iterable) and not isinstance(after, (bytes, dict)):
         for each in after:
-            yield from _ids(each)
+            yield from _each(each)
     else:
         raise TypeError(f"{after!r:.75} is no task")
 

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 from uuid import uuid4
 
 from zmqtasks.app import timing
+from zmqtasks.app.awaited import first_failed
 from zmqtasks.app.canvas.result import GroupResult
 from zmqtasks.app.childmain import AppProgram
 from zmqtasks.app.context import EagerRun
@@ -164,6 +165,10 @@ def apply(
         args, kwargs, checked = passed_through(app, call, where)
     task.call_signature.match(*args, **kwargs)
     kind, ext, complete = task.shape(args, kwargs, checked, where)
+    if complete.get("after"):
+        failed = first_failed(complete["after"], where)
+        if failed is not None:
+            return _not_run(failed, app)
     body = app.encode_arguments(args, kwargs, task.call_signature.names)
     headers = complete.get("headers")
     parent = running_task()
@@ -182,8 +187,15 @@ def apply(
     return found
 
 
+def _not_run(failed: str, app: App) -> EagerResult[Any]:
+    told = {"e": f"it did not run, because task {failed} has not succeeded"}
+    outcome = Outcome(uuid4().bytes, 0, Status.FAILURE, 0, -1, 0, 0, 0, b"", told)
+    return EagerResult.of_outcome(outcome, app)
+
+
 def _outcome_of(task: Task[Any, Any], run: EagerRun) -> Outcome:
-    if (run.ext or {}).get("exp", timing.now_ms() + 1) <= timing.now_ms():
+    end_ms = (run.ext or {}).get("exp")
+    if end_ms is not None and end_ms <= timing.now_ms():
         return Outcome(run.id, 0, Status.EXPIRED, 0, -1, 0, 0, 0, None, None)
     program = _program_of(task)
     while True:

@@ -21,6 +21,7 @@ from zmqtasks.wire.payload import decode_value
 
 if TYPE_CHECKING:
     from zmqtasks.app.app import App
+    from zmqtasks.app.resultset import ResultSet
     from zmqtasks.app.story import Story
 
 R = TypeVar("R")
@@ -258,6 +259,11 @@ class AsyncResult(Generic[R]):
     def task_id(self) -> str:
         """Same as ``id``."""
         return format_task_id(self._task_id)
+
+    @property
+    def parent(self) -> AsyncResult[Any] | ResultSet[Any] | None:
+        """The result that it waited for, where it is part of a workflow; else None."""
+        return None
 
     @property
     def items_count(self) -> int:

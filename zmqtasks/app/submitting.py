@@ -125,7 +125,8 @@ def prepare(
     if after:
         from zmqtasks.app.awaited import awaited_ids  # few calls need it
 
-        ext[INPUTS_KEY] = [awaited_ids(after), None]
+        ids, shape = ext.get(INPUTS_KEY, ([], None))
+        ext[INPUTS_KEY] = [list(dict.fromkeys([*ids, *awaited_ids(after)])), shape]
     cls = AtMostOnceResult if options.get("delivery") == "at_most_once" else AsyncResult
     handle = cls.of_submitted(task_id, app, through)
     call = Call(task_id, kind, body, ext or None)

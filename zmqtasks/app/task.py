@@ -31,6 +31,7 @@ from zmqtasks.app.submitting import (
     submit_async,
 )
 from zmqtasks.app.task_options import WithOptions
+from zmqtasks.core.inputs import INPUTS_KEY
 from zmqtasks.errors import ConfigError, Retry
 from zmqtasks.node.gateway import Call, Durability
 from zmqtasks.pools.running import is_cancelled
@@ -45,6 +46,8 @@ if TYPE_CHECKING:
 P = ParamSpec("P")
 R = TypeVar("R")
 
+#: The fact of a call that waits for nobody.
+_NO_INPUTS = ((), None)
 #: Kinds that a task keeps for its next calls.
 _KINDS_MAX = 1_000
 #: What one `delay_many` call may look like.
@@ -377,7 +380,10 @@ class Task(WithOptions, WithHandlers, WithSignatures[P, R], Generic[P, R]):
             call = OutgoingCall(self.name, tuple(args), dict(kwargs), dict(checked))
             args, kwargs, checked = passed_through(self.app, call, where)
         signature = self.call_signature
-        signature.match(*args, **kwargs)
+        if facts and facts.get(INPUTS_KEY, _NO_INPUTS)[1] is not None:
+            signature.match(None, *args, **kwargs)  # what it waits for comes first
+        else:
+            signature.match(*args, **kwargs)
         kind, ext, complete = self.shape(args, kwargs, checked, where)
         if facts:
             ext.update(facts)

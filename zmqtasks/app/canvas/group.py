@@ -275,7 +275,8 @@ class group(Signature[R]):  # noqa: N801 - Celery's name
         calls = self._calls(args, kwargs, options, where)
         if isinstance(calls, GroupResult):
             return calls
-        return submit_many(calls, where)
+        submit_many(calls, where)
+        return calls.group_result()
 
     async def aapply_async(  # type: ignore[override]
         self,
@@ -289,7 +290,8 @@ class group(Signature[R]):  # noqa: N801 - Celery's name
         calls = self._calls(args, kwargs, options, "group.aapply_async()")
         if isinstance(calls, GroupResult):
             return calls
-        return await submit_many_async(calls.app, calls)
+        await submit_many_async(calls.app, calls)
+        return calls.group_result()
 
     def _calls(
         self,
@@ -301,13 +303,27 @@ class group(Signature[R]):  # noqa: N801 - Celery's name
         """The calls, ready to be submitted; an empty group has its results at once."""
         from zmqtasks.app.canvas.submitting import GroupCalls
 
-        group_id, members = self._opened(args, kwargs, options, where)
+        if self._has_workflows:
+            from zmqtasks.app.canvas.workflow import GroupOfWorkflows
+
+            return GroupOfWorkflows(self, args, kwargs, options, where)
+        group_id, members = self.opened(args, kwargs, options, where)
         first = next(members, None)
         if first is None:
             return GroupResult(format_task_id(group_id), (), self._app)
         return GroupCalls(chain((first,), members), first.signature.app, group_id, where)
 
-    def _opened(
+    @property
+    def _has_workflows(self) -> bool:
+        """Some of its calls come after others."""
+        found = self.kwargs["tasks"]
+        return isinstance(found, list) and any(
+            each["subtask_type"] in ("chain", "chord")
+            or (isinstance(each, group) and each._has_workflows)
+            for each in found
+        )
+
+    def opened(
         self,
         args: Sequence[Any] | None,
         kwargs: Mapping[str, Any] | None,
@@ -344,7 +360,7 @@ class group(Signature[R]):  # noqa: N801 - Celery's name
         from zmqtasks.app.canvas.submitting import GROUP_KEY
         from zmqtasks.app.eager import EagerGroupResult
 
-        group_id, members = self._opened(args, kwargs, options, "group.apply()")
+        group_id, members = self.opened(args, kwargs, options, "group.apply()")
         facts = {GROUP_KEY: group_id}
         handles: list[AsyncResult[R]] = [
             each.signature.applied(each.args, each.kwargs, each.options, facts) for each in members
@@ -355,6 +371,16 @@ class group(Signature[R]):  # noqa: N801 - Celery's name
         if throw:
             result.maybe_throw()
         return result
+
+    def applied(  # type: ignore[override]
+        self,
+        args: Sequence[Any],
+        kwargs: Mapping[str, Any],
+        options: Mapping[str, Any],
+        facts: Mapping[str, Any],
+    ) -> GroupResult[R]:
+        """See ``Signature.applied``."""
+        return self.apply(args, kwargs, throw=False, **options)
 
     async def aapply(  # type: ignore[override]
         self,

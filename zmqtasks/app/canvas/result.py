@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, Any, TypeVar
+from collections.abc import Callable, Iterable, Sequence
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 from zmqtasks.app.result import AsyncResult, AtMostOnceResult
 from zmqtasks.app.resultset import ResultSet
@@ -16,6 +16,23 @@ if TYPE_CHECKING:
 R = TypeVar("R")
 #: How Celery writes a result as a tuple: ``((id, its parent), results)``.
 ResultTuple = tuple[tuple[str, None], Any]
+
+
+#: The result of a part of a workflow: of a task, or of a group.
+PartResult: TypeAlias = "AsyncResult[Any] | GroupResult[Any]"
+
+
+class StepResult(AsyncResult[R]):
+    """The result of one call of a workflow."""
+
+    __slots__ = ("_parent_of",)
+
+    _parent_of: Callable[[bytes], PartResult | None]
+
+    @property
+    def parent(self) -> PartResult | None:
+        """The result that it waited for; of a chord's body those of its header."""
+        return self._parent_of(self._task_id)
 
 
 class GroupResult(ResultSet[R]):
@@ -104,3 +121,23 @@ class GroupResult(ResultSet[R]):
 
     def __repr__(self) -> str:
         return f"<GroupResult: {self.id}, {self.completed_count():,} of {len(self):,} finished>"
+
+
+class WorkflowResult(GroupResult[R]):
+    """The results of all calls of a workflow."""
+
+    def handle_of(
+        self, task_id: bytes, parent_of: Callable[[bytes], PartResult | None]
+    ) -> StepResult[Any]:
+        """The handle of one of them.
+
+        Args:
+            parent_of: gives the result that a call waited for.
+        """
+        found = self[self._positions[task_id]]
+        assert isinstance(found, StepResult), "all handles of a workflow are"
+        found._parent_of = parent_of
+        return found
+
+    def _handle_class(self, position: int) -> type[AsyncResult[Any]]:
+        return StepResult

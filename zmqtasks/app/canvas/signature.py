@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from copy import deepcopy
 from importlib import import_module
-from typing import TYPE_CHECKING, Any, ClassVar, Generic, NoReturn, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
 
 from zmqtasks.app.current import all_apps, current_app, gateway
 from zmqtasks.app.naming import check_task_name
@@ -21,6 +21,7 @@ from zmqtasks.ids import format_task_id
 
 if TYPE_CHECKING:
     from zmqtasks.app.app import App
+    from zmqtasks.app.canvas.workflow import Workflow
     from zmqtasks.app.eager import EagerResult
     from zmqtasks.app.task import Task
 
@@ -387,14 +388,18 @@ class Signature(dict[str, Any], Generic[R]):
     def __repr__(self) -> str:
         return self.reprcall()
 
-    def _refuse_union(self, other: object) -> NoReturn:
-        """Dicts have ``|``, which would make a dict of two signatures without a word."""
-        raise TypeError(
-            f"signatures cannot be joined by | ({self!r:.75} and {other!r:.75}); submit the "
-            "second one from inside the first"
-        )
+    def __or__(self, other: Any) -> Workflow:  # type: ignore[override]  # dicts make dicts
+        """``first | second``: the second one gets the result of the first."""
+        from zmqtasks.app.canvas.chains import joined
 
-    __or__ = __ror__ = __ior__ = _refuse_union
+        return joined(self, other)
+
+    __ior__ = __or__
+
+    def __ror__(self, other: Any) -> Workflow:  # type: ignore[override]
+        from zmqtasks.app.canvas.chains import joined
+
+        return joined(Signature.from_dict(other), self)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Signature[R]:
         copy = Signature.from_dict(deepcopy(dict(self), memo))
@@ -453,8 +458,9 @@ def maybe_signature(
 
 
 def _builtin_types() -> Mapping[str, type[Signature[Any]]]:
-    # Only for dicts that come from elsewhere. It registers them, that of groups included.
+    # Only for dicts that come from elsewhere. They register them, that of groups included.
     import_module("zmqtasks.app.canvas.maps")
+    import_module("zmqtasks.app.canvas.chains")
     return Signature.types
 
 

@@ -57,13 +57,17 @@ class GroupCalls(Batches[GroupResult[Any]]):
         app: of the first of them.
         group_id: of the group, as on the wire.
         where: the method called.
+        cls: of the results.
     """
 
-    def __init__(self, members: Iterator[Member], app: App, group_id: bytes, where: str) -> None:
-        results = GroupResult.of_group(group_id, app, gateway(app))
+    def __init__(
+        self, members: Iterator[Member], app: App, group_id: bytes, where: str,
+        cls: type[GroupResult[Any]] = GroupResult,
+    ) -> None:  # fmt: skip
+        results = cls.of_group(group_id, app, gateway(app))
         super().__init__(app, results, Durability.MEMORY, where)
         self.app = app
-        self._members = members
+        self._members: Iterator[Any] = members
         self._facts = {GROUP_KEY: group_id}
         self._how = How(Durability.MEMORY)
         #: {(app, task): how it is called without options}, for this batch: what expires does
@@ -73,6 +77,10 @@ class GroupCalls(Batches[GroupResult[Any]]):
         self._apps = {app}
         #: Ids that callers chose.
         self._chosen: set[bytes] = set()
+
+    def group_result(self) -> GroupResult[Any]:
+        """The results of the group, when all calls have been submitted."""
+        return self.results
 
     @property
     def waits(self) -> str:
@@ -147,7 +155,10 @@ class GroupCalls(Batches[GroupResult[Any]]):
     def _prepared(self, member: Member) -> tuple[Call, How, Publication | None]:
         signature, args, kwargs, options = member
         self._check_app(signature.app)
-        prepared = signature.prepared(args, kwargs, options, self._where, self._facts)
+        return self._found(signature.prepared(args, kwargs, options, self._where, self._facts))
+
+    def _found(self, prepared: Prepared) -> tuple[Call, How, Publication | None]:
+        """A call that has all, and how it is submitted."""
         found = prepared.options
         is_chosen = bool(found.get("idempotency_key") or found.get("task_id"))
         if is_chosen:

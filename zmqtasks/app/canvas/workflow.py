@@ -1,0 +1,335 @@
+"""The calls of a workflow: each may wait for the results of others.
+
+All of them are submitted at once. One that comes after others names them in its facts, and
+whoever owns it lets it wait and gives it their results (``core/inputs.py``).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, NoReturn, TypeAlias
+from uuid import uuid4
+
+from zmqtasks.app.batches import submit_many, submit_many_async
+from zmqtasks.app.canvas.group import Member, group
+from zmqtasks.app.canvas.result import GroupResult, WorkflowResult
+from zmqtasks.app.canvas.signature import Signature
+from zmqtasks.app.canvas.submitting import GROUP_KEY, GroupCalls, How
+from zmqtasks.app.options import check_call_options
+from zmqtasks.app.publishing import Publication
+from zmqtasks.app.submitting import Prepared, check_arguments
+from zmqtasks.core.inputs import INPUTS_KEY
+from zmqtasks.errors import ConfigError
+from zmqtasks.ids import format_task_id
+from zmqtasks.limits import INPUTS_COUNT_MAX
+from zmqtasks.node.gateway import Call
+
+if TYPE_CHECKING:
+    from zmqtasks.app.app import App
+    from zmqtasks.app.eager import EagerResult
+    from zmqtasks.app.result import AsyncResult
+
+
+class GroupSource(list[Any]):
+    """The sources of the members of a group.
+
+    Args:
+        group_id: as on the wire.
+        sources: of each of them.
+    """
+
+    def __init__(self, group_id: bytes, sources: Iterable[Source]) -> None:
+        super().__init__(sources)
+        self.group_id = group_id
+
+
+#: What whatever comes after a part of a workflow waits for.
+Source: TypeAlias = bytes | GroupSource
+
+
+class WorkflowCalls(GroupCalls):
+    """The calls of a workflow, each after those that it waits for.
+
+    Args:
+        app: of its first call.
+        where: the method called.
+    """
+
+    def __init__(self, app: App, where: str) -> None:
+        super().__init__(iter(()), app, uuid4().bytes, where, WorkflowResult)
+        self._facts = {}
+        self._planned: list[Prepared] = []
+        #: {task id: what it comes after}
+        self._before: dict[bytes, Source] = {}
+
+    def plan(self, member: Member, before: Source | None) -> Source:
+        """Add the calls of a signature.
+
+        Args:
+            member: the signature, and what is added to its first calls.
+            before: what it comes after, None for nothing.
+
+        Returns:
+            What whatever comes after it waits for.
+        """
+        signature, args, kwargs, options = member
+        if isinstance(signature, Workflow):
+            return signature.planned(self, args, kwargs, options, before)
+        if isinstance(signature, group):
+            return self.plan_group(signature, args, kwargs, options, before)
+        self._check_app(signature.app)
+        facts: dict[str, Any] = dict(self._facts)
+        if before is not None:
+            facts[INPUTS_KEY] = _inputs(before, self._where, wanted=not signature.immutable)
+        prepared = signature.prepared(args, kwargs, options, self._where, facts)
+        self._check_owned(prepared)
+        self._planned.append(prepared)
+        if before is not None:
+            self._before[prepared.call.id] = before
+        return prepared.call.id
+
+    def plan_group(
+        self, found: group[Any], args: tuple[Any, ...], kwargs: Mapping[str, Any],
+        options: Mapping[str, Any], before: Source | None,
+    ) -> Source:  # fmt: skip
+        """Add the calls of a group; see ``plan``."""
+        group_id, members = found.opened(args, kwargs, options, self._where)
+        outer, self._facts = self._facts, {GROUP_KEY: group_id}
+        try:
+            return GroupSource(group_id, [self.plan(member, before) for member in members])
+        finally:
+            self._facts = outer
+
+    def _check_owned(self, prepared: Prepared) -> None:
+        found = prepared.options
+        if found.get("delivery") == "at_most_once":
+            raise ConfigError(
+                f"{self._where}: delivery='at_most_once' of {prepared.call.kind.name} forgets the "
+                "call once it is sent, so nothing could come after it; leave it out"
+            )
+        if found.get("idempotency_key") or found.get("task_id"):
+            self._check_new(prepared)
+
+    def __iter__(self) -> Iterator[list[Call]]:
+        self._members = iter(self._planned)  # see ``_call``
+        self._chosen.clear()  # they have been compared, and are once more
+        return super().__iter__()
+
+    def _call(self, member: Any) -> tuple[Call, How, Publication | None]:
+        return self._found(member)
+
+    def result(self, source: Source) -> AsyncResult[Any] | GroupResult[Any]:
+        """The result of a part of the workflow, which has been submitted."""
+        if isinstance(source, bytes):
+            return self._handle_of(source)
+        handles = [self._handle_of(leaf) for leaf in _leaves(source)]
+        return GroupResult(format_task_id(source.group_id), handles, self.app)
+
+    def _handle_of(self, task_id: bytes) -> AsyncResult[Any]:
+        assert isinstance(self.results, WorkflowResult), "made by us"
+        return self.results.handle_of(task_id, self._parent_of)
+
+    def _parent_of(self, task_id: bytes) -> AsyncResult[Any] | GroupResult[Any] | None:
+        before = self._before.get(task_id)
+        return None if before is None else self.result(before)
+
+
+def _leaves(source: Source) -> Iterator[bytes]:
+    if isinstance(source, bytes):
+        yield source
+    else:
+        for part in source:
+            yield from _leaves(part)
+
+
+def _inputs(before: Source, where: str, *, wanted: bool) -> list[Any]:
+    """The fact of a call that it waits for these; ``wanted``: their results are its first
+    argument."""
+    positions: dict[bytes, int] = {}
+
+    def shape(source: Source) -> Any:
+        if isinstance(source, bytes):
+            return positions.setdefault(source, len(positions))
+        return [shape(part) for part in source]
+
+    found = shape(before)
+    if len(positions) > INPUTS_COUNT_MAX:
+        raise ConfigError(
+            f"{where}: a call waits for {INPUTS_COUNT_MAX:,} others at most, and one comes "
+            f"after {len(positions):,}; put calls in between that each collect a part"
+        )
+    return [list(positions), found if wanted else None]
+
+
+class GroupOfWorkflows(WorkflowCalls):
+    """The calls of a group some of which come after others."""
+
+    def __init__(
+        self, found: group[Any], args: Sequence[Any] | None, kwargs: Mapping[str, Any] | None,
+        options: Mapping[str, Any], where: str,
+    ) -> None:  # fmt: skip
+        super().__init__(found.app, where)
+        args, kwargs = args or (), kwargs or {}
+        check_arguments(args, kwargs, where)
+        self._source = self.plan_group(found, tuple(args), kwargs, options, None)
+
+    def group_result(self) -> GroupResult[Any]:
+        """See ``GroupCalls``."""
+        found = self.result(self._source)
+        assert isinstance(found, GroupResult), "the source of a group"
+        return found
+
+
+class Workflow(Signature[Any]):
+    """The part that chains and chords have in common. What is given to ``apply_async`` beside
+    the arguments goes to its first calls, ``task_id`` to the last one."""
+
+    # --- for whoever makes one ------------------------------------------------------------
+
+    def planned(
+        self, calls: WorkflowCalls, args: tuple[Any, ...], kwargs: Mapping[str, Any],
+        options: Mapping[str, Any], before: Source | None,
+    ) -> Source:  # fmt: skip
+        """Add its calls; see ``WorkflowCalls.plan``."""
+        raise AssertionError("each kind of workflow does that in its own way")
+
+    def firsts(self) -> Iterator[Signature[Any]]:
+        """What is called first."""
+        raise AssertionError("each kind of workflow does that in its own way")
+
+    def _split(self, options: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+        """Options of the first and of the last calls."""
+        given = {key: value for key, value in options.items() if value is not None}
+        merged = {**self.options, **given}
+        check_call_options(merged, f"signature of {self.task}")
+        task_id = merged.pop("task_id", None)
+        return merged, {} if task_id is None else {"task_id": task_id}
+
+    # --- calling it -----------------------------------------------------------------------
+
+    @property
+    def app(self) -> App:
+        """The App that it is called through: its own, else that of its first call."""
+        if self._app is None and "app" not in self:
+            first = next(self.firsts(), None)
+            if first is not None:
+                self._app = first.app
+        return super().app
+
+    def __call__(self, *partial_args: Any, **options: Any) -> Any:
+        """Same as ``apply_async(partial_args, **options)``."""
+        return self.apply_async(partial_args, **options)
+
+    def apply_async(
+        self,
+        args: Sequence[Any] | None = None,
+        kwargs: Mapping[str, Any] | None = None,
+        **options: Any,
+    ) -> Any:
+        """Let workers run all of it.
+
+        Args:
+            args: positional arguments that come before those of its first calls.
+            kwargs: keyword arguments that come over those of its first calls.
+            options: of its first calls; ``task_id`` of the last one.
+
+        Returns:
+            The result of the last call, or those of the last group. Those before it are
+            ``result.parent``.
+
+        Raises:
+            ConfigError: an unknown option or a bad value, or a call that nobody would own.
+            TypeError: arguments do not fit a function.
+            SubmitRejected: a call was not accepted. Calls are submitted in batches of 1,000, in
+                an order in which none comes before those that it waits for; the results of
+                those accepted before are the exception's ``accepted``.
+            SubmitUnknown: nobody knows whether it was.
+            RuntimeError: it would block the running asyncio loop.
+        """
+        if self.app.is_eager:
+            return self.apply(args, kwargs, **options)
+        where = f"{self.subtask_type}.apply_async()"
+        calls, source = self._calls(args, kwargs, options, where)
+        submit_many(calls, where)
+        return calls.result(source)
+
+    async def aapply_async(
+        self,
+        args: Sequence[Any] | None = None,
+        kwargs: Mapping[str, Any] | None = None,
+        **options: Any,
+    ) -> Any:
+        """Same as ``apply_async``, waiting for room and disk without blocking the loop."""
+        if self.app.is_eager:
+            return await self.aapply(args, kwargs, **options)
+        calls, source = self._calls(args, kwargs, options, f"{self.subtask_type}.aapply_async()")
+        await submit_many_async(calls.app, calls)
+        return calls.result(source)
+
+    def _calls(
+        self,
+        args: Sequence[Any] | None,
+        kwargs: Mapping[str, Any] | None,
+        options: Mapping[str, Any],
+        where: str,
+    ) -> tuple[WorkflowCalls, Source]:
+        args, kwargs = args or (), kwargs or {}
+        check_arguments(args, kwargs, where)
+        calls = WorkflowCalls(self.app, where)
+        return calls, self.planned(calls, tuple(args), kwargs, options, None)
+
+    def apply(
+        self,
+        args: Sequence[Any] | None = None,
+        kwargs: Mapping[str, Any] | None = None,
+        *,
+        throw: bool | None = None,
+        **options: Any,
+    ) -> EagerResult[Any]:
+        """Run all of it here and now, one after the other; see ``Task.apply``."""
+        args, kwargs = args or (), kwargs or {}
+        check_arguments(args, kwargs, f"{self.subtask_type}.apply()")
+        result = self.applied(args, kwargs, options, {})
+        if throw is None:
+            throw = bool(self.app.conf.of_tasks("task_eager_propagates"))
+        if throw:
+            result.get()
+        return result
+
+    def prepared(
+        self,
+        args: Sequence[Any] | None,
+        kwargs: Mapping[str, Any] | None,
+        options: Mapping[str, Any],
+        where: str,
+        facts: Mapping[str, Any] | None = None,
+    ) -> NoReturn:
+        """Refused: it is many calls.
+
+        Raises:
+            ConfigError: always.
+        """
+        raise ConfigError(
+            f"{where}: a {self.subtask_type} is many calls; in a group of a generator there can be "
+            "none: make the group of a list"
+        )
+
+    def freeze(self, _id: str | None = None) -> NoReturn:
+        """Refused: which of its calls would it be?
+
+        Raises:
+            ConfigError: always.
+        """
+        raise ConfigError(
+            f"a {self.subtask_type} is many calls, each with an id of its own; give its last one "
+            "an id with apply_async(task_id=...), or freeze the signatures it is made of"
+        )
+
+    @property
+    def type(self) -> NoReturn:
+        """Refused: it is many tasks.
+
+        Raises:
+            ConfigError: always.
+        """
+        raise ConfigError(f"a {self.subtask_type} is no task, those that it is made of are")
