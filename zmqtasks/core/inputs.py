@@ -19,6 +19,7 @@ from typing import Any
 import msgspec
 
 from zmqtasks.core.lanes import OwnedTask
+from zmqtasks.errors import DecodeError
 from zmqtasks.limits import INPUTS_COUNT_MAX, RESUME_GRACE_MS
 from zmqtasks.wire.joined import Joined, Shape, is_shape, join, split
 from zmqtasks.wire.messages import Outcome, Status
@@ -63,9 +64,9 @@ class Inputs:
         self._release = release
         #: {task id: task} of those that wait.
         self.blocked: dict[bytes, _Blocked] = {}
-        #: {awaited task id: [(id of one that waits for it, or still needs its result; the
-        #: position there)]}
-        self.wanted: dict[bytes, list[tuple[bytes, int]]] = {}
+        #: {awaited task id: {(id of one that waits for it, or still needs its result; the
+        #: position there)}}, in order; many may wait for one, and each goes by itself.
+        self.wanted: dict[bytes, dict[tuple[bytes, int], None]] = {}
         #: {task id: payload} of results that are in the journal in place of their tasks.
         self._written: dict[bytes, bytes] = {}
         #: Ids that nobody here knows, and since when; somebody else may own them.
@@ -93,7 +94,7 @@ class Inputs:
         blocked.folded_count = len(blocked.results)
         failed: Outcome | None = None
         for position, task_id in enumerate(ids):
-            self.wanted.setdefault(task_id, []).append((task.id, position))
+            self.wanted.setdefault(task_id, {})[task.id, position] = None
             if position in blocked.results:
                 continue
             if task_id in self._written:
@@ -220,10 +221,10 @@ class Inputs:
             return
         self.held_bytes -= sum(map(len, blocked.results.values()))
         released: list[bytes] = []
-        for awaited in dict.fromkeys(blocked.ids):
-            left = [each for each in self.wanted[awaited] if each[0] != task_id]
+        for position, awaited in enumerate(blocked.ids):
+            left = self.wanted[awaited]
+            del left[task_id, position]
             if left:
-                self.wanted[awaited] = left
                 continue
             del self.wanted[awaited]
             self.foreign.pop(awaited, None)
@@ -275,8 +276,9 @@ def payload_of(outcome: Outcome) -> bytes | None:
     return outcome.body
 
 
-def refusal_of(task_id: bytes, ext: Mapping[str, Any] | None) -> str:
-    """Why these cannot be the facts of a task that waits for others; "" if they can."""
+def refusal_of(task_id: bytes, ext: Mapping[str, Any] | None, body: bytes) -> str:
+    """Why these cannot be the facts and arguments of a task that waits for others; "" if they
+    can."""
     found = (ext or {}).get(INPUTS_KEY)
     if found is None:
         return ""
@@ -293,4 +295,10 @@ def refusal_of(task_id: bytes, ext: Mapping[str, Any] | None) -> str:
         return "it would wait for itself"
     if shape is not None and not is_shape(shape, len(ids)):
         return "the shape names a result that the task does not wait for"
+    try:
+        positions = split(body).results.keys()
+    except DecodeError as exc:
+        return str(exc)
+    if not all(0 <= position < len(ids) for position in positions):
+        return "its arguments have a result that it does not wait for"
     return ""

@@ -212,7 +212,7 @@ class SettlingTasks(OwnedTasks):
 
     def _is_blocked(self, task: OwnedTask) -> bool:
         """See ``OwnedTasks``."""
-        wrong = task.id not in self.inputs.blocked and refusal_of(task.id, task.ext)
+        wrong = task.id not in self.inputs.blocked and refusal_of(task.id, task.ext, task.body)
         if wrong:
             self._settle_here(task, Status.FAILURE, f"it cannot wait for others: {wrong}")
             return True

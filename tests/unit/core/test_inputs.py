@@ -17,7 +17,7 @@ from zmqtasks.core.inputs import INPUTS_KEY, REPLACED_KEY, refusal_of
 from zmqtasks.core.owned import MARK_ENDED, OwnedRecord
 from zmqtasks.core.settling import CAUSE_KEY
 from zmqtasks.limits import RESUME_GRACE_MS, WRITE_BEHIND_MS
-from zmqtasks.wire.joined import Joined, split
+from zmqtasks.wire.joined import Joined, join, split
 from zmqtasks.wire.messages import Kind, Outcome, Retry, RetryRecord, Status, Tasks
 
 ONE, TWO, THREE, FOUR = (task_id(number) for number in (1, 2, 3, 4))
@@ -176,11 +176,20 @@ def test_a_long_chain_ends_with_its_first_task(owner: Owner) -> None:
 
 
 def test_facts_that_make_no_sense_are_named() -> None:
-    assert not refusal_of(TWO, None)
-    assert not refusal_of(TWO, {INPUTS_KEY: [[ONE], 0]})
-    assert "list of ids" in refusal_of(TWO, {INPUTS_KEY: ONE})
-    assert "16 bytes" in refusal_of(TWO, {INPUTS_KEY: [[b"x"], 0]})
-    assert "shape" in refusal_of(TWO, {INPUTS_KEY: [[ONE], [1]]})
+    assert not refusal_of(TWO, None, b"")
+    assert not refusal_of(TWO, {INPUTS_KEY: [[ONE], 0]}, b"")
+    assert "list of ids" in refusal_of(TWO, {INPUTS_KEY: ONE}, b"")
+    assert "16 bytes" in refusal_of(TWO, {INPUTS_KEY: [[b"x"], 0]}, b"")
+    assert "shape" in refusal_of(TWO, {INPUTS_KEY: [[ONE], [1]]}, b"")
+
+
+@pytest.mark.parametrize("body", [b"\x10damaged", join(Joined(b"args", {1: b"x"}))])
+def test_a_task_with_damaged_arguments_fails_and_harms_no_other(owner: Owner, body: bytes) -> None:
+    damaged = call(TWO, ONE)._replace(body=body)
+    end = ends(submit(owner, damaged, call(THREE, TWO), call(ONE)))
+    assert end.keys() == {TWO, THREE}
+    assert "cannot wait for others" in (end[TWO].ext or {})["e"]
+    assert list(ends(owner.done(value(ONE, b"1")))) == [ONE]
 
 
 def test_a_task_that_would_wait_for_itself_fails(owner: Owner) -> None:
@@ -381,3 +390,29 @@ def test_a_result_that_comes_while_its_task_is_offered_goes_along(net: Net) -> N
     assert not producer.dispatcher.tasks
     blocked = broker.dispatcher.inputs.blocked[THREE]
     assert blocked.results == {0: b"1"}
+
+
+class _Counted(bytes):
+    """An id that counts how often one is compared with another."""
+
+    compared = 0
+    __hash__ = bytes.__hash__
+
+    def __eq__(self, other: object) -> bool:
+        _Counted.compared += 1
+        return bytes.__eq__(self, other)
+
+    def __ne__(self, other: object) -> bool:
+        return not self == other
+
+
+def test_many_that_wait_for_one_go_without_a_look_at_all_of_them_each(owner: Owner) -> None:
+    waiting = [_Counted(task_id(number)) for number in range(10, 510)]
+    submit(owner, call(ONE), *(call(each, ONE) for each in waiting))
+    _Counted.compared = 0
+
+    for each in waiting:
+        owner.machine.inputs.forget(each)
+
+    assert _Counted.compared < 10 * len(waiting)
+    assert not owner.machine.inputs.wanted
