@@ -153,8 +153,8 @@ class Process:
         assert dispatcher is not None
         dispatcher.wall_ms = self.wall_ms
         records = self.journal.open()
-        if records:
-            self.has_heirlooms = True
+        self.has_heirlooms = bool(records)
+        if records or heir_of:  # an heir whose journal is empty knows how what was in it ended
             self.node.resume(records, self.now, heir_of)
 
     def _make_tables(self) -> None:
