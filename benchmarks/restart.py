@@ -57,7 +57,7 @@ def main() -> None:
     if options.json:
         print(json.dumps(figures))
         return
-    print(f"{options.tasks} open tasks, medians of {options.runs} runs; aim: at work in {AIM_S} s")
+    print(f"{options.tasks:,} open tasks, medians of {options.runs} runs; aim: at work in {AIM_S} s")
     for name, value in figures.items():
         print(f"  {name:<12} {value:7.2f} s")
 
@@ -75,7 +75,7 @@ def measure(count: int) -> dict[str, float]:
             command = [sys.executable, "-m", "zmqtasks", "node", "--concurrency", "2"]
             node = subprocess.Popen(command, cwd=folder, stdin=none, stdout=log, stderr=log)
             try:
-                text = f"goes on with {count} that were there"
+                text = f"goes on with {count:,} that were there"
                 return {
                     "has them": until(lambda: text in (folder / "node.log").read_text(), begun),
                     "first ran": until(lambda: ran.stat().st_size > 0, begun),
