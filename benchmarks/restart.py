@@ -57,7 +57,9 @@ def main() -> None:
     if options.json:
         print(json.dumps(figures))
         return
-    print(f"{options.tasks:,} open tasks, medians of {options.runs} runs; aim: at work in {AIM_S} s")
+    print(
+        f"{options.tasks:,} open tasks, medians of {options.runs} runs; aim: at work in {AIM_S:g} s"
+    )
     for name, value in figures.items():
         print(f"  {name:<12} {value:7.2f} s")
 
