@@ -315,6 +315,11 @@ STARTED_REPORT_MS = 20
 REDIAL_MS_MIN = 100
 REDIAL_MS_MAX = 5_000
 
+# --- periodic tasks -----------------------------------------------------------------
+
+#: Shortest interval. Each tick is published to all beats and written down.
+BEAT_INTERVAL_MS_MIN = 100
+
 # --- files in the runtime directory -------------------------------------------------
 
 #: How often a node looks whether its files are still there: for so long nobody new finds

@@ -22,7 +22,7 @@ POSITIONAL_MAX = 7
 PARAMETERS_MAX = 12
 
 #: Modules that decide and encode; whatever they need is passed in.
-PURE = ("zmqtasks/core", "zmqtasks/wire")
+PURE = ("zmqtasks/core", "zmqtasks/schedules", "zmqtasks/wire")
 IMPURE_MODULES = {
     "asyncio",
     "logging",

@@ -13,8 +13,8 @@ from typing import Any, NamedTuple
 from zmqtasks.app import option_checks as checks
 from zmqtasks.app.options import TASK_ATTRIBUTES, check_task_options
 from zmqtasks.app.routes import check_routes
-from zmqtasks.app.timing import zone_of
 from zmqtasks.errors import ConfigError
+from zmqtasks.zones import zone_of
 
 
 class AppSetting(NamedTuple):

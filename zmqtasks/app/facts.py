@@ -16,6 +16,7 @@ from zmqtasks.app.options import CallOptions, check_at_most_once
 from zmqtasks.app.routes import Router
 from zmqtasks.errors import ConfigError
 from zmqtasks.pools.protocol import TaskFacts
+from zmqtasks.zones import zone_of
 
 if TYPE_CHECKING:
     from zmqtasks.app.task import Task
@@ -40,7 +41,7 @@ class CallRules:
         #: None when there are no routes.
         self.router = Router(routes) if routes else None
         zone = conf.of_tasks("timezone")
-        self.zone: tzinfo = timing.zone_of(zone) if isinstance(zone, str) else zone
+        self.zone: tzinfo = zone_of(zone) if isinstance(zone, str) else zone
         priority = conf.of_tasks("task_default_priority")
         self._defaults: dict[str, Any] = {} if priority is None else {"priority": priority}
         self._soft_limit = conf.of_tasks("task_soft_time_limit")

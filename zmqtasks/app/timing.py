@@ -8,29 +8,6 @@ from __future__ import annotations
 
 import time
 from datetime import UTC, datetime, tzinfo
-from functools import lru_cache
-
-from zmqtasks.errors import ConfigError
-
-
-@lru_cache(maxsize=16)
-def zone_of(name: str) -> tzinfo:
-    """The timezone of this name, such as "Europe/Berlin".
-
-    Raises:
-        ConfigError: this host knows none of this name.
-    """
-    if name.upper() == "UTC":
-        return UTC
-    from zoneinfo import ZoneInfo  # rarely used, and slow to import
-
-    try:
-        return ZoneInfo(name)
-    except (OSError, ValueError, LookupError):
-        raise ConfigError(
-            f"timezone {name!r:.75} is not known here; write a name like 'Europe/Berlin', and "
-            "install the package tzdata where the system has no timezones"
-        ) from None
 
 
 def now_ms() -> int:

@@ -13,6 +13,7 @@ from zmqtasks.app import timing
 from zmqtasks.app.app import App
 from zmqtasks.errors import ConfigError
 from zmqtasks.pools.protocol import TaskFacts
+from zmqtasks.zones import zone_of
 
 NOW_MS = 1_800_000_000_000
 NOW = datetime.fromtimestamp(NOW_MS / 1000, UTC)
@@ -67,7 +68,7 @@ def test_facts_of_a_call(ext: Any, options: dict[str, Any], facts: Any) -> None:
 
 def test_naive_moments_are_in_the_timezone_of_the_application(gateway: InlineGateway) -> None:
     app = App("berlin", timezone="Europe/Berlin")
-    naive = NOW.astimezone(timing.zone_of("Europe/Berlin")).replace(tzinfo=None)
+    naive = NOW.astimezone(zone_of("Europe/Berlin")).replace(tzinfo=None)
     app.send_task("a", eta=naive + timedelta(hours=1), expires=naive + timedelta(hours=2))
     assert gateway.calls[-1].ext == {"eta": NOW_MS + 3_600_000, "exp": NOW_MS + 7_200_000}
 
