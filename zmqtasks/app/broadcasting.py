@@ -18,6 +18,7 @@ from zmqtasks.ids import format_node
 from zmqtasks.node.gateway import Call, Gateway
 from zmqtasks.node.survey import Request
 from zmqtasks.wire.messages import Hello, Kind
+from zmqtasks.words import told_apart
 
 if TYPE_CHECKING:
     from zmqtasks.app.app import App
@@ -72,12 +73,8 @@ def workers_with(
 
 
 def names_apart(peers: Sequence[Hello]) -> list[str]:
-    """The names of these workers; with ``@`` and its id for each whose name is taken."""
-    names: list[str] = []
-    for peer in peers:
-        taken = peer.name in names
-        names.append(f"{peer.name}@{format_node(peer.node)}" if taken else peer.name)
-    return names
+    """The names of these workers; of those that share one each with ``@`` and its id."""
+    return told_apart([(peer.name, format_node(peer.node)) for peer in peers])
 
 
 def for_worker(kind: Kind, peer: Hello) -> Kind:

@@ -19,6 +19,7 @@ from zmqtasks.node.commands import CONTROL, INSPECT, INSTEAD
 from zmqtasks.node.revoking import revoke_by_headers, revoke_tasks
 from zmqtasks.node.survey import Request, SeenNode
 from zmqtasks.settings_sources import nearest
+from zmqtasks.words import told_apart
 
 if TYPE_CHECKING:
     from zmqtasks.app.app import App
@@ -40,10 +41,10 @@ class Replies(dict[str, Any]):
         super().__init__()
         self.unanswered: dict[str, str] = {}
         self.left_out: dict[str, int] = {}
-        for node in sorted(seen, key=lambda node: (node.name, node.node)):
+        nodes = sorted(seen, key=lambda node: (node.name, node.node))
+        names = told_apart([(node.name, node.node) for node in nodes])
+        for name, node in zip(names, nodes, strict=True):
             report = node.report
-            where: dict[str, Any] = self if report is not None else self.unanswered
-            name = _free_name(node, where)
             if report is None:
                 self.unanswered[name] = node.trouble
                 continue
@@ -62,11 +63,6 @@ class Replies(dict[str, Any]):
     def as_list(self) -> list[dict[str, Any]]:
         """``[{node: its answer}, ...]``, as Celery's ``broadcast`` gives them."""
         return [{name: answer} for name, answer in self.items()]
-
-
-def _free_name(node: SeenNode, taken: Mapping[str, Any]) -> str:
-    name = node.name or node.node
-    return name if name not in taken else f"{name}@{node.node}"
 
 
 def _says_something(node: SeenNode) -> bool:

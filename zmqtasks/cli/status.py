@@ -14,7 +14,7 @@ from zmqtasks.cli.options import CLIENT_KEYS, setting_options
 from zmqtasks.cli.session import FIND_S, empty_mesh, left_here, session
 from zmqtasks.cli.showing import as_json
 from zmqtasks.node.survey import SeenNode
-from zmqtasks.words import counted
+from zmqtasks.words import counted, told_apart
 
 #: A handoff takes milliseconds, and a restart of a node seconds.
 _STANDING_MS = 60_000
@@ -70,7 +70,10 @@ def status(*, wait: float, with_json: bool, **flags: Any) -> None:
     elif nobody:
         click.echo(nobody)
     else:
-        show(seen, f"mesh '{mesh}'" + (f", key {fingerprint}" if fingerprint else ", no key"))
+        show(
+            with_ids(seen),
+            f"mesh '{mesh}'" + (f", key {fingerprint}" if fingerprint else ", no key"),
+        )
         if left:
             click.echo(f"\n{left}")
     sys.exit(0 if seen else EXIT_FAILED)
@@ -108,6 +111,12 @@ def waiting_data(seen: Sequence[SeenNode]) -> list[dict[str, Any]]:
 
 
 # --- for people -------------------------------------------------------------------------
+
+
+def with_ids(seen: Sequence[SeenNode]) -> list[SeenNode]:
+    """The same nodes; those that share a name have their id in it."""
+    names = told_apart([(node.name, node.node) for node in seen])
+    return [node._replace(name=name) for node, name in zip(seen, names, strict=True)]
 
 
 def show(seen: Sequence[SeenNode], title: str) -> None:

@@ -12,11 +12,12 @@ the address now. Only a link proves anything, so all that is decided here is who
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 from zmqtasks.core.effects import Dial, Effect, Hangup, Note
 from zmqtasks.core.link import Link
 from zmqtasks.core.links import DRAINING, Candidate, LinkId
+from zmqtasks.ids import format_node
 from zmqtasks.limits import (
     CANDIDATE_FORGOTTEN_MS,
     CANDIDATES_COUNT_MAX,
@@ -29,6 +30,7 @@ from zmqtasks.wire.messages import Hello
 
 #: A connection over which nobody greeted is given up after this.
 _SILENT_MS = REDIAL_MS_MAX
+_CLIENT = ["producer"]
 _ALL_ROLES = frozenset(("worker", "store", "broker", "producer", "beat", DRAINING))
 
 
@@ -98,6 +100,7 @@ class Contacts:
         if candidate.fingerprint != self.fingerprint:
             self._note_other_key(candidate)
             return
+        self._note_same_name(node, candidate.name, candidate.roles, candidate.source)
         contact = self.known.get(node)
         if contact is None:
             if len(self.known) >= CANDIDATES_COUNT_MAX:
@@ -181,6 +184,7 @@ class Contacts:
         Where we dialled an address for another node of that host, that one is not
         there any more.
         """
+        self._note_same_name(hello.node, hello.name, hello.roles, "it has a link to this one")
         contact = self.known.get(hello.node)
         if contact is not None:
             contact.delay_ms = REDIAL_MS_MIN
@@ -307,6 +311,19 @@ class Contacts:
             if node not in linked:
                 del self.known[node]
                 return
+
+    def _note_same_name(self, node: bytes, name: str, roles: Collection[str], found: str) -> None:
+        """What people tell one of two nodes of a name both do. Names of applications matter to
+        nobody, and of those in the cache some are gone."""
+        own = self.hello
+        if name != own.name or found == "cache" or _CLIENT in (list(own.roles), list(roles)):
+            return
+        text = (
+            f"two nodes of this mesh are called '{name}', this one ({format_node(own.node)}) and "
+            f"{format_node(node)} ({found}): what is told to '{name}' both do, and names in logs do "
+            "not tell them apart; start one of them with another --name"
+        )
+        self.effects.append(Note("warning", "peer.same_name", text, f"same-name {node.hex()}"))
 
     def _note_other_key(self, candidate: Candidate) -> None:
         ours = f"key {self.fingerprint}" if self.fingerprint else "no key"

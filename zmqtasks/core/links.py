@@ -43,3 +43,5 @@ class Candidate(NamedTuple):
     roles: tuple[str, ...]
     #: "local", "mdns", "static" or "cache".
     source: str
+    #: What it calls itself, "" where that is not known before its HELLO.
+    name: str = ""

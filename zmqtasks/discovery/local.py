@@ -75,6 +75,7 @@ class _Entry(msgspec.Struct, rename={"node": "id"}):
     host_id: str
     roles: list[str]
     pid: int = 0
+    name: str = ""
 
 
 _decode = msgspec.json.Decoder(_Entry).decode
@@ -136,7 +137,7 @@ class LocalDirectory:
             self._own_entry = _Entry(
                 candidate.node.hex(), candidate.epoch, candidate.mesh.hex(), candidate.mesh_name,
                 candidate.fingerprint, list(candidate.endpoints), candidate.host_id.hex(),
-                list(candidate.roles), os.getpid(),
+                list(candidate.roles), os.getpid(), candidate.name,
             )  # fmt: skip
             self._write_entry(self._own_entry)
         except OSError as exc:
@@ -513,6 +514,7 @@ def _read(folder: Path, stem: str) -> Candidate | None:
             host_id=bytes.fromhex(entry.host_id),
             roles=tuple(entry.roles),
             source="local",
+            name=entry.name,
         )
     except (OSError, ValueError, msgspec.DecodeError):
         return None

@@ -15,6 +15,7 @@ r     roles, with commas
 p     port of R_in (the SRV record has it too)
 k     fingerprint of the mesh key, absent without one
 h     host id, hex
+w     name of the node; absent where that is long
 ====  =====================================================
 
 Queues, tasks and endpoints are not in it: they come with HELLO, and a TXT record should
@@ -41,6 +42,7 @@ _EPOCH = re.compile(r"[0-9a-f]{1,8}")
 _ROLES = re.compile(r"[a-z]{1,16}(,[a-z]{1,16}){0,7}")
 _MESH_NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}")
 _FINGERPRINT = re.compile(r"[0-9a-f]{1,32}")
+_NODE_NAME = re.compile(r"[A-Za-z0-9_.@+-]{1,64}")
 
 
 class Record(NamedTuple):
@@ -82,6 +84,8 @@ def make_record(candidate: Candidate, own_addresses: Sequence[str]) -> Record | 
     }
     if candidate.fingerprint:
         properties["k"] = candidate.fingerprint
+    if _NODE_NAME.fullmatch(candidate.name):
+        properties["w"] = candidate.name
     addresses = tuple(host for host, other in reachable if other == port)
     return Record(candidate.node.hex(), port, addresses[:ENDPOINTS_PER_PEER_MAX], properties)
 
@@ -99,7 +103,7 @@ def read_record(
     """
     mesh, node, epoch = (properties.get(key) or "" for key in ("m", "id", "e"))
     roles, fingerprint, host = (properties.get(key) or "" for key in ("r", "k", "h"))
-    name = properties.get("n") or ""
+    name, node_name = (properties.get(key) or "" for key in ("n", "w"))
     checks = (
         properties.get("v") == _VERSION,
         _HASH.fullmatch(mesh),
@@ -109,6 +113,7 @@ def read_record(
         not fingerprint or _FINGERPRINT.fullmatch(fingerprint),
         not host or _HASH.fullmatch(host),
         not name or _MESH_NAME.fullmatch(name),
+        not node_name or _NODE_NAME.fullmatch(node_name),
         port is not None and 0 < port < 65536,
     )
     if not all(checks):
@@ -128,6 +133,7 @@ def read_record(
         host_id=bytes.fromhex(host),
         roles=tuple(roles.split(",")) if roles else (),
         source="mdns",
+        name=node_name,
     )
 
 

@@ -84,7 +84,7 @@ class Finding:
         return Candidate(
             runtime.node, runtime.epoch, keys.mesh_hash(runtime.settings.mesh),
             runtime.settings.mesh, runtime.fingerprint, endpoints, runtime.host_id,
-            runtime.part.roles, "local",
+            runtime.part.roles, "local", runtime.name,
         )  # fmt: skip
 
     def advance(self, now: int) -> int | None:
@@ -192,5 +192,5 @@ class Finding:
             tuple(dict.fromkeys((
                 peer.endpoint, *reachable(hello.endpoints, hello.host_id, runtime.host_id)
             ))), host,
-            tuple(hello.roles), "static",
+            tuple(hello.roles), "static", hello.name,
         ))  # fmt: skip

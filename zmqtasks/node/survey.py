@@ -66,7 +66,7 @@ class Request(NamedTuple):
     #: Only nodes with one of these roles; empty: all, this process included.
     roles: frozenset[str] = frozenset()
     #: Only nodes with one of these names, or patterns of names such as ``"w*"``, or ids in
-    #: hex; None: all.
+    #: hex, or both as ``name@id``; None: all.
     destination: Sequence[str] | None = None
     #: Only these nodes, by id; None: all.
     nodes: frozenset[bytes] | None = None
@@ -83,13 +83,15 @@ class Request(NamedTuple):
         """All that it names are among them."""
         there = {peer.node for peer in peers}
         names = {peer.name for peer in peers} | {format_node(node) for node in there}
+        names.update(f"{peer.name}@{format_node(peer.node)}" for peer in peers)
         if self.nodes is not None:
             return self.nodes <= there
         return self.destination is not None and names.issuperset(self.destination)
 
 
 def _is_named(peer: Hello, pattern: str) -> bool:
-    return fnmatchcase(peer.name, pattern) or format_node(peer.node) == pattern
+    node = format_node(peer.node)
+    return fnmatchcase(peer.name, pattern) or pattern in (node, f"{peer.name}@{node}")
 
 
 class Survey:
@@ -416,7 +418,7 @@ def missing(
     request: Request, seen: Sequence[SeenNode], why: str = "no node in sight has this name"
 ) -> list[SeenNode]:
     """Destinations that name none of these nodes, and why there is no answer from there."""
-    names = [node.name for node in seen] + [node.node for node in seen]
+    names = [text for node in seen for text in (node.name, node.node, f"{node.name}@{node.node}")]
     return [
         SeenNode("", pattern, (), "", "", "", None, why)
         for pattern in request.destination or ()

@@ -287,3 +287,38 @@ def test_a_node_that_drains_is_dialled_by_who_wants_everybody_only() -> None:
     assert made.dials() == []
     made.contacts.want_all(10)
     assert made.dials() == [WORKER]
+
+
+# --- nodes of one name ----------------------------------------------------------------------
+
+
+def _worker_contacts() -> Contacts:
+    return Contacts(hello(WORKER, "worker"), "mesh", "", frozenset(), {})
+
+
+def test_two_nodes_of_one_name_are_told_of_each_other_with_both_ids() -> None:
+    contacts = _worker_contacts()
+    contacts.found(candidate(OTHER, "worker", name=WORKER.decode()), 0)
+    (note,) = of(contacts.effects, Note)
+    assert note.event == "peer.same_name"
+    assert WORKER.hex() in note.text
+    assert OTHER.hex() in note.text
+    assert "--name" in note.text
+
+
+def test_a_link_tells_of_one_name_where_its_address_alone_was_known() -> None:
+    contacts = _worker_contacts()
+    link = Link(link_to(OTHER, "in"), 1, 0)
+    twin = hello(OTHER, "broker")
+    twin.name = WORKER.decode()
+    contacts.greeted(link, twin)
+    assert [note.event for note in of(contacts.effects, Note)] == ["peer.same_name"]
+
+
+def test_names_of_applications_and_of_what_the_cache_remembers_are_nobodys_trouble() -> None:
+    contacts = _worker_contacts()
+    name = WORKER.decode()
+    contacts.found(candidate(OTHER, "producer", name=name), 0)
+    contacts.found(candidate(b"worker-3", "worker", name=name, source="cache"), 0)
+    contacts.found(candidate(b"worker-4", "worker", name="w4"), 0)
+    assert of(contacts.effects, Note) == []

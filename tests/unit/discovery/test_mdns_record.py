@@ -21,6 +21,7 @@ WORKER = candidate(
         "tcp://172.17.0.1:7000", "tcp://127.0.0.1:7000",
     ),
     roles=("worker", "store"),
+    name="kitchen-1",
 )  # fmt: skip
 
 
@@ -39,7 +40,10 @@ def test_what_is_announced_is_read_back() -> None:
 
 def test_a_record_is_short() -> None:
     longest = WORKER._replace(
-        mesh_name="m" * 63, epoch=2**32 - 1, roles=("producer", "worker", "broker", "store", "beat")
+        name="n" * 64,
+        mesh_name="m" * 63,
+        epoch=2**32 - 1,
+        roles=("producer", "worker", "broker", "store", "beat"),
     )
     record = make_record(longest, OWN)
     assert record is not None
@@ -95,3 +99,9 @@ def test_no_record_breaks_the_reader(
     instance: str, port: int, addresses: list[str], properties: dict[str, str | None]
 ) -> None:
     read_record(instance, port, addresses, properties)
+
+
+def test_a_name_that_is_too_long_for_a_record_is_left_out() -> None:
+    record = make_record(WORKER._replace(name="n" * 65), OWN)
+    assert record is not None
+    assert "w" not in record.properties
