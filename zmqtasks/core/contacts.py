@@ -320,8 +320,8 @@ class Contacts:
             return
         text = (
             f"two nodes of this mesh are called '{name}', this one ({format_node(own.node)}) and "
-            f"{format_node(node)} ({found}): what is told to '{name}' both do, and names in logs do "
-            "not tell them apart; start one of them with another --name"
+            f"{format_node(node)} ({found}): what is told to '{name}' both do, and logs do not "
+            "tell them apart; start one of them with another --name"
         )
         self.effects.append(Note("warning", "peer.same_name", text, f"same-name {node.hex()}"))
 
