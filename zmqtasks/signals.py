@@ -188,6 +188,33 @@ class Signal:
         return f"<Signal: {self.name}>"
 
 
+class SetupSignal(Signal):
+    """Something that happens once: who connects afterwards is called at once."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(name)
+        #: What it was sent with.
+        self._sent: tuple[object, dict[str, Any]] | None = None
+
+    def connect(
+        self, receiver: Any = None, sender: object = None, weak: bool = True,
+        dispatch_uid: Hashable | None = None,
+    ) -> Any:  # fmt: skip
+        """See ``Signal.connect``."""
+        if receiver is None:
+            return super().connect(None, sender, weak, dispatch_uid)
+        found = super().connect(receiver, sender, weak, dispatch_uid)
+        if self._sent is not None:
+            source, named = self._sent
+            receiver(signal=self, sender=source, **named)
+        return found
+
+    def send(self, sender: object, **named: Any) -> list[tuple[Receiver, Any]]:
+        """See ``Signal.send``."""
+        self._sent = sender, named
+        return super().send(sender, **named)
+
+
 def _weakly(receiver: Receiver) -> Callable[[], Receiver | None]:
     if inspect.ismethod(receiver):
         return weakref.WeakMethod(receiver)

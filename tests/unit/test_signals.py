@@ -11,7 +11,7 @@ import pytest
 
 from zmqtasks import signals
 from zmqtasks.errors import ConfigError
-from zmqtasks.signals import Signal
+from zmqtasks.signals import SetupSignal, Signal
 
 
 @pytest.fixture
@@ -167,3 +167,21 @@ def test_who_made_plans_is_told_when_hooks_come_and_go(signal: Signal, changes: 
     signal.connect(receiver)
     signal.disconnect(receiver)
     assert changes == ["changed", "changed"]
+
+
+def test_who_connects_to_a_setup_signal_too_late_is_called_at_once() -> None:
+    setup = SetupSignal("on_after_something")
+    told: list[tuple[str, dict[str, Any]]] = []
+
+    @setup.connect
+    def early(**named: Any) -> None:
+        told.append(("early", named))
+
+    setup.send(sender="s", x=1)
+
+    @setup.connect(weak=False)
+    def late(**named: Any) -> None:
+        told.append(("late", named))
+
+    found = {"signal": setup, "sender": "s", "x": 1}
+    assert told == [("early", found), ("late", found)]

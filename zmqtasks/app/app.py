@@ -29,6 +29,7 @@ from zmqtasks.app.option_checks import check_queue
 from zmqtasks.app.options import CallOptions, TaskOptions, check_base, check_task_options
 from zmqtasks.app.publishing import Arguments, is_hooked, passed_through
 from zmqtasks.app.result import AsyncResult
+from zmqtasks.app.setup import WithSetup
 from zmqtasks.app.shared import share, shared_specs
 from zmqtasks.app.submitting import (
     Prepared,
@@ -75,7 +76,7 @@ class BoundTaskDecorator(Protocol):
     def __call__(self, function: Callable[Concatenate[Any, P], R], /) -> Task[P, R]: ...
 
 
-class App:
+class App(WithSetup):
     """An application: its name keeps its tasks apart from those of other applications.
 
     Args:
@@ -89,6 +90,7 @@ class App:
 
     def __init__(self, name: str, *, middleware: Sequence[object] = (), **conf: Any) -> None:
         check_app_name(name)
+        super().__init__()
         self.name = name
         #: What stands around its calls and attempts, the outermost first.
         self.middleware: list[object] = []
@@ -375,7 +377,7 @@ class App:
         if self._settings is None:
             from zmqtasks.settings import load_settings
 
-            self.conf.freeze()
+            self.set_up()
             loaded = load_settings(
                 command_line_flags(), self.conf.for_nodes, cwd=working_directory()
             )
@@ -391,7 +393,7 @@ class App:
             ConfigError: the configuration is wrong.
         """
         if self._rules is None:
-            self.conf.freeze()
+            self.set_up()
             self._rules = CallRules(self.conf)
             for task in self.tasks.values():
                 self._annotate(task)

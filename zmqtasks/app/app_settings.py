@@ -92,13 +92,38 @@ def _routes(key: str, value: object, where: str) -> None:
         raise ConfigError(f"{where}: {exc}") from None
 
 
+def _beat_schedule(key: str, value: object, where: str) -> None:
+    from zmqtasks.app.periodic import check_beat_schedule  # most processes never need it
+
+    check_beat_schedule(key, value, where)
+
+
+def _only_utc(key: str, value: object, where: str) -> None:
+    checks.check_bool(key, value, where)
+    if not value:
+        raise ConfigError(
+            f"{where}: {key}=False: moments travel in UTC; the setting timezone says what local "
+            "times mean"
+        )
+
+
 #: {name: setting}
 APP_SETTINGS: Mapping[str, AppSetting] = {
     "timezone": AppSetting(
         _check_zone,
         "UTC",
         "a name like `Europe/Berlin`, or a `tzinfo`",
-        "Timezone of datetimes that have none, in `eta` and `expires`.",
+        "Timezone of datetimes that have none, in `eta` and `expires`, and of times of day in "
+        "schedules.",
+    ),
+    "enable_utc": AppSetting(
+        _only_utc, True, "True", "Moments travel in UTC, always; kept for settings of Celery."
+    ),
+    "beat_schedule": AppSetting(
+        _beat_schedule,
+        {},
+        "a dict `{name: entry}`",
+        "Periodic tasks; see [Periodic tasks](../howto/periodic.md).",
     ),
     "task_routes": AppSetting(
         _routes,

@@ -56,9 +56,7 @@ _CELERY_PREFIXES = (
     "task_",
     "worker_",
 )
-_CELERY_SINGLE = frozenset(
-    {"accept_content", "enable_utc", "imports", "include", "control_exchange"}
-)
+_CELERY_SINGLE = frozenset({"accept_content", "imports", "include", "control_exchange"})
 
 
 class Conf(MutableMapping[str, Any]):
