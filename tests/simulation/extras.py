@@ -17,8 +17,8 @@ from tests.simulation.waiters import Waiters
 from zmqtasks.core import cancelling
 from zmqtasks.core.held import AMONG_KEY, HeldTask
 from zmqtasks.core.lanes import REQUEUES_KEY, RETRIES_KEY, OwnedTask, count_in
+from zmqtasks.core.offspring import CAUSE_KEY
 from zmqtasks.core.ownedtasks import CANCELLED_KEY
-from zmqtasks.core.settling import CAUSE_KEY
 from zmqtasks.core.workqueue import PRIORITY_KEY, priority_of
 from zmqtasks.limits import AMONG_MAX
 from zmqtasks.wire.messages import Outcome, Status

@@ -20,9 +20,9 @@ from zmqtasks.core.link import LinkState
 from zmqtasks.core.linkevents import Delivered, Timers
 from zmqtasks.core.links import LinkId
 from zmqtasks.core.membership import Membership
+from zmqtasks.core.offspring import CAUSE_KEY
 from zmqtasks.core.owned import Incoming, parse_mark
 from zmqtasks.core.rows import OutcomeRow, final_row
-from zmqtasks.core.settling import CAUSE_KEY
 from zmqtasks.limits import STRIKES_MAX, UNACKED_MESSAGES_MAX
 from zmqtasks.wire import codec
 from zmqtasks.wire.messages import (

@@ -9,8 +9,8 @@ from tests.simulation import invariants
 from tests.simulation.tasks import Spec, value_of
 from zmqtasks.core.held import HeldTask
 from zmqtasks.core.inputs import INPUTS_KEY
+from zmqtasks.core.offspring import CAUSE_KEY
 from zmqtasks.core.owned import Ended, parse_mark
-from zmqtasks.core.settling import CAUSE_KEY
 from zmqtasks.wire.joined import split
 from zmqtasks.wire.messages import Outcome, Status, TaskState
 

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 
+from zmqtasks.core.calls import Call
 from zmqtasks.core.cancelling import CancellingTasks
 from zmqtasks.core.custody import Custody
 from zmqtasks.core.dealing import always_auto
 from zmqtasks.core.held import AMONG_KEY, STRIKES_KEY
+from zmqtasks.core.inputs import REPLACED_KEY
 from zmqtasks.core.lanes import (
     ASKED_KEY,
     ONCE_KEY,
@@ -19,6 +21,7 @@ from zmqtasks.core.lanes import (
     is_guarded,
     may_have_started,
 )
+from zmqtasks.core.owned import Durability
 from zmqtasks.core.requirements import kind_for
 from zmqtasks.limits import ADDRESSEE_MISSED_MS, AMONG_MAX, STRIKES_MAX
 from zmqtasks.wire.messages import RetryRecord, Status
@@ -182,6 +185,9 @@ class Attempts(CancellingTasks):
         task.started = False
         if self._cancelling and self._is_cancelled(task):
             return
+        if REPLACED_KEY in (record.ext or {}):
+            self._replace(task, record)
+            return
         event = "retry" if record.counts else "requeue"
         self.stories.tell(
             task.id, event, attempt=task.attempt, error=record.error, in_ms=record.delay_ms
@@ -199,12 +205,26 @@ class Attempts(CancellingTasks):
         if isinstance(record.body, bytes):
             self.open_bytes += len(record.body) - len(task.body)
             task.body = record.body
+        self.retried_count += 1
+        self._again(task, has_new_body=record.body is not None)
+
+    def _again(self, task: OwnedTask, *, has_new_body: bool) -> None:
         task.attempt += 1
         task.is_guarded = False
         task.is_retry = True
-        self.retried_count += 1
         self.waiting.watch(task)
         if task.is_written:
-            self.written.renewed(task, has_new_body=record.body is not None)
+            self.written.renewed(task, has_new_body=has_new_body)
         else:
             self._ready(task)
+
+    def _replace(self, task: OwnedTask, record: RetryRecord) -> None:
+        """Others take its place: own them, and let it wait for the last one."""
+        self.stories.tell(task.id, "replaced", attempt=task.attempt)
+        carried = self._unpacked(record.body, task.id)
+        is_durable = task.durability is Durability.DISK
+        for each in carried:
+            call = Call(each.id, each.kind, each.body, each.ext)
+            self._own_call(call, is_durable=each.is_durable or is_durable)
+        task.ext = {**(task.ext or {}), **(record.ext or {})}
+        self._again(task, has_new_body=False)

@@ -140,6 +140,30 @@ class Inputs:
         if any(p in self.blocked[i].missing for i, p in self.wanted.get(task_id, ())):
             self.foreign[task_id] = now_ms
 
+    def extend(self, task_id: bytes, more: list[bytes]) -> list[OwnedTask]:
+        """Whatever still waits for the results of several, this one's among them, waits for
+        those of these as well: they come last in its list.
+
+        Returns:
+            The tasks whose facts have changed so.
+        """
+        changed: dict[bytes, OwnedTask] = {}
+        for other, _ in list(self.wanted.get(task_id, ())):
+            blocked = self.blocked[other]
+            if other in changed or not isinstance(blocked.shape, list):
+                continue
+            fresh = [each for each in more if each not in blocked.ids]
+            first = len(blocked.ids)
+            blocked.ids = [*blocked.ids, *fresh]
+            blocked.shape = [*blocked.shape, *range(first, len(blocked.ids))]
+            for position, awaited in enumerate(fresh, first):
+                blocked.missing[position] = awaited
+                self.wanted.setdefault(awaited, {})[other, position] = None
+            task = blocked.task
+            task.ext = {**(task.ext or {}), INPUTS_KEY: [blocked.ids, blocked.shape]}
+            changed[other] = task
+        return list(changed.values())
+
     # --- those that end -------------------------------------------------------------------
 
     def ended(self, task_id: bytes, payload: bytes | None) -> list[OwnedTask]:

@@ -39,8 +39,10 @@ _ENTRY_BYTES = 400
 _AGE_STEP_MS = 60_000
 #: Facts of a call (``TaskRecord.ext``) that its outcome tells too.
 TOLD_KEYS = ("c", "n")
-#: What a slot says of an attempt that its outcome tells too: how many items it yielded.
-ITEMS_KEY = "it"
+#: What a slot says of an attempt that its outcome tells too: how many items it yielded, and
+#: calls whose results belong to its chord.
+ITEMS_KEY, ADDED_KEY = "it", "add"
+_SAID_KEYS = (ITEMS_KEY, ADDED_KEY)
 
 
 class LogEntry(msgspec.Struct, gc=False):
@@ -127,8 +129,9 @@ class ResultLog:
             if task.ext is not None:
                 told = {key: task.ext[key] for key in TOLD_KEYS if key in task.ext}
                 outcome.ext = {**(outcome.ext or {}), **told}
-            if said is not None and ITEMS_KEY in said:
-                outcome.ext = {**(outcome.ext or {}), ITEMS_KEY: said[ITEMS_KEY]}
+            if said is not None:
+                told = {key: said[key] for key in _SAID_KEYS if key in said}
+                outcome.ext = {**(outcome.ext or {}), **told}
             owner = b"" if task.link is LANE else task.owner
             entries[position] = entry = LogEntry(task.kind, outcome, None, owner, now_ms)
             positions[task.id] = position

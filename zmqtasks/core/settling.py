@@ -15,17 +15,31 @@ from zmqtasks.core.effects import Note
 from zmqtasks.core.inputs import INPUTS_KEY, payload_of, refusal_of
 from zmqtasks.core.lanes import OwnedTask
 from zmqtasks.core.links import LinkId
-from zmqtasks.core.owned import MARK_ENDED, Dead, Ended, OwnedRecord, Progress, parse_mark
+from zmqtasks.core.offspring import (
+    CAUSE_KEY,
+    ERRBACKS_KEY,
+    errback_call,
+    timed,
+    wanted_errbacks,
+)
+from zmqtasks.core.owned import (
+    MARK_ENDED,
+    Dead,
+    Durability,
+    Ended,
+    OwnedRecord,
+    Progress,
+    parse_mark,
+)
 from zmqtasks.core.ownedtasks import OwnedTasks
-from zmqtasks.core.resultlog import TOLD_KEYS
+from zmqtasks.core.resultlog import ADDED_KEY, TOLD_KEYS
 from zmqtasks.core.written import Told
+from zmqtasks.errors import DecodeError
 from zmqtasks.ids import format_task_id
-from zmqtasks.limits import PAYLOAD_BYTES_MAX
+from zmqtasks.limits import INPUTS_COUNT_MAX, PAYLOAD_BYTES_MAX
+from zmqtasks.wire.carried import CarriedCall, unpack_calls
 from zmqtasks.wire.messages import Kind, Outcome, Status
 from zmqtasks.words import counted
-
-#: Key in the facts of an outcome: the task because of which this one did not run.
-CAUSE_KEY = "by"
 
 
 class SettlingTasks(OwnedTasks):
@@ -71,6 +85,8 @@ class SettlingTasks(OwnedTasks):
         if task.is_written:
             self._settle_written(task, outcome, link, b"")
             return
+        if task.ext is not None and ERRBACKS_KEY in task.ext:
+            self._call_errbacks(task, outcome)
         del self.tasks[task.id]
         self.open_bytes -= len(task.body)
         if worker is not None:
@@ -115,6 +131,8 @@ class SettlingTasks(OwnedTasks):
         self, task: OwnedTask, outcome: Outcome, link: LinkId | None, mark: bytes
     ) -> None:
         self._cancelling.pop(task.id, None)
+        if task.ext is not None and ERRBACKS_KEY in task.ext:
+            self._call_errbacks(task, outcome)
         task.outcome = outcome
         task.worker = None
         task.fetching = None
@@ -144,6 +162,59 @@ class SettlingTasks(OwnedTasks):
         for other in self._after.pop(task.id, ()):
             self._go_on_after(other, outcome)
 
+    # --- calls that come of it --------------------------------------------------------------
+
+    def _call_errbacks(self, task: OwnedTask, outcome: Outcome) -> None:
+        carried = self._unpacked((task.ext or {})[ERRBACKS_KEY], task.id)
+        body = self.inputs.body_of(task)
+        for each in wanted_errbacks(task, outcome, carried):
+            call = errback_call(task, outcome, each, body, self.wall_ms)
+            self._own_call(call, is_durable=each.is_durable or task.durability is Durability.DISK)
+
+    def _unpacked(self, packed: object, task_id: bytes) -> list[CarriedCall]:
+        try:
+            return unpack_calls(packed)
+        except DecodeError as exc:
+            text = f"task {format_task_id(task_id)}: {exc}; they are not made"
+            self.effects.append(Note("error", "calls.damaged", text))
+            return []
+
+    def _own_call(self, call: Call, *, is_durable: bool) -> None:
+        """Own a call that comes of a task, be there room or not."""
+        if not (is_durable and self.custody.has_journal):
+            self.submit([call], self.written.now_ms)
+            return
+
+        def told(refusal: str) -> None:
+            if refusal:  # the journal takes it when it has room; till then it is as good as others
+                self.submit([call], self.written.now_ms)
+
+        self._submit_durable([call], told)
+
+    def _add_to_chords(self, outcome: Outcome) -> None:
+        """Calls that a member of a chord has made are members of it, too."""
+        carried = self._unpacked((outcome.ext or {})[ADDED_KEY], outcome.id)
+        if outcome.status != Status.SUCCESS or not carried:
+            return
+        last = carried[-1]  # those before it are what it waits for
+        changed = self.inputs.extend(outcome.id, [last.id])
+        if not changed:
+            return  # the chord has ended, or is not here
+        for task in changed:
+            count = len((task.ext or {})[INPUTS_KEY][0])
+            if count > INPUTS_COUNT_MAX:
+                task.is_waiting = False
+                self._settle_here(task, Status.FAILURE, (
+                    f"its chord has grown to {count:,} members, and a task waits for "
+                    f"{INPUTS_COUNT_MAX:,} others at most"
+                ))  # fmt: skip
+            elif task.is_written and task.id not in self._putting:
+                self.written.changed(task)
+        is_durable = any(task.durability is Durability.DISK for task in changed)
+        for each in carried:
+            call = Call(each.id, each.kind, each.body, each.ext)
+            self._own_call(call, is_durable=each.is_durable or is_durable)
+
     # --- those that waited for it ---------------------------------------------------------
 
     def _pass_on(self, task: OwnedTask, outcome: Outcome, *, is_written: bool) -> bool:
@@ -159,6 +230,8 @@ class SettlingTasks(OwnedTasks):
         if task.id not in self.inputs.wanted:
             return False
         payload = payload_of(outcome)
+        if ADDED_KEY in (outcome.ext or {}):
+            self._add_to_chords(outcome)
         for other in self.inputs.ended(task.id, payload):
             if is_written and not other.is_written:
                 # Else it might run, and this one again after a restart, with another result.
@@ -230,7 +303,9 @@ class SettlingTasks(OwnedTasks):
             self._settle_here(task, Status.SUCCESS, "", body=result)
             return True
         self.open_bytes -= len(task.body)
-        task.body, task.ext = self.inputs.joined(task)
+        task.body, ext = self.inputs.joined(task)
+        task.ext = timed(ext, self.wall_ms) or None
+        self.waiting.watch(task)
         self.open_bytes += len(task.body)
         task.attempt += 1  # others may have it as it was before: what was offered to them
         if len(task.body) > PAYLOAD_BYTES_MAX:
@@ -247,6 +322,8 @@ class SettlingTasks(OwnedTasks):
 
     def told(self, outcome: Outcome) -> None:
         """How a task of another owner ended, which ``inputs.to_follow`` has named."""
+        if ADDED_KEY in (outcome.ext or {}):
+            self._add_to_chords(outcome)
         for task in self.inputs.ended(outcome.id, payload_of(outcome)):
             self._go_on_after(task, outcome)
 

@@ -14,8 +14,8 @@ from tests.unit.core.lone_owner import LINK, Owner
 from zmqtasks.core.calls import Call
 from zmqtasks.core.effects import TasksSettled
 from zmqtasks.core.inputs import INPUTS_KEY, REPLACED_KEY, refusal_of
+from zmqtasks.core.offspring import CAUSE_KEY
 from zmqtasks.core.owned import MARK_ENDED, OwnedRecord
-from zmqtasks.core.settling import CAUSE_KEY
 from zmqtasks.limits import RESUME_GRACE_MS, WRITE_BEHIND_MS
 from zmqtasks.wire.joined import Joined, join, split
 from zmqtasks.wire.messages import Kind, Outcome, Retry, RetryRecord, Status, Tasks

@@ -1,0 +1,105 @@
+"""Calls that come of a task, which its owner makes: errbacks of one that fails, those that take
+the place of one that runs, those that join a chord.
+
+They travel with the task, or with what its attempt says of its end, and are owned when that
+counts: a worker that is lost takes none of them along, and none is made twice.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from typing import Any
+
+from zmqtasks.core.calls import Call
+from zmqtasks.core.inputs import REPLACED_KEY
+from zmqtasks.core.lanes import OwnedTask
+from zmqtasks.limits import PAYLOAD_BYTES_MAX
+from zmqtasks.wire.carried import CarriedCall
+from zmqtasks.wire.joined import Joined, join
+from zmqtasks.wire.messages import Outcome, Status
+
+#: Key in a task's facts: calls to make if it fails.
+ERRBACKS_KEY = "eb"
+#: Key in the facts of such a call: ``[id, attempt, status, text, app, name, queue, facts]`` of the
+#: task that failed. Its error is result 0 of the joined payload, its arguments are result 1.
+FAILED_KEY = "of"
+#: Keys in the facts of a call that waits for others: milliseconds from then on after which it
+#: is due, and after which it expires.
+DUE_IN_KEY, EXPIRES_IN_KEY = "ein", "xin"
+#: Key in the facts of an outcome: the task because of which this one did not run.
+CAUSE_KEY = "by"
+
+#: How a task has to end for its errbacks to be called.
+_FAILURES = frozenset(
+    {
+        Status.FAILURE,
+        Status.RETRIES_EXHAUSTED,
+        Status.TIME_LIMIT,
+        Status.WORKER_LOST,
+        Status.DEAD,
+    }
+)
+
+
+def wanted_errbacks(
+    task: OwnedTask, outcome: Outcome, carried: list[CarriedCall]
+) -> list[CarriedCall]:
+    """Those of a task's errbacks that are called after this outcome."""
+    if outcome.status not in _FAILURES:
+        return []
+    is_its_own = CAUSE_KEY not in (outcome.ext or {}) or REPLACED_KEY in (task.ext or {})
+    return [each for each in carried if is_its_own or each.is_for_inputs]
+
+
+def errback_call(
+    task: OwnedTask, outcome: Outcome, carried: CarriedCall, body: bytes, wall_ms: int
+) -> Call:
+    """The call of an errback.
+
+    One failure makes it once, however many of the tasks that fail with it have this errback.
+
+    Args:
+        task: that has failed.
+        outcome: its.
+        carried: the errback.
+        body: the task's arguments.
+        wall_ms: now.
+    """
+    told = outcome.ext or {}
+    facts = {key: fact for key, fact in (task.ext or {}).items() if key != ERRBACKS_KEY}
+    kind = task.lane.kind
+    failed = [
+        task.id, task.attempt, int(outcome.status), told.get("e", ""), kind.app, kind.name,
+        kind.queue, facts,
+    ]  # fmt: skip
+    error = outcome.body if isinstance(outcome.body, bytes) else b""
+    results = {0: error, 1: body}
+    if len(carried.body) + len(error) + len(body) > PAYLOAD_BYTES_MAX:
+        del results[1]
+    if len(carried.body) + len(error) > PAYLOAD_BYTES_MAX:
+        results[0] = b""
+    first = told.get(CAUSE_KEY, task.id)
+    ext = {**timed(carried.ext, wall_ms), FAILED_KEY: failed}
+    return Call(
+        derived_id(first, carried.id),
+        carried.kind,
+        join(Joined(carried.body, results)),
+        ext,
+    )
+
+
+def timed(ext: Mapping[str, Any] | None, wall_ms: int) -> dict[str, Any]:
+    """The facts of a call that may go from now on."""
+    found = dict(ext or {})
+    due_in_ms, expires_in_ms = found.pop(DUE_IN_KEY, 0), found.pop(EXPIRES_IN_KEY, None)
+    if due_in_ms:
+        found["eta"] = wall_ms + due_in_ms
+    if expires_in_ms is not None:
+        found["exp"] = wall_ms + expires_in_ms
+    return found
+
+
+def derived_id(task_id: bytes, seed: bytes) -> bytes:
+    """The id of a task that comes of this one: always the same."""
+    return hashlib.blake2b(task_id + seed, digest_size=16, person=b"zmqtasks of").digest()
