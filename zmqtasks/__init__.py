@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from zmqtasks.app.waiting import allow_join_result
     from zmqtasks.errors import (
         AppLoadError,
+        ChordError,
         ConfigError,
         DecodeError,
         Ignore,
@@ -121,6 +122,7 @@ __all__ = [
     # errors of results
     "TaskError",
     "TaskFailed",
+    "ChordError",
     "MaxRetriesExceededError",
     "TimeLimitExceeded",
     "WorkerLostError",

@@ -161,6 +161,10 @@ class TaskFailed(TaskError):
         self.remote_type = remote_type
 
 
+class ChordError(TaskFailed):
+    """A call did not run, because one of several that it waited for has not succeeded."""
+
+
 class MaxRetriesExceededError(TaskError):
     """All retries were used."""
 

@@ -251,6 +251,8 @@ class App(WithSetup):
         there = self.tasks.get(name)
         if there is not None:
             return there.apply_async(args, kwargs, **options)
+        if options.get("link"):
+            return self.signature(name, args, kwargs).apply_async(**options)
         return submit(self._prepare_by_name(name, args, kwargs, options), "send_task()")
 
     async def asend_task(
@@ -264,6 +266,8 @@ class App(WithSetup):
         there = self.tasks.get(name)
         if there is not None:
             return await there.aapply_async(args, kwargs, **options)
+        if options.get("link"):
+            return await self.signature(name, args, kwargs).aapply_async(**options)
         return await submit_async(self, self._prepare_by_name(name, args, kwargs, options))
 
     def prepared(

@@ -28,6 +28,7 @@ from zmqtasks.app.hooks import begun
 from zmqtasks.app.loader import load_app
 from zmqtasks.app.retrying import asked, lost_attempts_of
 from zmqtasks.app.streaming import counted
+from zmqtasks.core.offspring import FAILED_KEY
 from zmqtasks.errors import AppLoadError, ConfigError, ZmqTasksError
 from zmqtasks.pools import softlimit
 from zmqtasks.pools.base import PoolConfig
@@ -146,6 +147,8 @@ class AppProgram:
                 if task.ext is not None and GPUS_KEY in task.ext:
                     os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(task.ext[GPUS_KEY])
                 args, kwargs = decode_arguments(task.body)
+                if task.ext is not None and FAILED_KEY in task.ext:
+                    args = self._of_errback(task, args, kwargs)
                 if task.soft_ms:
                     function = partial(softlimit.call, function, task.soft_ms)
                 value = function(*args, **kwargs)
@@ -186,6 +189,13 @@ class AppProgram:
         run = function_of(task)
         return run if task.idempotent else _run_once(run)
 
+    def _of_errback(self, run: RunTask, args: list[Any], kwargs: dict[str, Any]) -> list[Any]:
+        """What it is called with: facts about the task that failed come first."""
+        from zmqtasks.app.errbacks import errback_arguments  # few processes need it
+
+        match = self._app.tasks[run.name].call_signature.match
+        return errback_arguments(run, match, args, kwargs)
+
     def hooks_changed(self) -> None:
         """Something else is to stand around attempts."""
         self._functions.clear()
@@ -206,6 +216,8 @@ class AppProgram:
             if function is None:
                 function = self._functions[task.name] = self._function(task.name)
             args, kwargs = decode_arguments(task.body)
+            if task.ext is not None and FAILED_KEY in task.ext:
+                args = self._of_errback(task, args, kwargs)
             coroutine = function(*args, **kwargs)
             if task.soft_ms:
                 coroutine = softlimit.run(coroutine, task.soft_ms)

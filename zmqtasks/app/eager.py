@@ -16,7 +16,9 @@ from uuid import uuid4
 
 from zmqtasks.app import timing
 from zmqtasks.app.awaited import first_failed
+from zmqtasks.app.callbacks import listed, match_call
 from zmqtasks.app.canvas.result import GroupResult
+from zmqtasks.app.canvas.signature import Signature, linked_signature, merged_options
 from zmqtasks.app.childmain import AppProgram
 from zmqtasks.app.context import EagerRun
 from zmqtasks.app.current import in_running_loop
@@ -26,12 +28,15 @@ from zmqtasks.app.result import AsyncResult
 from zmqtasks.app.resultset import ResultSet
 from zmqtasks.app.retrying import RETRIES_KEY, count_of
 from zmqtasks.app.submitting import check_arguments, checked_options
+from zmqtasks.core.offspring import CAUSE_KEY, FAILED_KEY, errback_calls
 from zmqtasks.ids import keyed_task_id, parse_task_id
+from zmqtasks.node.gateway import Call
 from zmqtasks.node.tickets import unknown_outcome
 from zmqtasks.pools.base import PoolConfig
 from zmqtasks.pools.protocol import REQUEUE_STATUS, RETRY_STATUS, ChildOutcome, LogRecord
 from zmqtasks.pools.running import running_task, set_running_here
-from zmqtasks.wire.messages import Outcome, Status
+from zmqtasks.wire.carried import CarriedCall
+from zmqtasks.wire.messages import Kind, Outcome, Status
 
 if TYPE_CHECKING:
     from zmqtasks.app.app import App
@@ -168,7 +173,7 @@ def apply(
     if complete.get("after"):
         failed = first_failed(complete["after"], where)
         if failed is not None:
-            return _not_run(failed, app)
+            return EagerResult.of_outcome(_why_not(failed), app)
     body = app.encode_arguments(args, kwargs, task.call_signature.names)
     headers = complete.get("headers")
     parent = running_task()
@@ -183,14 +188,59 @@ def apply(
     else:
         task_id = parse_task_id(text) if text else uuid4().bytes
     run = EagerRun(task_id, 1, app.name, task.name, kind.queue, b"", body, ext)
-    found: EagerResult[R] = EagerResult.of_outcome(_outcome_of(task, run), app)
+    outcome = _outcome_of(task, run)
+    found: EagerResult[R] = EagerResult.of_outcome(outcome, app)
+    if complete.get("link") or complete.get("link_error"):
+        _call_errbacks(complete.get("link_error"), Call(task_id, kind, body, ext), outcome, app)
+        call_links(complete.get("link"), found, app)
     return found
 
 
-def _not_run(failed: str, app: App) -> EagerResult[Any]:
-    told = {"e": f"it did not run, because task {failed} has not succeeded"}
-    outcome = Outcome(uuid4().bytes, 0, Status.FAILURE, 0, -1, 0, 0, 0, b"", told)
+def not_run(
+    found: Signature[Any], options: Mapping[str, Any], failed: AsyncResult[Any]
+) -> EagerResult[Any]:
+    """The result of a chord's body that does not run, since this member has failed."""
+    app = found.app
+    complete = merged_options(found.options, options)
+    text = complete.get("task_id")
+    outcome = _why_not(failed.id, parse_task_id(text) if text else uuid4().bytes)
+    kind = Kind(app.name, found.task, "", "")
+    body = app.encode_arguments(found.args, found.kwargs, ())
+    _call_errbacks(complete.get("link_error"), Call(outcome.id, kind, body, None), outcome, app)
     return EagerResult.of_outcome(outcome, app)
+
+
+def _why_not(failed: str, task_id: bytes | None = None) -> Outcome:
+    told = {
+        "e": f"it did not run, because task {failed} has not succeeded",
+        CAUSE_KEY: parse_task_id(failed),
+    }
+    return Outcome(task_id or uuid4().bytes, 0, Status.FAILURE, 0, -1, 0, 0, 0, b"", told)
+
+
+def call_links(links: object, result: AsyncResult[Any] | ResultSet[Any], app: App | None) -> None:
+    """Run what is linked to a call, or a part of a workflow, that has succeeded."""
+    if links and result.successful():
+        value = result.get()
+        for each in listed(links):
+            linked_signature(each, app).applied((value,), {}, {}, {})
+
+
+def _call_errbacks(errbacks: object, failed: Call, outcome: Outcome, app: App) -> None:
+    """Run what is to be called when this call has failed, if it has."""
+    for each in listed(errbacks):
+        found = linked_signature(each, app)
+        task = found.type
+        kind, ext, _ = task.shape(found.args, found.kwargs, {}, found.task)
+        facts = {} if found.immutable else {FAILED_KEY: 1}
+        match_call(task.call_signature.match, found.args, found.kwargs, facts)
+        body = found.app.encode_arguments(found.args, found.kwargs, ())
+        carried = CarriedCall(b"", kind, body, {**ext, **facts}, False, True)
+        for call, _ in errback_calls(failed, outcome, [carried], timing.now_ms()):
+            run = EagerRun(
+                uuid4().bytes, 1, kind.app, task.name, kind.queue, b"", call.body, call.ext
+            )
+            _outcome_of(task, run)
 
 
 def _outcome_of(task: Task[Any, Any], run: EagerRun) -> Outcome:

@@ -146,6 +146,17 @@ def check_headers(_key: str, headers: object, where: str) -> None:
             )
 
 
+def check_links(key: str, value: object, where: str) -> None:
+    """A signature, or a list of signatures."""
+    found = [value] if isinstance(value, Mapping) else value
+    if not isinstance(found, (list, tuple)) or not all(
+        isinstance(each, Mapping) and isinstance(each.get("task"), str) for each in found
+    ):
+        raise ConfigError(
+            f"{where}: {key} is a signature, such as task.s(), or a list of such, not {value!r:.75}"
+        )
+
+
 def check_resources(key: str, value: object, where: str) -> None:
     """What a worker must have: {name: amount}."""
     if not isinstance(value, Mapping) or not all(isinstance(name, str) for name in value):

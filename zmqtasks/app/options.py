@@ -25,6 +25,10 @@ Exceptions = type[BaseException] | Sequence[type[BaseException]]
 Tags = list[str] | tuple[str, ...] | AbstractSet[str]
 
 
+#: A signature (a dict, as they all are), or several.
+Links = Mapping[str, Any] | Sequence[Mapping[str, Any]]
+
+
 class TaskOptions(TypedDict, total=False):
     """Options of ``@app.task(...)`` besides ``bind``."""
 
@@ -103,6 +107,10 @@ class CallOptions(TypedDict, total=False):
     expires: float | datetime | None
     #: Start it when these (results, or ids) have succeeded; it ends as they do if one does not.
     after: After | None
+    #: Signatures to call with its result when it has succeeded.
+    link: Links | None
+    #: Signatures to call when it has failed.
+    link_error: Links | None
     #: 0 to 9, which goes first.
     priority: int | None
     #: Seconds that an attempt may run; then its process is ended.
@@ -147,7 +155,7 @@ _CELERY_TASK_OPTIONS = frozenset(
 _CELERY_CALL_OPTIONS = frozenset(
     """
     add_to_parent chain chord compression connection delivery_mode exchange group_id group_index
-    ignore_result immutable link link_error mandatory parent_id producer publisher reply_to retry
+    ignore_result immutable mandatory parent_id producer publisher reply_to retry
     retry_policy root_id router routing_key serializer shadow stamped_headers stamps timeout
     """.split()
 )
@@ -193,6 +201,8 @@ _CALL_CHECKS: Mapping[str, Check] = {
     "durability": checks.check_durability,
     "idempotency_key": checks.check_name,
     "after": check_after,
+    "link": checks.check_links,
+    "link_error": checks.check_links,
     "countdown": checks.check_span,
     "eta": checks.check_moment,
     "expires": checks.check_expires,
@@ -297,12 +307,17 @@ def _check_conflicts(options: Mapping[str, object], where: str) -> None:
 _NEED_AN_OWNER = {
     "idempotency_key": "nobody would know its idempotency_key the next time",
     "after": "nobody would hold it until others have ended, which after asks for",
+    "link": "nobody would know when to call its link",
+    "link_error": "nobody would call its link_error when it fails",
     "countdown": "nobody would hold it until it is due, which countdown asks for",
     "eta": "nobody would hold it until it is due, which eta asks for",
     "expires": "nobody would end it when it expires",
     "resources": "nobody would choose a worker that has the resources it needs",
     "tags": "nobody would choose a worker that has the tags it needs",
 }
+
+
+_MAY_BE_EMPTY = frozenset({"after", "link", "link_error", "resources", "tags"})
 
 
 def check_at_most_once(options: Mapping[str, object], where: str) -> None:
@@ -315,7 +330,7 @@ def check_at_most_once(options: Mapping[str, object], where: str) -> None:
     for key, why in _NEED_AN_OWNER.items():
         value = options.get(key)
         # An empty dict of resources asks for nothing.
-        if value is not None and (value or key not in ("after", "resources", "tags")):
+        if value is not None and (value or key not in _MAY_BE_EMPTY):
             raise ConfigError(f"{forgets} {why}; leave one of them out")
     if options.get("durability") == "disk":
         raise ConfigError(f"{forgets} it cannot have durability='disk'; leave one of them out")

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
+from zmqtasks.core.offspring import CAUSE_KEY
 from zmqtasks.errors import (
+    ChordError,
     MaxRetriesExceededError,
     TaskDead,
     TaskError,
@@ -58,6 +60,8 @@ def error_of(outcome: Outcome) -> Exception | None:
         return None
     if status in _RAISED and outcome.body:
         return decode_error(_body(outcome))
+    if status == Status.FAILURE and CAUSE_KEY in (outcome.ext or {}):
+        return ChordError(f"task {format_task_id(outcome.id)}: {(outcome.ext or {}).get('e')}")
     cls, ending = _ENDINGS.get(status, (TaskFailed, f"ended with unknown status {status}"))
     text = (outcome.ext or {}).get("e")
     task = f"task {format_task_id(outcome.id)}"

@@ -10,7 +10,9 @@ from zmqtasks.app.current import gateway, in_running_loop
 from zmqtasks.app.options import CallOptions, check_call_options
 from zmqtasks.app.publishing import Arguments, Publication
 from zmqtasks.app.result import AsyncResult, AtMostOnceResult
+from zmqtasks.app.timing import count_from_then
 from zmqtasks.core.inputs import INPUTS_KEY
+from zmqtasks.core.offspring import FAILED_KEY
 from zmqtasks.errors import ConfigError, MeshOverloaded
 from zmqtasks.ids import keyed_task_id, parse_task_id
 from zmqtasks.node.gateway import Call, Durability, Gateway
@@ -110,7 +112,7 @@ def prepare(
         task_id = parse_task_id(text) if text else through.new_ids(1)[0]
     headers = options.get("headers")
     publication = None
-    if app.is_hooked:
+    if app.is_hooked and FAILED_KEY not in ext:
         publication = Publication(kind, task_id, arguments, ext, headers)
         headers = publication.announce()
     body = app.encode_arguments(*arguments)
@@ -127,6 +129,17 @@ def prepare(
 
         ids, shape = ext.get(INPUTS_KEY, ([], None))
         ext[INPUTS_KEY] = [list(dict.fromkeys([*ids, *awaited_ids(after)])), shape]
+    if options.get("link"):
+        raise ConfigError(
+            f"{kind.name}: link makes it a workflow, which cannot be called this way; use "
+            "apply_async, or in a group of a generator a list"
+        )
+    if options.get("link_error"):
+        from zmqtasks.app.errbacks import add_errbacks  # few calls need it
+
+        add_errbacks(ext, app, options["link_error"], kind.name)
+    if INPUTS_KEY in ext or FAILED_KEY in ext:
+        count_from_then(ext, options)
     cls = AtMostOnceResult if options.get("delivery") == "at_most_once" else AsyncResult
     handle = cls.of_submitted(task_id, app, through)
     call = Call(task_id, kind, body, ext or None)

@@ -9,6 +9,7 @@ from types import MethodType
 from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar, Unpack
 
 from zmqtasks.app.batches import CallsOfTask, submit_many, submit_many_async
+from zmqtasks.app.callbacks import match_call
 from zmqtasks.app.canvas.of_tasks import WithSignatures
 from zmqtasks.app.current import gateway, in_running_loop
 from zmqtasks.app.depends import Injection, resolved
@@ -31,7 +32,6 @@ from zmqtasks.app.submitting import (
     submit_async,
 )
 from zmqtasks.app.task_options import WithOptions
-from zmqtasks.core.inputs import INPUTS_KEY
 from zmqtasks.errors import ConfigError, Retry
 from zmqtasks.node.gateway import Call, Durability
 from zmqtasks.pools.running import is_cancelled
@@ -46,8 +46,6 @@ if TYPE_CHECKING:
 P = ParamSpec("P")
 R = TypeVar("R")
 
-#: The fact of a call that waits for nobody.
-_NO_INPUTS = ((), None)
 #: Kinds that a task keeps for its next calls.
 _KINDS_MAX = 1_000
 #: What one `delay_many` call may look like.
@@ -214,6 +212,8 @@ class Task(WithOptions, WithHandlers, WithSignatures[P, R], Generic[P, R]):
         where = f"{self.name}.apply_async()"
         if self.app.is_eager:
             return self.apply(args, kwargs, **options)
+        if options.get("link"):
+            return self.signature(args, kwargs).apply_async(**options)
         return submit(self.prepared(args, kwargs, options, where), where)
 
     async def aapply_async(
@@ -226,6 +226,8 @@ class Task(WithOptions, WithHandlers, WithSignatures[P, R], Generic[P, R]):
         where = f"{self.name}.aapply_async()"
         if self.app.is_eager:
             return await self.aapply(args, kwargs, **options)
+        if options.get("link"):
+            return await self.signature(args, kwargs).aapply_async(**options)
         return await submit_async(self.app, self.prepared(args, kwargs, options, where))
 
     def apply(
@@ -380,10 +382,7 @@ class Task(WithOptions, WithHandlers, WithSignatures[P, R], Generic[P, R]):
             call = OutgoingCall(self.name, tuple(args), dict(kwargs), dict(checked))
             args, kwargs, checked = passed_through(self.app, call, where)
         signature = self.call_signature
-        if facts and facts.get(INPUTS_KEY, _NO_INPUTS)[1] is not None:
-            signature.match(None, *args, **kwargs)  # what it waits for comes first
-        else:
-            signature.match(*args, **kwargs)
+        match_call(signature.match, args, kwargs, facts)
         kind, ext, complete = self.shape(args, kwargs, checked, where)
         if facts:
             ext.update(facts)

@@ -7,7 +7,11 @@ process that calls; datetimes without a timezone are in that of the application.
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from datetime import UTC, datetime, tzinfo
+from typing import Any
+
+from zmqtasks.core.offspring import DUE_IN_KEY, EXPIRES_IN_KEY
 
 
 def now_ms() -> int:
@@ -25,6 +29,23 @@ def moment_ms(moment: datetime, zone: tzinfo) -> int:
 def span_ms(seconds: float) -> int:
     """A time span in whole milliseconds, never rounded to none."""
     return max(1, round(seconds * 1000)) if seconds > 0 else 0
+
+
+def count_from_then(ext: dict[str, Any], options: Mapping[str, Any]) -> None:
+    """Let ``countdown`` and ``expires`` of a call that waits for others count from when it
+    need not wait any longer, as far as they are time spans.
+
+    Args:
+        ext: its facts, which are changed.
+        options: those that it was made of.
+    """
+    for key, option, span_key in (
+        ("eta", "countdown", DUE_IN_KEY),
+        ("exp", "expires", EXPIRES_IN_KEY),
+    ):
+        span = options.get(option)
+        if isinstance(span, (int, float)) and ext.pop(key, None) is not None:
+            ext[span_key] = span_ms(span)
 
 
 def moment_text(moment: object) -> str | None:

@@ -13,7 +13,6 @@ from typing import Any
 
 from zmqtasks.core.calls import Call
 from zmqtasks.core.inputs import REPLACED_KEY
-from zmqtasks.core.lanes import OwnedTask
 from zmqtasks.limits import PAYLOAD_BYTES_MAX
 from zmqtasks.wire.carried import CarriedCall
 from zmqtasks.wire.joined import Joined, join
@@ -21,8 +20,9 @@ from zmqtasks.wire.messages import Outcome, Status
 
 #: Key in a task's facts: calls to make if it fails.
 ERRBACKS_KEY = "eb"
-#: Key in the facts of such a call: ``[id, attempt, status, text, app, name, queue, facts]`` of the
-#: task that failed. Its error is result 0 of the joined payload, its arguments are result 1.
+#: Key in the facts of such a call, unless it wants to know nothing of that: ``[id, attempt,
+#: status, facts of its outcome, app, name, queue, facts]`` of the task that failed. Its error
+#: is result 0 of the joined payload, its arguments are result 1.
 FAILED_KEY = "of"
 #: Keys in the facts of a call that waits for others: milliseconds from then on after which it
 #: is due, and after which it expires.
@@ -42,51 +42,51 @@ _FAILURES = frozenset(
 )
 
 
-def wanted_errbacks(
-    task: OwnedTask, outcome: Outcome, carried: list[CarriedCall]
-) -> list[CarriedCall]:
-    """Those of a task's errbacks that are called after this outcome."""
+def errback_calls(
+    failed: Call, outcome: Outcome, carried: list[CarriedCall], wall_ms: int
+) -> list[tuple[Call, bool]]:
+    """Those of a call's errbacks that are called after this outcome, and which of them are to
+    be on the disk."""
     if outcome.status not in _FAILURES:
         return []
-    is_its_own = CAUSE_KEY not in (outcome.ext or {}) or REPLACED_KEY in (task.ext or {})
-    return [each for each in carried if is_its_own or each.is_for_inputs]
+    is_its_own = CAUSE_KEY not in (outcome.ext or {}) or REPLACED_KEY in (failed.ext or {})
+    return [
+        (errback_call(failed, outcome, each, wall_ms), each.is_durable)
+        for each in carried
+        if is_its_own or each.is_for_inputs
+    ]
 
 
-def errback_call(
-    task: OwnedTask, outcome: Outcome, carried: CarriedCall, body: bytes, wall_ms: int
-) -> Call:
+def errback_call(failed: Call, outcome: Outcome, carried: CarriedCall, wall_ms: int) -> Call:
     """The call of an errback.
 
     One failure makes it once, however many of the tasks that fail with it have this errback.
 
     Args:
-        task: that has failed.
+        failed: the call that has failed.
         outcome: its.
         carried: the errback.
-        body: the task's arguments.
         wall_ms: now.
     """
     told = outcome.ext or {}
-    facts = {key: fact for key, fact in (task.ext or {}).items() if key != ERRBACKS_KEY}
-    kind = task.lane.kind
-    failed = [
-        task.id, task.attempt, int(outcome.status), told.get("e", ""), kind.app, kind.name,
-        kind.queue, facts,
+    task_id = derived_id(told.get(CAUSE_KEY, failed.id), carried.id)
+    ext = timed(carried.ext, wall_ms)
+    if FAILED_KEY not in ext:
+        return Call(task_id, carried.kind, carried.body, ext or None)
+    kind = failed.kind
+    about = {key: told[key] for key in ("e", CAUSE_KEY) if key in told}
+    ext[FAILED_KEY] = [
+        failed.id, outcome.attempt, int(outcome.status), about, kind.app, kind.name, kind.queue,
+        {key: fact for key, fact in (failed.ext or {}).items() if key != ERRBACKS_KEY},
     ]  # fmt: skip
     error = outcome.body if isinstance(outcome.body, bytes) else b""
-    results = {0: error, 1: body}
-    if len(carried.body) + len(error) + len(body) > PAYLOAD_BYTES_MAX:
+    results = {0: error, 1: failed.body}
+    left = PAYLOAD_BYTES_MAX - len(carried.body) - len(error)
+    if left < len(failed.body):
         del results[1]
-    if len(carried.body) + len(error) > PAYLOAD_BYTES_MAX:
+    if left < 0:
         results[0] = b""
-    first = told.get(CAUSE_KEY, task.id)
-    ext = {**timed(carried.ext, wall_ms), FAILED_KEY: failed}
-    return Call(
-        derived_id(first, carried.id),
-        carried.kind,
-        join(Joined(carried.body, results)),
-        ext,
-    )
+    return Call(task_id, carried.kind, join(Joined(carried.body, results)), ext)
 
 
 def timed(ext: Mapping[str, Any] | None, wall_ms: int) -> dict[str, Any]:

@@ -18,9 +18,8 @@ from zmqtasks.core.links import LinkId
 from zmqtasks.core.offspring import (
     CAUSE_KEY,
     ERRBACKS_KEY,
-    errback_call,
+    errback_calls,
     timed,
-    wanted_errbacks,
 )
 from zmqtasks.core.owned import (
     MARK_ENDED,
@@ -166,10 +165,10 @@ class SettlingTasks(OwnedTasks):
 
     def _call_errbacks(self, task: OwnedTask, outcome: Outcome) -> None:
         carried = self._unpacked((task.ext or {})[ERRBACKS_KEY], task.id)
-        body = self.inputs.body_of(task)
-        for each in wanted_errbacks(task, outcome, carried):
-            call = errback_call(task, outcome, each, body, self.wall_ms)
-            self._own_call(call, is_durable=each.is_durable or task.durability is Durability.DISK)
+        failed = Call(task.id, task.lane.kind, self.inputs.body_of(task), task.ext)
+        is_durable = task.durability is Durability.DISK
+        for call, is_kept in errback_calls(failed, outcome, carried, self.wall_ms):
+            self._own_call(call, is_durable=is_durable or is_kept)
 
     def _unpacked(self, packed: object, task_id: bytes) -> list[CarriedCall]:
         try:
@@ -399,7 +398,8 @@ class SettlingTasks(OwnedTasks):
 
 def _wants_one(task: OwnedTask) -> bool:
     """It waits for one task, and what that raised is raised by this one, too."""
-    return isinstance((task.ext or {}).get(INPUTS_KEY, (0, 0))[1], int)
+    ids, shape = (task.ext or {}).get(INPUTS_KEY, ((), None))
+    return len(ids) == 1 and not isinstance(shape, list)
 
 
 def _why_not_run(cause: Outcome) -> str:

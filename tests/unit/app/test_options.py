@@ -84,7 +84,7 @@ def test_wrong_task_options_are_refused(app: App, given: dict[str, Any], words: 
     ("given", "words"),
     [
         ({"task_ids": "x"}, "did you mean 'task_id'?"),
-        ({"link": 3}, "option 'link' of Celery is not supported yet"),
+        ({"compression": 3}, "option 'compression' of Celery is not supported yet"),
         ({"countdown": "3"}, "countdown is seconds from now"),
         ({"countdown": float("nan")}, "countdown is seconds from now"),
         ({"countdown": 1e12}, "countdown is seconds from now, below 1000000000, not"),

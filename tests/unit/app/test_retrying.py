@@ -223,7 +223,7 @@ def test_retry_may_be_raised_as_it_is(execute: Execute, raised: Retry, delay_ms:
     [
         ({"queue": "slow"}, ConfigError, "queue stays as it is in a retry"),
         ({"task_id": "x"}, ConfigError, "task_id stays as it is in a retry"),
-        ({"link": 3}, ConfigError, "option 'link' of Celery is not supported yet"),
+        ({"compression": 3}, ConfigError, "option 'compression' of Celery is not supported yet"),
         ({"countdown": "5"}, ConfigError, "t.retry(): countdown is seconds from now"),
         ({"countdown": 5, "eta": NOW}, ConfigError, "countdown and eta both say when"),
         ({"countdown": 5, "expires": 3}, ConfigError, "it would expire"),

@@ -26,7 +26,7 @@ from zmqtasks.wire.joined import split
 from zmqtasks.wire.messages import Outcome, Retry, RetryRecord, Status, Tasks
 
 ONE, TWO, THREE, FOUR = (task_id(number) for number in (1, 2, 3, 4))
-ERRBACK = CarriedCall(b"seed", MUL, b"own")
+ERRBACK = CarriedCall(b"seed", MUL, b"own", {FAILED_KEY: 1})
 
 
 @pytest.fixture
@@ -92,7 +92,7 @@ def test_a_task_that_fails_has_its_errback_called(owner: Owner, status: Status) 
     assert split(made.body).results == {0: b"an error", 1: b"args"}
     assert split(made.body).shape is None
     failed = made.ext[FAILED_KEY]
-    assert failed[:4] == [ONE, 1, int(status), "KeyError: 'x'"]
+    assert failed[:4] == [ONE, 1, int(status), {"e": "KeyError: 'x'"}]
     assert failed[4:7] == [ADD.app, ADD.name, ADD.queue]
 
 
@@ -101,6 +101,12 @@ def test_a_task_that_does_not_fail_has_no_errback_called(owner: Owner, status: S
     submit(owner, watched(ONE))
     assert not given(owner.done(ended(ONE, status)))
     assert not owner.machine.tasks
+
+
+def test_an_errback_that_wants_no_arguments_gets_none(owner: Owner) -> None:
+    submit(owner, watched(ONE, errback=CarriedCall(b"seed", MUL, b"own")))
+    (made,) = given(owner.done(ended(ONE, Status.FAILURE))).values()
+    assert (made.body, made.ext) == (b"own", None)
 
 
 def test_a_revoked_task_has_no_errback_called(owner: Owner) -> None:
@@ -161,7 +167,7 @@ def test_an_errback_that_the_journal_refuses_is_called_all_the_same(owner: Owner
 
 
 def test_an_errback_waits_for_its_time_from_the_failure_on(owner: Owner) -> None:
-    later = msgspec.structs.replace(ERRBACK, ext={DUE_IN_KEY: 5_000})
+    later = msgspec.structs.replace(ERRBACK, ext={DUE_IN_KEY: 5_000, FAILED_KEY: 1})
     submit(owner, watched(ONE, errback=later))
     owner.machine.wall_ms += 60_000
     owner.machine.waiting.wall_ms = owner.machine.wall_ms
@@ -233,9 +239,7 @@ def test_a_call_that_a_member_adds_to_its_chord_comes_last_in_the_list(owner: Ow
 def test_a_failed_member_adds_nothing(owner: Owner) -> None:
     submit(owner, call(ONE), call(TWO, ONE, shape=[0]))
     added = pack_calls([CarriedCall(THREE, ADD, b"more")])
-    failed = msgspec.structs.replace(
-        value(ONE, b"1", **{ADDED_KEY: added}), status=Status.FAILURE
-    )
+    failed = msgspec.structs.replace(value(ONE, b"1", **{ADDED_KEY: added}), status=Status.FAILURE)
     assert not given(owner.done(failed))
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from zmqtasks.app.canvas.group import Member, group
 from zmqtasks.app.canvas.signature import Signature, maybe_signature
-from zmqtasks.app.canvas.workflow import Source, Workflow, WorkflowCalls
+from zmqtasks.app.canvas.workflow import Source, Split, Workflow, WorkflowCalls
 from zmqtasks.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -88,18 +88,22 @@ class chain(Workflow):  # noqa: N801 - Celery's name
         options: Mapping[str, Any], before: Source | None,
     ) -> Source:  # fmt: skip
         """See ``Workflow``."""
-        of_first, of_last = self._split(options)
+        split = self._split(options)
         if self.immutable:
             args, kwargs = (), {}
         source = before
         for position, each in enumerate(self.tasks):
-            given = of_first if position == 0 else {}
-            if position == len(self.tasks) - 1:
-                given = {**given, **of_last}
+            given = self._given(split, position)
             source = calls.plan(Member(each, args, kwargs, given), source)
             args, kwargs = (), {}
         assert source is not None, "there is a first one"
+        calls.plan_links(split.links, source)
         return source
+
+    def _given(self, split: Split, position: int) -> dict[str, Any]:
+        """Options of the call at this position."""
+        given = split.first if position == 0 else split.others
+        return {**given, **split.last} if position == len(self.tasks) - 1 else given
 
     def applied(
         self,
@@ -109,16 +113,17 @@ class chain(Workflow):  # noqa: N801 - Celery's name
         facts: Mapping[str, Any],
     ) -> EagerResult[Any]:
         """See ``Signature.applied``; ends with the first call that does not succeed."""
-        of_first, of_last = self._split(options)
+        from zmqtasks.app.eager import call_links
+
+        split = self._split(options)
         if self.immutable:
             args, kwargs = (), {}
-        last = len(self.tasks) - 1
         for position, each in enumerate(self.tasks):
-            given = {**(of_first if position == 0 else {}), **(of_last if position == last else {})}
-            result: Any = each.applied(args, kwargs, given, facts)
+            result: Any = each.applied(args, kwargs, self._given(split, position), facts)
             if not result.successful():
                 break
             args, kwargs = (result.get(),), {}
+        call_links(split.links, result, self._app)
         return result  # type: ignore[no-any-return]
 
     def reprcall(self, *args: Any, **kwargs: Any) -> str:
@@ -231,12 +236,14 @@ class chord(Workflow):  # noqa: N801 - Celery's name
         options: Mapping[str, Any], before: Source | None,
     ) -> Source:  # fmt: skip
         """See ``Workflow``."""
-        of_header, of_body = self._split(options)
+        split = self._split(options)
         body = self.body
         if self.immutable:
             args, kwargs = (), {}
-        source = calls.plan_group(self.header, args, kwargs, of_header, before)
-        return calls.plan(Member(body, (), {}, of_body), source)
+        header = calls.plan_group(self.header, args, kwargs, self._of_header(split), before)
+        source = calls.plan(Member(body, (), {}, split.last), header)
+        calls.plan_links(split.links, source)
+        return source
 
     def applied(
         self,
@@ -246,15 +253,24 @@ class chord(Workflow):  # noqa: N801 - Celery's name
         facts: Mapping[str, Any],
     ) -> EagerResult[Any]:
         """See ``Signature.applied``; ends with the first call that does not succeed."""
-        of_header, of_body = self._split(options)
+        from zmqtasks.app.eager import call_links, not_run
+
+        split = self._split(options)
         body = self.body
         if self.immutable:
             args, kwargs = (), {}
-        results = self.header.applied(args, kwargs, of_header, facts)
+        results = self.header.applied(args, kwargs, self._of_header(split), facts)
         failed = next((each for each in results if not each.successful()), None)
         if failed is not None:
-            return failed  # type: ignore[return-value]  # eager as the group
-        return body.applied((results.get(),), {}, of_body, facts)
+            return not_run(body, split.last, failed)
+        result = body.applied((results.get(),), {}, split.last, facts)
+        call_links(split.links, result, self._app)
+        return result
+
+    @staticmethod
+    def _of_header(split: Split) -> dict[str, Any]:
+        """Options of its calls; what is to be done about a failure concerns the body."""
+        return {key: value for key, value in split.first.items() if key != "link_error"}
 
     def reprcall(self, *args: Any, **kwargs: Any) -> str:
         """It as one writes it: ``group([shop.add(2, 2)]) | shop.total()``."""

@@ -9,7 +9,7 @@ from uuid import uuid4
 
 from zmqtasks.app.batches import submit_many, submit_many_async
 from zmqtasks.app.canvas.result import GroupResult
-from zmqtasks.app.canvas.signature import Signature, maybe_signature
+from zmqtasks.app.canvas.signature import Signature, maybe_signature, merged_options
 from zmqtasks.app.current import all_apps
 from zmqtasks.app.options import check_call_options
 from zmqtasks.app.resultset import ResultSet
@@ -26,6 +26,10 @@ if TYPE_CHECKING:
 R = TypeVar("R")
 #: Members that ``repr`` shows.
 _REPR_COUNT = 5
+
+
+#: Options of a group that its members do not have.
+_OF_THE_GROUP = frozenset({"task_id", "link"})
 
 
 class Member(NamedTuple):
@@ -142,8 +146,8 @@ class group(Signature[R]):  # noqa: N801 - Celery's name
             args, kwargs: for each of them.
             options: for each of them; they come over the group's own.
         """
-        own = {key: value for key, value in self.options.items() if key != "task_id"}
-        merged = {**own, **options}
+        own = {key: value for key, value in self.options.items() if key not in _OF_THE_GROUP}
+        merged = merged_options(own, options)
         if self.immutable:
             args, kwargs = (), {}
         for each in self.signatures():
@@ -303,7 +307,7 @@ class group(Signature[R]):  # noqa: N801 - Celery's name
         """The calls, ready to be submitted; an empty group has its results at once."""
         from zmqtasks.app.canvas.submitting import GroupCalls
 
-        if self._has_workflows:
+        if self._has_workflows or self.options.get("link") or options.get("link"):
             from zmqtasks.app.canvas.workflow import GroupOfWorkflows
 
             return GroupOfWorkflows(self, args, kwargs, options, where)
@@ -319,6 +323,7 @@ class group(Signature[R]):  # noqa: N801 - Celery's name
         found = self.kwargs["tasks"]
         return isinstance(found, list) and any(
             each["subtask_type"] in ("chain", "chord")
+            or each["options"].get("link")
             or (isinstance(each, group) and each._has_workflows)
             for each in found
         )
@@ -335,6 +340,7 @@ class group(Signature[R]):  # noqa: N801 - Celery's name
         check_arguments(args, kwargs, where)
         given = {key: value for key, value in options.items() if value is not None}
         check_call_options({**self.options, **given}, where)
+        given.pop("link", None)
         group_id = parse_task_id(given.pop("task_id", None) or self.id or str(uuid4()))
         return group_id, self.members(tuple(args), kwargs, given)
 
@@ -358,7 +364,7 @@ class group(Signature[R]):  # noqa: N801 - Celery's name
     ) -> GroupResult[R]:
         """Run all of it here and now, one after the other; see ``Task.apply``."""
         from zmqtasks.app.canvas.submitting import GROUP_KEY
-        from zmqtasks.app.eager import EagerGroupResult
+        from zmqtasks.app.eager import EagerGroupResult, call_links
 
         group_id, members = self.opened(args, kwargs, options, "group.apply()")
         facts = {GROUP_KEY: group_id}
@@ -366,6 +372,7 @@ class group(Signature[R]):  # noqa: N801 - Celery's name
             each.signature.applied(each.args, each.kwargs, each.options, facts) for each in members
         ]
         result = EagerGroupResult(format_task_id(group_id), handles, self._app)
+        call_links(merged_options(self.options, options).get("link"), result, self._app)
         if throw is None:
             throw = bool(handles) and handles[0].app.conf.of_tasks("task_eager_propagates")
         if throw:

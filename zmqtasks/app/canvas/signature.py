@@ -9,8 +9,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from copy import deepcopy
 from importlib import import_module
-from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, Self, TypeVar
 
+from zmqtasks.app.callbacks import listed
 from zmqtasks.app.current import all_apps, current_app, gateway
 from zmqtasks.app.naming import check_task_name
 from zmqtasks.app.options import CallOptions, check_call_options
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from zmqtasks.app.task import Task
 
 R = TypeVar("R")
+S = TypeVar("S", bound=Mapping[str, Any])
 #: Characters of each argument that ``repr`` shows.
 _REPR_CHARS_MAX = 100
 
@@ -83,6 +85,9 @@ class Signature(dict[str, Any], Generic[R]):
         options = {**(options or {}), **more}
         if options:
             check_call_options(options, where)
+            for key in ("link", "link_error"):
+                if options.get(key):
+                    options[key] = [maybe_signature(each) for each in listed(options[key])]
         super().__init__(
             task=name,
             args=tuple(args),
@@ -241,6 +246,30 @@ class Signature(dict[str, Any], Generic[R]):
         """Whether it takes no more arguments."""
         self["immutable"] = bool(immutable)
 
+    def link(self, callback: S) -> S:
+        """Call this with its result once it has succeeded; returns the callback."""
+        return self._add("link", callback)
+
+    def link_error(self, errback: S) -> S:
+        """Call this once it has failed; returns the errback.
+
+        It is called as ``errback(request, exc, traceback)``, where ``request`` is about the
+        call that failed, or as ``errback(task_id)`` if its function takes no more.
+        """
+        return self._add("link_error", errback)
+
+    def on_error(self, errback: Mapping[str, Any]) -> Self:
+        """Same as ``link_error``; returns itself."""
+        self.link_error(errback)
+        return self
+
+    def _add(self, option: str, linked: S) -> S:
+        found = listed(self.options.get(option))
+        if linked not in found:
+            more: dict[str, Any] = {option: [*found, linked]}
+            self.set(**more)
+        return linked
+
     def freeze(self, _id: str | None = None) -> AsyncResult[R]:
         """Give it a task id, unless it has one: however often it is called, it is this task.
 
@@ -292,6 +321,10 @@ class Signature(dict[str, Any], Generic[R]):
         if self.app.is_eager:
             return self.apply(args, kwargs, **options)
         where = f"signature of {self.task}.apply_async()"
+        if self.options.get("link") or options.get("link"):
+            from zmqtasks.app.canvas.workflow import submit_linked
+
+            return submit_linked(self, args, kwargs, options, where)
         return submit(self.prepared(args, kwargs, options, where), where)
 
     async def aapply_async(
@@ -304,6 +337,10 @@ class Signature(dict[str, Any], Generic[R]):
         if self.app.is_eager:
             return await self.aapply(args, kwargs, **options)
         where = f"signature of {self.task}.aapply_async()"
+        if self.options.get("link") or options.get("link"):
+            from zmqtasks.app.canvas.workflow import submit_linked_async
+
+            return await submit_linked_async(self, args, kwargs, options, where)
         return await submit_async(self.app, self.prepared(args, kwargs, options, where))
 
     def apply(
@@ -370,8 +407,7 @@ class Signature(dict[str, Any], Generic[R]):
         check_arguments(args, kwargs, f"signature of {self.task}")
         merged: Any = self.options
         if options:
-            given = {key: value for key, value in options.items() if value is not None}
-            merged = {**self.options, **given}
+            merged = merged_options(self.options, options)
             check_call_options(merged, f"signature of {self.task}")
         if self.immutable:
             return self.args, self.kwargs, merged
@@ -454,6 +490,24 @@ def maybe_signature(
     if app is not None:
         found._app = app
         found["app"] = app.name
+    return found
+
+
+def linked_signature(linked: Mapping[str, Any], app: App | None) -> Signature[Any]:
+    """What a call is linked to, as a signature; of this App if it says nothing else."""
+    found: Signature[Any] = signature(linked)
+    if found._app is None and "app" not in found and app is not None:
+        found._app = app
+    return found
+
+
+def merged_options(own: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
+    """Options of a call: those given now come over its own, callbacks come to them."""
+    found = {**own, **{key: value for key, value in given.items() if value is not None}}
+    for key in ("link", "link_error"):
+        if own.get(key) and given.get(key):
+            before = listed(own[key])
+            found[key] = before + [each for each in listed(given[key]) if each not in before]
     return found
 
 

@@ -7,18 +7,22 @@ whoever owns it lets it wait and gives it their results (``core/inputs.py``).
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, NoReturn, TypeAlias
+from itertools import count
+from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn, TypeAlias
 from uuid import uuid4
 
 from zmqtasks.app.batches import submit_many, submit_many_async
+from zmqtasks.app.callbacks import listed
 from zmqtasks.app.canvas.group import Member, group
 from zmqtasks.app.canvas.result import GroupResult, WorkflowResult
-from zmqtasks.app.canvas.signature import Signature
+from zmqtasks.app.canvas.signature import Signature, linked_signature, merged_options
 from zmqtasks.app.canvas.submitting import GROUP_KEY, GroupCalls, How
+from zmqtasks.app.errbacks import packed_errbacks
 from zmqtasks.app.options import check_call_options
 from zmqtasks.app.publishing import Publication
 from zmqtasks.app.submitting import Prepared, check_arguments
 from zmqtasks.core.inputs import INPUTS_KEY
+from zmqtasks.core.offspring import ERRBACKS_KEY, derived_id
 from zmqtasks.errors import ConfigError
 from zmqtasks.ids import format_task_id
 from zmqtasks.limits import INPUTS_COUNT_MAX
@@ -28,6 +32,21 @@ if TYPE_CHECKING:
     from zmqtasks.app.app import App
     from zmqtasks.app.eager import EagerResult
     from zmqtasks.app.result import AsyncResult
+
+
+#: Options of a workflow that each of its calls has.
+_OF_ALL = ("durability", "link_error")
+
+
+class Split(NamedTuple):
+    """Where the options of a workflow go."""
+
+    #: What comes after the whole.
+    links: object
+    first: dict[str, Any]
+    #: Those in between.
+    others: dict[str, Any]
+    last: dict[str, Any]
 
 
 class GroupSource(list[Any]):
@@ -59,6 +78,12 @@ class WorkflowCalls(GroupCalls):
         super().__init__(iter(()), app, uuid4().bytes, where, WorkflowResult)
         self._facts = {}
         self._planned: list[Prepared] = []
+        #: {which errback: what the ids of its calls are made of}; one that several calls have is
+        #: called once when they fail for the same reason.
+        self._seeds: dict[int, bytes] = {}
+        #: Of what the ids of calls are made, where the caller chose that of what they are
+        #: linked to: called again it is the same task, and so are they.
+        self._chosen_by: tuple[bytes, Iterator[int]] | None = None
         #: {task id: what it comes after}
         self._before: dict[bytes, Source] = {}
 
@@ -72,33 +97,72 @@ class WorkflowCalls(GroupCalls):
         Returns:
             What whatever comes after it waits for.
         """
-        signature, args, kwargs, options = member
-        if isinstance(signature, Workflow):
-            return signature.planned(self, args, kwargs, options, before)
-        if isinstance(signature, group):
-            return self.plan_group(signature, args, kwargs, options, before)
-        self._check_app(signature.app)
+        found, args, kwargs, options = member
+        if isinstance(found, Workflow):
+            return found.planned(self, args, kwargs, options, before)
+        if isinstance(found, group):
+            return self.plan_group(found, args, kwargs, options, before)
+        app = found.app
+        self._check_app(app)
         facts: dict[str, Any] = dict(self._facts)
         if before is not None:
-            facts[INPUTS_KEY] = _inputs(before, self._where, wanted=not signature.immutable)
-        prepared = signature.prepared(args, kwargs, options, self._where, facts)
+            facts[INPUTS_KEY] = _inputs(before, self._where, wanted=not found.immutable)
+        complete = merged_options(found.options, options)
+        links, errbacks = listed(complete.get("link")), listed(complete.get("link_error"))
+        if errbacks:
+            seeds = [self._seeds.setdefault(id(each), uuid4().bytes) for each in errbacks]
+            is_body = isinstance(before, GroupSource) or bool(complete.get("after"))
+            facts[ERRBACKS_KEY] = packed_errbacks(
+                app, errbacks, self._where, seeds=seeds, is_for_inputs=is_body
+            )
+        if self._chosen_by is not None and not _is_chosen(complete):
+            complete["task_id"] = self._next_id()
+        own = {**complete, "link": (), "link_error": ()}
+        prepared = found.prepared(args, kwargs, own, self._where, facts)
         self._check_owned(prepared)
         self._planned.append(prepared)
+        task_id = prepared.call.id
         if before is not None:
-            self._before[prepared.call.id] = before
-        return prepared.call.id
+            self._before[task_id] = before
+        self._plan_links(links, task_id, is_chosen=_is_chosen(complete))
+        return task_id
+
+    def plan_links(self, links: object, source: Source) -> None:
+        """Add calls that come after a part of the workflow, and have no part in its result."""
+        self._plan_links(listed(links), source, is_chosen=False)
+
+    def _plan_links(
+        self, links: list[Mapping[str, Any]], source: Source, *, is_chosen: bool
+    ) -> None:
+        if not links:
+            return
+        before = self._facts, self._chosen_by
+        self._facts = {}
+        if is_chosen and isinstance(source, bytes) and self._chosen_by is None:
+            self._chosen_by = source, count(1)
+        for each in links:
+            self.plan(Member(linked_signature(each, self.app), (), {}, {}), source)
+        self._facts, self._chosen_by = before
+
+    def _next_id(self) -> str:
+        assert self._chosen_by is not None
+        first, numbers = self._chosen_by
+        return format_task_id(derived_id(first, b"link" + next(numbers).to_bytes(4, "big")))
 
     def plan_group(
         self, found: group[Any], args: tuple[Any, ...], kwargs: Mapping[str, Any],
         options: Mapping[str, Any], before: Source | None,
     ) -> Source:  # fmt: skip
         """Add the calls of a group; see ``plan``."""
+        links = merged_options(found.options, options).get("link")
         group_id, members = found.opened(args, kwargs, options, self._where)
         outer, self._facts = self._facts, {GROUP_KEY: group_id}
         try:
-            return GroupSource(group_id, [self.plan(member, before) for member in members])
+            source = GroupSource(group_id, [self.plan(member, before) for member in members])
         finally:
             self._facts = outer
+        self.plan_links(links, source)
+        return source
 
     def _check_owned(self, prepared: Prepared) -> None:
         found = prepared.options
@@ -121,17 +185,22 @@ class WorkflowCalls(GroupCalls):
     def result(self, source: Source) -> AsyncResult[Any] | GroupResult[Any]:
         """The result of a part of the workflow, which has been submitted."""
         if isinstance(source, bytes):
-            return self._handle_of(source)
-        handles = [self._handle_of(leaf) for leaf in _leaves(source)]
+            return self.handle_of(source)
+        handles = [self.handle_of(leaf) for leaf in _leaves(source)]
         return GroupResult(format_task_id(source.group_id), handles, self.app)
 
-    def _handle_of(self, task_id: bytes) -> AsyncResult[Any]:
+    def handle_of(self, task_id: bytes) -> AsyncResult[Any]:
+        """The result of one of them."""
         assert isinstance(self.results, WorkflowResult), "made by us"
         return self.results.handle_of(task_id, self._parent_of)
 
     def _parent_of(self, task_id: bytes) -> AsyncResult[Any] | GroupResult[Any] | None:
         before = self._before.get(task_id)
         return None if before is None else self.result(before)
+
+
+def _is_chosen(options: Mapping[str, Any]) -> bool:
+    return bool(options.get("task_id") or options.get("idempotency_key"))
 
 
 def _leaves(source: Source) -> Iterator[bytes]:
@@ -159,6 +228,39 @@ def _inputs(before: Source, where: str, *, wanted: bool) -> list[Any]:
             f"after {len(positions):,}; put calls in between that each collect a part"
         )
     return [list(positions), found if wanted else None]
+
+
+def submit_linked(
+    found: Signature[Any], args: Sequence[Any] | None, kwargs: Mapping[str, Any] | None,
+    options: Mapping[str, Any], where: str,
+) -> AsyncResult[Any]:  # fmt: skip
+    """Submit a call with those that are linked to it; returns its result."""
+    calls, task_id = _linked(found, args, kwargs, options, where)
+    submit_many(calls, where)
+    return calls.handle_of(task_id)
+
+
+async def submit_linked_async(
+    found: Signature[Any], args: Sequence[Any] | None, kwargs: Mapping[str, Any] | None,
+    options: Mapping[str, Any], where: str,
+) -> AsyncResult[Any]:  # fmt: skip
+    """Same as ``submit_linked``, waiting without blocking the loop."""
+    calls, task_id = _linked(found, args, kwargs, options, where)
+    await submit_many_async(calls.app, calls)
+    return calls.handle_of(task_id)
+
+
+def _linked(
+    found: Signature[Any], args: Sequence[Any] | None, kwargs: Mapping[str, Any] | None,
+    options: Mapping[str, Any], where: str,
+) -> tuple[WorkflowCalls, bytes]:  # fmt: skip
+    args, kwargs = args or (), kwargs or {}
+    check_arguments(args, kwargs, where)
+    check_call_options({**found.options, **options}, where)
+    calls = WorkflowCalls(found.app, where)
+    task_id = calls.plan(Member(found, tuple(args), kwargs, options), None)
+    assert isinstance(task_id, bytes), "of a signature that is no workflow and no group"
+    return calls, task_id
 
 
 class GroupOfWorkflows(WorkflowCalls):
@@ -197,13 +299,12 @@ class Workflow(Signature[Any]):
         """What is called first."""
         raise AssertionError("each kind of workflow does that in its own way")
 
-    def _split(self, options: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
-        """Options of the first and of the last calls."""
-        given = {key: value for key, value in options.items() if value is not None}
-        merged = {**self.options, **given}
+    def _split(self, options: Mapping[str, Any]) -> Split:
+        merged = merged_options(self.options, options)
         check_call_options(merged, f"signature of {self.task}")
-        task_id = merged.pop("task_id", None)
-        return merged, {} if task_id is None else {"task_id": task_id}
+        of_last = {key: merged.pop(key) for key in ("task_id",) if key in merged}
+        of_all = {key: merged.pop(key) for key in _OF_ALL if key in merged}
+        return Split(merged.pop("link", None), {**of_all, **merged}, of_all, {**of_all, **of_last})
 
     # --- calling it -----------------------------------------------------------------------
 

@@ -116,7 +116,7 @@ def test_parts_can_be_replaced(add: Any) -> None:
     ("options", "says"),
     [
         ({"cuontdown": 3}, "did you mean 'countdown'"),
-        ({"link": []}, "option 'link' of Celery is not supported yet"),
+        ({"compression": []}, "option 'compression' of Celery is not supported yet"),
         ({"countdown": "x"}, "countdown"),
     ],
 )
