@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import socket
 
 import pytest
 
@@ -24,3 +25,86 @@ def test_two_nodes_of_one_name_are_warned_of_and_told_apart(mesh: Mesh) -> None:
     assert all(f"w1@{node}" in shown for node in ids)
     pinged = mesh.cli("inspect", "ping", "-d", f"w1@{ids[0]}")
     assert (pinged.returncode, pinged.stdout) == (0, "w1: pong\n")
+
+
+# --- nobody there ---------------------------------------------------------------------------
+
+
+def _free_port() -> int:
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        return int(found.getsockname()[1])
+
+
+@pytest.mark.parametrize("command", [("status",), ("inspect", "ping")])
+def test_a_peer_where_nobody_listens_is_named_with_the_reason_and_the_remedy(
+    mesh: Mesh, command: tuple[str, ...]
+) -> None:
+    address = f"127.0.0.1:{_free_port()}"
+    done = mesh.cli(*command, "--peer", address)
+    assert done.returncode != 0
+    said = done.stdout + done.stderr
+    assert f"answers at {address} (--peer): nobody listens there" in said
+    assert "(waited " in said
+    assert "start one there" in said
+
+
+def test_a_peer_where_nobody_listens_is_named_beside_the_nodes_that_are_there(mesh: Mesh) -> None:
+    mesh.start_node(name="w1")
+    address = f"127.0.0.1:{_free_port()}"
+    shown = mesh.cli("status", "--peer", address)
+    assert shown.returncode == 0
+    assert f"no answer at {address} (--peer): nobody listens there" in shown.stdout
+    told = json.loads(mesh.cli("status", "--json", "--peer", address).stdout)
+    assert list(told["unanswered_peers"]) == [address]
+
+
+def test_a_question_waits_for_the_peer_that_is_named_on_the_command_line(mesh: Mesh) -> None:
+    port = str(_free_port())
+    mesh.start_node("--listen", "127.0.0.1", "--port", port, name="w1")
+    elsewhere = mesh.folder / "elsewhere"  # where no file tells of the node
+    elsewhere.mkdir()
+    done = mesh.cli(
+        "inspect", "ping", "--peer", f"127.0.0.1:{port}",
+        ZMQTASKS_RUNTIME_DIR=str(elsewhere), ZMQTASKS_CACHE_DIR=str(elsewhere),
+    )  # fmt: skip
+    assert (done.returncode, done.stdout) == (0, "w1: pong\n"), done.stderr
+
+
+# --- what cannot start, and what is built in ------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [
+        (("--app", "nothere"), "there is no module 'nothere'"),
+        (("--pool", "nosuch"), "unknown pool 'nosuch'"),
+        (("--app", "broken"), "importing 'broken' failed"),
+    ],
+)
+def test_a_node_that_cannot_start_says_so_as_json_where_its_log_is_json(
+    mesh: Mesh, flags: tuple[str, ...], said: str
+) -> None:
+    mesh.write("broken.py", "raise ValueError('no flour')\n")
+    done = mesh.cli("node", "--name", "w1", "--log-format", "json", *flags)
+    assert done.returncode == 2
+    (line,) = done.stderr.splitlines()
+    told = json.loads(line)
+    assert said in told["message"]
+    assert (told["level"], told["logger"], told["node"]) == ("ERROR", "zmqtasks.cli", "w1")
+    assert ("no flour" in told.get("traceback", "")) is ("broken" in flags)
+
+
+def test_tasks_that_every_application_has_are_listed_on_demand_only(shared_mesh: Mesh) -> None:
+    assert "zmqtasks." not in shared_mesh.cli("inspect", "registered").stdout
+    assert "zmqtasks.map" in shared_mesh.cli("inspect", "registered", "--builtins").stdout
+    assert "zmqtasks.map" not in shared_mesh.cli("status", "--json").stdout
+    done = shared_mesh.run(
+        """
+        from tasks import app
+        inspect = app.control.inspect()
+        print("zmqtasks.map" in inspect.registered()["w1"])
+        print("zmqtasks.map" in inspect.registered(builtins=True)["w1"])
+        """
+    )
+    assert done.stdout.split() == ["False", "True"]

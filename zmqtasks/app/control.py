@@ -157,10 +157,12 @@ class Inspect(_AsyncTwins):
         #: {node: why}, of the last question.
         self.unanswered: dict[str, str] = {}
 
-    def _ask(self, what: str, ids: Sequence[bytes] = ()) -> Replies:
+    def _ask(
+        self, what: str, ids: Sequence[bytes] = (), args: Mapping[str, Any] | None = None
+    ) -> Replies:
         check_blocking(f"inspect.{what}")
         command = INSPECT[what]
-        request = Request(what, ids, roles=command.roles, destination=self._destination)
+        request = Request(what, ids, args or {}, roles=command.roles, destination=self._destination)
         replies = Replies(gateway(self._app).command(request, self._timeout)).warn(what)
         self.unanswered = replies.unanswered
         return replies
@@ -197,9 +199,13 @@ class Inspect(_AsyncTwins):
         """Ids of the tasks that their owners cancelled last."""
         return self._ask("revoked")
 
-    def registered(self) -> Replies:
-        """Names of the tasks that workers have."""
-        return self._ask("registered")
+    def registered(self, *, builtins: bool = False) -> Replies:
+        """Names of the tasks that workers have.
+
+        Args:
+            builtins: those that every application has, and its commands, too.
+        """
+        return self._ask("registered", args={"builtins": True} if builtins else None)
 
     registered_tasks = registered
 

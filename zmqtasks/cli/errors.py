@@ -12,11 +12,13 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 import click
 
+from zmqtasks.cli.logs import is_json
 from zmqtasks.errors import AppLoadError, ZmqTasksError
 
 EXIT_FAILED = 1
@@ -42,9 +44,14 @@ def reporting_errors() -> Iterator[None]:
 
 
 def show_error(exc: ZmqTasksError) -> None:
-    """As ``reporting_errors`` does."""
-    if isinstance(exc, AppLoadError) and exc.traceback:
-        click.echo(exc.traceback.rstrip(), err=True)
+    """As ``reporting_errors`` does; one line of the log where that is JSON."""
+    traceback = exc.traceback.rstrip() if isinstance(exc, AppLoadError) else ""
+    if is_json():
+        extra = {"traceback_text": traceback}
+        logging.getLogger("zmqtasks.cli").error("%s", one_line(exc), extra=extra)
+        return
+    if traceback:
+        click.echo(traceback, err=True)
     click.echo(f"zmqtasks: error: {one_line(exc)}", err=True)
 
 

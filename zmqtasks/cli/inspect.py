@@ -124,8 +124,9 @@ def _make(command: Command) -> click.Command:
         ids: tuple[str, ...] = (), *, destination: tuple[str, ...], timeout: float,
         with_json: bool, **flags: Any,
     ) -> None:  # fmt: skip
+        args = {param.name: flags.pop(param.name) for param in command.params}
         request = Request(
-            command.name, [parse_task_id(text) for text in ids], roles=command.roles,
+            command.name, [parse_task_id(text) for text in ids], args, roles=command.roles,
             destination=destinations(destination),
         )  # fmt: skip
         with session(flags) as client:
@@ -139,6 +140,8 @@ def _make(command: Command) -> click.Command:
         lost = [text for text in ids if format_task_id(parse_task_id(text)) not in known]
         show(replies, with_json=with_json, unknown=lost)
 
+    for param in command.params:
+        run = click.option(param.flag, param.name, is_flag=True, help=param.about)(run)
     if command.has_ids:
         run = click.argument("ids", nargs=-1, required=True, metavar="ID...")(run)
     return click.command(command.name, help=command.about)(run)

@@ -43,7 +43,9 @@ class JsonFormatter(logging.Formatter):
             "message": getattr(record, "task_text", message),
             **{key: getattr(record, key, None) for key in _FACTS},
             "node": self._node,
-            "traceback": self.formatException(record.exc_info) if record.exc_info else None,
+            "traceback": self.formatException(record.exc_info)
+            if record.exc_info
+            else getattr(record, "traceback_text", "") or None,
         }
         return json.dumps({key: value for key, value in line.items() if value is not None})
 
@@ -69,6 +71,12 @@ def set_up_logging(level: str, log_format: str = "text", node: str = "") -> None
     ours.setFormatter(JsonFormatter(node) if log_format == "json" else _text_formatter())
     own.setLevel(level)
     root.setLevel(level)
+
+
+def is_json() -> bool:
+    """The log has been set up, as JSON."""
+    handlers = logging.getLogger("zmqtasks").handlers
+    return any(isinstance(handler.formatter, JsonFormatter) for handler in handlers)
 
 
 class _Handler(logging.StreamHandler[Any]):

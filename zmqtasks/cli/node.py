@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import shutil
 import sys
 import textwrap
@@ -66,6 +67,9 @@ def node(print_config: bool, reloads: bool, **flags: Any) -> None:
     signal has its tasks run elsewhere, a third one kills it. SIGHUP restarts it in place,
     SIGUSR1 writes the stacks of all threads into the log.
     """
+    if (flags["log_format"] or os.environ.get("ZMQTASKS_LOG_FORMAT")) == "json":
+        # Settings that cannot be used are told to whoever reads the log, too.
+        set_up_logging("INFO", "json", node_name(NodeSettings(name=flags["name"] or "")))
     loaded = settings_from(flags)
     if print_config:
         show_config(with_app(flags, loaded))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -50,8 +50,14 @@ def session(flags: dict[str, Any], *, sees_to_tasks: bool = False) -> Iterator[C
 
 def empty_mesh(settings: NodeSettings, client: Client) -> str:
     """What to say when nobody is there, or answers."""
-    silent = client.survey.unreached()
-    if silent:
+    silent, peers = client.survey.unreached(), client.survey.silent_peers()
+    if peers:
+        text = (
+            f"no node of mesh '{settings.mesh}' answers at {peers_text(peers)} (waited "
+            f"{client.survey.looked_s:.1f} s); start one there that listens on this address "
+            "(zmqtasks node --listen), or correct it"
+        )
+    elif silent:
         text = f"no node of mesh '{settings.mesh}' answers: {silent_text(silent)}"
     else:
         text = (
@@ -61,6 +67,11 @@ def empty_mesh(settings: NodeSettings, client: Client) -> str:
         )
     _, left = left_here(settings)
     return f"{text}. {left}" if left else text
+
+
+def peers_text(silent: Mapping[str, str]) -> str:
+    """Addresses of ``--peer`` where nobody answers, and why."""
+    return "; ".join(f"{address} (--peer): {why}" for address, why in silent.items())
 
 
 def silent_text(silent: Sequence[SeenNode]) -> str:

@@ -11,7 +11,7 @@ import click
 from zmqtasks.app.story import reason_text
 from zmqtasks.cli.errors import EXIT_FAILED
 from zmqtasks.cli.options import CLIENT_KEYS, setting_options
-from zmqtasks.cli.session import FIND_S, empty_mesh, left_here, session
+from zmqtasks.cli.session import FIND_S, empty_mesh, left_here, peers_text, session
 from zmqtasks.cli.showing import as_json
 from zmqtasks.node.survey import SeenNode
 from zmqtasks.words import counted, told_apart
@@ -39,7 +39,7 @@ _QUEUES_MAX = 4
 @click.command()
 @click.option(
     "--wait", type=click.FloatRange(min=0), default=FIND_S, show_default=True, metavar="S",
-    help="Look for nodes of other hosts for S seconds.",
+    help="Look for nodes of other hosts for S seconds at most.",
 )  # fmt: skip
 @click.option("--json", "with_json", is_flag=True, help="Print all that is known as JSON.")
 @setting_options(CLIENT_KEYS)
@@ -53,6 +53,7 @@ def status(*, wait: float, with_json: bool, **flags: Any) -> None:
         seen = sorted(client.survey.ask(_ANSWER_S), key=lambda node: (node.name, node.node))
         mesh, fingerprint = client.settings.mesh, client.runtime.fingerprint
         looked_at = client.survey.looked_at()
+        silent_peers = client.survey.silent_peers()
         nobody = "" if seen else empty_mesh(client.settings, client)
         # A node of this host sees to them.
         is_here = any(node.transport == "ipc" and node.report is not None for node in seen)
@@ -63,6 +64,7 @@ def status(*, wait: float, with_json: bool, **flags: Any) -> None:
             "key": fingerprint or None,
             "nodes": [node_data(node) for node in seen if node.report is not None],
             "unanswered": [unanswered_data(node) for node in seen if node.report is None],
+            "unanswered_peers": silent_peers,
             "waiting": waiting_data(seen),
             "left_here": left_count,
             "looked_at": looked_at,
@@ -74,6 +76,8 @@ def status(*, wait: float, with_json: bool, **flags: Any) -> None:
             with_ids(seen),
             f"mesh '{mesh}'" + (f", key {fingerprint}" if fingerprint else ", no key"),
         )
+        if silent_peers:
+            click.echo(f"\nno answer at {peers_text(silent_peers)}")
         if left:
             click.echo(f"\n{left}")
     sys.exit(0 if seen else EXIT_FAILED)

@@ -57,6 +57,8 @@ class StaticPeers:
         self._listener: Listener | None = None
         self._ended = threading.Event()
         self._thread: threading.Thread | None = None
+        #: {name: why it has no address}; "" while it has not been looked up yet.
+        self.unresolved = dict.fromkeys((host for host, _ in self._names), "")
 
     def start(self, listener: Listener, gone: Gone) -> None:
         """Tell addresses at once, those of names as they are found."""
@@ -89,6 +91,7 @@ class StaticPeers:
         try:
             addresses = self._resolver(host)
         except (OSError, UnicodeError) as exc:
+            self.unresolved[host] = f"this name has no address ({exc})"
             if host not in told:
                 told.add(host)
                 _LOG.warning("peer.unresolved host=%s: %s; trying on", host, exc)
@@ -96,6 +99,8 @@ class StaticPeers:
         told.discard(host)
         for address in addresses[:CANDIDATES_COUNT_MAX]:
             self._loop.call_soon(self._tell, address, port)
+        # After them, or for a moment it would be neither looked up nor asked.
+        self._loop.call_soon(self.unresolved.pop, host, None)
         return True
 
     def _tell(self, host: str, port: int) -> None:

@@ -16,6 +16,7 @@ from zmqtasks.net.transport import Transport, Visitor
 
 #: An answer that takes longer than this is none.
 ANSWER_MS = 3_000
+UNREACHED = "nobody listens there, or it is out of reach"
 _DONTWAIT = int(zmq.DONTWAIT)
 
 #: Gets the frames of the answer, or [] and why there is none.
@@ -67,11 +68,17 @@ class Greeter:
         self._loop.register(visitor.monitor.socket, visitor.monitor.drain)
         visitor.socket.send_multipart(list(frames))
 
+    def is_unreached(self, endpoint: str) -> bool:
+        """No connection could be made so far for the question under way; it is tried again."""
+        question = self._open.get(endpoint)
+        return question is not None and question.visitor.monitor.is_unreached
+
     def advance(self, now_ms: int) -> int | None:
         """Give up on those that took too long; returns when to call again."""
         for endpoint, question in list(self._open.items()):
             if now_ms >= question.end_ms:
-                self._finish(endpoint, [], "it does not answer")
+                unreached = question.visitor.monitor.is_unreached
+                self._finish(endpoint, [], UNREACHED if unreached else "it does not answer")
         return min((question.end_ms for question in self._open.values()), default=None)
 
     def _answered(self, endpoint: str) -> None:

@@ -23,6 +23,7 @@ _DISCONNECTED = int(zmq.EVENT_DISCONNECTED)
 _NO_DETAIL = int(zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL)
 _PROTOCOL = int(zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL)
 _AUTH = int(zmq.EVENT_HANDSHAKE_FAILED_AUTH)
+_RETRIED = int(zmq.EVENT_CONNECT_RETRIED)
 _ACCEPTED = int(zmq.EVENT_ACCEPTED)
 _ACCEPT_FAILED = int(zmq.EVENT_ACCEPT_FAILED)
 _SAME_KEY = "give both the same key file (--key)"
@@ -79,13 +80,15 @@ class DialMonitor(Monitor):
             when a handshake fails.
     """
 
+    _events = _SUCCEEDED | _DISCONNECTED | _NO_DETAIL | _PROTOCOL | _AUTH
+
     def __init__(
         self,
         sock: Socket,
         connection: Callable[[str, bool], None],
         refused: Callable[[str, str, bool], None],
     ) -> None:
-        super().__init__(sock, _SUCCEEDED | _DISCONNECTED | _NO_DETAIL | _PROTOCOL | _AUTH)
+        super().__init__(sock, self._events)
         self._connection = connection
         self._refused = refused
         self._up: set[str] = set()
@@ -107,6 +110,19 @@ class DialMonitor(Monitor):
                 self._connection(endpoint, False)
         else:
             self._refused(endpoint, _failure(event, value, endpoint), endpoint in self._proven)
+
+
+class VisitMonitor(DialMonitor):
+    """As ``DialMonitor``, and ``is_unreached``: a connection could not be made at all."""
+
+    _events = DialMonitor._events | _RETRIED
+    is_unreached = False
+
+    def _handle(self, event: int, value: int, endpoint: str) -> None:
+        if event == _RETRIED:
+            self.is_unreached = True
+        else:
+            super()._handle(event, value, endpoint)
 
 
 def _failure(event: int, value: int, endpoint: str) -> str:

@@ -35,7 +35,7 @@ from zmqtasks.net import sockets
 from zmqtasks.net.addresses import listen_host, local_addresses
 from zmqtasks.net.curve import KeyPair, key_pair
 from zmqtasks.net.endpoints import expand, is_loopback, is_wildcard, parse, stays_on_host
-from zmqtasks.net.monitor import DialMonitor, ListenMonitor, Monitor
+from zmqtasks.net.monitor import DialMonitor, ListenMonitor, Monitor, VisitMonitor
 from zmqtasks.net.receive import Counters, Receiver, TransportHandler
 from zmqtasks.net.sockets import Socket, SocketMaker
 from zmqtasks.net.zap import ZapHandler
@@ -95,7 +95,7 @@ class Visitor(NamedTuple):
     """A socket for one question, and what is heard of its connection."""
 
     socket: Socket
-    monitor: DialMonitor
+    monitor: VisitMonitor
 
     def close(self) -> None:
         """Close both."""
@@ -382,7 +382,7 @@ class Transport:
         if refusal:
             return refusal
         sock = self._maker.visitor()
-        visitor = Visitor(sock, DialMonitor(sock, lambda endpoint, up: None, refused))
+        visitor = Visitor(sock, VisitMonitor(sock, lambda endpoint, up: None, refused))
         own = self._keys.public if self._keys is not None else None
         try:
             sockets.connect(sock, endpoint, own)

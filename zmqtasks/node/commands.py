@@ -21,7 +21,7 @@ class Param(NamedTuple):
 
     name: str
     about: str
-    type: type[str] | type[int] | type[float] = str
+    type: type[str] | type[int] | type[float] | type[bool] = str
     is_required: bool = True
     #: On the command line it is this option, with its value, and not at a position.
     flag: str = ""
@@ -53,7 +53,20 @@ INSPECT: Final = {
         Command("reserved", "Tasks that wait at workers for a free slot.", _WORKERS),
         Command("scheduled", "Tasks that wait at their owners until they are due.", _EVERYBODY),
         Command("revoked", "Ids of the tasks that their owners cancelled last.", _EVERYBODY),
-        Command("registered", "Names of the tasks that workers have.", _WORKERS),
+        Command(
+            "registered",
+            "Names of the tasks that workers have.",
+            _WORKERS,
+            (
+                Param(
+                    "builtins",
+                    "Those that every application has, and its commands, too.",
+                    bool,
+                    is_required=False,
+                    flag="--builtins",
+                ),
+            ),
+        ),
         Command("stats", "Numbers: uptime, memory, slots, tasks that ended.", _NODES),
         Command("active_queues", "Queues that workers serve.", _WORKERS),
         Command("query_task", "Who has these tasks, and what they do.", _EVERYBODY, has_ids=True),

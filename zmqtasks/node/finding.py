@@ -14,7 +14,7 @@ from zmqtasks.discovery.local import LocalDirectory
 from zmqtasks.discovery.static import StaticPeers
 from zmqtasks.errors import ConfigError, RemoteProtocolError
 from zmqtasks.net.endpoints import reachable
-from zmqtasks.net.greeter import Greeter
+from zmqtasks.net.greeter import UNREACHED, Greeter
 from zmqtasks.node.clock import now_ms
 from zmqtasks.wire import codec
 from zmqtasks.wire.messages import Hello, Inspect
@@ -27,6 +27,8 @@ _LOG = logging.getLogger("zmqtasks.mesh")
 #: A static peer that did not answer is asked again after this, doubling.
 _ASK_AGAIN_MS_MIN = 500
 _ASK_AGAIN_MS_MAX = 5_000
+#: Nobody listens at a static peer's address: it may be about to start for so long.
+_UNREACHED_MS = 500
 #: A client that has found its workers on this host spares itself the import of zeroconf.
 _MDNS_AFTER_MS = 300
 #: Before this nobody's absence is certain. A responder may not repeat within a second what
@@ -43,6 +45,9 @@ class _StaticPeer:
         self.next_ms = 0
         self.delay_ms = _ASK_AGAIN_MS_MIN
         self.asking = False
+        self.begun_ms = now_ms()
+        #: Why it is no peer of ours; "": it is one, or None: it has not been heard of yet.
+        self.trouble: str | None = None
 
 
 class Finding:
@@ -56,9 +61,10 @@ class Finding:
         self._greeter = Greeter(runtime.transport, runtime.loop)
         self._static: dict[str, _StaticPeer] = {}
         self._ways: list[Discovery] = [self.local, self.cache]
-        if settings.peers:
-            peers = [parse_address(peer) for peer in settings.peers]
-            self._ways.append(StaticPeers(peers, runtime.loop))
+        peers = [parse_address(peer) for peer in settings.peers]
+        self._addresses = StaticPeers(peers, runtime.loop)
+        if peers:
+            self._ways.append(self._addresses)
         #: Other hosts can be reached at all: with a key, or because all is allowed.
         self.beyond_host = runtime.mesh_key is not None or settings.insecure
         self._mdns_at_ms: int | None = None
@@ -109,6 +115,26 @@ class Finding:
         self._ways.append(mdns)
         mdns.start(self._found, self._runtime.candidate_gone)
         mdns.announce(self.own_candidate())
+
+    def static_troubles(self) -> dict[str, str]:
+        """{address of the settings: why no peer has been found there so far}, "" for one that
+        has not been heard of yet."""
+        troubles = dict(self._addresses.unresolved)
+        if not troubles and not self._static:
+            return dict.fromkeys(self._runtime.settings.peers, "")
+        for endpoint, peer in self._static.items():
+            trouble = peer.trouble
+            is_late = now_ms() >= peer.begun_ms + _UNREACHED_MS
+            if trouble is None and is_late and self._greeter.is_unreached(endpoint):
+                trouble = UNREACHED
+            if trouble or trouble is None:
+                troubles[endpoint.removeprefix("tcp://")] = trouble or ""
+        return troubles
+
+    @property
+    def is_awaiting_peers(self) -> bool:
+        """An address of the settings has neither answered nor turned out to be of no use."""
+        return not all(self.static_troubles().values())
 
     def linked(self, candidate: Candidate, endpoint: str) -> None:
         """A dial succeeded: worth remembering for the next run."""
@@ -165,6 +191,7 @@ class Finding:
         now = now_ms()
         peer.next_ms = now + peer.delay_ms
         peer.delay_ms = min(peer.delay_ms * 2, _ASK_AGAIN_MS_MAX)
+        peer.trouble = trouble
         if not frames:
             self._runtime.note_trouble(peer.endpoint, trouble)
             return
@@ -172,12 +199,14 @@ class Finding:
             _, hello = codec.decode(frames)
         except RemoteProtocolError as exc:
             _LOG.warning("%s is no peer of this mesh: %s", peer.endpoint, exc)
+            peer.trouble = f"it is no peer of this mesh: {exc}"
             return
         if not isinstance(hello, Hello):
             return
         runtime = self._runtime
         if hello.mesh != keys.mesh_hash(runtime.settings.mesh):
             runtime.note_other_mesh(peer.endpoint)
+            peer.trouble = "it belongs to another mesh (--mesh)"
             return
         peer.delay_ms = _ASK_AGAIN_MS_MIN
         peer.node = hello.node

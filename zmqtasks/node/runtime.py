@@ -14,6 +14,7 @@ from zmqtasks.addresses import plan_listen
 from zmqtasks.amounts import parse_resource
 from zmqtasks.core import effects as fx
 from zmqtasks.core.custody import Custody
+from zmqtasks.core.diagnosis import is_internal
 from zmqtasks.core.dispatcher import Dispatcher
 from zmqtasks.core.intake import Intake
 from zmqtasks.core.linkevents import Timers
@@ -474,7 +475,11 @@ class Runtime:
             "pub_endpoints": list(hello.pub_endpoints),
             "pull_endpoints": list(hello.pull_endpoints),
             "queues": list(hello.queues),
-            "tasks": [f"{entry.name}{entry.signature}" for entry in hello.catalog],
+            "tasks": [
+                f"{entry.name}{entry.signature}"
+                for entry in hello.catalog
+                if not is_internal(entry.name)
+            ],
             "apps": sorted({entry.app for entry in hello.catalog}),
             "garbage": {
                 "undecodable": membership.garbage_count,

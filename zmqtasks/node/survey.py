@@ -20,6 +20,7 @@ from zmqtasks import paths
 from zmqtasks.core import effects as fx
 from zmqtasks.core.link import Link
 from zmqtasks.ids import format_node
+from zmqtasks.node.clock import now_ms
 from zmqtasks.wire.messages import Hello, Inspect, Order
 
 if TYPE_CHECKING:
@@ -229,6 +230,8 @@ class Survey:
         asked = self._asked_peers()
         if request.nodes is not None and request.is_found(asked):
             return True
+        if runtime.finding.is_awaiting_peers:
+            return False
         if runtime.mesh.membership.pending_dials() or len(asked) < len(self._peers()):
             return False
         is_time = runtime.now_ms >= self._begun_ms + runtime.finding.grace_ms
@@ -270,6 +273,16 @@ class Survey:
         """Nodes that are known to be there, but are not linked."""
         return self._on_loop(self._unreached)
 
+    def silent_peers(self) -> dict[str, str]:
+        """{address of ``--peer`` where no node of this mesh answers: why}."""
+        found = self._on_loop(self._runtime.finding.static_troubles)
+        return {address: why or "no answer yet" for address, why in found.items()}
+
+    @property
+    def looked_s(self) -> float:
+        """For how many seconds this client has been looking for nodes."""
+        return (now_ms() - self._begun_ms) / 1000
+
     def looked_at(self) -> list[str]:
         """Where peers were looked for, in words."""
         runtime = self._runtime
@@ -299,8 +312,8 @@ class Survey:
         runtime = self._runtime
         if runtime.mesh.membership.pending_dials():
             return False
-        # Multicast answers and static peers cannot be known to be complete.
-        return not (runtime.finding.grace_ms or runtime.settings.peers)
+        # Multicast answers cannot be known to be complete.
+        return not (runtime.finding.grace_ms or runtime.finding.is_awaiting_peers)
 
     def _links(self) -> list[Link]:
         links: dict[bytes, Link] = {}

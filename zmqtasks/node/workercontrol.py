@@ -7,6 +7,7 @@ import reprlib
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from zmqtasks.core.diagnosis import is_internal
 from zmqtasks.core.held import HeldTask
 from zmqtasks.core.rates import rate_text
 from zmqtasks.core.workqueue import priority_of
@@ -93,7 +94,8 @@ class WorkerControl:
         yield from self._intake.waiting()
 
     def _registered(self, ids: Sequence[bytes], args: Mapping[str, Any]) -> Told:
-        return Told(sorted(entry.name for entry in self._runtime.mesh.hello.catalog))
+        names = sorted(entry.name for entry in self._runtime.mesh.hello.catalog)
+        return Told(name for name in names if args.get("builtins") or not is_internal(name))
 
     def _active_queues(self, ids: Sequence[bytes], args: Mapping[str, Any]) -> Told:
         return Told(sorted(self._intake.queues), lambda queue: {"name": queue})
