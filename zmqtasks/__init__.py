@@ -31,9 +31,9 @@ if TYPE_CHECKING:
     from zmqtasks.app.canvas.maps import chunks, xmap, xstarmap
     from zmqtasks.app.canvas.result import GroupResult
     from zmqtasks.app.canvas.signature import Signature, maybe_signature, signature, subtask
-    from zmqtasks.app.current import current_app
     from zmqtasks.app.depends import Depends
     from zmqtasks.app.eager import EagerResult
+    from zmqtasks.app.proxies import current_app, current_task
     from zmqtasks.app.result import AsyncResult
     from zmqtasks.app.resultset import ResultSet
     from zmqtasks.app.task import Task
@@ -83,6 +83,7 @@ __all__ = [
     "Task",
     "shared_task",
     "current_app",
+    "current_task",
     "Depends",
     # calls as values
     "Signature",
@@ -150,7 +151,8 @@ _HOMES = {
     "App": "zmqtasks.app.app",
     "Task": "zmqtasks.app.task",
     "shared_task": "zmqtasks.app.app",
-    "current_app": "zmqtasks.app.current",
+    "current_app": "zmqtasks.app.proxies",
+    "current_task": "zmqtasks.app.proxies",
     "Depends": "zmqtasks.app.depends",
     "allow_join_result": "zmqtasks.app.waiting",
     "AsyncResult": "zmqtasks.app.result",

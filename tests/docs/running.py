@@ -105,7 +105,9 @@ class Reader:
         blocks = blocks_of(page)
         for block in blocks:
             if block.info.startswith("file="):
-                (self._folder / block.info.removeprefix("file=")).write_text(block.text)
+                path = self._folder / block.info.removeprefix("file=")
+                path.parent.mkdir(parents=True, exist_ok=True)
+                path.write_text(block.text)
             elif block.language == "console" and block.info == "run":
                 for command in commands_of(block.text):
                     self._type(command)

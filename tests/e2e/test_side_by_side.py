@@ -54,6 +54,53 @@ def test_two_meshes_in_one_runtime_directory(mesh: Mesh, tmp_path: Path) -> None
         assert "theirs" not in status
 
 
+def test_two_apps_of_one_process_in_two_meshes(mesh: Mesh, tmp_path: Path) -> None:
+    with running_mesh(tmp_path / "b", name="other", runtime=mesh.runtime) as other:
+        ours, theirs = mesh.start_node(name="ours"), other.start_node(name="theirs")
+        done = mesh.run("""
+            from tasks import app, pid
+            from zmqtasks import App, AsyncResult
+            import zmqtasks
+            other = App("shop", mesh="other")
+            app.conf.mesh = "e2e"
+            here = [pid.delay() for _ in range(20)]
+            there = [other.send_task("tasks.pid") for _ in range(20)]
+            print(*{handle.get(timeout=10) for handle in here})
+            print(*{handle.get(timeout=10) for handle in there})
+            assert zmqtasks.current_app() is other
+            assert other.AsyncResult(there[0].id).get(timeout=10) == there[0].get()
+            app.set_current()
+            assert AsyncResult(here[0].id).get(timeout=10) == here[0].get()
+        """, ZMQTASKS_MESH="", ZMQTASKS_STATE_DIR=str(tmp_path / "state"))  # fmt: skip
+        for line, each, node in zip(
+            done.stdout.splitlines(), (mesh, other), (ours, theirs), strict=True
+        ):
+            assert {int(text) for text in line.split()} <= set(each.children_of(node))
+
+
+def test_a_worker_has_the_tasks_that_its_app_discovers(mesh: Mesh) -> None:
+    mesh.write("mail/__init__.py", "")
+    mesh.write(
+        "mail/tasks.py",
+        "import os, zmqtasks\n@zmqtasks.shared_task\ndef who(): return os.getpid()\n",
+    )
+    mesh.write(
+        "tasks.py",
+        "from zmqtasks import App\napp = App('shop')\napp.autodiscover_tasks(['mail'])\n",
+    )
+    node = mesh.start_node(name="w1")
+    assert "1 task (mail.tasks.who)" in node.log
+    done = mesh.run("""
+        from tasks import app
+        print(app.tasks.keys() & {"mail.tasks.who"})
+        from mail.tasks import who
+        print(who.delay().get(timeout=10))
+    """)
+    first, second = done.stdout.splitlines()
+    assert first == "set()"
+    assert int(second) in mesh.children_of(node)
+
+
 def test_two_queues_two_workers(mesh: Mesh) -> None:
     mail = mesh.start_node("--queues", "mail", name="mail")
     rest = mesh.start_node("--queues", "default,images", name="rest")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from typing import (
     TYPE_CHECKING,
@@ -24,13 +23,15 @@ from zmqtasks.app.conf import Conf
 from zmqtasks.app.current import add_app, command_line_flags, working_directory
 from zmqtasks.app.facts import CallRules, needs_text
 from zmqtasks.app.middleware import OutgoingCall, check_middleware
-from zmqtasks.app.naming import check_app_name, check_task_name, task_name
+from zmqtasks.app.naming import check_app_name, check_task_name
 from zmqtasks.app.option_checks import check_queue
-from zmqtasks.app.options import CallOptions, TaskOptions, check_base, check_task_options
+from zmqtasks.app.options import CallOptions, TaskOptions, check_task_options
 from zmqtasks.app.publishing import Arguments, is_hooked, passed_through
+from zmqtasks.app.registering import WithTaskClasses, class_of_task, origin, set_attributes
 from zmqtasks.app.result import AsyncResult
 from zmqtasks.app.setup import WithSetup
 from zmqtasks.app.shared import share, shared_specs
+from zmqtasks.app.startup import WithStartup
 from zmqtasks.app.submitting import (
     Prepared,
     check_arguments,
@@ -76,19 +77,30 @@ class BoundTaskDecorator(Protocol):
     def __call__(self, function: Callable[Concatenate[Any, P], R], /) -> Task[P, R]: ...
 
 
-class App(WithSetup):
+class App(WithStartup, WithSetup, WithTaskClasses):
     """An application: its name keeps its tasks apart from those of other applications.
 
     Args:
         name: 1 to 63 letters, digits, ``_``, ``.`` or ``-``.
         middleware: for ``add_middleware``, the outermost first.
+        task_cls: class of its tasks that say nothing of ``base``, a subclass of
+            :class:`zmqtasks.Task` or its import path (``"shop.base:ShopTask"``).
+        set_as_current: it is the current one from now on.
         conf: settings, as in ``app.conf``.
 
     Raises:
-        ConfigError: a bad name, no middleware, or an unknown or bad setting.
+        ConfigError: a bad name, no middleware, no class of tasks, or an unknown or bad setting.
     """
 
-    def __init__(self, name: str, *, middleware: Sequence[object] = (), **conf: Any) -> None:
+    def __init__(
+        self,
+        name: str,
+        *,
+        middleware: Sequence[object] = (),
+        task_cls: type[Task[Any, Any]] | str | None = None,
+        set_as_current: bool = True,
+        **conf: Any,
+    ) -> None:
         check_app_name(name)
         super().__init__()
         self.name = name
@@ -104,6 +116,7 @@ class App(WithSetup):
         self.cached_gateway: Gateway | None = None
         self._control: Control | None = None
         self._settings: NodeSettings | None = None
+        self.task_cls = task_cls
         self._rules: CallRules | None = None
         #: What runs its tasks eagerly, and those tasks; managed by ``eager.py``.
         self.eager_program: tuple[AppProgram, dict[str, Task[Any, Any]]] | None = None
@@ -111,9 +124,11 @@ class App(WithSetup):
         for each in middleware:
             self.add_middleware(each)
         add_app(self)
+        if set_as_current:
+            self.set_current()
         signals.watch(self)
         for built_in, function in BUILT_IN.items():
-            self.add_task(function, name=built_in, bind=True)
+            self.add_task(function, name=built_in, bind=True, base=Task)
         for spec in shared_specs():
             self.add_task(spec.function, **spec.options)
 
@@ -158,15 +173,36 @@ class App(WithSetup):
                 f"App({self.name!r}).task(): {function!r:.75} is no function; put @app.task "
                 "directly above def, below all other decorators"
             )
-        name = options.get("name") or task_name(function, self.name)
+        name = options.get("name") or self.name_of(function)
         where = f"task {name}"
         check_task_options(options, where)
         check_task_name(name, where)
-        task = _task_class(function, options.get("base"), where)(self, function, name, options)
-        _set_attributes(task, options.get("attributes"), where)
+        base = options.get("base") or self.own_base
+        task = class_of_task(function, base, where)(self, function, name, options)
+        set_attributes(task, options.get("attributes"), where)
         self._register(task)
         task.on_bound(self)
         return task
+
+    def register_task(self, cls: object, **options: Any) -> Task[Any, Any]:
+        """Make a task of a subclass of :class:`zmqtasks.Task` that has a method ``run``.
+
+        Args:
+            cls: the class; its attributes are options, ``name`` among them.
+            options: others, as of ``task``.
+
+        Raises:
+            ConfigError: it is no such class, an unknown option or a bad value, or the name is
+                taken.
+        """
+        function = getattr(cls, "run", None)
+        if not isinstance(cls, type) or not issubclass(cls, Task) or not callable(function):
+            raise ConfigError(
+                f"App({self.name!r}).register_task(): {cls!r:.75} is no subclass of zmqtasks.Task "
+                "with a method run(self, ...); give the class, not an object of it"
+            )
+        name = getattr(cls, "name", None) or self.gen_task_name(cls.__name__, cls.__module__)
+        return self.add_task(function, **{"name": name, **options, "base": cls, "bind": True})
 
     def add_middleware(self, middleware: object) -> None:
         """Put this around all calls and attempts, within what was added before.
@@ -203,10 +239,10 @@ class App(WithSetup):
     def _register(self, task: Task[Any, Any]) -> None:
         there = self.tasks.get(task.name)
         # Running a notebook cell or reloading a module again replaces the task.
-        if there is not None and _origin(there) != _origin(task):
+        if there is not None and origin(there) != origin(task):
             raise ConfigError(
                 f"task name {task.name!r} of App({self.name!r}) is taken by "
-                f"{'.'.join(_origin(there))}; give one of the two another name=..."
+                f"{'.'.join(origin(there))}; give one of the two another name=..."
             )
         self.tasks[task.name] = task
         if self._rules is not None:
@@ -403,10 +439,6 @@ class App(WithSetup):
                 self._annotate(task)
         return self._rules
 
-    def config_from_object(self, source: object, *, namespace: str = "") -> None:
-        """Same as ``app.conf.config_from_object``."""
-        self.conf.config_from_object(source, namespace=namespace)
-
     def queue_name(self, queue: str | None) -> str:
         """The queue that a call goes to, when it or its task asks for this one.
 
@@ -459,38 +491,3 @@ def shared_task(function: Callable[..., Any] | None = None, /, **options: Any) -
     if function is not None:
         return cast("Task[Any, Any]", share(function, options))
     return lambda function: share(function, options)
-
-
-def _task_class(function: Callable[..., Any], base: object, where: str) -> type[Task[Any, Any]]:
-    if base is None:
-        return CoroutineTask if inspect.iscoroutinefunction(function) else Task
-    if not isinstance(base, type) or not issubclass(base, Task):
-        raise ConfigError(f"{where}: base must be a subclass of zmqtasks.Task, not {base!r:.75}")
-    check_base(base, where)
-    return base
-
-
-def _set_attributes(task: Task[Any, Any], attributes: object, where: str) -> None:
-    if attributes is None:
-        return
-    if not isinstance(attributes, Mapping):
-        raise ConfigError(
-            f"{where}: attributes is a dict of names and values, not {type(attributes).__name__}"
-        )
-    for name, value in attributes.items():
-        if not isinstance(name, str) or not name.isidentifier() or name.startswith("_"):
-            raise ConfigError(f"{where}: {name!r} is no name for a public attribute")
-        if hasattr(Task, name) or name in vars(task):
-            raise ConfigError(
-                f"{where}: attribute {name!r} would hide what every task has under that name; "
-                "choose another"
-            )
-        setattr(task, name, value)
-
-
-def _origin(task: Task[Any, Any]) -> tuple[str, str]:
-    function = task.__wrapped__
-    return (
-        str(getattr(function, "__module__", "")),
-        str(getattr(function, "__qualname__", type(function).__qualname__)),
-    )

@@ -11,6 +11,7 @@ from datetime import tzinfo
 from typing import Any, NamedTuple
 
 from zmqtasks.app import option_checks as checks
+from zmqtasks.app.importing import names_of
 from zmqtasks.app.options import TASK_ATTRIBUTES, check_task_options
 from zmqtasks.app.routes import check_routes
 from zmqtasks.errors import ConfigError
@@ -77,6 +78,10 @@ def _check_zone(key: str, value: object, where: str) -> None:
         raise ConfigError(f"{where}: {exc}") from None
 
 
+def _modules(key: str, value: object, where: str) -> None:
+    names_of(value, f"{where}: {key}")
+
+
 def _or_none(check: checks.Check) -> checks.Check:
     def check_or_none(key: str, value: object, where: str) -> None:
         if value is not None:
@@ -125,6 +130,13 @@ APP_SETTINGS: Mapping[str, AppSetting] = {
         "a dict `{name: entry}`",
         "Periodic tasks; see [Periodic tasks](../howto/periodic.md).",
     ),
+    "imports": AppSetting(
+        _modules,
+        (),
+        "a list of names",
+        "Modules that are imported before tasks run, for the tasks that they define.",
+    ),
+    "include": AppSetting(_modules, (), "a list of names", "More of these."),
     "task_routes": AppSetting(
         _routes,
         None,

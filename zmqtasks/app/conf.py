@@ -56,7 +56,7 @@ _CELERY_PREFIXES = (
     "task_",
     "worker_",
 )
-_CELERY_SINGLE = frozenset({"accept_content", "imports", "include", "control_exchange"})
+_CELERY_SINGLE = frozenset({"accept_content", "control_exchange"})
 
 
 class Conf(MutableMapping[str, Any]):
@@ -167,6 +167,11 @@ class Conf(MutableMapping[str, Any]):
     def of_tasks(self, key: str) -> Any:
         """One of those that only an application makes, or its default."""
         return self._values.get(key, APP_SETTINGS[key].default)
+
+    @property
+    def is_frozen(self) -> bool:
+        """Whether it cannot change any more."""
+        return self._frozen
 
     def freeze(self) -> None:
         """Refuse changes from now on."""

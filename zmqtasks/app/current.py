@@ -35,10 +35,15 @@ _parents_clients: list[Gateway] = []
 
 
 def add_app(app: App) -> None:
-    """A new App, which becomes the current one."""
-    global _current
+    """A new App."""
     with _lock:
         _apps.add(app)
+
+
+def set_current(app: App) -> None:
+    """This one is meant when none is named."""
+    global _current
+    with _lock:
         _current = app
 
 
@@ -49,7 +54,7 @@ def all_apps() -> list[App]:
 
 
 def current_app() -> App:
-    """The App made last: that of shared tasks and of ``AsyncResult(id)``.
+    """The App made last, or made the current one: that of shared tasks and ``AsyncResult(id)``.
 
     Raises:
         ConfigError: there is none.
@@ -80,9 +85,9 @@ def gateway(app: App) -> Gateway:
     found = app.cached_gateway
     if found is not None:
         return found
+    app.set_up()
     with _lock:
         if app.cached_gateway is None:
-            app.conf.freeze()
             app.cached_gateway = _installed or _open_client(app)
         return app.cached_gateway
 

@@ -2,36 +2,41 @@
 
 from __future__ import annotations
 
-import importlib
-import importlib.util
 import os
 import sys
-import traceback
 from pathlib import Path
-from types import ModuleType, TracebackType
+from types import ModuleType
 from typing import Any
 
 from zmqtasks.app.app import App
+from zmqtasks.app.importing import import_module
 from zmqtasks.app.spec import find_spec
 from zmqtasks.errors import AppLoadError
 
 
 def load_app(spec: str, cwd: Path | None = None) -> App:
-    """Import the module and give its App.
+    """Import the module, make its App the current one, import what that wants, and give it.
 
     Args:
         spec: "tasks", "pkg.mod" or "pkg.mod:attribute"; "" looks for ``tasks.py``.
         cwd: searched first for modules, as ``python -m`` does; default: the current one.
 
     Raises:
-        AppLoadError: no such module, its import failed (with the traceback), or there is
-            no App, or more than one, in it.
+        AppLoadError: no such module, its import or that of another module that the App names
+            failed (with the traceback), or there is no App, or more than one, in it.
     """
     cwd = cwd or Path.cwd()
     module_name, _, attribute = find_spec(spec, cwd).partition(":")
     _check_name(module_name, attribute)
     _search_first(str(cwd))
-    return _find_app(_import(module_name, cwd), attribute)
+    app = _find_app(import_module(module_name, cwd), attribute)
+    # The module may have made others, too.
+    app.set_current()
+    app.import_default_modules()
+    app.set_up()
+    for error in app.setup_errors:
+        raise AppLoadError(str(error)) from error
+    return app
 
 
 def _check_name(module_name: str, attribute: str) -> None:
@@ -49,39 +54,6 @@ def _check_name(module_name: str, attribute: str) -> None:
 def _search_first(directory: str) -> None:
     if directory not in sys.path and "" not in sys.path:
         sys.path.insert(0, directory)
-
-
-def _import(name: str, cwd: Path) -> ModuleType:
-    try:
-        return importlib.import_module(name)
-    except ModuleNotFoundError as exc:
-        if exc.name and (name == exc.name or name.startswith(exc.name + ".")):
-            raise AppLoadError(
-                f"there is no module {exc.name!r} in {cwd} or on the module search path; "
-                "start the node in the directory that has it, or set PYTHONPATH"
-            ) from None
-        raise _import_error(name, exc) from exc
-    # A module may also call sys.exit().
-    except (Exception, SystemExit) as exc:
-        raise _import_error(name, exc) from exc
-
-
-def _import_error(name: str, exc: BaseException) -> AppLoadError:
-    text = "".join(traceback.format_exception(type(exc), exc, _own_frames_cut(exc.__traceback__)))
-    return AppLoadError(f"importing {name!r} failed: {type(exc).__name__}: {exc}", text)
-
-
-def _own_frames_cut(trace: TracebackType | None) -> TracebackType | None:
-    """Begin at the application's first frame: how we came to import it says nothing. None: it
-    has none, as when its file cannot be parsed."""
-    found = trace
-    while found is not None and _is_machinery(found.tb_frame.f_code.co_filename):
-        found = found.tb_next
-    return found
-
-
-def _is_machinery(filename: str) -> bool:
-    return filename in (__file__, importlib.__file__) or filename.startswith("<frozen importlib")
 
 
 def _find_app(module: ModuleType, attribute: str) -> App:

@@ -40,15 +40,20 @@ def check_task_name(name: object, where: str) -> None:
         )
 
 
-def task_name(function: Callable[..., Any], app_name: str) -> str:
-    """The name of a task that was given none: module and function name.
+def module_of(function: Callable[..., Any], app_name: str) -> str:
+    """The module that the name of a task begins with, when it was given none.
 
     A module run as ``__main__`` counts under its importable name, so that a script and
     the workers that import it mean the same task; without one (REPL, notebook) the
     app's name stands in.
     """
-    module = getattr(function, "__module__", None) or app_name
+    module: str = getattr(function, "__module__", None) or app_name
     if module == "__main__":
-        module = main_module_name() or app_name
-    name = getattr(function, "__name__", type(function).__name__)
-    return f"{module}.{name}"
+        return main_module_name() or app_name
+    return module
+
+
+def function_name(function: Callable[..., Any]) -> str:
+    """The name of a function, of its class for other callables."""
+    found: str = getattr(function, "__name__", type(function).__name__)
+    return found

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from datetime import timedelta
+from threading import RLock
 from typing import TYPE_CHECKING, Any
 
 from zmqtasks.errors import ConfigError
@@ -29,6 +30,7 @@ class WithSetup:
         #: The configuration does not change any more. Sender: the App.
         self.on_after_finalize = SetupSignal("on_after_finalize")
         self._is_set_up = False
+        self._setting_up = RLock()
         #: What functions connected to these two raised.
         self._setup_errors: list[ConfigError] = []
         self._periodic: Periodic | None = None
@@ -82,12 +84,24 @@ class WithSetup:
 
     def set_up(self) -> None:
         """Complete the configuration; it does not change afterwards. Done at the first use."""
-        if self._is_set_up:
+        if self.conf.is_frozen:
             return
-        self._is_set_up = True
-        self._tell(self.on_after_configure, source=self.conf)
-        self.conf.freeze()
-        self._tell(self.on_after_finalize)
+        # Another thread that uses it first, too, waits; functions connected to it do not.
+        with self._setting_up:
+            if self._is_set_up:
+                return
+            self._is_set_up = True
+            self._tell(self.on_after_configure, source=self.conf)
+            self.conf.freeze()
+            self._tell(self.on_after_finalize)
+
+    #: Celery's name of it.
+    finalize = set_up
+
+    @property
+    def setup_errors(self) -> list[ConfigError]:
+        """What functions connected to its signals raised."""
+        return self._setup_errors
 
     def _tell(self, signal: SetupSignal, **named: Any) -> None:
         for receiver, answer in signal.send(self, **named):

@@ -7,7 +7,6 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from zmqtasks.app.current import all_apps, current_app
-from zmqtasks.app.naming import task_name
 
 
 class SharedSpec(NamedTuple):
@@ -32,16 +31,15 @@ class SharedTask:
     """Stands for the task of the current App; everything else is looked up there."""
 
     def __init__(self, spec: SharedSpec) -> None:
-        self.__wrapped__ = spec.function
-        self._spec = spec
+        own = {"__wrapped__": spec.function, "_spec": spec}
         for attribute in ("__name__", "__qualname__", "__doc__", "__module__"):
             if hasattr(spec.function, attribute):
-                setattr(self, attribute, getattr(spec.function, attribute))
+                own[attribute] = getattr(spec.function, attribute)
+        vars(self).update(own)
 
     def _task(self) -> Any:
         app = current_app()
-        name = self._spec.options.get("name") or task_name(self._spec.function, app.name)
-        return app.tasks[name]
+        return app.tasks[self._spec.options.get("name") or app.name_of(self._spec.function)]
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Run the function here and now; needs an App only for ``bind=True``."""
@@ -53,6 +51,12 @@ class SharedTask:
         if name.startswith("__"):
             raise AttributeError(name)
         return getattr(self._task(), name)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        setattr(self._task(), name, value)
+
+    def __reduce__(self) -> Any:
+        return self._task().__reduce__()
 
     def __repr__(self) -> str:
         return f"<SharedTask: {self._spec.function.__qualname__}>"

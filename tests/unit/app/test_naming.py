@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from zmqtasks.app.naming import check_app_name, check_task_name, task_name
+from zmqtasks.app.naming import check_app_name, check_task_name, function_name, module_of
 from zmqtasks.errors import ConfigError
 
 ROOT = Path(__file__).parents[3]
@@ -29,7 +29,8 @@ def test_bad_task_names_are_refused(name: Any) -> None:
 
 
 def test_a_task_is_named_by_module_and_function() -> None:
-    assert task_name(check_app_name, "shop") == "zmqtasks.app.naming.check_app_name"
+    assert module_of(check_app_name, "shop") == "zmqtasks.app.naming"
+    assert function_name(check_app_name) == "check_app_name"
 
 
 @pytest.mark.parametrize(

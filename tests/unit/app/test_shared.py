@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from typing import Any
 
 import pytest
@@ -45,3 +46,13 @@ def test_apps_that_exist_already_get_it_too(app: App) -> None:
 def test_wrong_options_are_refused_when_decorated(gateway: InlineGateway) -> None:
     with pytest.raises(ConfigError, match="did you mean 'queue'"):
         shared_task(quee="x")  # type: ignore[call-overload]
+
+
+def test_options_of_a_shared_task_are_those_of_the_current_app(app: App) -> None:
+    @shared_task(name="named")
+    def named(x: int) -> int:
+        return x
+
+    named.queue = "slow"
+    assert app.tasks["named"].queue == "slow"
+    assert pickle.loads(pickle.dumps(named)) is app.tasks["named"]
