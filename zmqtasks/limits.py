@@ -50,8 +50,8 @@ INTAKE_BYTES_MAX = 256 * 1024 * 1024
 #: Other tasks that one task may wait for: their ids travel with it, 16 bytes each, and a message
 #: has up to 256 tasks.
 INPUTS_COUNT_MAX = 1_000
-#: Bytes of the errbacks of a call, which travel with it.
-ERRBACKS_BYTES_MAX = 64 * 1024
+#: Bytes of the errbacks that travel with a call, and of calls that join a chord with an outcome.
+CARRIED_BYTES_MAX = 64 * 1024
 #: Strikes (worker or child deaths while the task ran) that make a task dead.
 STRIKES_MAX = 3
 #: A task that was so often among several that ran on a worker that died is kept apart from

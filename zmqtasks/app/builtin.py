@@ -1,5 +1,6 @@
-"""Tasks that every App has: they call another task many times, one item after the other, in
-the process of one attempt. ``canvas/maps.py`` has the signatures that make use of them."""
+"""Tasks that every App has: two that call another task many times, one item after the other, in
+the process of one attempt, and one that gathers the results of a group. ``canvas/maps.py`` and
+``canvas/replacing.py`` make use of them."""
 
 from __future__ import annotations
 
@@ -9,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from zmqtasks.app.task import Task
 
-MAP, STARMAP = "zmqtasks.map", "zmqtasks.starmap"
+MAP, STARMAP, ACCUMULATE = "zmqtasks.map", "zmqtasks.starmap", "zmqtasks.accumulate"
 
 
 def _map(self: Task[Any, Any], task: dict[str, Any], it: list[Any]) -> Any:
@@ -20,6 +21,11 @@ def _map(self: Task[Any, Any], task: dict[str, Any], it: list[Any]) -> Any:
 def _starmap(self: Task[Any, Any], task: dict[str, Any], it: list[Any]) -> Any:
     """Call a task with the arguments in each item."""
     return _call_each(_task_of(self, task), it)
+
+
+def _accumulate(self: Task[Any, Any], results: list[Any]) -> list[Any]:
+    """Give the results of a group, so that one call stands for all of it."""
+    return results
 
 
 def _task_of(self: Task[Any, Any], task: dict[str, Any]) -> Task[Any, Any]:
@@ -37,4 +43,8 @@ async def _await_each(task: Callable[..., Any], calls: Iterable[Sequence[Any]]) 
 
 
 #: {name: function}; each gets its task first.
-BUILT_IN: dict[str, Callable[..., Any]] = {MAP: _map, STARMAP: _starmap}
+BUILT_IN: dict[str, Callable[..., Any]] = {
+    MAP: _map,
+    STARMAP: _starmap,
+    ACCUMULATE: _accumulate,
+}

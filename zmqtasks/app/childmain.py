@@ -26,6 +26,7 @@ from zmqtasks.app.depends import aclose_kept, close_kept
 from zmqtasks.app.endings import Endings, MayHaveRun
 from zmqtasks.app.hooks import begun
 from zmqtasks.app.loader import load_app
+from zmqtasks.app.replaced import added
 from zmqtasks.app.retrying import asked, lost_attempts_of
 from zmqtasks.app.streaming import counted
 from zmqtasks.core.offspring import FAILED_KEY
@@ -163,7 +164,7 @@ class AppProgram:
             except BaseException as exc:  # noqa: BLE001 (whatever it is, the caller gets it)
                 run_us = (clock_ns() - begun_ns) // 1000
                 return endings.raised(task, started_ms, run_us, exc)
-            if asked or begun or counted:
+            if asked or begun or counted or added:
                 run_us = (clock_ns() - begun_ns) // 1000
                 return endings.returned(task, started_ms, run_us, value, body)
             return ChildOutcome(

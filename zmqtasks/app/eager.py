@@ -19,6 +19,7 @@ from zmqtasks.app.awaited import first_failed
 from zmqtasks.app.callbacks import listed, match_call
 from zmqtasks.app.canvas.result import GroupResult
 from zmqtasks.app.canvas.signature import Signature, linked_signature, merged_options
+from zmqtasks.app.canvas.submitting import CHORD_KEY
 from zmqtasks.app.childmain import AppProgram
 from zmqtasks.app.context import EagerRun
 from zmqtasks.app.current import in_running_loop
@@ -29,6 +30,7 @@ from zmqtasks.app.resultset import ResultSet
 from zmqtasks.app.retrying import RETRIES_KEY, count_of
 from zmqtasks.app.submitting import check_arguments, checked_options
 from zmqtasks.core.offspring import CAUSE_KEY, FAILED_KEY, errback_calls
+from zmqtasks.core.resultlog import ADDED_KEY, ITEMS_KEY
 from zmqtasks.ids import keyed_task_id, parse_task_id
 from zmqtasks.node.gateway import Call
 from zmqtasks.node.tickets import unknown_outcome
@@ -40,10 +42,15 @@ from zmqtasks.wire.messages import Kind, Outcome, Status
 
 if TYPE_CHECKING:
     from zmqtasks.app.app import App
+    from zmqtasks.app.canvas.group import group
     from zmqtasks.app.task import Task
 
 R = TypeVar("R")
 _LOG = logging.getLogger("zmqtasks.task")
+
+
+#: What an attempt says of its end that its outcome tells, too.
+_TOLD = frozenset({ITEMS_KEY, ADDED_KEY})
 
 
 class EagerResult(AsyncResult[R]):
@@ -218,6 +225,24 @@ def _why_not(failed: str, task_id: bytes | None = None) -> Outcome:
     return Outcome(task_id or uuid4().bytes, 0, Status.FAILURE, 0, -1, 0, 0, 0, b"", told)
 
 
+def run_header(
+    header: group[Any], args: Sequence[Any], kwargs: Mapping[str, Any], options: Mapping[str, Any]
+) -> tuple[AsyncResult[Any] | None, list[Any]]:
+    """Run the header of a chord, with what its members add to it.
+
+    Returns:
+        The first one that has not succeeded, and the values if there is none.
+    """
+    facts = {CHORD_KEY: 1}
+    results: list[Any] = list(header.applied(args, kwargs, options, facts))
+    for each in results:  # it grows
+        outcome = getattr(each, "_outcome", None)  # groups have none
+        told = (outcome.ext or {}) if outcome is not None else {}
+        results += [joining.applied((), {}, {}, facts) for joining in told.get(ADDED_KEY, ())]
+    failed = next((each for each in results if not each.successful()), None)
+    return failed, [] if failed is not None else [each.get() for each in results]
+
+
 def call_links(links: object, result: AsyncResult[Any] | ResultSet[Any], app: App | None) -> None:
     """Run what is linked to a call, or a part of a workflow, that has succeeded."""
     if links and result.successful():
@@ -261,7 +286,7 @@ def _outcome_of(task: Task[Any, Any], run: EagerRun) -> Outcome:
     if status == REQUEUE_STATUS:
         status = int(Status.REJECTED)  # there is nobody else who could take it
     told: dict[str, Any] = {"w": platform.node(), RETRIES_KEY: count_of(run, RETRIES_KEY)}
-    told |= {key: value for key, value in (ended.ext or {}).items() if key == "it"}
+    told |= {key: value for key, value in (ended.ext or {}).items() if key in _TOLD}
     if error:
         told["e"] = error
     return Outcome(

@@ -10,7 +10,9 @@ from datetime import datetime
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final
 
+from zmqtasks.app.context import EagerRun
 from zmqtasks.app.hooks import Ending, Told, begun
+from zmqtasks.app.replaced import Replaced, ReplacedEagerly, added
 from zmqtasks.app.retrying import (
     REQUEUES_KEY,
     RetryPlan,
@@ -23,7 +25,7 @@ from zmqtasks.app.retrying import (
     requeue_delay_ms,
 )
 from zmqtasks.app.streaming import counted
-from zmqtasks.core.resultlog import ITEMS_KEY
+from zmqtasks.core.resultlog import ADDED_KEY, ITEMS_KEY
 from zmqtasks.errors import Ignore, Reject, Retry
 from zmqtasks.limits import ERROR_TEXT_CHARS_MAX, LOG_LINE_CHARS_MAX
 from zmqtasks.pools.protocol import (
@@ -33,6 +35,7 @@ from zmqtasks.pools.protocol import (
     LogRecord,
     RunTask,
 )
+from zmqtasks.wire.carried import pack_calls
 from zmqtasks.wire.messages import Status
 from zmqtasks.wire.payload import encode_error
 
@@ -83,25 +86,30 @@ class Endings:
         """The outcome of one that returned, if there may be more to say about it than that."""
         key = run.id, run.attempt
         items = counted.pop(key, None)
+        joining = added.pop(key, None)
         noted = asked.pop(key, None)
         if isinstance(noted, Retry):
             outcome = self._retry(run, started_ms, run_us, noted)
             self._tell_hooks(run, outcome.status, noted)
             return outcome
         self._tell_hooks(run, Status.SUCCESS, value)
-        ext = None if items is None else {ITEMS_KEY: items}
-        return _outcome(run, Status.SUCCESS, started_ms, run_us, "", body, ext)
+        ext: dict[str, Any] = {} if items is None else {ITEMS_KEY: items}
+        if joining:
+            ext[ADDED_KEY] = joining if isinstance(run, EagerRun) else pack_calls(joining)
+        return _outcome(run, Status.SUCCESS, started_ms, run_us, "", body, ext or None)
 
     def raised(
         self, run: RunTask, started_ms: int, run_us: int, exc: BaseException
     ) -> ChildOutcome:
         """The outcome of one that raised."""
         items = counted.pop((run.id, run.attempt), None)
+        added.pop((run.id, run.attempt), None)
         outcome, cause = self._ended(run, started_ms, run_us, exc)
         if items is not None and outcome.ext is None:
             outcome.ext = {ITEMS_KEY: items}
         if begun:
-            self._tell_hooks(run, outcome.status, cause)
+            status = Status.IGNORED if isinstance(cause, Ignore) else outcome.status
+            self._tell_hooks(run, status, cause)
         return outcome
 
     def forget(self, run: RunTask) -> None:
@@ -109,6 +117,7 @@ class Endings:
         asked.pop((run.id, run.attempt), None)
         begun.pop((run.id, run.attempt), None)
         counted.pop((run.id, run.attempt), None)
+        added.pop((run.id, run.attempt), None)
 
     def _tell_hooks(self, run: RunTask, status: int, value: Any) -> None:
         start = begun.pop((run.id, run.attempt), None)
@@ -134,6 +143,9 @@ class Endings:
         if isinstance(exc, MayHaveRun):
             self._log(run, logging.ERROR, str(exc))
             return _outcome(run, Status.WORKER_LOST, started_ms, run_us, str(exc)), exc
+        if isinstance(exc, (Replaced, ReplacedEagerly)):
+            asked.pop((run.id, run.attempt), None)
+            return self._replaced(run, started_ms, run_us, exc), exc
         if isinstance(exc, Ignore):
             asked.pop((run.id, run.attempt), None)
             self._log(run, logging.INFO, "ended as IGNORED")
@@ -185,6 +197,18 @@ class Endings:
             ext["ext"] = plan.ext
         body = encode_error(cause, trace_of(cause))
         return _outcome(run, RETRY_STATUS, started_ms, run_us, text, body, ext)
+
+    def _replaced(
+        self, run: RunTask, started_ms: int, run_us: int, exc: Replaced | ReplacedEagerly
+    ) -> ChildOutcome:
+        if isinstance(exc, Replaced):
+            self._log(run, logging.INFO, f"is {exc}")
+            ext = {"in": 0, "body": exc.calls, "ext": exc.ext}
+            return _outcome(run, REQUEUE_STATUS, started_ms, run_us, "", b"", ext)
+        found = exc.outcome
+        error = (found.ext or {}).get("e", "")
+        body = found.body if isinstance(found.body, bytes) else b""
+        return _outcome(run, found.status, started_ms, run_us, error, body)
 
     def _reject(self, run: RunTask, started_ms: int, run_us: int, exc: Reject) -> ChildOutcome:
         self._log(run, logging.INFO, str(exc))

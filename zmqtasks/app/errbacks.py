@@ -14,7 +14,7 @@ from zmqtasks.app.context import TaskContext
 from zmqtasks.app.outcomes import error_of
 from zmqtasks.core.offspring import ERRBACKS_KEY, FAILED_KEY
 from zmqtasks.errors import ConfigError
-from zmqtasks.limits import ERRBACKS_BYTES_MAX
+from zmqtasks.limits import CARRIED_BYTES_MAX
 from zmqtasks.node.gateway import Durability
 from zmqtasks.pools.protocol import RunTask
 from zmqtasks.wire.carried import CarriedCall, pack_calls
@@ -57,9 +57,9 @@ def packed_errbacks(
         seed = seeds[index] if seeds is not None else index.to_bytes(2, "big")
         found.append(_carried(app, each, seed, f"{where}: link_error", is_for_inputs))
     packed = pack_calls(found)
-    if len(packed) > ERRBACKS_BYTES_MAX:
+    if len(packed) > CARRIED_BYTES_MAX:
         raise ConfigError(
-            f"{where}: its errbacks take {len(packed):,} bytes, and {ERRBACKS_BYTES_MAX:,} can "
+            f"{where}: its errbacks take {len(packed):,} bytes, and {CARRIED_BYTES_MAX:,} can "
             "travel with a call; give them less to carry, such as the name of a file"
         )
     return packed

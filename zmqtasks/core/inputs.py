@@ -150,6 +150,8 @@ class Inputs:
         changed: dict[bytes, OwnedTask] = {}
         for other, _ in list(self.wanted.get(task_id, ())):
             blocked = self.blocked[other]
+            if REPLACED_KEY in (blocked.task.ext or {}):  # it stands for that one
+                changed.update((task.id, task) for task in self.extend(other, more))
             if other in changed or not isinstance(blocked.shape, list):
                 continue
             fresh = [each for each in more if each not in blocked.ids]

@@ -195,8 +195,8 @@ class SettlingTasks(OwnedTasks):
         carried = self._unpacked((outcome.ext or {})[ADDED_KEY], outcome.id)
         if outcome.status != Status.SUCCESS or not carried:
             return
-        last = carried[-1]  # those before it are what it waits for
-        changed = self.inputs.extend(outcome.id, [last.id])
+        members = [each.id for each in carried if each.is_for_inputs]
+        changed = self.inputs.extend(outcome.id, members)
         if not changed:
             return  # the chord has ended, or is not here
         for task in changed:

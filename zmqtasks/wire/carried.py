@@ -24,7 +24,8 @@ class CarriedCall(msgspec.Struct, frozen=True, array_like=True, gc=False):
     ext: dict[str, Any] | None = None
     #: It is to be on the disk when it is owned.
     is_durable: bool = False
-    #: An errback: it is also called when its task never runs, because of one before it.
+    #: An errback: it is also called when its task never runs, because of one before it. A call
+    #: that joins a chord: its result is one of those that the chord waits for.
     is_for_inputs: bool = False
 
 

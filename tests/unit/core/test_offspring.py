@@ -228,7 +228,7 @@ def test_the_errback_of_a_replaced_task_is_called_when_its_replacement_fails(
 
 def test_a_call_that_a_member_adds_to_its_chord_comes_last_in_the_list(owner: Owner) -> None:
     submit(owner, call(ONE), call(TWO), call(FOUR, ONE, TWO, shape=[0, 1]))
-    added = pack_calls([CarriedCall(THREE, ADD, b"more")])
+    added = pack_calls([CarriedCall(THREE, ADD, b"more", is_for_inputs=True)])
     assert list(given(owner.done(value(ONE, b"1", **{ADDED_KEY: added})))) == [THREE]
     owner.done(value(TWO, b"2"))
     body = given(owner.done(value(THREE, b"3")))[FOUR].body
@@ -238,7 +238,7 @@ def test_a_call_that_a_member_adds_to_its_chord_comes_last_in_the_list(owner: Ow
 
 def test_a_failed_member_adds_nothing(owner: Owner) -> None:
     submit(owner, call(ONE), call(TWO, ONE, shape=[0]))
-    added = pack_calls([CarriedCall(THREE, ADD, b"more")])
+    added = pack_calls([CarriedCall(THREE, ADD, b"more", is_for_inputs=True)])
     failed = msgspec.structs.replace(value(ONE, b"1", **{ADDED_KEY: added}), status=Status.FAILURE)
     assert not given(owner.done(failed))
 
@@ -246,7 +246,7 @@ def test_a_failed_member_adds_nothing(owner: Owner) -> None:
 def test_the_journal_knows_of_the_new_member(owner: Owner) -> None:
     owner.durable(call(ONE), call(TWO), call(FOUR, ONE, TWO, shape=[0, 1]))
     owner.commit()
-    added = pack_calls([CarriedCall(THREE, ADD, b"more")])
+    added = pack_calls([CarriedCall(THREE, ADD, b"more", is_for_inputs=True)])
     owner.done(value(ONE, b"1", **{ADDED_KEY: added}))
     puts, changes = owner.writes
     assert [put.id for put in puts.puts] == [THREE]
@@ -260,7 +260,7 @@ def test_a_chord_that_grows_too_large_fails_and_says_so(owner: Owner) -> None:
     owner.machine.tasks_max = 2 * INPUTS_COUNT_MAX
     shape = list(range(INPUTS_COUNT_MAX))
     submit(owner, *map(call, many), call(FOUR, *many, shape=shape))
-    added = pack_calls([CarriedCall(THREE, ADD, b"more")])
+    added = pack_calls([CarriedCall(THREE, ADD, b"more", is_for_inputs=True)])
     end = ends(owner.done(value(many[0], b"1", **{ADDED_KEY: added})))[FOUR]
     assert "members" in (end.ext or {})["e"]
 
@@ -275,3 +275,13 @@ def test_a_call_that_waits_for_others_is_due_so_long_after_them(owner: Owner) ->
     assert not given(owner.done(value(ONE, b"1")))
     facts = owner.machine.tasks[TWO].ext
     assert facts == {"eta": owner.machine.wall_ms + 5_000, "exp": owner.machine.wall_ms + 9_000}
+
+
+def test_what_took_the_place_of_a_member_adds_to_its_chord(owner: Owner) -> None:
+    submit(owner, call(ONE), call(FOUR, ONE, shape=[0]))
+    owner.machine.received(LINK, replaced(ONE, CarriedCall(TWO, ADD, b"first")), 0)
+    owner.turn()
+    added = pack_calls([CarriedCall(THREE, ADD, b"more", is_for_inputs=True)])
+    owner.done(value(TWO, b"2", **{ADDED_KEY: added}))
+    body = given(owner.done(value(THREE, b"3")))[FOUR].body
+    assert split(body).results == {0: b"2", 1: b"3"}

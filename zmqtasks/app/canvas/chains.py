@@ -94,7 +94,10 @@ class chain(Workflow):  # noqa: N801 - Celery's name
         source = before
         for position, each in enumerate(self.tasks):
             given = self._given(split, position)
-            source = calls.plan(Member(each, args, kwargs, given), source)
+            if isinstance(each, group) and each is not self.tasks[-1]:
+                source = calls.plan_header(each, args, kwargs, given, source)
+            else:
+                source = calls.plan(Member(each, args, kwargs, given), source)
             args, kwargs = (), {}
         assert source is not None, "there is a first one"
         calls.plan_links(split.links, source)
@@ -113,13 +116,21 @@ class chain(Workflow):  # noqa: N801 - Celery's name
         facts: Mapping[str, Any],
     ) -> EagerResult[Any]:
         """See ``Signature.applied``; ends with the first call that does not succeed."""
-        from zmqtasks.app.eager import call_links
+        from zmqtasks.app.eager import call_links, not_run, run_header
 
         split = self._split(options)
         if self.immutable:
             args, kwargs = (), {}
         for position, each in enumerate(self.tasks):
-            result: Any = each.applied(args, kwargs, self._given(split, position), facts)
+            given = self._given(split, position)
+            if isinstance(each, group) and each is not self.tasks[-1]:
+                failed, values = run_header(each, args, kwargs, given)
+                if failed is not None:
+                    after = self._given(split, position + 1)
+                    return not_run(self.tasks[position + 1], after, failed)
+                args, kwargs = (values,), {}
+                continue
+            result: Any = each.applied(args, kwargs, given, facts)
             if not result.successful():
                 break
             args, kwargs = (result.get(),), {}
@@ -240,7 +251,7 @@ class chord(Workflow):  # noqa: N801 - Celery's name
         body = self.body
         if self.immutable:
             args, kwargs = (), {}
-        header = calls.plan_group(self.header, args, kwargs, self._of_header(split), before)
+        header = calls.plan_header(self.header, args, kwargs, self._of_header(split), before)
         source = calls.plan(Member(body, (), {}, split.last), header)
         calls.plan_links(split.links, source)
         return source
@@ -253,17 +264,16 @@ class chord(Workflow):  # noqa: N801 - Celery's name
         facts: Mapping[str, Any],
     ) -> EagerResult[Any]:
         """See ``Signature.applied``; ends with the first call that does not succeed."""
-        from zmqtasks.app.eager import call_links, not_run
+        from zmqtasks.app.eager import call_links, not_run, run_header
 
         split = self._split(options)
         body = self.body
         if self.immutable:
             args, kwargs = (), {}
-        results = self.header.applied(args, kwargs, self._of_header(split), facts)
-        failed = next((each for each in results if not each.successful()), None)
+        failed, values = run_header(self.header, args, kwargs, self._of_header(split))
         if failed is not None:
             return not_run(body, split.last, failed)
-        result = body.applied((results.get(),), {}, split.last, facts)
+        result = body.applied((values,), {}, split.last, facts)
         call_links(split.links, result, self._app)
         return result
 

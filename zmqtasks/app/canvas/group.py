@@ -363,18 +363,9 @@ class group(Signature[R]):  # noqa: N801 - Celery's name
         **options: Any,
     ) -> GroupResult[R]:
         """Run all of it here and now, one after the other; see ``Task.apply``."""
-        from zmqtasks.app.canvas.submitting import GROUP_KEY
-        from zmqtasks.app.eager import EagerGroupResult, call_links
-
-        group_id, members = self.opened(args, kwargs, options, "group.apply()")
-        facts = {GROUP_KEY: group_id}
-        handles: list[AsyncResult[R]] = [
-            each.signature.applied(each.args, each.kwargs, each.options, facts) for each in members
-        ]
-        result = EagerGroupResult(format_task_id(group_id), handles, self._app)
-        call_links(merged_options(self.options, options).get("link"), result, self._app)
+        result = self.applied(args or (), kwargs or {}, options, {})
         if throw is None:
-            throw = bool(handles) and handles[0].app.conf.of_tasks("task_eager_propagates")
+            throw = bool(len(result)) and result[0].app.conf.of_tasks("task_eager_propagates")
         if throw:
             result.maybe_throw()
         return result
@@ -387,7 +378,17 @@ class group(Signature[R]):  # noqa: N801 - Celery's name
         facts: Mapping[str, Any],
     ) -> GroupResult[R]:
         """See ``Signature.applied``."""
-        return self.apply(args, kwargs, throw=False, **options)
+        from zmqtasks.app.canvas.submitting import GROUP_KEY
+        from zmqtasks.app.eager import EagerGroupResult, call_links
+
+        group_id, members = self.opened(args, kwargs, options, "group.apply()")
+        facts = {**facts, GROUP_KEY: group_id}
+        handles: list[AsyncResult[R]] = [
+            each.signature.applied(each.args, each.kwargs, each.options, facts) for each in members
+        ]
+        result = EagerGroupResult(format_task_id(group_id), handles, self._app)
+        call_links(merged_options(self.options, options).get("link"), result, self._app)
+        return result
 
     async def aapply(  # type: ignore[override]
         self,

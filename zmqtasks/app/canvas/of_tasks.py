@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Generic, NoReturn, ParamSpec, TypeVar, cast
 
 if TYPE_CHECKING:
     from zmqtasks.app.canvas.maps import chunks, xmap, xstarmap
     from zmqtasks.app.canvas.signature import Signature
+    from zmqtasks.app.result import AsyncResult
     from zmqtasks.app.task import Task
 
 P = ParamSpec("P")
@@ -48,6 +49,47 @@ class WithSignatures(Generic[P, R]):
 
     #: Celery's older name of it.
     subtask = signature
+
+    def replace(self, sig: Mapping[str, Any]) -> NoReturn:
+        """Let another call, or a workflow, take the place of the task that runs here.
+
+        The attempt ends here. The task has the same id as before, and its result, or error, is
+        that of what took its place: of a group the list of its results. What waits for the
+        task goes on waiting, and its errbacks stay. Its owner makes the calls, so
+        they survive this worker, and an attempt that is lost makes none.
+
+        Args:
+            sig: a signature, up to 1,000 calls.
+
+        Raises:
+            Ignore: always.
+            RuntimeError: called outside of a running task.
+            ConfigError: too many calls, or the task has no owner.
+            PayloadTooLarge: their arguments have more than 16 MiB.
+        """
+        from zmqtasks.app.canvas.replacing import replace
+
+        raise replace(self._as_task(), sig)
+
+    def add_to_chord(self, sig: Mapping[str, Any]) -> AsyncResult[Any]:
+        """Let another call be a further member of the chord that the running task belongs to.
+
+        It is made when the task that runs here has succeeded. Its result comes last in the
+        list that the body gets.
+
+        Args:
+            sig: a signature, no group.
+
+        Returns:
+            The handle of that call.
+
+        Raises:
+            RuntimeError: called outside of a running task.
+            ConfigError: that is no member of a chord, or the call cannot be one.
+        """
+        from zmqtasks.app.canvas.replacing import add_to_chord
+
+        return add_to_chord(self._as_task(), sig)
 
     def map(self, it: Iterable[Any]) -> xmap[R]:
         """One task that calls it with each of these, one after the other."""

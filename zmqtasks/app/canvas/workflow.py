@@ -16,7 +16,7 @@ from zmqtasks.app.callbacks import listed
 from zmqtasks.app.canvas.group import Member, group
 from zmqtasks.app.canvas.result import GroupResult, WorkflowResult
 from zmqtasks.app.canvas.signature import Signature, linked_signature, merged_options
-from zmqtasks.app.canvas.submitting import GROUP_KEY, GroupCalls, How
+from zmqtasks.app.canvas.submitting import CHORD_KEY, GROUP_KEY, GroupCalls, How
 from zmqtasks.app.errbacks import packed_errbacks
 from zmqtasks.app.options import check_call_options
 from zmqtasks.app.publishing import Publication
@@ -77,7 +77,8 @@ class WorkflowCalls(GroupCalls):
     def __init__(self, app: App, where: str) -> None:
         super().__init__(iter(()), app, uuid4().bytes, where, WorkflowResult)
         self._facts = {}
-        self._planned: list[Prepared] = []
+        #: All that are planned, in order.
+        self.prepared: list[Prepared] = []
         #: {which errback: what the ids of its calls are made of}; one that several calls have is
         #: called once when they fail for the same reason.
         self._seeds: dict[int, bytes] = {}
@@ -120,7 +121,7 @@ class WorkflowCalls(GroupCalls):
         own = {**complete, "link": (), "link_error": ()}
         prepared = found.prepared(args, kwargs, own, self._where, facts)
         self._check_owned(prepared)
-        self._planned.append(prepared)
+        self.prepared.append(prepared)
         task_id = prepared.call.id
         if before is not None:
             self._before[task_id] = before
@@ -149,6 +150,20 @@ class WorkflowCalls(GroupCalls):
         first, numbers = self._chosen_by
         return format_task_id(derived_id(first, b"link" + next(numbers).to_bytes(4, "big")))
 
+    def plan_header(
+        self, found: group[Any], args: tuple[Any, ...], kwargs: Mapping[str, Any],
+        options: Mapping[str, Any], before: Source | None,
+    ) -> Source:  # fmt: skip
+        """Add the calls of a group that something comes after; see ``plan``."""
+        first = len(self.prepared)
+        source = self.plan_group(found, args, kwargs, options, before)
+        members = set(_leaves(source))
+        for each in self.prepared[first:]:
+            if each.call.id in members:
+                assert each.call.ext is not None, "its group is there"
+                each.call.ext[CHORD_KEY] = 1
+        return source
+
     def plan_group(
         self, found: group[Any], args: tuple[Any, ...], kwargs: Mapping[str, Any],
         options: Mapping[str, Any], before: Source | None,
@@ -175,7 +190,7 @@ class WorkflowCalls(GroupCalls):
             self._check_new(prepared)
 
     def __iter__(self) -> Iterator[list[Call]]:
-        self._members = iter(self._planned)  # see ``_call``
+        self._members = iter(self.prepared)  # see ``_call``
         self._chosen.clear()  # they have been compared, and are once more
         return super().__iter__()
 
