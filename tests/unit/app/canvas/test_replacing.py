@@ -8,7 +8,7 @@ import pytest
 
 from zmqtasks import App, chord, group
 from zmqtasks.app import childmain
-from zmqtasks.app.canvas.replacing import added
+from zmqtasks.app.replaced import added
 from zmqtasks.core.inputs import INPUTS_KEY, REPLACED_KEY
 from zmqtasks.core.resultlog import ADDED_KEY
 from zmqtasks.limits import CARRIED_BYTES_MAX, CHILD_SUBMIT_COUNT_MAX
