@@ -60,3 +60,14 @@ def checked_zone(value: object, where: str) -> tzinfo | None:
         return zone_of(value)
     except ConfigError as exc:
         raise ConfigError(f"{where}: {exc}") from None
+
+
+def in_utc(moment: datetime) -> datetime:
+    """A moment in UTC.
+
+    Raises:
+        ValueError: it has no timezone, so nobody knows which moment it is.
+    """
+    if moment.tzinfo is None:
+        raise ValueError(f"{moment!r} has no timezone; say which: moment.replace(tzinfo=UTC)")
+    return moment.astimezone(UTC)

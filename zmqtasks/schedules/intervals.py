@@ -11,7 +11,7 @@ from zmqtasks import limits
 from zmqtasks.errors import ConfigError
 from zmqtasks.schedules import wallclock
 from zmqtasks.schedules.words import span_words, zone_words
-from zmqtasks.zones import checked_zone
+from zmqtasks.zones import checked_zone, in_utc
 
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _HOUR: Final = timedelta(hours=1)
@@ -73,7 +73,7 @@ class schedule:  # noqa: N801 - Celery's name
             short = self.run_every <= _HOUR
             rule = wallclock.WallRule(self._first_from, repeats=short, makes_up=not short)
             return wallclock.next_after(rule, self.timezone or UTC, moment)
-        moment = moment.astimezone(UTC)
+        moment = in_utc(moment)
         if self.start is not None and moment < self.start:
             return self.start
         begin = self.start or _EPOCH

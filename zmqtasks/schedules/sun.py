@@ -9,6 +9,7 @@ from types import ModuleType
 from typing import Any, Final
 
 from zmqtasks.errors import ConfigError
+from zmqtasks.zones import in_utc
 
 #: {event, by Celery's name: (function of astral.sun, degrees below the horizon)}
 _EVENTS: Final[Mapping[str, tuple[str, float | None]]] = {
@@ -62,7 +63,7 @@ class solar:  # noqa: N801 - Celery's name
 
     def next_after(self, moment: datetime) -> datetime | None:
         """The first moment after this one at which it is due, in UTC."""
-        moment = moment.astimezone(UTC)
+        moment = in_utc(moment)
         try:
             first = moment.date() - _DAYS_AROUND * _DAY
             near = [self._on(first + day * _DAY) for day in range(2 * _DAYS_AROUND + 1)]

@@ -21,7 +21,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime, timedelta, timezone, tzinfo
 from typing import Final, NamedTuple
 
-from zmqtasks.zones import shift
+from zmqtasks.zones import in_utc, shift
 
 _SECOND: Final = timedelta(seconds=1)
 _DAY: Final = timedelta(days=1)
@@ -49,9 +49,13 @@ def next_after(rule: WallRule, zone: tzinfo, moment: datetime) -> datetime | Non
 
     Returns:
         A datetime in UTC; None when there is none.
+
+    Raises:
+        ValueError: the moment has no timezone.
     """
+    begin = in_utc(moment)
     try:
-        return _next_after(rule, zone, moment.astimezone(UTC))
+        return _next_after(rule, zone, begin)
     except OverflowError:  # beyond the year 9999
         return None
 

@@ -64,6 +64,15 @@ def test_what_another_process_could_not_make_anew_does_not_travel(given: Schedul
 
 
 @pytest.mark.parametrize(
+    "given",
+    [crontab(), schedule(5), schedule(5, relative=True), solar("sunset", 52.5, 13.4)],
+)
+def test_a_moment_without_timezone_is_refused(given: Schedule) -> None:
+    with pytest.raises(ValueError, match="has no timezone; say which"):
+        given.next_after(datetime(2027, 1, 1))  # noqa: DTZ001 - what it is about
+
+
+@pytest.mark.parametrize(
     ("data", "message"),
     [
         ({"kind": "moon"}, "no schedule of the kind 'moon'"),
