@@ -17,7 +17,7 @@ help:
 	@echo "make test     set up, check style, types and layers, run the tests"
 	@echo "make lint     the checks of 'make test' without the tests"
 	@echo "make format   let ruff format the code and fix what it can"
-	@echo "make reference  write the generated pages under docs/reference"
+	@echo "make reference  write the pages that are made from the code"
 	@echo "make bench    measure throughput and latency"
 	@echo "make chaos    the long tests that kill nodes"
 	@echo "make simulate  ten thousand simulated worlds; are they the same each time? planted bugs"
@@ -62,6 +62,7 @@ format: $(VENV)/.dev
 
 reference: $(VENV)/.dev
 	$(BIN)/python docs/generate_reference.py
+	$(BIN)/python docs/generate_from_celery.py
 
 bench: $(VENV)/.core
 	@$(BIN)/zmqtasks bench $(BENCH_ARGS)

@@ -72,7 +72,8 @@ class Signal:
 
     def __init__(self, name: str, refusal: str = "") -> None:
         self.name = name
-        self._refusal = refusal
+        #: Why nobody can be connected, "" where everybody can.
+        self.refusal = refusal
         self._connections: list[_Connection] = []
         self._lock = threading.RLock()
 
@@ -102,8 +103,8 @@ class Signal:
             ConfigError: the signal does not exist here; says why, and what to do instead.
             ValueError: the function takes no ``**kwargs``.
         """
-        if self._refusal:
-            raise ConfigError(f"signal {self.name}: {self._refusal}")
+        if self.refusal:
+            raise ConfigError(f"signal {self.name}: {self.refusal}")
         if receiver is None:
             return lambda function: self.connect(function, sender, weak, dispatch_uid)
         if not callable(receiver) or not _takes_any_keyword(receiver):

@@ -7,12 +7,12 @@ import importlib.util
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from types import ModuleType
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pytest
 
 from zmqtasks import settings
+from zmqtasks.app import celery_fates, options
 
 ROOT = Path(__file__).parents[2]
 FOLDERS = ("zmqtasks", "tests", "docs", "examples", "benchmarks")
@@ -169,11 +169,9 @@ def test_nothing_is_left_unfinished(sources: list[Source]) -> None:
 # --- reference pages ----------------------------------------------------------------------
 
 
-@pytest.fixture(scope="module")
-def generator() -> ModuleType:
-    """The script docs/generate_reference.py as a module."""
-    path = ROOT / "docs" / "generate_reference.py"
-    spec = importlib.util.spec_from_file_location("generate_reference", path)
+def _script(name: str) -> Any:
+    """A script under docs/ as a module."""
+    spec = importlib.util.spec_from_file_location(name, ROOT / "docs" / f"{name}.py")
     assert spec
     assert spec.loader
     module = importlib.util.module_from_spec(spec)
@@ -181,10 +179,33 @@ def generator() -> ModuleType:
     return module
 
 
+@pytest.fixture(scope="module")
+def generator() -> Any:
+    return _script("generate_reference")
+
+
 @pytest.mark.parametrize("name", ["settings.md", "errors.md", "pools.md"])
-def test_reference_page_is_current(generator: ModuleType, name: str) -> None:
+def test_reference_page_is_current(generator: Any, name: str) -> None:
     committed = (ROOT / "docs" / "reference" / name).read_text(encoding="utf-8")
     assert committed == generator.PAGES[name](), "run: make reference"
+
+
+def test_page_for_users_of_celery_is_current() -> None:
+    made = _script("generate_from_celery")
+    assert made.PAGE.read_text(encoding="utf-8") == made.page(), "run: make reference"
+
+
+def test_what_exists_of_celery_is_not_told_to_be_missing() -> None:
+    made = _script("generate_from_celery")
+    _none(
+        [
+            f"{name}: exists, so its line in zmqtasks/app/celery_fates.py is wrong"
+            for name in celery_fates.SETTINGS
+            if made.exists(name)
+        ]
+    )
+    known = options.TASK_OPTIONS | options.CALL_OPTIONS
+    _none([f"{name}: the same" for name in celery_fates.OPTIONS if name in known])
 
 
 def test_every_error_is_in_the_reference(sources: list[Source]) -> None:

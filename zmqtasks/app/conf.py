@@ -39,24 +39,9 @@ _NOT_FOR_APPS = {
     "pool": "a node needs it before it loads the application",
     "roles": "a node needs them before it loads the application",
 }
-#: {setting of Celery: what there is instead}.
-_INSTEAD = {
-    "backend": "results need none; nodes with the role store keep them, store=URL says where",
-    "broker": "there is no broker to name, nodes find each other; leave it out",
-    "broker_url": "there is no broker to name, nodes find each other; leave it out",
-}
-#: Settings of Celery begin with these.
-_CELERY_PREFIXES = (
-    "beat_",
-    "broker_",
-    "database_",
-    "event_",
-    "redis_",
-    "result_",
-    "task_",
-    "worker_",
-)
-_CELERY_SINGLE = frozenset({"accept_content", "control_exchange"})
+
+#: Settings of Celery in capitals.
+_CAPITALS = ("CELERY_", "CELERYD_", "CELERYBEAT_", "BROKER_")
 
 
 class Conf(MutableMapping[str, Any]):
@@ -88,12 +73,12 @@ class Conf(MutableMapping[str, Any]):
         # Imported here: an App without configuration starts without it.
         from zmqtasks.settings import SETTING_NAMES, convert
 
-        if name in _INSTEAD:
-            raise ConfigError(f"{self._where}: setting {key!r} of Celery: {_INSTEAD[name]}")
-        if name not in SETTING_NAMES and _is_celerys(name):
-            raise ConfigError(
-                f"{self._where}: setting {key!r} of Celery is not supported yet; leave it out"
-            )
+        if name not in SETTING_NAMES:
+            from zmqtasks.app.celery_fates import told_setting
+
+            told = told_setting(key)
+            if told is not None:
+                raise ConfigError(f"{self._where}: {told}")
         if name in _NOT_FOR_APPS:
             raise self._not_for_apps(key, name)
         self._values[name] = convert(name, value, self._where)
@@ -150,6 +135,13 @@ class Conf(MutableMapping[str, Any]):
                 }
             )
         else:
+            for name in values:
+                if name.startswith(_CAPITALS):
+                    raise ConfigError(
+                        f"{self._where}: {name} would not be read: settings are in lower case, as "
+                        "Celery has them since version 4; or read those with a prefix only: "
+                        f"namespace={name.partition('_')[0]!r}"
+                    )
             self.update({name: value for name, value in values.items() if name.islower()})
 
     @property
@@ -204,10 +196,6 @@ class Conf(MutableMapping[str, Any]):
             except AttributeError as exc:
                 raise ConfigError(f"{self._where}: {path!r} does not exist: {exc}") from None
         return found
-
-
-def _is_celerys(key: str) -> bool:
-    return key.startswith(_CELERY_PREFIXES) or key in _CELERY_SINGLE
 
 
 def _is_routes(name: str) -> bool:

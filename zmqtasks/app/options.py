@@ -13,6 +13,7 @@ from typing import Any, Literal, TypedDict
 
 from zmqtasks.app import option_checks as checks
 from zmqtasks.app.awaited import After, check_after
+from zmqtasks.app.celery_fates import told_option
 from zmqtasks.app.option_checks import Check
 from zmqtasks.errors import ConfigError
 from zmqtasks.settings_sources import nearest
@@ -355,9 +356,8 @@ def check_base(base: type[Any], where: str) -> None:
         found = (_CELERY_TASK_OPTIONS - _TRUE_ANYWAY) & vars(cls).keys()
         if found:
             raise ConfigError(
-                f"{where}: base class {cls.__qualname__} has {min(found)!r}, an option of Celery "
-                "that is not supported yet; leave it out, or give an attribute of your own "
-                "another name"
+                f"{where}: base class {cls.__qualname__}: {told_option(min(found))}, or give an "
+                "attribute of your own another name"
             )
 
 
@@ -368,7 +368,7 @@ def _unknown(
     where: str, key: str, known: Collection[str], celery: Collection[str], hint: str
 ) -> ConfigError:
     if key in celery:
-        return ConfigError(f"{where}: option {key!r} of Celery is not supported yet; leave it out")
+        return ConfigError(f"{where}: {told_option(key)}")
     likely = nearest(key, known)
     if likely:
         return ConfigError(f"{where}: unknown option {key!r}; did you mean {likely!r}?{hint}")

@@ -34,13 +34,18 @@ def test_settings_are_set_by_keyword_attribute_key_and_update(app: App) -> None:
         ("mehs", "x", "unknown setting 'mehs'; did you mean 'mesh'?"),
         ("mesh", "Not A Name", "mesh"),
         ("port", "many", "port"),
-        ("broker_url", "amqp://", "setting 'broker_url' of Celery: there is no broker to name"),
-        ("broker", "redis://", "setting 'broker' of Celery: there is no broker to name"),
-        ("backend", "redis://", "setting 'backend' of Celery: results need none"),
-        ("broker_heartbeat", 3, "setting 'broker_heartbeat' of Celery is not supported yet"),
-        ("task_acks_late", True, "not supported yet"),
+        (
+            "broker_url",
+            "amqp://",
+            "setting 'broker_url' of Celery: there is no broker to",
+        ),
+        ("broker", "redis://", "setting 'broker' of Celery: there is no broker to"),
+        ("backend", "redis://", "setting 'backend' of Celery: results need no back end"),
+        ("broker_heartbeat", 3, "nodes hear of each other by heartbeat_ms and lost_ms"),
+        ("task_acks_late", True, "leave it out (docs/from-celery.md: task_acks_late)"),
         ("enable_utc", False, "moments travel in UTC; the setting timezone says what local"),
-        ("beat_max_loop_interval", 5, "not supported yet"),
+        ("beat_max_loop_interval", 5, "need no tuning; leave it out (docs/from-celery.md: beat_*)"),
+        ("result_serializer", "json", "of Celery is not supported yet; leave it out (docs/from"),
         ("timezone", "Mars/Olympus", "timezone 'Mars/Olympus' is not known here"),
         ("timezone", 3, "a text or a tzinfo"),
         ("task_routes", 3, "3 is no router"),
@@ -88,6 +93,19 @@ def test_what_a_node_needs_before_it_has_the_app_is_refused(
         app.conf[key] = value
     assert f"App('{app.name}'): {key!r} cannot be set by an application" in str(caught.value)
     assert f"use {flag} or zmqtasks.toml" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "name", ["CELERY_TASK_ALWAYS_EAGER", "CELERYD_CONCURRENCY", "CELERYBEAT_SCHEDULE", "BROKER_URL"]
+)
+def test_settings_of_celery_in_capitals_are_not_passed_over_in_silence(app: App, name: str) -> None:
+    with pytest.raises(ConfigError, match=f"{name} would not be read: settings are in lower case"):
+        app.config_from_object({name: 1})
+
+
+def test_settings_with_the_prefix_of_celery_are_read_by_namespace(app: App) -> None:
+    app.config_from_object({"CELERY_TASK_ALWAYS_EAGER": True, "DEBUG": True}, namespace="CELERY")
+    assert dict(app.conf) == {"task_always_eager": True}
 
 
 def test_celerys_names_mean_ours(app: App) -> None:
