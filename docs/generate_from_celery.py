@@ -341,9 +341,10 @@ app = App("shop")  # was: app = Celery("shop", broker="redis://...", backend="re
 
 Tasks, `delay`, `apply_async`, `retry`, signatures, groups, chains, chords, results,
 `beat_schedule`, handlers and signals keep their names and meanings; `from celery.schedules
-import crontab` becomes `from zmqtasks.schedules import crontab`. `app.config_from_object("config")`, also with
-`namespace="CELERY"`, reads the configuration that you have. What does not exist is refused with an
-error that names its line on this page: nothing is accepted and ignored.
+import crontab` becomes `from zmqtasks.schedules import crontab`.
+`app.config_from_object("config")`, also with `namespace="CELERY"`, reads the configuration that you
+have. What does not exist is refused with an error that names its line on this page: nothing is
+accepted and ignored.
 
 What is different, and shows:
 
