@@ -111,7 +111,7 @@ class Conf(MutableMapping[str, Any]):
     def __repr__(self) -> str:
         return f"<conf of {self._where}: {', '.join(sorted(self._values)) or 'nothing set'}>"
 
-    def config_from_object(self, source: object, *, namespace: str = "") -> None:
+    def config_from_object(self, source: object, *, namespace: str = "") -> object:
         """Take settings from an object, a module, or the import path of one.
 
         Args:
@@ -120,13 +120,16 @@ class Conf(MutableMapping[str, Any]):
             namespace: take only names that begin with it and an underscore, in capitals
                 (``ZMQTASKS`` for ``ZMQTASKS_STORE = ...`` in Django's settings).
 
+        Returns:
+            The object that they were taken from.
+
         Raises:
             ConfigError: it cannot be imported, or has an unknown or bad setting.
         """
         found = self._import(source) if isinstance(source, str) else source
-        values = found if isinstance(found, Mapping) else _public(found)
+        prefix = namespace.upper().rstrip("_") + "_" if namespace else ""
+        values = dict(found) if isinstance(found, Mapping) else _public(found, prefix)
         if namespace:
-            prefix = namespace.upper().rstrip("_") + "_"
             self.update(
                 {
                     name.removeprefix(prefix).lower(): value
@@ -143,6 +146,7 @@ class Conf(MutableMapping[str, Any]):
                         f"namespace={name.partition('_')[0]!r}"
                     )
             self.update({name: value for name, value in values.items() if name.islower()})
+        return found
 
     @property
     def for_nodes(self) -> dict[str, Any]:
@@ -202,13 +206,15 @@ def _is_routes(name: str) -> bool:
     return name.lower().endswith("task_routes")
 
 
-def _public(source: object) -> dict[str, Any]:
+def _public(source: object, prefix: str) -> dict[str, Any]:
     """Attributes that can be settings: no private ones, no imports, no code."""
     code = (ModuleType, FunctionType, BuiltinFunctionType, type)
     return {
         name: value
         for name in dir(source)
         if not name.startswith("_")
+        # The others are not even looked at: Django warns of some of its own.
+        and name.startswith(prefix)
         # A route may well be a function.
         and (not isinstance(value := getattr(source, name), code) or _is_routes(name))
     }

@@ -36,6 +36,8 @@ def load_app(spec: str, cwd: Path | None = None) -> App:
     app.set_up()
     for error in app.setup_errors:
         raise AppLoadError(str(error)) from error
+    if app.project is not None:
+        app.project.loaded()
     return app
 
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from zmqtasks.app.conf import Conf
 from zmqtasks.app.current import set_current
+from zmqtasks.app.frameworks import DJANGO_PROJECT, Project, django
 from zmqtasks.app.importing import Discovery, import_module, names_of
 from zmqtasks.errors import ConfigError
 
@@ -25,6 +26,8 @@ class WithStartup:
         super().__init__()
         #: What ``autodiscover_tasks`` was told.
         self._discoveries: list[Discovery] = []
+        #: The project of a framework that it is part of.
+        self.project: Project | None = None
 
     # --- which App ----------------------------------------------------------------------
 
@@ -44,8 +47,11 @@ class WithStartup:
     # --- configuration ------------------------------------------------------------------
 
     def config_from_object(self, source: object, *, namespace: str = "") -> None:
-        """Same as ``app.conf.config_from_object``."""
-        self.conf.config_from_object(source, namespace=namespace)
+        """Same as ``app.conf.config_from_object``; with Django's settings the App becomes part
+        of that project."""
+        found = self.conf.config_from_object(source, namespace=namespace)
+        if type(found).__module__ == "django.conf":
+            self._django_project("config_from_object()")
 
     def config_from_envvar(
         self, variable_name: str, silent: bool = False, *, namespace: str = ""
@@ -78,23 +84,27 @@ class WithStartup:
 
     def autodiscover_tasks(
         self,
-        packages: Iterable[str] | Callable[[], Iterable[str]],
+        packages: Iterable[str] | Callable[[], Iterable[str]] | None = None,
         related_name: str | None = "tasks",
         force: bool = False,
     ) -> None:
         """Have the modules with tasks of these packages imported where tasks run.
 
         Args:
-            packages: their names, or a function that gives them when they are wanted.
+            packages: their names, or a function that gives them when they are wanted; None:
+                the ``INSTALLED_APPS`` of Django.
             related_name: name of the module in each package, which need not have it; None:
                 the packages themselves.
             force: import them now, in this process.
 
         Raises:
-            ConfigError: these are no names.
+            ConfigError: these are no names; Django is not installed, or with ``force`` has not
+                loaded its applications yet.
             AppLoadError: with ``force``, an import failed.
         """
-        if not callable(packages):
+        if packages is None:
+            packages = self._django_project("autodiscover_tasks()").packages
+        elif not callable(packages):
             packages = names_of(packages, f"App({self.name!r}).autodiscover_tasks()")
         found = Discovery(packages, related_name)
         self._discoveries.append(found)
@@ -111,6 +121,8 @@ class WithStartup:
         Raises:
             AppLoadError: one does not exist, or its import failed.
         """
+        if self.project is not None:
+            self.project.prepare()
         for key in ("imports", "include"):
             for name in self.conf.of_tasks(key):
                 import_module(name)
@@ -118,3 +130,8 @@ class WithStartup:
         for discovery in self._discoveries:
             for name in discovery.module_names():
                 import_module(name)
+
+    def _django_project(self, where: str) -> Project:
+        install = django(DJANGO_PROJECT, f"App({self.name!r}).{where}").install
+        project: Project = install(self)
+        return project

@@ -16,6 +16,7 @@ from zmqtasks.app.depends import Injection, resolved
 from zmqtasks.app.facts import needs_text
 from zmqtasks.app.hooks import WithHandlers
 from zmqtasks.app.middleware import OutgoingCall
+from zmqtasks.app.on_commit import WithOnCommit
 from zmqtasks.app.options import CallOptions
 from zmqtasks.app.publishing import Arguments, passed_through
 from zmqtasks.app.result import AsyncResult
@@ -52,7 +53,7 @@ _KINDS_MAX = 1_000
 CallArguments = tuple[Any, ...] | list[Any] | dict[str, Any]
 
 
-class Task(WithOptions, WithHandlers, WithSignatures[P, R], Generic[P, R]):
+class Task(WithOptions, WithHandlers, WithSignatures[P, R], WithOnCommit[P, R], Generic[P, R]):
     """A task function, made by ``@app.task``.
 
     Calling it runs the function here and now; ``delay`` and ``apply_async`` let a

@@ -1,0 +1,1 @@
+"""Orders, which are confirmed by a task."""
