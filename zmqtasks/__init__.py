@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from zmqtasks.app.canvas.maps import chunks, xmap, xstarmap
     from zmqtasks.app.canvas.result import GroupResult
     from zmqtasks.app.canvas.signature import Signature, maybe_signature, signature, subtask
+    from zmqtasks.app.canvas.stamping import StampingVisitor
     from zmqtasks.app.depends import Depends
     from zmqtasks.app.eager import EagerResult
     from zmqtasks.app.proxies import current_app, current_task
@@ -96,6 +97,7 @@ __all__ = [
     "chunks",
     "xmap",
     "xstarmap",
+    "StampingVisitor",
     # results
     "AsyncResult",
     "ResultSet",
@@ -167,6 +169,7 @@ _HOMES = {
     "chord": "zmqtasks.app.canvas.chains",
     "group": "zmqtasks.app.canvas.group",
     "chunks": "zmqtasks.app.canvas.maps",
+    "StampingVisitor": "zmqtasks.app.canvas.stamping",
     "xmap": "zmqtasks.app.canvas.maps",
     "xstarmap": "zmqtasks.app.canvas.maps",
 }

@@ -5,7 +5,7 @@ from __future__ import annotations
 import platform
 from typing import Any
 
-from zmqtasks.app.option_checks import REPR_CHARS_MAX
+from zmqtasks.app.option_checks import REPR_CHARS_MAX, STAMPS_KEY
 from zmqtasks.app.retrying import RETRIES_KEY, count_of, lost_attempts_of
 from zmqtasks.app.timing import moment_text
 from zmqtasks.ids import format_node, format_task_id
@@ -19,7 +19,7 @@ _node_name = ""
 _CELERYS = frozenset(
     """
     callbacks chain chord errbacks group_index ignore_result logfile loglevel properties
-    replaced_task_nesting reply_to shadow stamped_headers stamps taskset utc
+    replaced_task_nesting reply_to shadow taskset utc
     """.split()
 )
 #: The context made last: most tasks that ask once ask again.
@@ -199,6 +199,17 @@ class TaskContext:
         """What the caller gave as ``headers=``."""
         found = self.ext.get("h")
         return found if isinstance(found, dict) else {}
+
+    @property
+    def stamps(self) -> dict[str, list[Any]]:
+        """What the call is stamped with: names, and their values."""
+        found = self.ext.get(STAMPS_KEY)
+        return found if isinstance(found, dict) else {}
+
+    @property
+    def stamped_headers(self) -> list[str]:
+        """Names of its stamps."""
+        return list(self.stamps)
 
     @property
     def parent_id(self) -> str | None:

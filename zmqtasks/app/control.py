@@ -353,11 +353,11 @@ class Control(_AsyncTwins):
         signal: str | int = "SIGTERM",
         timeout: float = TIMEOUT_S,
     ) -> dict[str, str]:
-        """Let all tasks that have one of these headers not be run.
+        """Let all tasks that have one of these stamps or headers not be run.
 
         Args:
-            headers: {name: value, or list of values}; as ``apply_async(headers=...)`` gave
-                them.
+            headers: {name: value, or list of values}; as ``Signature.stamp`` or
+                ``apply_async(headers=...)`` gave them.
             terminate, signal, timeout: as for ``revoke``.
 
         Returns:

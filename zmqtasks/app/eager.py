@@ -24,6 +24,7 @@ from zmqtasks.app.childmain import AppProgram
 from zmqtasks.app.context import EagerRun
 from zmqtasks.app.current import in_running_loop
 from zmqtasks.app.middleware import OutgoingCall
+from zmqtasks.app.option_checks import STAMPS_KEY, stamps_of
 from zmqtasks.app.publishing import passed_through
 from zmqtasks.app.result import AsyncResult
 from zmqtasks.app.resultset import ResultSet
@@ -186,6 +187,8 @@ def apply(
     parent = running_task()
     if headers:
         ext["h"] = dict(headers)
+    if complete.get("stamps"):
+        ext[STAMPS_KEY] = stamps_of(complete["stamps"])
     if parent is not None:
         ext["p"], ext["r"] = parent.id, (parent.ext or {}).get("r", parent.id)
     ext.update(facts or {})

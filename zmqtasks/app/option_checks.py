@@ -8,12 +8,14 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from datetime import datetime
-from typing import TypeGuard
+from typing import Any, TypeGuard
 
 from zmqtasks.errors import ConfigError
 from zmqtasks.settings_checks import DURABILITIES
 from zmqtasks.settings_sources import nearest
 
+#: The fact of a call that holds its stamps.
+STAMPS_KEY = "st"
 DELIVERIES: tuple[str, ...] = ("at_least_once", "at_most_once")
 #: Priorities go from 0 to this, which goes first.
 PRIORITY_MAX = 9
@@ -144,6 +146,25 @@ def check_headers(_key: str, headers: object, where: str) -> None:
                 f"{where}: header {name!r} is of type {type(value).__name__}; headers carry "
                 "None, bool, int (64 bits), float, str and bytes, the rest belongs in arguments"
             )
+
+
+def stamps_of(stamps: Any) -> dict[str, list[Any]]:
+    """Stamps as they travel."""
+    return {name: values_of(value) for name, value in stamps.items()}
+
+
+def values_of(value: object) -> list[Any]:
+    """The values of a stamp: one, or several."""
+    return list(value) if isinstance(value, (list, tuple, set, frozenset)) else [value]
+
+
+def check_stamps(key: str, stamps: object, where: str) -> None:
+    """Names, and one plain value or several."""
+    if not isinstance(stamps, Mapping):
+        raise ConfigError(f"{where}: {key} are a dict, not {type(stamps).__name__}")
+    for name, value in stamps.items():
+        for each in values_of(value):
+            check_headers(key, {name: each}, where)
 
 
 def check_links(key: str, value: object, where: str) -> None:

@@ -91,6 +91,8 @@ class CallOptions(TypedDict, total=False):
     task_id: str | None
     #: Facts that travel with the task: names and plain values.
     headers: Mapping[str, Any] | None
+    #: The same for ``revoke_by_stamped_headers``, with one value or several each.
+    stamps: Mapping[str, Any] | None
     #: "at_least_once", or "at_most_once" for fast and loose.
     delivery: Delivery
     #: Raise NoWorkers unless a worker that can run it is in sight within so many seconds.
@@ -157,7 +159,7 @@ _CELERY_CALL_OPTIONS = frozenset(
     """
     add_to_parent chain chord compression connection delivery_mode exchange group_id group_index
     ignore_result immutable mandatory parent_id producer publisher reply_to retry
-    retry_policy root_id router routing_key serializer shadow stamped_headers stamps timeout
+    retry_policy root_id router routing_key serializer shadow stamped_headers timeout
     """.split()
 )
 #: What Celery's base classes say about themselves that is so here anyway.
@@ -197,6 +199,7 @@ _MAYBE_NONE = frozenset(
 _CALL_CHECKS: Mapping[str, Check] = {
     "task_id": checks.check_name,
     "headers": checks.check_headers,
+    "stamps": checks.check_stamps,
     "delivery": checks.check_delivery,
     "require_worker": checks.check_wait,
     "durability": checks.check_durability,

@@ -7,6 +7,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from zmqtasks.app.current import gateway, in_running_loop
+from zmqtasks.app.option_checks import STAMPS_KEY, stamps_of
 from zmqtasks.app.options import CallOptions, check_call_options
 from zmqtasks.app.publishing import Arguments, Publication
 from zmqtasks.app.result import AsyncResult, AtMostOnceResult
@@ -123,6 +124,8 @@ def prepare(
         ext["c"] = content_digest(kind.app, kind.name, body)
     if headers:
         ext["h"] = dict(headers)
+    if options.get("stamps"):
+        ext[STAMPS_KEY] = stamps_of(options["stamps"])
     after = options.get("after")
     if after:
         from zmqtasks.app.awaited import awaited_ids  # few calls need it

@@ -164,7 +164,7 @@ class Control:
             return {}
         found = [
             task.id for task in dispatcher.tasks.values()
-            if task.ext and "h" in task.ext and _has_one(task.ext["h"], wanted)
+            if task.ext and any(_has_one(task.ext.get(key), wanted) for key in ("h", "st"))
         ]  # fmt: skip
         return Some(self._revoke(found, args))
 
@@ -209,8 +209,15 @@ class Control:
 
 def _has_one(headers: object, wanted: Mapping[str, Sequence[str]]) -> bool:
     return isinstance(headers, dict) and any(
-        name in headers and str(headers[name]) in values for name, values in wanted.items()
+        str(value) in values
+        for name, values in wanted.items()
+        if name in headers
+        for value in _values(headers[name])
     )
+
+
+def _values(value: object) -> Sequence[object]:
+    return value if isinstance(value, (list, tuple)) else (value,)
 
 
 def _scheduled(task: OwnedTask) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from zmqtasks.app.canvas.signature import Signature, linked_signature
 from zmqtasks.app.canvas.submitting import CHORD_KEY, GROUP_KEY
 from zmqtasks.app.canvas.workflow import WorkflowCalls
 from zmqtasks.app.context import EagerRun
+from zmqtasks.app.option_checks import STAMPS_KEY
 from zmqtasks.app.replaced import Replaced, ReplacedEagerly, added
 from zmqtasks.app.result import AsyncResult
 from zmqtasks.core.inputs import INPUTS_KEY, REPLACED_KEY
@@ -126,6 +127,8 @@ def _planned(found: Signature[Any], run: RunTask, where: str) -> Planned:
         raise ConfigError(f"{where}: what takes part here ends with one call; let one follow")
     of_run = run.ext or {}
     line = {"p": run.id, "r": of_run.get("r", run.id)}
+    if STAMPS_KEY in of_run:
+        line[STAMPS_KEY] = of_run[STAMPS_KEY]
     # The last one is in the group and the chord of the one that it stands for, or joins.
     of_last = {key: of_run[key] for key in (GROUP_KEY, CHORD_KEY) if key in of_run}
     carried: list[CarriedCall] = []

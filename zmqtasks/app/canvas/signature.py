@@ -22,6 +22,7 @@ from zmqtasks.ids import format_task_id
 
 if TYPE_CHECKING:
     from zmqtasks.app.app import App
+    from zmqtasks.app.canvas.stamping import StampingVisitor
     from zmqtasks.app.canvas.workflow import Workflow
     from zmqtasks.app.eager import EagerResult
     from zmqtasks.app.task import Task
@@ -269,6 +270,26 @@ class Signature(dict[str, Any], Generic[R]):
             more: dict[str, Any] = {option: [*found, linked]}
             self.set(**more)
         return linked
+
+    def stamp(
+        self, visitor: StampingVisitor | None = None, append_stamps: bool = False, **stamps: Any
+    ) -> Self:
+        """Let the call, or all calls of a workflow and what they are linked to, carry stamps:
+        ``self.request.stamps``, and ``app.control.revoke_by_stamped_headers`` finds them.
+
+        Args:
+            visitor: says for each part of a workflow what is added.
+            append_stamps: values of a stamp that is there already stay; else the new ones
+                replace them.
+            stamps: names, and one value or a list of several, as headers have them.
+
+        Returns:
+            Itself.
+        """
+        from zmqtasks.app.canvas.stamping import stamp
+
+        stamp(self, visitor, append_stamps, stamps)
+        return self
 
     def freeze(self, _id: str | None = None) -> AsyncResult[R]:
         """Give it a task id, unless it has one: however often it is called, it is this task.

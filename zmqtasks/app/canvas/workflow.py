@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
 
 #: Options of a workflow that each of its calls has.
-_OF_ALL = ("durability", "link_error")
+_OF_ALL = ("durability", "link_error", "stamps")
 
 
 class Split(NamedTuple):
