@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from bisect import bisect_left
+from copy import copy
 from dataclasses import dataclass, field
 from datetime import MAXYEAR, UTC, date, datetime, time, timedelta, tzinfo
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, Self
 
 from zmqtasks.errors import ConfigError
 from zmqtasks.schedules import fields, wallclock
@@ -110,12 +111,13 @@ class crontab:  # noqa: N801 - Celery's name
         minute, hour, day_of_month, month_of_year, day_of_week = parts
         return cls(minute, hour, day_of_week, day_of_month, month_of_year, timezone=timezone)
 
-    def in_zone(self, zone: tzinfo) -> crontab:
+    def in_zone(self, zone: tzinfo) -> Self:
         """The same with this timezone, if it has none of its own."""
         if self.timezone is not None:
             return self
-        fields_ = (self.minute, self.hour, self.day_of_week, self.day_of_month, self.month_of_year)
-        return crontab(*fields_, timezone=zone)
+        found = copy(self)
+        object.__setattr__(found, "timezone", zone)
+        return found
 
     def next_after(self, moment: datetime) -> datetime | None:
         """The first moment after this one at which it is due, in UTC."""

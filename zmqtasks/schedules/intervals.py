@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from copy import copy
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta, tzinfo
 from math import isfinite
-from typing import Final
+from typing import Final, Self
 
 from zmqtasks import limits
 from zmqtasks.errors import ConfigError
@@ -61,11 +62,13 @@ class schedule:  # noqa: N801 - Celery's name
         object.__setattr__(self, "start", _checked_start(start))
         object.__setattr__(self, "timezone", checked_zone(timezone, "schedule"))
 
-    def in_zone(self, zone: tzinfo) -> schedule:
+    def in_zone(self, zone: tzinfo) -> Self:
         """The same with this timezone, if it has none of its own and needs one."""
         if self.timezone is not None or not self.relative:
             return self
-        return schedule(self.run_every, True, timezone=zone)
+        found = copy(self)
+        object.__setattr__(found, "timezone", zone)
+        return found
 
     def next_after(self, moment: datetime) -> datetime | None:
         """The first moment after this one at which it is due, in UTC."""

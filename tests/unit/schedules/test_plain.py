@@ -19,6 +19,7 @@ from zmqtasks.schedules import (
     solar,
     to_plain,
 )
+from zmqtasks.zones import zone_of
 
 
 class Yearly:
@@ -26,6 +27,18 @@ class Yearly:
 
     def next_after(self, moment: datetime) -> datetime:
         return moment.replace(year=moment.year + 1)
+
+
+class Later(crontab):
+    """One that is made of another."""
+
+    def next_after(self, moment: datetime) -> datetime | None:
+        found = super().next_after(moment)
+        return found and found + timedelta(seconds=7)
+
+
+class Rarely(schedule):
+    """The same of an interval."""
 
 
 class Spoken(Schedule):
@@ -70,6 +83,18 @@ def test_what_another_process_could_not_make_anew_does_not_travel(given: Schedul
 def test_a_moment_without_timezone_is_refused(given: Schedule) -> None:
     with pytest.raises(ValueError, match="has no timezone; say which"):
         given.next_after(datetime(2027, 1, 1))  # noqa: DTZ001 - what it is about
+
+
+@pytest.mark.parametrize(
+    "given", [Later(0, 8), Rarely(60, relative=True), Later("*"), Rarely(5, relative=True)]
+)
+def test_a_class_of_ones_own_stays_what_it_is_in_another_timezone(given: Later | Rarely) -> None:
+    berlin = zone_of("Europe/Berlin")
+    found = given.in_zone(berlin)
+    assert type(found) is type(given)
+    assert found.timezone is berlin
+    assert given.timezone is None
+    assert to_plain(found) is None
 
 
 @pytest.mark.parametrize(
