@@ -102,3 +102,18 @@ def keyed_task_id(app: str, name: str, key: str) -> bytes:
     # Names of apps and tasks have no zero byte, so the parts cannot run into each other.
     content = "\0".join((app, name, key)).encode()
     return hashlib.blake2b(content, digest_size=16, person=b"zmqtasks key").digest()
+
+
+def tick_task_id(mesh: str, app: str, entry: str, due_ms: int, *, by_hand: bool = False) -> bytes:
+    """The id of the task of one tick: the same, whichever beat starts it, and how often.
+
+    Args:
+        mesh: name of the mesh.
+        app, entry: whose tick it is.
+        due_ms: wall clock, milliseconds since 1970.
+        by_hand: somebody ordered it, the schedule did not.
+    """
+    import hashlib  # most processes never need it
+
+    content = "\0".join((mesh, app, entry, str(due_ms), "run" if by_hand else "")).encode()
+    return hashlib.blake2b(content, digest_size=16, person=b"zmqtasks tick").digest()

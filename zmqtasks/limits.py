@@ -347,3 +347,29 @@ ZMTP_HEARTBEAT_MS = 1_000
 ZMTP_TIMEOUT_MS = 3_000
 ZMTP_TTL_MS = 6_000
 HANDSHAKE_MS = 5_000
+
+# --- beats --------------------------------------------------------------------------------
+
+#: Ticks of one entry that are remembered after they ended; open ones are beside that. Two
+#: beats that were cut off from each other can tell of so many which of them both started.
+TICKS_KEPT_MAX = 100
+#: Ticks of one entry whose tasks have not ended. At this many further ones are not started,
+#: which is said: nobody runs them, and they would fill their owner.
+TICKS_OPEN_MAX = 1_000
+#: A tick that is late by more counts as missed: so long may beats take to follow each other,
+#: or a node to start again, in milliseconds.
+TICK_LATE_MS = 60_000
+#: Missed ticks of one entry that are looked at, the latest ones.
+MISSED_TICKS_MAX = 1_000
+#: A clock that was set back by more is believed: what was started before, by a clock that was
+#: ahead, then does not keep ticks from being started until that time comes, in milliseconds.
+CLOCK_BACK_MS = 24 * 3_600_000
+#: Entries of one application that have a schedule.
+BEAT_ENTRIES_MAX = 10_000
+#: A beat that has just come, or whose clock has jumped, listens to the others for so long
+#: before it starts ticks, in milliseconds.
+BEAT_LISTEN_MS = 2_000
+#: Whether the task of a tick is known to anybody is asked for so long, in milliseconds.
+TICK_ASKED_MS = 1_000
+#: Ticks in one message between beats.
+BEATS_TICKS_MAX = 500

@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 
 from tests.docs.running import Block, Command, Reader, blocks_of, commands_of
+from zmqtasks.wire.allmessages import MESSAGE_CLASSES
 from zmqtasks.wire.codec import VERSION_MAJOR
 from zmqtasks.wire.messages import (
-    MESSAGE_CLASSES,
     ErrorCode,
     MessageType,
     RejectCode,

@@ -119,7 +119,7 @@ class Process:
         self.node = self._make_node(membership)
         self.pool = SimPool(self)
         self._commits_ms = 0
-        self._performers = self._make_performers()
+        self._performers = self._make_performers() | world.equip(self)
         self._tokens = 0
         #: {token of a durable call: its tasks}.
         self._durable: dict[int, list[Call]] = {}

@@ -128,9 +128,7 @@ class World:
         heap = self._heap
         check_ms = SAFETY_MS + _CHECK_MS
         while True:
-            self.now, _, function, args = heapq.heappop(heap)
-            function(*args)
-            self.events_count += 1
+            self._step()
             if heap[0][0] < check_ms:
                 continue
             check_ms = heap[0][0] + _CHECK_MS
@@ -145,7 +143,16 @@ class World:
                 assert is_waiting, f"no rest {late_ms} ms after the last fault: {reason}"
         check_end(self)
 
+    def _step(self) -> None:
+        self.now, _, function, args = heapq.heappop(self._heap)
+        function(*args)
+        self.events_count += 1
+
     # --- who is there -------------------------------------------------------------------
+
+    def equip(self, process: Process) -> dict[type, Callable[[Any], None]]:
+        """Add to a process what only this world has; returns what carries out its effects."""
+        return {}
 
     def alive(self) -> list[Process]:
         return [process for process in self.processes if process.alive]

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 #: Doublings after which a delay has long reached any maximum.
 _DOUBLINGS_MAX = 60
 #: Facts of a call: how often it was retried, and rejected to be run again.
-RETRIES_KEY, REQUEUES_KEY = "n", "rq"
+RETRIES_KEY, REQUEUES_KEY, FIRST_KEY = "n", "rq", "at"
 
 
 class RetryPlan(NamedTuple):
@@ -66,7 +66,8 @@ def count_of(run: RunTask, key: str) -> int:
 def lost_attempts_of(run: RunTask) -> int:
     """How many earlier attempts may have run in part: those that asked for another did not
     end that way."""
-    return max(0, run.attempt - 1 - count_of(run, RETRIES_KEY) - count_of(run, REQUEUES_KEY))
+    asked_for = count_of(run, RETRIES_KEY) + count_of(run, REQUEUES_KEY)
+    return max(0, run.attempt - (count_of(run, FIRST_KEY) or 1) - asked_for)
 
 
 def planned_retry(task: Task[Any, Any], run: RunTask, wish: Wish) -> Retry:

@@ -75,6 +75,8 @@ class Dispatcher(Attempts):
         super().__init__(tasks_max, bytes_max, custody, routes)
         #: The mesh has a store, so what settles must get there.
         self.has_store = False
+        #: What other nodes owned has come here.
+        self.is_heir = False
         #: For `status` and tests.
         self.refused_count = 0
         #: {link: positions of outcomes of tasks that are not known here}.
@@ -221,7 +223,10 @@ class Dispatcher(Attempts):
                 or task.attempt != outcome.attempt
                 or task.worker is None
                 or task.worker.link.peer != link.peer
-            ) and not self._is_claimed(link, task, outcome.attempt):
+            ) and not (
+                self._is_claimed(link, task, outcome.attempt)
+                or self._is_of_a_repeat(link, task, outcome.attempt)
+            ):
                 self._late(link, outcome, positions, refused)
                 continue
             assert task is not None
@@ -250,6 +255,18 @@ class Dispatcher(Attempts):
         worker.held[task.id] = task
         if task.id in self._cancelling:
             self._ask_worker(task)
+        return True
+
+    def _is_of_a_repeat(self, link: LinkId, task: OwnedTask | None, attempt: int) -> bool:
+        """A former owner, whose heir is here, gave away the same attempt of the same call, which
+        was repeated. The one that ends first is its outcome: refused it would be a store's
+        last word on that attempt."""
+        worker = self.dealer.worker_at(link) if self.is_heir else None
+        if task is None or task.attempt != attempt or task.worker is None or worker is None:
+            return False
+        task.worker.held.pop(task.id, None)
+        task.worker, task.fetching = worker, None
+        worker.held[task.id] = task
         return True
 
     def _late(

@@ -14,6 +14,10 @@ from zmqtasks.wire.messages import Inspect, Message, Order, Outcome, StateRecord
 Level = Literal["debug", "info", "warning", "error"]
 
 
+#: From one start of a tick's task to the next one.
+_ATTEMPTS_APART = 1_000
+
+
 class Send(NamedTuple):
     """A message for the numbered stream of a link (taken by Membership)."""
 
@@ -247,6 +251,38 @@ class OrderGiven(NamedTuple):
     message: Order
 
 
+class PlanTicks(NamedTuple):
+    """When is this entry due, after the first time and up to the second one (wall clock,
+    milliseconds since 1970), and when next? Answered by ``planned`` or ``unplanned``."""
+
+    name: str
+    after_ms: int
+    until_ms: int
+
+
+class FireTick(NamedTuple):
+    """Submit the task of this entry that is due then, with this id; if that cannot be done:
+    ``refused``.
+
+    ``again``: so many starts of it came before whose outcome nobody knows. Then its attempts are
+    numbered from ``first_attempt``, so that those of an earlier start are told from them.
+    """
+
+    name: str
+    due_ms: int
+    id: bytes
+    again: int = 0
+
+    @property
+    def first_attempt(self) -> int:
+        """More than an earlier start can have had."""
+        return 1 + self.again * _ATTEMPTS_APART
+
+
+class SaveBeat(NamedTuple):
+    """What is known of ticks has changed."""
+
+
 class Note(NamedTuple):
     """Something people should know. ``once``: log only the first with this key."""
 
@@ -261,5 +297,5 @@ Effect = (
     | CancelInSlot | AnswerSlot | Publish | LaneConnect | LaneDisconnect | LanePush | TasksSettled
     | TasksUpdated | QuestionAnswered | CallsAccepted | CallsRefused | JournalWrite | RoomFreed
     | StoreRows | AskStore | ForgetRows | SpillWrite | SpillRead | SpillFind | SpillTrim | ReportGot
-    | InspectionAsked | OrderGiven | Note
+    | InspectionAsked | OrderGiven | PlanTicks | FireTick | SaveBeat | Note
 )  # fmt: skip

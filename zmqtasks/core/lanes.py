@@ -81,6 +81,8 @@ ASKED_KEY = "ra"
 ONCE_KEY = "once"
 #: Keys in a task's ``ext``: how often it was retried, and rejected to be run again.
 RETRIES_KEY, REQUEUES_KEY = "n", "rq"
+#: Key in a task's ``ext``: the number of its first attempt, when that is not 1.
+FIRST_KEY = "at"
 
 
 def count_in(ext: dict[str, Any] | None, key: str) -> int:

@@ -13,6 +13,7 @@ from collections.abc import Collection, Iterable, Sequence
 from typing import Any, Protocol
 
 from zmqtasks.core.answers import Answers
+from zmqtasks.core.beat import Beat
 from zmqtasks.core.calls import Call
 from zmqtasks.core.custody import Custody
 from zmqtasks.core.dispatcher import Dispatcher
@@ -40,6 +41,7 @@ from zmqtasks.core.linkevents import (
 )
 from zmqtasks.core.links import DRAINING, SELF, LinkId
 from zmqtasks.core.membership import Membership
+from zmqtasks.core.meshleaving import LeavingNode
 from zmqtasks.core.owned import OwnedRecord
 from zmqtasks.core.ownership import Ownership
 from zmqtasks.core.publishing import RESULTS_TOPIC, Publisher
@@ -85,7 +87,7 @@ class Machine(Protocol):
     effects: list[Effect]
 
 
-class MeshNode:
+class MeshNode(LeavingNode):
     """The machines of one node.
 
     Args:
@@ -145,8 +147,15 @@ class MeshNode:
         )  # fmt: skip
         #: Whose effects are collected at the end of a turn.
         self._machines: list[Machine] = [machine for machine in machines if machine is not None]
+        #: See ``add_beat``.
+        self.beat: Beat | None = None
 
     # --- what others call -----------------------------------------------------------------
+
+    def add_beat(self, beat: Beat) -> None:
+        """Start ticks here, too; before there are links."""
+        self.beat = beat
+        self._machines.append(beat)
 
     def submit(self, calls: Iterable[Call], now_ms: int) -> None:
         """Own these tasks."""
@@ -202,10 +211,12 @@ class MeshNode:
         assert self.ownership is not None
         self.ownership.custody.refused(batches, text, is_certain=is_certain)
 
-    def ask(self, ids: Sequence[bytes], watch: bool, now_ms: int) -> int:
-        """Ask everybody about tasks; returns the token of the answers."""
+    def ask(self, ids: Sequence[bytes], watch: bool, now_ms: int, *, dials: bool = True) -> int:
+        """Ask everybody about tasks, with ``dials`` also those who are not linked yet; returns
+        the token of the answers."""
         known = [self.answers.local(task_id) for task_id in ids]
-        self.membership.want_all(now_ms)
+        if dials:
+            self.membership.want_all(now_ms)
         links = [link for node, link in self.reach.links.items() if node != self.hello.node]
         if self.reader is not None:
             links.append(SELF)  # its own store, which takes its time
@@ -262,6 +273,8 @@ class MeshNode:
             self.intake.drain()
         if self.ownership is not None:
             self.ownership.drain()
+        if self.beat is not None:
+            self.beat.drain()
 
     def change_worker(
         self, now_ms: int, *, queues: Sequence[str] | None = None, slots: int | None = None
@@ -288,41 +301,8 @@ class MeshNode:
             self.intake.peer_changed(link, peer)
         if self.lane is not None:
             self.lane.peer_changed(link, peer)
-
-    def leave_tasks(self, now_ms: int) -> None:
-        """Give away what this node owns, as far as others take it; see ``tasks_left``."""
-        assert self.ownership is not None
-        self.ownership.leave(now_ms)
-
-    @property
-    def tasks_left(self) -> int:
-        """Open tasks that nobody else has taken."""
-        return self.ownership.handoff.left() if self.ownership is not None else 0
-
-    def stay_with_tasks(self) -> dict[str, int]:
-        """Give nothing more away; what is offered stays here. Before goodbyes are said, and
-        then ``is_deciding`` has to turn False.
-
-        Returns:
-            {name of a node: tasks that it has taken since ``leave_tasks``}.
-        """
-        assert self.ownership is not None
-        return self.ownership.stay()
-
-    @property
-    def is_deciding(self) -> bool:
-        """The journal is writing, or a task is on its way from one owner to another."""
-        return self.ownership is not None and self.ownership.is_deciding
-
-    @property
-    def is_idle(self) -> bool:
-        """Nothing runs here, nobody waits for an outcome of ours, and the journal has what
-        it was asked to hold (for draining)."""
-        if self.intake is not None and self.intake.running_count:
-            return False
-        if self.is_deciding:
-            return False
-        return self.publisher.is_idle
+        if self.beat is not None:
+            self.beat.peer_changed(peer)
 
     # --- turns ----------------------------------------------------------------------------
 
@@ -366,6 +346,7 @@ class MeshNode:
             return self._now_ms  # more than one turn's work came in
         machines = (
             self.membership, self.inquiry, self.ownership, self.intake, self.reader, self.lane,
+            self.beat,
         )  # fmt: skip
         deadlines = [machine.next_deadline_ms() for machine in machines if machine is not None]
         if self._local or self.publisher.replays.is_ready:
@@ -417,6 +398,9 @@ class MeshNode:
             made = ownership.take_own_outcomes()
             if made:
                 self.publisher.publish_own(made, now_ms, wall_ms)
+            if self.beat is not None:
+                self.beat.settled(settled)
+                self.beat.flush(now_ms, wall_ms)
         if self.lane is not None:
             self.lane.push(now_ms)
         if reader is not None:
@@ -434,7 +418,9 @@ class MeshNode:
             for effect in effects:
                 if isinstance(effect, Send):
                     self._send(effect.link, effect.message)
-                elif not self.following.takes(effect):
+                elif not self.following.takes(effect) and not (
+                    self.beat is not None and self.beat.questions.takes(effect)
+                ):
                     self._effects.append(effect)
         if self.membership.effects:
             self._effects += self.membership.effects
@@ -453,13 +439,19 @@ class MeshNode:
             self._delivered(event.link, event.message, now_ms, wall_ms)
         elif isinstance(event, LinkUp):
             self._link_up(event)
+            if self.beat is not None:
+                self.beat.link_up(event.link, event.peer, now_ms)
         elif isinstance(event, LinkDown):
             self._link_down(event, now_ms)
+            if self.beat is not None:
+                self.beat.link_down(event.link, event.peer.node, now_ms)
         elif isinstance(event, PeerChanged):
             self._peer_changed(event.link, event.peer)
         elif isinstance(event, LinkPaused):
             if self.ownership is not None:
                 self.ownership.link_paused(event.link, event.paused)
+            if self.beat is not None:
+                self.beat.link_paused(event.link, event.paused, now_ms)
         elif self.intake is not None:
             self.intake.lease_changed(event.link, isinstance(event, LeaseBack))
 
@@ -545,6 +537,8 @@ class MeshNode:
             self.inquiry.link_up(link)
             return True
         if self.intake is not None and self.intake.received(link, message, now_ms):
+            return True
+        if self.beat is not None and self.beat.received(link, message):
             return True
         return self.ownership is not None and self.ownership.received(link, message, now_ms)
 

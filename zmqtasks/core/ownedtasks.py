@@ -14,6 +14,7 @@ from zmqtasks.core.effects import CallsAccepted, CallsRefused, Effect
 from zmqtasks.core.inputs import INPUTS_KEY, Inputs
 from zmqtasks.core.kept import KeptOutcomes
 from zmqtasks.core.lanes import (
+    FIRST_KEY,
     Lane,
     OwnedTask,
     TakenTask,
@@ -279,8 +280,10 @@ class OwnedTasks:
         if lane is None:
             lane = self.dealer.lane_of(kind)
         self.tasks[call.id] = task = OwnedTask(call.id, lane, call.body, call.ext)
-        if call.ext is not None and INPUTS_KEY in call.ext:
-            task.attempt = 0  # the first one is numbered when it may be given to a worker
+        if call.ext is not None:
+            task.attempt = call.ext.get(FIRST_KEY, 1)
+            # Else the first one is numbered when it may be given to a worker.
+            task.attempt -= INPUTS_KEY in call.ext
         self.open_bytes += len(call.body)
         if self.inputs.foreign:
             self.inputs.came(call.id)

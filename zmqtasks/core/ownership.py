@@ -57,7 +57,8 @@ class Ownership:
         self.given = GivenTasks(dispatcher.kept, grace_ms, node=hello.node, owned=dispatcher.tasks)
         self.handoff = Handoff(
             hello.node, dispatcher, custody, self.given, answers,
-            follow="producer" in hello.roles, is_broker="broker" in hello.roles,
+            follow=not {"producer", "beat"}.isdisjoint(hello.roles),
+            is_broker="broker" in hello.roles,
         )  # fmt: skip
         dispatcher.taker_of = self.given.taker_of
         dispatcher.refused = answers.refused
@@ -83,6 +84,7 @@ class Ownership:
     def resume(self, records: Sequence[OwnedRecord], heir_of: Sequence[bytes], now_ms: int) -> None:
         """Go on with what this node's journal holds; ``heir_of``: whose were merged into it."""
         owned = [record for record in records if parse_mark(record.mark) is None]
+        self.dispatcher.is_heir = bool(heir_of)
         self.dispatcher.resume(owned)
         self.dispatcher.resume_results(records)
         self.dispatcher.resume_dead(records)
@@ -95,6 +97,7 @@ class Ownership:
     ) -> None:
         """The journal of an ended node has come into ours."""
         owned = self.adoption.adopt(former, records, now_ms)
+        self.dispatcher.is_heir = True
         self.dispatcher.resume(owned)
         self.dispatcher.resume_results(records)
         self.dispatcher.resume_dead(records)

@@ -21,8 +21,8 @@ import msgspec
 
 from zmqtasks.errors import DecodeError, FrameTooLarge, RemoteProtocolError, VersionMismatch
 from zmqtasks.limits import BLOB_BYTES_MIN, FRAME_BYTES_MAX, FRAMES_PER_MESSAGE_MAX
+from zmqtasks.wire.allmessages import MESSAGE_CLASSES
 from zmqtasks.wire.messages import (
-    MESSAGE_CLASSES,
     Done,
     Message,
     Offer,

@@ -45,6 +45,7 @@ class MessageType(IntEnum):
     INSPECT = 0x31
     REPORT = 0x32
     ORDER = 0x33
+    BEATS = 0x34
     PUB_RESULTS = 0x40
     PUB_HEAD = 0x41
 

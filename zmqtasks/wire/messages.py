@@ -57,7 +57,8 @@ class TaskRecord(_Array):
     ``dur`` 1: to be on disk, ``k`` workers and children that died while it ran, if any,
     ``pri`` priority 1 to 9 (9 first; 0 when absent), ``eta`` not to start before this wall
     clock time, ``exp`` not to start after it (milliseconds since 1970), ``tl`` soft and hard
-    time limit in milliseconds, 0 for that of its task, ``n`` retries so far, ``rq`` times
+    time limit in milliseconds, 0 for that of its task, ``at`` number of its first attempt, when
+    not 1, ``n`` retries so far, ``rq`` times
     that it was rejected to be run again, ``ra`` the attempt that asked for the next one and
     has ended (where the kind has ``idem`` 0 or no digest), ``once`` 1: its workers say that it
     is not idempotent, and no attempt had been given away before they did, ``ar`` and ``kr``
@@ -579,15 +580,3 @@ class Order(Message):
     what: str
     ids: list[bytes]
     args: dict[str, Any] = {}
-
-
-#: {type byte: message class} of everything that may travel.
-MESSAGE_CLASSES: dict[int, type[Message]] = {
-    cls.TYPE: cls
-    for cls in (
-        Hello, Welcome, Heartbeat, Bye, Error, Ack, Nak, Tasks, Demand, Settled, Submitted,
-        Credit, Reject, Started, Done, Submit, Rack, Replay, Results, Trimmed, PubResults,
-        PubHead, Query, States, Forget, Inspect, Report, Order, Offer, Stored, Handed, Taken,
-        Resolve, Heir, Cancel, Recall, Retry, Updates,
-    )
-}  # fmt: skip

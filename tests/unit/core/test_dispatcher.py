@@ -408,6 +408,19 @@ def test_outcome_from_another_worker_than_the_holder_is_refused(owner: Owner) ->
     assert settled(owner.done(outcome(1), link=SECOND)) == []
 
 
+def test_an_heir_takes_the_outcome_of_the_same_attempt_that_a_former_owner_gave_away(
+    owner: Owner,
+) -> None:
+    owner.worker(LINK)
+    owner.worker(SECOND, credit=0)
+    owner.machine.is_heir = True
+    owner.submit(1)
+    owner.turn()
+    assert settled(owner.done(outcome(1), link=SECOND))
+    assert not owner.machine.workers[LINK].held
+    assert settled(owner.done(outcome(1), link=LINK)) == []
+
+
 def test_what_no_store_has_of_a_lost_worker_is_published_by_the_owner(owner: Owner) -> None:
     owner.worker()
     owner.submit(1, 2)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from zmqtasks.wire.beat import BeatRecord, Beats, TickRecord
 from zmqtasks.wire.messages import (
     Ack,
     Bye,
@@ -102,4 +103,9 @@ SAMPLES: list[Message] = [
     Recall([(TASK, 2)]),
     Retry(64, [RetryRecord(TASK, 2, 1_500, True, "ValueError: no", b"args", {"pri": 9})]),
     Updates([UpdateRecord(TASK, 2, -1, "PROGRESS", b"half")]),
+    Beats(
+        "shop",
+        [BeatRecord("nightly", "at 3:00", 1, 9, True, 5, [TickRecord(7, 4, [NODE], 0, 8, NODE)])],
+        True,
+    ),
 ]  # fmt: skip

@@ -14,8 +14,8 @@ from tests.unit.wire.samples import SAMPLES
 from zmqtasks.errors import DecodeError, FrameTooLarge, RemoteProtocolError, VersionMismatch
 from zmqtasks.limits import BLOB_BYTES_MIN, FRAMES_PER_MESSAGE_MAX
 from zmqtasks.wire import codec
+from zmqtasks.wire.allmessages import MESSAGE_CLASSES
 from zmqtasks.wire.messages import (
-    MESSAGE_CLASSES,
     Ack,
     Done,
     Kind,

@@ -1,0 +1,115 @@
+"""Bugs planted on purpose that only worlds of beats show, see ``mutants.py``."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from typing import Any
+from unittest import mock
+
+from zmqtasks.core import beat as beat_module
+from zmqtasks.core import ticks as ticks_module
+from zmqtasks.core.beat import Beat
+from zmqtasks.core.beatpeers import BeatPeers
+from zmqtasks.core.effects import FireTick
+from zmqtasks.core.ticks import EntryTicks, Key, TickLedger
+from zmqtasks.ids import tick_task_id
+from zmqtasks.wire.beat import TickRecord
+from zmqtasks.wire.messages import Outcome
+
+
+def each_beat_has_its_own_ids() -> AbstractContextManager[Any]:
+    """The id of a tick's task says which beat began, so that two beats make two tasks."""
+
+    def id_of(self: TickLedger, entry: str, key: Key) -> bytes:
+        tick = self.entries[entry].ticks.get(key)
+        starter = tick.starts[0].hex() if tick is not None and tick.starts else ""
+        return tick_task_id(self.mesh + starter, self.app, entry, key[0], by_hand=key[1])
+
+    return mock.patch.object(TickLedger, "id_of", id_of)
+
+
+def all_beats_lead() -> AbstractContextManager[Any]:
+    """Nobody looks whether another beat is there."""
+    return mock.patch.object(BeatPeers, "leader", lambda self, *, with_us: self.node)
+
+
+def what_a_lost_beat_started_is_left() -> AbstractContextManager[Any]:
+    """The next leader goes on with what is due from then on."""
+    return mock.patch.object(Beat, "_ask_about_orphans", return_value=None)
+
+
+def the_next_leader_begins_now() -> AbstractContextManager[Any]:
+    """What was due while nobody led is not looked for."""
+    real = Beat._renew_entries
+
+    def renew(self: Beat) -> None:
+        real(self)
+        for state in self.ledger.entries.values():
+            state.upto_ms = max(state.upto_ms, self._wall_ms)
+
+    return mock.patch.object(Beat, "_renew_entries", renew)
+
+
+def a_start_is_not_told_from_an_earlier_one() -> AbstractContextManager[Any]:
+    """Attempts of a tick that is started again have the numbers of those before."""
+    return mock.patch.object(FireTick, "first_attempt", 1)
+
+
+def outcomes_are_not_told() -> AbstractContextManager[Any]:
+    """Other beats do not hear how a tick ended."""
+    real = Beat._end
+
+    def end(self: Beat, task_id: bytes, status: int, text: str) -> None:
+        real(self, task_id, status, text)
+        self.ledger._news.clear()
+
+    return mock.patch.object(Beat, "_end", end)
+
+
+def the_outcome_that_came_last_stands() -> AbstractContextManager[Any]:
+    """Of two outcomes each beat takes that which it hears of last."""
+    real = ticks_module._merge_tick
+
+    def merge(tick: TickRecord, other: TickRecord) -> None:
+        real(tick, other)
+        if other.ended_ms and tick.ended_ms:
+            ticks_module._end_as(tick, other)
+
+    return mock.patch.object(ticks_module, "_merge_tick", merge)
+
+
+def who_started_a_tick_is_not_added_up() -> AbstractContextManager[Any]:
+    """Of two beats that started a tick one is forgotten."""
+    real = EntryTicks._learn
+
+    def learn(self: EntryTicks, other: TickRecord) -> bool:
+        other.starts = []
+        return real(self, other)
+
+    return mock.patch.object(EntryTicks, "_learn", learn)
+
+
+def what_settles_elsewhere_is_not_heard_of() -> AbstractContextManager[Any]:
+    """A beat does not take note of how its tasks end."""
+
+    def settled(self: Beat, outcomes: list[Outcome]) -> None:
+        """Nothing is done about them."""
+
+    return mock.patch.object(Beat, "settled", settled)
+
+
+def late_is_missed() -> AbstractContextManager[Any]:
+    """What was due while one beat followed another counts as missed."""
+    return mock.patch.object(beat_module, "TICK_LATE_MS", 500)
+
+
+BEAT_MUTANTS: dict[str, Callable[[], AbstractContextManager[Any]]] = {
+    mutant.__name__: mutant
+    for mutant in (
+        each_beat_has_its_own_ids, all_beats_lead, what_a_lost_beat_started_is_left,
+        the_next_leader_begins_now, a_start_is_not_told_from_an_earlier_one, outcomes_are_not_told,
+        the_outcome_that_came_last_stands, who_started_a_tick_is_not_added_up,
+        what_settles_elsewhere_is_not_heard_of, late_is_missed,
+    )
+}  # fmt: skip
