@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.harness import DEADLINE_S, Mesh
+from tests.e2e.harness import DEADLINE_S, Mesh, wait_for
 
 pytestmark = pytest.mark.e2e
 
@@ -19,7 +19,7 @@ def test_a_json_log_is_an_object_a_line(mesh: Mesh) -> None:
     mesh.run("from tasks import talk; talk.delay().get(timeout=10)")
     node.wait_log("logged by the task")
     node.signal(signal.SIGUSR1)
-    node.wait_log("most recent call first")
+    wait_for(lambda: node.log.count("thread MainThread, most recent call last") == 2, "the stacks")
     assert node.stop() == 0
     lines = [json.loads(line) for line in node.log.splitlines()]
     assert {line["node"] for line in lines} == {"w1"}

@@ -139,7 +139,9 @@ def test_stacks_of_a_node_and_of_its_tasks_go_into_the_log(mesh: Mesh, pool: str
     client = _hold(mesh)
     node.signal(signal.SIGUSR1)
     node.wait_log("thread zmqtasks-io, most recent call last")
-    assert "stderr: " in node.wait_log(" in hold")
+    node.wait_log(", in hold")
+    assert "tasks.hold[" in node.wait_log("slot 0 runs")
+    assert "most recent call first" not in node.log
     _go(mesh)
     client.wait_log("sum 3")
     assert len(_runs(mesh)) == 1, "no task was disturbed"
@@ -151,6 +153,8 @@ def test_stacks_of_a_solo_pool(mesh: Mesh) -> None:
     client = _hold(mesh)
     node.signal(signal.SIGUSR1)
     assert "tasks.py" in node.wait_log(", in hold")
+    node.wait_log("thread MainThread, runs tasks.hold[")
+    assert "stacks_text" not in node.log, "how the stacks were made is no news"
     _go(mesh)
     client.wait_log("sum 3")
     assert node.stop() == 0

@@ -19,7 +19,11 @@ import time
 import traceback
 from enum import Enum
 from pathlib import Path
+from types import FrameType
 from typing import TYPE_CHECKING, Any, Final, NoReturn
+
+from zmqtasks.ids import format_task_id
+from zmqtasks.pools.running import running_task
 
 if TYPE_CHECKING:
     from zmqtasks.node.serve import Node
@@ -114,7 +118,7 @@ class Signals:
         self._node = node
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             signal.signal(number, self._stop)
-        signal.signal(signal.SIGUSR1, lambda _number, _frame: node.dump_stacks())
+        signal.signal(signal.SIGUSR1, lambda _number, frame: node.dump_stacks(frame))
 
     def joined(self) -> None:
         """The node has joined."""
@@ -164,13 +168,21 @@ def start_again(folder: Path) -> NoReturn:
     os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])  # noqa: S606
 
 
-def stacks_text() -> str:
-    """The stacks of all threads of this process, with their names."""
+def stacks_text(here: FrameType | None = None) -> str:
+    """The stacks of all threads of this process, with their names, a blank line after each.
+
+    Args:
+        here: where this thread is, but for what has asked for the stacks.
+    """
     frames = sys._current_frames()
+    if here is not None:
+        frames[threading.get_ident()] = here
     parts = []
     for thread in threading.enumerate():
         frame = frames.get(thread.ident or 0)
         if frame is not None:
             stack = "".join(traceback.format_stack(frame))
-            parts.append(f"thread {thread.name}, most recent call last:\n{stack.rstrip()}")
+            task = running_task() if thread is threading.current_thread() else None
+            runs = f", runs {task.name}[{format_task_id(task.id)}]" if task else ""
+            parts.append(f"thread {thread.name}{runs}, most recent call last:\n{stack}")
     return "\n".join(parts)

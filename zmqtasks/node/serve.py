@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable, Mapping, Sequence
+from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 from zmqtasks import keys, paths
@@ -191,11 +192,24 @@ class Node:
         self._service.restarting("draining before a restart")
         self.runtime.loop.call_soon(self._drain, False)
 
-    def dump_stacks(self) -> None:
-        """Write the stacks of all threads of this node and of its pool into the log."""
-        _LOG.warning("stacks of node %s\n%s", self.runtime.name, stacks_text())
+    def dump_stacks(self, here: FrameType | None = None) -> None:
+        """Write the stacks of all threads of this node and of its pool into the log, and what
+        its slots run.
+
+        Args:
+            here: where the calling thread is, but for this call.
+        """
+        _LOG.warning("stacks of node %s\n\n%s", self.runtime.name, stacks_text(here))
         if self.pool is not None:
-            self.runtime.loop.call_soon(self.pool.dump_stacks)
+            self.runtime.loop.call_soon(self._dump_children, self.pool)
+
+    def _dump_children(self, pool: Pool) -> None:
+        busy = [
+            (slot, state.pending[0]) for slot, state in self._intake.slots.items() if state.pending
+        ]
+        for slot, task in busy:
+            _LOG.warning("slot %d runs %s[%s]", slot, task.kind.name, format_task_id(task.id))
+        pool.dump_stacks()
 
     def _doing(self) -> str:
         """For the status line of a service manager."""

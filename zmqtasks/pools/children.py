@@ -14,6 +14,7 @@ from zmqtasks.pools.base import PoolHost
 from zmqtasks.pools.capture import STREAM_LEVELS
 from zmqtasks.pools.page import CANCELS, Look, Page, new_page_fd
 from zmqtasks.pools.protocol import CancelTask, FromChild, LogRecord, RunTask, ToChild
+from zmqtasks.pools.stacks import StackLines
 from zmqtasks.pools.stream import encode_batch, from_child_reader
 
 READ_BYTES: Final = 64 * 1024
@@ -24,9 +25,10 @@ _READS_PER_TURN: Final = 8
 
 
 class OutputPipe:
-    """What a child writes to descriptor 1 or 2 below Python, line by line."""
+    """What a child writes to descriptor 1 or 2 below Python, line by line; the stack of
+    a thread as one."""
 
-    __slots__ = ("_partial", "fd", "open", "stream")
+    __slots__ = ("_partial", "_stacks", "fd", "open", "stream")
 
     def __init__(self, fd: int, stream: str) -> None:
         self.fd = fd
@@ -34,6 +36,7 @@ class OutputPipe:
         #: False once nobody can write to it any more.
         self.open = True
         self._partial = b""
+        self._stacks = StackLines()
 
     def read(self) -> list[str]:
         """Lines that are complete now; never blocks."""
@@ -51,15 +54,15 @@ class OutputPipe:
             if len(self._partial) > LOG_LINE_CHARS_MAX:
                 lines.append(self._partial)
                 self._partial = b""
-        return list(_pieces(lines))
+        return list(self._stacks.feed(_pieces(lines)))
 
     def rest(self) -> list[str]:
         """All that a process which ended has left."""
         lines = self.read()
         if self._partial:
-            lines += _pieces([self._partial])
+            lines += self._stacks.feed(_pieces([self._partial]))
             self._partial = b""
-        return lines
+        return [*lines, *self._stacks.rest()]
 
 
 def _pieces(lines: Sequence[bytes]) -> Iterator[str]:
