@@ -1,6 +1,6 @@
 """The producer's side of ``delivery="at_most_once"``.
 
-Each task is handed to ZeroMQ once: PUSH to any worker of its lane (app and queue), no
+Each task is handed to ZeroMQ once: PUSH to any worker of its lane (app, queue, limits), no
 acknowledgement, no redelivery. Its result comes over PUB or never. What is not handed
 over yet, because no worker is connected or all pipes are full, waits here; if no worker
 serves the lane, that is said.
@@ -23,6 +23,7 @@ from zmqtasks.core.effects import (
     Subscribe,
 )
 from zmqtasks.core.links import LinkId
+from zmqtasks.core.requirements import kind_for, offer_of, wanted_of
 from zmqtasks.limits import BATCH_COUNT_MAX, LANE_UNANSWERED_MAX, RESULT_INLINE_BYTES_MAX
 from zmqtasks.wire.messages import (
     Hello,
@@ -69,7 +70,8 @@ class FastLane:
 
     def submit(self, calls: Sequence[Call], now_ms: int) -> None:
         """Hand these over as soon as a worker takes them."""
-        for call in calls:
+        for given in calls:
+            call = given._replace(kind=kind_for(given.kind, given.ext)) if given.ext else given
             lane = lane_of(call.kind)
             if lane not in self.waiting:
                 self.waiting[lane] = deque()
@@ -247,10 +249,16 @@ class FastLane:
 
 
 def lane_of(kind: Kind) -> str:
-    """Tasks of one app and queue share a lane."""
-    return f"{kind.app}\n{kind.queue}"
+    """Tasks of one app and queue share a lane; those with limits, which not every pool keeps,
+    have one of their own."""
+    lane = f"{kind.app}\n{kind.queue}"
+    limits = wanted_of(kind) if kind.ext else ()
+    return f"{lane}\n{';'.join(sorted(limits))}" if limits else lane
 
 
 def _serves(peer: Hello, lane: str) -> bool:
-    app, _, queue = lane.partition("\n")
-    return queue in peer.queues and any(entry.app == app for entry in peer.catalog)
+    app, queue, *limits = lane.split("\n")
+    if queue not in peer.queues or all(entry.app != app for entry in peer.catalog):
+        return False
+    can = offer_of(peer.ext).can if limits else None
+    return can is None or can.issuperset(limits[0].split(";"))

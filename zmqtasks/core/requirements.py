@@ -162,7 +162,8 @@ def _kind_with(kind: Kind, wanted: tuple[str, ...]) -> Kind:
     return msgspec.structs.replace(kind, ext=facts)
 
 
-def _wanted_of(kind: Kind) -> frozenset[str]:
+def wanted_of(kind: Kind) -> frozenset[str]:
+    """Of ``ABILITIES``, what the pool of a worker must be able to do to run it."""
     text = dict(kind.ext).get(CAN_KEY)
     return frozenset(text.split(";")) if isinstance(text, str) else frozenset()
 
@@ -220,7 +221,7 @@ def explain_misfit(kind: Kind, offers: Sequence[tuple[bytes, Offer]]) -> str:
             return f"it is for node {wanted} only, which is not in sight"
     able = [(node, offer) for node, offer in offers if _is_able(offer, kind)]
     if not able:
-        limits = " and ".join(ABILITIES[name] for name in ABILITIES if name in _wanted_of(kind))
+        limits = " and ".join(ABILITIES[name] for name in ABILITIES if name in wanted_of(kind))
         return (
             f"it was called with {limits}, which the pool of no worker that knows it can keep; "
             "start one with --pool process, or call it without"
@@ -243,7 +244,7 @@ def explain_misfit(kind: Kind, offers: Sequence[tuple[bytes, Offer]]) -> str:
 
 
 def _is_able(offer: Offer, kind: Kind) -> bool:
-    return offer.can is None or _wanted_of(kind) <= offer.can
+    return offer.can is None or wanted_of(kind) <= offer.can
 
 
 def format_text(needs: Needs) -> str:

@@ -126,3 +126,21 @@ def test_waiting_calls_count_with_their_bytes_until_a_worker_took_them() -> None
     assert (lane.open_count, lane.open_bytes) == (0, 0)
     lane.not_pushed(push.lane, push.calls, 10)
     assert (lane.open_count, lane.open_bytes) == (2, 30)
+
+
+def test_calls_with_a_limit_go_to_workers_whose_pools_keep_it_and_wait_for_one() -> None:
+    lane = _lane()
+    threads, processes = _hello(), _hello()
+    threads.ext = {"can": ["soft_limit"]}
+    processes.ext = {"can": ["hard_limit", "soft_limit"]}
+    lane.link_up(_WORKER, threads)
+    limited, free = _call(1)._replace(ext={"tl": [0, 500]}), _call(2)
+    lane.submit([limited, free], 0)
+    (push,) = [effect for effect in _effects(lane, 0) if isinstance(effect, LanePush)]
+    assert [call.id for call in push.calls] == [free.id]
+    state = lane.state_of(limited.id)
+    assert state is not None
+    assert "start one with --pool process" in state.info["why"]
+    lane.link_up(LinkId("out", b"nworker-2\0\0\0\1"), processes)
+    (push,) = [effect for effect in _effects(lane, 10) if isinstance(effect, LanePush)]
+    assert [call.id for call in push.calls] == [limited.id]
