@@ -13,14 +13,19 @@ from __future__ import annotations
 import itertools
 import os
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Any
 
 NODE_ID_BYTES = 8
+#: Of ``TaskRecord.ext``: the text that the task's id was given as.
+ID_TEXT_KEY = "ti"
 EPOCH_MAX = (1 << 23) - 1
 
 #: First byte of every ZeroMQ routing id: a leading zero is reserved by libzmq.
 _ROUTING_PREFIX = b"n"
 _ROUTING_BYTES = 1 + NODE_ID_BYTES + 4
+#: Texts that ids of tasks were given as, kept to show them; about 200 bytes each.
+_TEXTS_COUNT_MAX = 10_000
 _NAMESPACE = uuid.UUID("6f3f5c0e-6a0c-5d4f-9a53-0c1c9a8b7e21")
 
 
@@ -77,8 +82,9 @@ def owner_of(task_id: bytes) -> bytes:
 
 
 def format_task_id(task_id: bytes) -> str:
-    """The id as users see it: a UUID."""
-    return str(uuid.UUID(bytes=task_id))
+    """The id as users see it: the text that they gave, where this process has seen that, else a
+    UUID. ``parse_task_id`` makes the same id of both."""
+    return _texts.get(task_id) or str(uuid.UUID(bytes=task_id))
 
 
 def parse_task_id(text: str) -> bytes:
@@ -92,7 +98,27 @@ def parse_task_id(text: str) -> bytes:
     try:
         return uuid.UUID(text).bytes
     except ValueError:
-        return uuid.uuid5(_NAMESPACE, text).bytes
+        task_id = uuid.uuid5(_NAMESPACE, text).bytes
+    if len(_texts) >= _TEXTS_COUNT_MAX:
+        _texts.clear()
+    _texts[task_id] = text
+    return task_id
+
+
+def learn_text(ext: Mapping[str, Any]) -> None:
+    """Know from now on how the id of a task was given; ``ext`` of its record, from the wire."""
+    text = ext.get(ID_TEXT_KEY)
+    if isinstance(text, str) and text:
+        parse_task_id(text)
+
+
+def text_of_task_id(task_id: bytes) -> str | None:
+    """The text that this id was given as, None for a UUID; see :func:`format_task_id`."""
+    return _texts.get(task_id)
+
+
+#: {task id: its text}. An id says nothing of it, so it is kept beside, for people only.
+_texts: dict[bytes, str] = {}
 
 
 def keyed_task_id(app: str, name: str, key: str) -> bytes:

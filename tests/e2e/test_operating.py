@@ -7,7 +7,7 @@ import socket
 
 import pytest
 
-from tests.e2e.harness import Mesh
+from tests.e2e.harness import Mesh, wait_for
 
 pytestmark = pytest.mark.e2e
 
@@ -108,3 +108,60 @@ def test_tasks_that_every_application_has_are_listed_on_demand_only(shared_mesh:
         """
     )
     assert done.stdout.split() == ["False", "True"]
+
+
+# --- ids that people chose ------------------------------------------------------------------
+
+
+def test_a_text_id_is_shown_and_found_everywhere_as_it_was_typed(mesh: Mesh) -> None:
+    mesh.start_node("-c", "1", name="w1")
+    mesh.start_node("--store", "sqlite:///results.db", name="s1", roles="store")
+    client = mesh.start(
+        """
+        import sys
+        from tasks import hold
+        handle = hold.apply_async((sys.argv[1:] or ["."])[:1], task_id="order-7")
+        print("id", handle.id, str(handle), flush=True)
+        print("done", handle.get(timeout=30) > 0, flush=True)
+        later = hold.apply_async((".", "later"), task_id="order-8", countdown=600)
+        while not __import__("os").path.exists("end"):
+            __import__("time").sleep(0.01)
+        """
+    )
+    client.wait_log("id order-7 order-7")
+    wait_for((mesh.code / "held.started").exists, "it runs")
+    assert "order-7  tasks.hold" in mesh.cli("inspect", "active").stdout
+    queried = mesh.cli("inspect", "query_task", "order-7")
+    assert (queried.returncode, "order-7" in queried.stdout) == (0, True), queried.stderr
+    assert "order-7" in mesh.cli("story", "order-7").stdout
+    (mesh.code / "held.go").touch()
+    client.wait_log("done True")
+    assert json.loads(mesh.cli("result", "order-7", "--json").stdout)["id"] == "order-7"
+    wait_for(lambda: "order-8" in mesh.cli("inspect", "scheduled").stdout, "it is scheduled")
+    assert "order-8" in mesh.cli("control", "revoke", "order-8").stdout
+    assert "order-8" in mesh.cli("inspect", "revoked").stdout
+    (mesh.code / "end").touch()
+    assert client.wait() == 0, client.log
+
+
+def test_a_task_and_the_log_of_its_node_have_the_text_of_its_id(mesh: Mesh) -> None:
+    mesh.write(
+        "tasks.py",
+        """
+        from zmqtasks import App
+        app = App("shop")
+        @app.task(bind=True)
+        def who(self):
+            print("it is me")
+            return self.request.id
+        """,
+    )
+    node = mesh.start_node(name="w1")
+    done = mesh.run(
+        """
+        from tasks import who
+        print(who.apply_async(task_id="order-7").get(timeout=10))
+        """
+    )
+    assert done.stdout == "order-7\n"
+    assert "tasks.who[order-7] stdout: it is me" in node.wait_log("it is me")

@@ -31,6 +31,7 @@ from zmqtasks.app.retrying import asked, lost_attempts_of
 from zmqtasks.app.streaming import counted
 from zmqtasks.core.offspring import FAILED_KEY
 from zmqtasks.errors import AppLoadError, ConfigError, ZmqTasksError
+from zmqtasks.ids import ID_TEXT_KEY, learn_text
 from zmqtasks.pools import softlimit
 from zmqtasks.pools.base import PoolConfig
 from zmqtasks.pools.child import Link
@@ -145,6 +146,8 @@ class AppProgram:
                 function = functions.get(task.name)
                 if function is None:
                     function = functions[task.name] = self._function(task.name)
+                if task.ext is not None and ID_TEXT_KEY in task.ext:
+                    learn_text(task.ext)
                 if task.ext is not None and GPUS_KEY in task.ext:
                     os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(task.ext[GPUS_KEY])
                 args, kwargs = decode_arguments(task.body)
@@ -217,6 +220,8 @@ class AppProgram:
             if function is None:
                 function = self._functions[task.name] = self._function(task.name)
             args, kwargs = decode_arguments(task.body)
+            if task.ext is not None and ID_TEXT_KEY in task.ext:
+                learn_text(task.ext)
             if task.ext is not None and FAILED_KEY in task.ext:
                 args = self._of_errback(task, args, kwargs)
             coroutine = function(*args, **kwargs)

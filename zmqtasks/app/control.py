@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from zmqtasks.app.current import gateway, in_running_loop
 from zmqtasks.errors import ConfigError
-from zmqtasks.ids import parse_task_id
+from zmqtasks.ids import format_task_id, parse_task_id
 from zmqtasks.node.commands import CONTROL, INSPECT, INSTEAD
 from zmqtasks.node.revoking import revoke_by_headers, revoke_tasks
 from zmqtasks.node.survey import Request, SeenNode
@@ -63,6 +63,18 @@ class Replies(dict[str, Any]):
     def as_list(self) -> list[dict[str, Any]]:
         """``[{node: its answer}, ...]``, as Celery's ``broadcast`` gives them."""
         return [{name: answer} for name, answer in self.items()]
+
+
+def as_typed(replies: Replies) -> Replies:
+    """Answers about tasks without those that know none, by the ids as they were given here."""
+    for name, answer in list(replies.items()):
+        if not answer:
+            del replies[name]
+        elif "error" not in answer:
+            replies[name] = {
+                format_task_id(parse_task_id(text)): told for text, told in answer.items()
+            }
+    return replies
 
 
 def _says_something(node: SeenNode) -> bool:
@@ -219,10 +231,7 @@ class Inspect(_AsyncTwins):
 
     def query_task(self, *ids: str) -> Replies:
         """``{node: {id: [state, facts]}}`` of the nodes that know one of these tasks."""
-        found = self._ask("query_task", [parse_task_id(text) for text in _flat(ids)])
-        for name in [name for name, answer in found.items() if not answer]:
-            del found[name]
-        return found
+        return as_typed(self._ask("query_task", [parse_task_id(text) for text in _flat(ids)]))
 
     def conf(self) -> Replies:
         """Settings, without passwords."""

@@ -15,7 +15,7 @@ from zmqtasks.app.timing import count_from_then
 from zmqtasks.core.inputs import INPUTS_KEY
 from zmqtasks.core.offspring import FAILED_KEY
 from zmqtasks.errors import ConfigError, MeshOverloaded
-from zmqtasks.ids import keyed_task_id, parse_task_id
+from zmqtasks.ids import ID_TEXT_KEY, keyed_task_id, parse_task_id, text_of_task_id
 from zmqtasks.node.gateway import Call, Durability, Gateway
 from zmqtasks.wire.messages import Kind
 
@@ -122,6 +122,8 @@ def prepare(
 
         # Whoever has a task of this id can tell whether this call asks for the same.
         ext["c"] = content_digest(kind.app, kind.name, body)
+        if text_of_task_id(task_id):
+            ext[ID_TEXT_KEY] = text
     if headers:
         ext["h"] = dict(headers)
     if options.get("stamps"):

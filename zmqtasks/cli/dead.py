@@ -14,7 +14,7 @@ from zmqtasks.cli.options import CLIENT_KEYS, setting_options
 from zmqtasks.cli.session import FIND_S, empty_mesh, session
 from zmqtasks.cli.showing import as_json
 from zmqtasks.errors import ConfigError, NoWorkers
-from zmqtasks.ids import format_task_id, parse_task_id
+from zmqtasks.ids import ID_TEXT_KEY, format_task_id, learn_text, parse_task_id
 from zmqtasks.node.client import Client
 from zmqtasks.node.survey import SeenNode
 from zmqtasks.words import counted
@@ -244,6 +244,10 @@ def look(client: Client, ids: Sequence[bytes]) -> list[SeenNode]:
 
 def dead_tasks(seen: Sequence[SeenNode]) -> list[dict[str, Any]]:
     """The dead tasks that they told of, the latest first."""
+    told = [task for node in seen for task in (node.report or {}).get("dead") or ()]
+    for task in told:
+        learn_text(task)
+        task.pop(ID_TEXT_KEY, None)
     tasks = [
         {**task, "id": _id(task["id"]), "at": task["at_ms"] / 1000, "owner": node.name}
         for node in seen

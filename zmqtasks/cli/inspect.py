@@ -10,7 +10,7 @@ import click
 
 from zmqtasks.app.app import App
 from zmqtasks.app.commands import known_commands
-from zmqtasks.app.control import TIMEOUT_S, Replies, give
+from zmqtasks.app.control import TIMEOUT_S, Replies, as_typed, give
 from zmqtasks.app.story import time_text
 from zmqtasks.cli.calloptions import parse_argument
 from zmqtasks.cli.errors import EXIT_FAILED
@@ -134,8 +134,7 @@ def _make(command: Command) -> click.Command:
         if not command.has_ids:
             show(replies, with_json=with_json)
             return
-        for name in [name for name, answer in replies.items() if not answer]:
-            del replies[name]
+        as_typed(replies)
         known = {task_id for answer in replies.values() for task_id in answer}
         lost = [text for text in ids if format_task_id(parse_task_id(text)) not in known]
         show(replies, with_json=with_json, unknown=lost)

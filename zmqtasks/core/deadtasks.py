@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 from zmqtasks.core.owned import OwnedRecord, dead_mark
+from zmqtasks.ids import ID_TEXT_KEY
 from zmqtasks.limits import DEAD_BYTES_MAX, DEAD_COUNT_MAX
 
 
@@ -27,6 +28,7 @@ class DeadTask(NamedTuple):
         record = self.record
         return {
             "id": record.id.hex(),
+            **({ID_TEXT_KEY: record.ext[ID_TEXT_KEY]} if ID_TEXT_KEY in (record.ext or {}) else {}),
             "name": record.kind.name,
             "app": record.kind.app,
             "queue": record.kind.queue,

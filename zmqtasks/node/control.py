@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from zmqtasks.core.links import DRAINING
 from zmqtasks.core.waiting import eta_of
 from zmqtasks.errors import ZmqTasksError
-from zmqtasks.ids import format_task_id
+from zmqtasks.ids import format_task_id, learn_text
 from zmqtasks.node.commands import CONTROL, INSPECT, TOLD_COUNT_MAX
 from zmqtasks.settings import SETTING_NAMES
 from zmqtasks.settings_texts import as_toml, hidden
@@ -222,6 +222,7 @@ def _values(value: object) -> Sequence[object]:
 
 def _scheduled(task: OwnedTask) -> dict[str, Any]:
     kind, ext = task.lane.kind, task.ext or {}
+    learn_text(ext)
     request = {
         "id": format_task_id(task.id), "name": kind.name, "queue": kind.queue,
         "retries": ext.get("n", 0),

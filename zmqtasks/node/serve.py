@@ -16,7 +16,7 @@ from zmqtasks import keys, paths
 from zmqtasks.core import effects as fx
 from zmqtasks.core.lanes import is_guarded
 from zmqtasks.errors import JournalError, LocalProtocolError
-from zmqtasks.ids import format_task_id
+from zmqtasks.ids import ID_TEXT_KEY, format_task_id, learn_text
 from zmqtasks.net.transport import raise_open_files_limit
 from zmqtasks.node.children import ChildRequests
 from zmqtasks.node.clock import now_ms
@@ -345,6 +345,8 @@ class Node:
                 task.id, task.attempt, kind.app, kind.name, kind.queue, task.owner,
                 task.body, ext, task.attempt > 1 and is_guarded(kind, ext),
             )  # fmt: skip
+            if ext is not None and ID_TEXT_KEY in ext:
+                learn_text(ext)  # its lines in the log have that, too
             if facts or ext is not None:
                 run.soft_ms, run.hard_ms = limits_of(ext, facts.get(kind.name))
             batch.append(run)

@@ -12,7 +12,7 @@ from zmqtasks.core.held import HeldTask
 from zmqtasks.core.rates import rate_text
 from zmqtasks.core.workqueue import priority_of
 from zmqtasks.errors import ConfigError, DecodeError
-from zmqtasks.ids import format_node, format_task_id
+from zmqtasks.ids import format_node, format_task_id, learn_text
 from zmqtasks.node.clock import wall_ms
 from zmqtasks.node.control import Told
 from zmqtasks.pools.base import check_limits
@@ -205,6 +205,7 @@ class WorkerControl:
 def shown(task: HeldTask) -> dict[str, Any]:
     """An attempt as people see it."""
     ext = task.ext or {}
+    learn_text(ext)
     args, kwargs = _arguments(task.body)
     return {
         "id": format_task_id(task.id),

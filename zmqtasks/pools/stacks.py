@@ -17,10 +17,10 @@ _HEAD: Final = re.compile(
 _FRAME: Final = re.compile(r'  File (".*", line \S+) in (.*)')
 #: What ends a stack of more frames than are written.
 _MORE: Final = "  ..."
-#: The first calls of ``python -c``, which children are, ``python -m``, and a thread.
-_FIRST_CALL: Final = re.compile(
-    r' File ("<string>", .* in <module>|.* in _run_module_as_main|.*threading\.py.* in _bootstrap)'
-)
+#: The first call of a thread, and what the first one of a child has called: that one itself is
+#: "<module>", as in every module that a task imports.
+_FIRST_CALL: Final = re.compile(r'".*threading\.py", line \S+ in _bootstrap')
+_PROGRAM: Final = re.compile(r'".*forkserver\.py", line \S+ in main')
 
 
 class StackLines:
@@ -31,7 +31,7 @@ class StackLines:
     def __init__(self) -> None:
         #: Which thread it is, None outside of a stack; and its frames, the most recent one first.
         self._head: re.Match[str] | None = None
-        self._frames: list[tuple[str, str]] = []
+        self._frames: list[str] = []
         #: A stack was the last that was told: an empty line behind it is part of it.
         self._is_after = False
 
@@ -40,8 +40,9 @@ class StackLines:
         for line in lines:
             frame = _FRAME.fullmatch(line) if self._head is not None else None
             if frame is not None:
-                self._frames.append((frame[1], frame[2]))
-                if _FIRST_CALL.fullmatch(line, 1):
+                behind = self._frames[-1] if self._frames else ""
+                self._frames.append(line.removeprefix("  File "))
+                if _FIRST_CALL.fullmatch(self._frames[-1]) or _PROGRAM.fullmatch(behind):
                     yield from self.rest()
                 continue
             is_more = line == _MORE and self._head is not None
@@ -59,9 +60,9 @@ class StackLines:
         if head is None:
             return
         self._is_after = True
-        is_main = bool(frames) and frames[-1][1] in ("<module>", "_run_module_as_main")
+        is_main = bool(frames) and not _FIRST_CALL.fullmatch(frames[-1])
         name = head[2] or ("MainThread" if is_main else head[1])
-        shown = [f"  File {where}, in {function}" for where, function in reversed(frames)]
+        shown = ["  File {}, in {}".format(*frame.rsplit(" in ", 1)) for frame in reversed(frames)]
         yield "\n".join(
             [f"thread {name}, most recent call last:", *([_MORE] if is_cut else []), *shown]
         )

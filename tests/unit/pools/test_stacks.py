@@ -12,6 +12,7 @@ CHILD = """\
 before
 Current thread 0x00007f2c8b28ab80 (most recent call first):
   File "/shop/tasks.py", line 9 in nap
+  File "/zmqtasks/pools/forkserver.py", line 64 in main
   File "<string>", line 1 in <module>
 after
 """
@@ -23,6 +24,7 @@ def test_a_stack_is_one_text_with_the_most_recent_call_last() -> None:
     assert stack.splitlines() == [
         "thread MainThread, most recent call last:",
         '  File "<string>", line 1, in <module>',
+        '  File "/zmqtasks/pools/forkserver.py", line 64, in main',
         '  File "/shop/tasks.py", line 9, in nap',
     ]
 
