@@ -26,9 +26,10 @@ class DeadTask(NamedTuple):
     def describe(self) -> dict[str, Any]:
         """Plain data for people."""
         record = self.record
+        text = (record.ext or {}).get(ID_TEXT_KEY)
         return {
             "id": record.id.hex(),
-            **({ID_TEXT_KEY: record.ext[ID_TEXT_KEY]} if ID_TEXT_KEY in (record.ext or {}) else {}),
+            **({ID_TEXT_KEY: text} if text else {}),
             "name": record.kind.name,
             "app": record.kind.app,
             "queue": record.kind.queue,
