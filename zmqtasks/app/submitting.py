@@ -118,12 +118,7 @@ def prepare(
         headers = publication.announce()
     body = app.encode_arguments(*arguments)
     if key or text:
-        from zmqtasks.wire.content import content_digest  # most processes never need it
-
-        # Whoever has a task of this id can tell whether this call asks for the same.
-        ext["c"] = content_digest(kind.app, kind.name, body)
-        if text_of_task_id(task_id):
-            ext[ID_TEXT_KEY] = text
+        _add_identity(ext, kind, task_id, body)
     if headers:
         ext["h"] = dict(headers)
     if options.get("stamps"):
@@ -149,6 +144,17 @@ def prepare(
     handle = cls.of_submitted(task_id, app, through)
     call = Call(task_id, kind, body, ext or None)
     return Prepared(through, call, handle, options, durability, publication)
+
+
+def _add_identity(ext: dict[str, Any], kind: Kind, task_id: bytes, body: bytes) -> None:
+    """Of a call whose id was chosen: whoever has a task of this id can tell whether this call
+    asks for the same, and how the id was written."""
+    from zmqtasks.wire.content import content_digest  # most processes never need it
+
+    ext["c"] = content_digest(kind.app, kind.name, body)
+    text = text_of_task_id(task_id)
+    if text:
+        ext[ID_TEXT_KEY] = text
 
 
 def submit(prepared: Prepared, where: str) -> AsyncResult[Any]:
