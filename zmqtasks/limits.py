@@ -47,9 +47,10 @@ OPEN_BYTES_MAX = 1024 * 1024 * 1024
 #: Tasks an intake holds beyond which it refuses (credit is the normal bound).
 INTAKE_TASKS_MAX = 20_000
 INTAKE_BYTES_MAX = 256 * 1024 * 1024
-#: Other tasks that one task may wait for: their ids travel with it, 16 bytes each, and a message
-#: has up to 256 tasks.
-INPUTS_COUNT_MAX = 1_000
+#: Other tasks that one task may wait for, and bytes that each of them takes in its facts: their
+#: ids travel with it.
+INPUTS_COUNT_MAX = 100_000
+INPUT_BYTES = 24
 #: Bytes of the errbacks that travel with a call, and of calls that join a chord with an outcome.
 CARRIED_BYTES_MAX = 64 * 1024
 #: Strikes (worker or child deaths while the task ran) that make a task dead.

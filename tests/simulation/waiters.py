@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 from tests.simulation import invariants
 from tests.simulation.tasks import Spec, value_of
+from zmqtasks.core.calls import INPUTS_KEY
 from zmqtasks.core.held import HeldTask
-from zmqtasks.core.inputs import INPUTS_KEY
 from zmqtasks.core.offspring import CAUSE_KEY
 from zmqtasks.core.owned import Ended, parse_mark
 from zmqtasks.wire.joined import split

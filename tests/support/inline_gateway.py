@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from zmqtasks.app.current import all_apps
-from zmqtasks.core.inputs import INPUTS_KEY
+from zmqtasks.core.calls import INPUTS_KEY
 from zmqtasks.errors import MeshOverloaded, NoWorkers, SubmitRejected, SubmitUnknown
 from zmqtasks.ids import format_task_id, new_node_id, task_id_maker
 from zmqtasks.node.gateway import Call, Durability, Pending, TaskView, Ticket

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from zmqtasks.core.inputs import INPUTS_KEY
+from zmqtasks.core.calls import INPUTS_KEY
 from zmqtasks.core.offspring import FAILED_KEY
 
 #: Accepts or refuses (with a TypeError) the arguments of a call.

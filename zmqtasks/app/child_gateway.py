@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from zmqtasks.core.calls import weight
 from zmqtasks.errors import SubmitRejected, TimeoutError
 from zmqtasks.ids import foreign_task_id_maker, format_task_id
 from zmqtasks.limits import CHILD_SUBMIT_BYTES_MAX, CHILD_SUBMIT_COUNT_MAX
@@ -244,11 +245,11 @@ def _pieces(calls: Sequence[Call]) -> Iterator[Sequence[Call]]:
     """Requests of bounded size: the node must pass each on as a whole."""
     first = size = 0
     for index, call in enumerate(calls):
-        size += len(call.body)
+        size += weight(call.body, call.ext)
         full = index - first >= CHILD_SUBMIT_COUNT_MAX or size > CHILD_SUBMIT_BYTES_MAX
         if full and index > first:
             yield calls[first:index]
-            first, size = index, len(call.body)
+            first, size = index, weight(call.body, call.ext)
     if first < len(calls):
         yield calls[first:]
 

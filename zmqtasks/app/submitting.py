@@ -12,7 +12,7 @@ from zmqtasks.app.options import CallOptions, check_call_options
 from zmqtasks.app.publishing import Arguments, Publication
 from zmqtasks.app.result import AsyncResult, AtMostOnceResult
 from zmqtasks.app.timing import count_from_then
-from zmqtasks.core.inputs import INPUTS_KEY
+from zmqtasks.core.calls import INPUTS_KEY
 from zmqtasks.core.offspring import FAILED_KEY
 from zmqtasks.errors import ConfigError, MeshOverloaded
 from zmqtasks.ids import ID_TEXT_KEY, keyed_task_id, parse_task_id, text_of_task_id

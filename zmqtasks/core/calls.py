@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, NamedTuple, Protocol
 
+from zmqtasks.limits import INPUT_BYTES
 from zmqtasks.wire.messages import Kind, Outcome, UpdateRecord
 
+#: Key in a task's facts: ``[ids of the tasks that it waits for, shape]``; the shape (of
+#: ``wire.joined``) makes their results the first argument, None: they are none.
+INPUTS_KEY = "in"
 #: Status of the made-up outcome that tells a ticket that nobody knows its task.
 UNKNOWN_STATUS = 255
 
@@ -17,6 +22,13 @@ class Call(NamedTuple):
     kind: Kind
     body: bytes
     ext: dict[str, Any] | None
+
+
+def weight(body: bytes, ext: Mapping[str, Any] | None) -> int:
+    """Bytes of a call, where its facts may have many: of what it waits for."""
+    if ext is None or INPUTS_KEY not in ext:
+        return len(body)
+    return len(body) + INPUT_BYTES * len(ext[INPUTS_KEY][0])
 
 
 class Ticket(Protocol):

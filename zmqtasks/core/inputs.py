@@ -18,6 +18,7 @@ from typing import Any
 
 import msgspec
 
+from zmqtasks.core.calls import INPUTS_KEY
 from zmqtasks.core.lanes import OwnedTask
 from zmqtasks.errors import DecodeError
 from zmqtasks.limits import INPUTS_COUNT_MAX, RESUME_GRACE_MS
@@ -27,9 +28,6 @@ from zmqtasks.wire.messages import Outcome, Status
 #: Key in the facts of a task that waits: it does not run itself, the result of the only one
 #: that it waits for is its own. So a running task is replaced by another one.
 REPLACED_KEY = "rp"
-#: Key in a task's facts: ``[ids of the tasks that it waits for, shape]``; the shape (of
-#: ``wire.joined``) makes their results the first argument, None: they are none.
-INPUTS_KEY = "in"
 
 
 class _Blocked(msgspec.Struct):

@@ -13,6 +13,7 @@ from functools import partial
 from typing import NamedTuple
 
 from zmqtasks.core.batching import MessageBounds
+from zmqtasks.core.calls import weight
 from zmqtasks.core.custody import Custody
 from zmqtasks.core.dispatcher import Dispatcher
 from zmqtasks.core.effects import Effect, Send
@@ -262,10 +263,10 @@ class Offering:
             if count_max <= 0:
                 break
             first = self.dispatcher.first_to_give(lane)
-            if first is None or (tasks and len(first.body) > bytes_max):
+            if first is None or (tasks and weight(first.body, first.ext) > bytes_max):
                 continue
             taken = self.dispatcher.take_ready(lane, count_max, bytes_max, node)
-            size += sum(len(task.body) for task in taken)
+            size += sum(weight(task.body, task.ext) for task in taken)
             tasks += taken
         return tasks
 

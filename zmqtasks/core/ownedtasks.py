@@ -7,11 +7,11 @@ from collections.abc import Callable, Iterable
 from functools import partial
 from typing import NamedTuple
 
-from zmqtasks.core.calls import Call
+from zmqtasks.core.calls import INPUTS_KEY, Call, weight
 from zmqtasks.core.custody import Custody
 from zmqtasks.core.dealing import Dealer, always_auto
 from zmqtasks.core.effects import CallsAccepted, CallsRefused, Effect
-from zmqtasks.core.inputs import INPUTS_KEY, Inputs
+from zmqtasks.core.inputs import Inputs
 from zmqtasks.core.kept import KeptOutcomes
 from zmqtasks.core.lanes import (
     FIRST_KEY,
@@ -409,7 +409,7 @@ class OwnedTasks:
         taken: list[OwnedTask] = []
         size = 0
         while len(taken) < count_max and (task := self.first_to_give(lane)) is not None:
-            size += len(task.body)
+            size += weight(task.body, task.ext)
             if taken and size > bytes_max:
                 break
             (lane.ready or lane.parked).popleft()

@@ -7,12 +7,12 @@ from collections.abc import Callable, Iterable
 from functools import partial
 from typing import Any
 
-from zmqtasks.core.calls import Call
+from zmqtasks.core.calls import INPUTS_KEY, Call
 from zmqtasks.core.custody import Custody
 from zmqtasks.core.deadtasks import DeadTask, DeadTasks
 from zmqtasks.core.dealing import always_auto
 from zmqtasks.core.effects import Note
-from zmqtasks.core.inputs import INPUTS_KEY, payload_of, refusal_of
+from zmqtasks.core.inputs import payload_of, refusal_of
 from zmqtasks.core.lanes import OwnedTask
 from zmqtasks.core.links import LinkId
 from zmqtasks.core.offspring import (

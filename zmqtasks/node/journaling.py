@@ -25,6 +25,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple, TypeAlias
 
+from zmqtasks.core.calls import weight
 from zmqtasks.core.owned import OwnedRecord, Progress
 from zmqtasks.errors import JournalCorrupt, JournalError, JournalFull
 from zmqtasks.journals.base import Journal
@@ -110,7 +111,7 @@ class _Batch:
         #: As when it came, for the bounds.
         self.count = len(puts) + len(progress) + len(drops)
         self.bytes = self.count * _TASK_BYTES
-        self.bytes += sum(len(record.body) for record in puts)
+        self.bytes += sum(weight(record.body, record.ext) for record in puts)
         self.bytes += sum(len(change.body) for change in progress if change.body)
         self.refused = False
 

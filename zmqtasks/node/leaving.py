@@ -19,6 +19,7 @@ from collections import Counter
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from zmqtasks.core.calls import weight
 from zmqtasks.core.handoff import Handoff
 from zmqtasks.core.lanes import OwnedTask
 from zmqtasks.limits import JOURNAL_MERGE_BYTES_MAX, JOURNAL_MERGE_TASKS_MAX
@@ -167,7 +168,7 @@ class Leaving:
         for task in self._client.dispatcher.tasks.values():
             if not task.may_be_written:
                 continue
-            size += len(task.body)
+            size += weight(task.body, task.ext)
             if tasks and size > JOURNAL_MERGE_BYTES_MAX:
                 break
             tasks.append(task)

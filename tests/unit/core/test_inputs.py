@@ -11,9 +11,9 @@ import pytest
 from tests.support.machines import ADD, of, outcome, sent, task_id
 from tests.support.nodes import Net, Node
 from tests.unit.core.lone_owner import LINK, Owner
-from zmqtasks.core.calls import Call
+from zmqtasks.core.calls import INPUTS_KEY, Call
 from zmqtasks.core.effects import TasksSettled
-from zmqtasks.core.inputs import INPUTS_KEY, REPLACED_KEY, refusal_of
+from zmqtasks.core.inputs import REPLACED_KEY, refusal_of
 from zmqtasks.core.offspring import CAUSE_KEY
 from zmqtasks.core.owned import MARK_ENDED, OwnedRecord
 from zmqtasks.limits import RESUME_GRACE_MS, WRITE_BEHIND_MS

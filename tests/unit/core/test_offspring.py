@@ -10,9 +10,9 @@ import pytest
 
 from tests.support.machines import ADD, MUL, of, outcome, sent, task_id
 from tests.unit.core.lone_owner import LINK, Owner
-from zmqtasks.core.calls import Call
+from zmqtasks.core.calls import INPUTS_KEY, Call
 from zmqtasks.core.effects import Note, TasksSettled
-from zmqtasks.core.inputs import INPUTS_KEY, REPLACED_KEY
+from zmqtasks.core.inputs import REPLACED_KEY
 from zmqtasks.core.offspring import (
     DUE_IN_KEY,
     ERRBACKS_KEY,

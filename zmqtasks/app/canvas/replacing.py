@@ -20,7 +20,8 @@ from zmqtasks.app.context import EagerRun
 from zmqtasks.app.option_checks import STAMPS_KEY
 from zmqtasks.app.replaced import Replaced, ReplacedEagerly, added
 from zmqtasks.app.result import AsyncResult
-from zmqtasks.core.inputs import INPUTS_KEY, REPLACED_KEY
+from zmqtasks.core.calls import INPUTS_KEY
+from zmqtasks.core.inputs import REPLACED_KEY
 from zmqtasks.errors import ConfigError, Ignore, PayloadTooLarge
 from zmqtasks.limits import CARRIED_BYTES_MAX, CHILD_SUBMIT_COUNT_MAX, PAYLOAD_BYTES_MAX
 from zmqtasks.node.gateway import Durability

@@ -12,6 +12,7 @@ from zmqtasks.app.canvas.signature import Signature
 from zmqtasks.app.current import gateway
 from zmqtasks.app.publishing import Publication
 from zmqtasks.app.submitting import Prepared, durability_of
+from zmqtasks.core.calls import weight
 from zmqtasks.errors import ConfigError
 from zmqtasks.ids import format_task_id
 from zmqtasks.node.gateway import Call, Durability
@@ -106,7 +107,7 @@ class GroupCalls(Batches[GroupResult[Any]]):
                 batch, told, left = [], [], self._bytes_max
             how = its_how
             batch.append(call)
-            left -= len(call.body)
+            left -= weight(call.body, call.ext)
             if publication is not None:
                 told.append(publication)
         if batch:

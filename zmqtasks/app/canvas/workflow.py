@@ -21,7 +21,7 @@ from zmqtasks.app.errbacks import packed_errbacks
 from zmqtasks.app.options import check_call_options
 from zmqtasks.app.publishing import Publication
 from zmqtasks.app.submitting import Prepared, check_arguments
-from zmqtasks.core.inputs import INPUTS_KEY
+from zmqtasks.core.calls import INPUTS_KEY
 from zmqtasks.core.offspring import ERRBACKS_KEY, derived_id
 from zmqtasks.errors import ConfigError
 from zmqtasks.ids import format_task_id

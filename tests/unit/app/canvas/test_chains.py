@@ -10,7 +10,7 @@ import pytest
 
 from tests.support.inline_gateway import InlineGateway
 from zmqtasks import App, GroupResult, chain, chord, group, signature
-from zmqtasks.core.inputs import INPUTS_KEY
+from zmqtasks.core.calls import INPUTS_KEY
 from zmqtasks.errors import ConfigError
 from zmqtasks.limits import INPUTS_COUNT_MAX
 
@@ -200,7 +200,7 @@ def test_a_body_has_so_many_calls_before_it_at_most(
     add: Any, total: Any, gateway: InlineGateway
 ) -> None:
     made = chord([add.si(1)] * (INPUTS_COUNT_MAX + 1), total.s())
-    with pytest.raises(ConfigError, match=r"waits for 1,000 others at most, and one comes after"):
+    with pytest.raises(ConfigError, match=r"waits for 100,000 others at most, and one comes after"):
         made.delay()
     assert not gateway.calls
 

@@ -11,7 +11,7 @@ import pytest
 from tests.support.inline_gateway import InlineGateway
 from zmqtasks import App, ChordError, chain, chord, group, signature
 from zmqtasks.app.timing import span_ms
-from zmqtasks.core.inputs import INPUTS_KEY
+from zmqtasks.core.calls import INPUTS_KEY
 from zmqtasks.core.offspring import DUE_IN_KEY, ERRBACKS_KEY, EXPIRES_IN_KEY
 from zmqtasks.errors import ConfigError
 from zmqtasks.wire.carried import CarriedCall, unpack_calls

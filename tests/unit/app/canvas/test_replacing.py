@@ -9,7 +9,8 @@ import pytest
 from zmqtasks import App, chord, group
 from zmqtasks.app import childmain
 from zmqtasks.app.replaced import added
-from zmqtasks.core.inputs import INPUTS_KEY, REPLACED_KEY
+from zmqtasks.core.calls import INPUTS_KEY
+from zmqtasks.core.inputs import REPLACED_KEY
 from zmqtasks.core.resultlog import ADDED_KEY
 from zmqtasks.limits import CARRIED_BYTES_MAX, CHILD_SUBMIT_COUNT_MAX
 from zmqtasks.pools.base import PoolConfig
