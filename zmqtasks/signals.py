@@ -8,9 +8,9 @@
     def tell_somebody(sender=None, task_id=None, exception=None, **kwargs):
         ...
 
-They fire where user code runs: in the process that submits (``*_task_publish``) and in those
-that run tasks (all others). Signals of Celery that belong to the node itself refuse to be
-connected. Source: docs/howto/hooks.md.
+They fire where user code runs: in the process that submits (``*_task_publish``), in the hook
+child of a node (``OF_NODES``), and in those that run tasks (all others). Signals of Celery that
+would have to fire in the node itself refuse to be connected. Source: docs/howto/hooks.md.
 """
 
 from __future__ import annotations
@@ -272,6 +272,19 @@ worker_process_init = Signal("worker_process_init")
 #: Such a process ends.
 worker_process_shutdown = Signal("worker_process_shutdown")
 
+# --- in the hook child of a node; with the solo pool, in the node -------------------------
+
+#: The node starts; it joins when all receivers have returned.
+worker_init = Signal("worker_init")
+#: It has joined and takes work.
+worker_ready = Signal("worker_ready")
+#: It begins to drain. Sender: its name.
+worker_shutting_down = Signal("worker_shutting_down")
+#: Its tasks have ended and it is about to end.
+worker_shutdown = Signal("worker_shutdown")
+
+OF_NODES = (worker_init, worker_ready, worker_shutting_down, worker_shutdown)
+
 # --- those that do not exist ----------------------------------------------------------------
 
 _OF_NODES = (
@@ -289,18 +302,8 @@ task_received = _of_nodes("task_received", "use task_prerun, which fires where t
 task_revoked = _of_nodes("task_revoked", "what is revoked shows in 'zmqtasks story ID'")
 task_unknown = _of_nodes("task_unknown", "tasks go only to workers that have them")
 task_rejected = _of_nodes("task_rejected", "the node logs messages that it cannot read")
-worker_init = _of_nodes("worker_init", _SETUP[2:])
-worker_ready = _of_nodes(
-    "worker_ready",
-    "use worker_process_init, which fires in every process that runs tasks; that the node is ready "
-    "it tells its log and systemd",
-)
-worker_shutting_down = _of_nodes("worker_shutting_down", "use worker_process_shutdown")
-worker_shutdown = _of_nodes(
-    "worker_shutdown", "use worker_process_shutdown, which fires in every process that runs tasks"
-)
 celeryd_init = _of_nodes("celeryd_init", "configure the application where it is defined")
-celeryd_after_setup = _of_nodes("celeryd_after_setup", "use worker_process_init")
+celeryd_after_setup = _of_nodes("celeryd_after_setup", "use worker_init")
 heartbeat_sent = _of_nodes("heartbeat_sent", "'zmqtasks status' shows who is alive")
 setup_logging = Signal(
     "setup_logging",

@@ -138,9 +138,7 @@ def test_receiver_that_takes_no_keywords_is_refused(signal: Signal, receiver: An
         signal.connect(receiver)
 
 
-@pytest.mark.parametrize(
-    "name", ["task_received", "task_revoked", "worker_init", "worker_ready", "setup_logging"]
-)
+@pytest.mark.parametrize("name", ["task_received", "task_revoked", "celeryd_init", "setup_logging"])
 def test_signal_of_celery_that_does_not_fire_says_so_and_what_to_do(name: str) -> None:
     found: Signal = getattr(signals, name)
     with pytest.raises(ConfigError, match=rf"^signal {name}: .*; |^signal {name}: .*configure"):

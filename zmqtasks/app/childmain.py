@@ -44,6 +44,7 @@ if TYPE_CHECKING:
     import asyncio
 
     from zmqtasks.app.app import App
+    from zmqtasks.app.nodehooks import OwnHooks
 
 
 def preload(config: PoolConfig) -> None:
@@ -119,13 +120,17 @@ class AppProgram:
         self._pid = os.getpid()
         #: {task: its function with all that stands around it}, made at its first attempt.
         self._functions: dict[str, Callable[..., Any]] = {}
+        #: Calls receivers of the node's signals, if that is done in this process.
+        self._node_hooks: OwnHooks | None = None
         #: Each thread has a loop of its own, once it needs one.
         self._loops = _Loops()
         self.catalog = app.catalog()
         self.facts = _facts_of(app)
         self.conf = {**app.conf.for_nodes, **app.conf.for_people}
-        self._bytes_max, self.log_level = _limits(app, config)
+        self._bytes_max, self.log_level = limits_of_app(app, config)
         _check_hooks(app)
+        self.has_hooks = any(signal.has_listeners(config.node_name) for signal in signals.OF_NODES)
+        self._config = config
         signals.watch(self)
         self._endings = Endings(app, tell, self.log_level, passes)
         #: Run one attempt; see ``Program.execute``.
@@ -280,9 +285,19 @@ class AppProgram:
         self.end_thread()
         close_kept()
 
+    def fire(self, signal: str, args: Mapping[str, Any]) -> None:
+        """Call the receivers of a signal of the node here; see ``Program``."""
+        if self._node_hooks is None:
+            from zmqtasks.app.nodehooks import OwnHooks  # only the solo pool needs it
+
+            self._node_hooks = OwnHooks(self._app, self._config.node_name, self.log_level)
+        self._node_hooks.fire(signal, args)
+
     def close(self) -> None:
         """Undo what :func:`main` did to this process."""
         self.end_process()
+        if self._node_hooks is not None:
+            self._node_hooks.end()
         current.install(None)
         current.set_flags({})
 
@@ -311,7 +326,7 @@ def _check_hooks(app: App) -> None:
         raise AppLoadError(f"App({app.name!r}): {exc}") from exc
 
 
-def _limits(app: App, config: PoolConfig) -> tuple[int, str]:
+def limits_of_app(app: App, config: PoolConfig) -> tuple[int, str]:
     """Largest result and log level, with what the application says about them."""
     if not app.conf.for_nodes:  # the node has read the rest already, and reading takes long
         return config.payload_bytes_max, config.log_level

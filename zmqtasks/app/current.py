@@ -11,7 +11,8 @@ from __future__ import annotations
 import os
 import sys
 import threading
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 from weakref import WeakSet
@@ -21,6 +22,7 @@ from zmqtasks.node.gateway import Gateway
 
 if TYPE_CHECKING:
     from zmqtasks.app.app import App
+    from zmqtasks.node.client import Client
     from zmqtasks.settings import NodeSettings
 
 _lock = threading.RLock()
@@ -29,7 +31,7 @@ _current: App | None = None
 _installed: Gateway | None = None
 #: Flags of the command line that this process works for, by setting.
 _flags: Mapping[str, object] = {}
-_clients: dict[NodeSettings, Gateway] = {}
+_clients: dict[NodeSettings, Client] = {}
 #: Clients of the process that this one was forked from; never used, never freed.
 _parents_clients: list[Gateway] = []
 
@@ -74,6 +76,26 @@ def install(gateway: Gateway | None) -> None:
         _installed = gateway
         for app in _apps:
             app.cached_gateway = None
+
+
+@contextmanager
+def through_clients() -> Iterator[None]:
+    """Meanwhile calls go through clients of this process, as where no tasks run."""
+    installed = _installed
+    install(None)
+    try:
+        yield
+    finally:
+        install(installed)
+
+
+def end_clients(reason: str) -> None:
+    """Have the clients of this process see to what they own, and leave."""
+    with _lock:
+        clients = list(_clients.values())
+        _clients.clear()
+    for client in clients:
+        client.end(reason)
 
 
 def gateway(app: App) -> Gateway:

@@ -75,6 +75,11 @@ class Draining:
         #: {name of a node: tasks that it has taken}.
         self._taken: dict[str, int] = {}
 
+    @property
+    def has_begun(self) -> bool:
+        """The node has been told to stop."""
+        return self._phase is not _Phase.STAYING
+
     def begin(self, now_ms: int, wait_ms: int) -> None:
         """Take nothing new, and be gone within so many milliseconds; again: hurry."""
         until_ms = now_ms + max(wait_ms, _LAST_WORDS_MS)

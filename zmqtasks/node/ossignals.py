@@ -146,7 +146,7 @@ class Signals:
             # Its fork server sees that it is gone, and kills its children.
             os._exit(INTERRUPTED)
         elif step is not Step.NOTHING:
-            node.stop(at_once=step is Step.HURRY)
+            node.stop(at_once=step is Step.HURRY, signum=number)
 
 
 def _has_terminal() -> bool:

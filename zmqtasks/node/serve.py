@@ -7,6 +7,7 @@ thread of its own, so neither starves the other.
 from __future__ import annotations
 
 import logging
+import signal
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from types import FrameType
@@ -150,9 +151,14 @@ class Node:
         self.journal.joined()
         if self._keeper_or_none is not None:
             self._keeper_or_none.joined()
-        self.runtime.loop.call_soon(self._service.ready)
+        self.runtime.loop.call_soon(self._ready)
         self._thread = threading.Thread(target=self._loop, name="zmqtasks-io", daemon=True)
         self._thread.start()
+
+    def _ready(self) -> None:
+        self._service.ready()
+        if self.pool is not None:
+            self.pool.fire("worker_ready", {})
 
     def _limit_rates(self) -> None:
         """As the application says; at run time they can be changed."""
@@ -177,9 +183,14 @@ class Node:
             return _EXIT_FAILED
         return _EXIT_LEFT if self._draining.running_left else 0
 
-    def stop(self, *, at_once: bool = False) -> None:
-        """Drain and leave; ``at_once``: do not wait for running tasks. From any thread."""
-        self.runtime.loop.call_soon(self._stop, at_once)
+    def stop(self, *, at_once: bool = False, signum: int = 0) -> None:
+        """Drain and leave. From any thread.
+
+        Args:
+            at_once: do not wait for running tasks.
+            signum: the signal that asks for it; 0: none did.
+        """
+        self.runtime.loop.call_soon(self._stop, at_once, signum)
 
     def _shut_down(self, ids: Sequence[bytes], args: Mapping[str, Any]) -> dict[str, str]:
         """Somebody ordered it; the answer leaves first."""
@@ -190,7 +201,7 @@ class Node:
         """As ``stop``, for a process that starts again. From any thread."""
         _LOG.info("restarting: it drains, then starts again with the same command line")
         self._service.restarting("draining before a restart")
-        self.runtime.loop.call_soon(self._drain, False)
+        self.runtime.loop.call_soon(self._drain, False, signal.SIGHUP)
 
     def dump_stacks(self, here: FrameType | None = None) -> None:
         """Write the stacks of all threads of this node and of its pool into the log, and what
@@ -235,13 +246,20 @@ class Node:
         wait_ms = self._draining.advance(now_ms())
         return timeout_ms if wait_ms is None else min(timeout_ms, wait_ms)
 
-    def _stop(self, at_once: bool) -> None:
+    def _stop(self, at_once: bool, signum: int) -> None:
         self._service.stopping("stopping" if at_once else "draining")
-        self._drain(at_once)
+        self._drain(at_once, signum)
 
-    def _drain(self, at_once: bool) -> None:
+    def _drain(self, at_once: bool, signum: int) -> None:
         intake = self.runtime.mesh.intake
         running = intake.running_count if intake is not None else 0
+        if self.pool is not None and not self._draining.has_begun:
+            # As Celery tells it; the code is that of this node, as far as it can be known.
+            self.pool.fire("worker_shutting_down", {
+                "sig": signal.Signals(signum).name if signum else None,
+                "how": "Cold" if at_once else "Warm",
+                "exitcode": _EXIT_LEFT if at_once and running else 0,
+            })  # fmt: skip
         wait_ms = 0 if at_once else round(self.settings.drain_timeout_s * 1000)
         self._draining.begin(now_ms(), wait_ms)
         if at_once:

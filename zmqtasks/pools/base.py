@@ -63,6 +63,9 @@ class PoolConfig(msgspec.Struct, frozen=True):
     app: str
     program: str = "zmqtasks.app.childmain:main"
     preload: str = "zmqtasks.app.childmain:preload"
+    #: "module:function" likewise: ``hooks(config)`` gives the
+    #: :class:`~zmqtasks.pools.hooking.Hooks` of a hook child.
+    hooks: str = "zmqtasks.app.nodehooks:main"
     #: Name of the node, which tasks see as ``self.request.hostname``.
     node_name: str = ""
     #: Largest result. Before the application says what it wants: it can want less only.
@@ -215,6 +218,14 @@ class Pool(Protocol):
         """Have so many slots from now on; ``slot_ready`` and ``slot_gone`` follow.
 
         Only pools with RESIZE are asked to.
+        """
+
+    def fire(self, signal: str, args: Mapping[str, Any]) -> None:
+        """Have the application's receivers of this signal of the node called, if it has any,
+        without waiting for them.
+
+        "worker_init" and "worker_shutdown" are the pool's own: their receivers have returned
+        before :meth:`start` does, and are waited for a while by :meth:`stop`.
         """
 
     def dump_stacks(self) -> None:

@@ -29,7 +29,7 @@ import threading
 import time
 import traceback
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from queue import SimpleQueue
 from typing import Any, Final, NoReturn, Protocol, TypeVar
@@ -46,6 +46,7 @@ from zmqtasks.pools.protocol import (
     ChildOutcome,
     ChildReady,
     ChildRequest,
+    FireSignal,
     FromChild,
     QueryRequest,
     RunTask,
@@ -103,6 +104,8 @@ class Program(Protocol):
     facts: dict[str, TaskFacts]
     #: Level of the root logger, those settings considered.
     log_level: str
+    #: Somebody wants to be told of signals of the node.
+    has_hooks: bool
 
     @property
     def execute(self) -> Callable[[RunTask], ChildOutcome]:
@@ -125,6 +128,9 @@ class Program(Protocol):
 
     def end_thread(self) -> None:
         """Undo what ``execute`` did in this thread, which ends."""
+
+    def fire(self, signal: str, args: Mapping[str, Any]) -> None:
+        """Call the receivers of a signal of the node here (the solo pool has no other place)."""
 
     def close(self) -> None:
         """Undo what starting the program did to the process (the solo pool stops)."""
@@ -166,6 +172,7 @@ class ChildLink:
         self._cancelled: dict[tuple[bytes, int], int] = {}
         self._cancels_read = 0
         self._words = words
+        self._fires: deque[FireSignal] = deque()
         self._stopping = False
         #: Called in the thread that reads, for an attempt that is to be ended.
         self.on_forced: Callable[[CancelTask], None] = lambda order: None
@@ -325,6 +332,8 @@ class ChildLink:
                     self.on_forced(message)  # before the task can see that it was cancelled
                 self._cancelled[message.id, message.attempt] = message.status
                 self._cancels_read += 1
+            elif isinstance(message, FireSignal):
+                self._fires.append(message)
             else:
                 self._stopping = True
         if runs:
@@ -339,6 +348,15 @@ class ChildLink:
     def _take_batch(self) -> list[RunTask] | StopChild | None:
         if self._runs:
             return self._runs.popleft()
+        return StopChild() if self._stopping else None
+
+    def next_signal(self) -> FireSignal | StopChild:
+        """The same in a hook child, for signals of the node."""
+        return self._wait(self._take_signal) or StopChild()
+
+    def _take_signal(self) -> FireSignal | StopChild | None:
+        if self._fires:
+            return self._fires.popleft()
         return StopChild() if self._stopping else None
 
     # --- the loop ----------------------------------------------------------------------
@@ -462,17 +480,11 @@ def ignore(_signum: int, _frame: object) -> None:
     """A handler and not SIG_IGN: programs that tasks start get the default back."""
 
 
-def run_child(sock: socket.socket, serial: int, config: PoolConfig, words: Words) -> None:
-    """Everything a child does between its fork and its exit."""
-    link = ChildLink(sock, serial, batch_bytes_max(config.payload_bytes_max), words)
+def set_up(link: ChildLink, config: PoolConfig) -> Capture:
+    """What every child begins with: what signals do, what becomes of its output and its forks."""
     for number in _NODE_SIGNALS:
         if signal.getsignal(number) is ignore:  # else the application has its own handler
             signal.signal(number, link.terminated)
-    ask_for_cancels(link.is_cancelled)
-    if config.hosting:
-        softlimit.install_watchdog()
-    else:
-        softlimit.install()
     capture = Capture(link.tell)
     if config.capture:
         capture.start_streams()
@@ -481,6 +493,18 @@ def run_child(sock: socket.socket, serial: int, config: PoolConfig, words: Words
         after_in_parent=partial(signal.pthread_sigmask, signal.SIG_UNBLOCK, _NODE_SIGNALS),
         after_in_child=partial(_after_fork, link, capture),
     )
+    return capture
+
+
+def run_child(sock: socket.socket, serial: int, config: PoolConfig, words: Words) -> None:
+    """Everything a child does between its fork and its exit."""
+    link = ChildLink(sock, serial, batch_bytes_max(config.payload_bytes_max), words)
+    capture = set_up(link, config)
+    ask_for_cancels(link.is_cancelled)
+    if config.hosting:
+        softlimit.install_watchdog()
+    else:
+        softlimit.install()
     program, ready = load_program(link, config)
     capture.end_task()
     link.tell(ready)
@@ -504,14 +528,21 @@ def load_program(link: Link, config: PoolConfig) -> tuple[Program | None, ChildR
     """Load the application: the program and its catalog, or None and the reason."""
     try:
         program: Program = load_function(config.program)(link, config)
-    except AppLoadError as exc:
-        return None, ChildReady(os.getpid(), [], str(exc), exc.traceback)
-    # An application may also leave by SystemExit while it is imported.
     except BaseException as exc:  # noqa: BLE001 (user code: everything is reported)
-        reason = f"loading the application failed: {type(exc).__name__}: {exc}"
-        return None, ChildReady(os.getpid(), [], reason, traceback.format_exc())
-    ready = ChildReady(os.getpid(), program.catalog, "", "", program.conf, program.facts)
+        return None, load_failure(exc)
+    ready = ChildReady(
+        os.getpid(), program.catalog, "", "", program.conf, program.facts, program.has_hooks
+    )
     return program, ready
+
+
+def load_failure(exc: BaseException) -> ChildReady:
+    """What a child says instead of being ready. Called where the exception is handled."""
+    if isinstance(exc, AppLoadError):
+        return ChildReady(os.getpid(), [], str(exc), exc.traceback)
+    # An application may also leave by SystemExit while it is imported.
+    reason = f"loading the application failed: {type(exc).__name__}: {exc}"
+    return ChildReady(os.getpid(), [], reason, traceback.format_exc())
 
 
 def _after_fork(link: ChildLink, capture: Capture) -> None:

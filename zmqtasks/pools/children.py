@@ -6,7 +6,7 @@ import os
 import socket
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from typing import Final, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from zmqtasks.errors import RemoteProtocolError
 from zmqtasks.limits import LOG_LINE_CHARS_MAX
@@ -16,6 +16,9 @@ from zmqtasks.pools.page import CANCELS, Look, Page, new_page_fd
 from zmqtasks.pools.protocol import CancelTask, FromChild, LogRecord, RunTask, ToChild
 from zmqtasks.pools.stacks import StackLines
 from zmqtasks.pools.stream import encode_batch, from_child_reader
+
+if TYPE_CHECKING:
+    from zmqtasks.pools.nursery import Parent
 
 READ_BYTES: Final = 64 * 1024
 #: Descriptors that a child is given: its socket, stdout, stderr, its page.
@@ -88,6 +91,7 @@ class Child:
         slot: number of the slot that it works for.
         serial: its number; slots are filled again and again.
         bytes_max: largest batch accepted from it.
+        parent: is told of it.
 
     Raises:
         OSError: no more descriptors.
@@ -104,6 +108,7 @@ class Child:
         "is_leaving",
         "kill_reason",
         "look_due",
+        "parent",
         "pid",
         "pipes",
         "ready",
@@ -117,9 +122,10 @@ class Child:
         "weigh_due",
     )
 
-    def __init__(self, slot: int, serial: int, bytes_max: int) -> None:
+    def __init__(self, slot: int, serial: int, bytes_max: int, parent: Parent) -> None:
         self.slot = slot
         self.serial = serial
+        self.parent = parent
         self.pid = 0
         self.ready = False
         #: It was told to stop, or that it will be killed: it gets nothing more.

@@ -9,7 +9,7 @@ import logging
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from typing import Any, Final, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
 
 from zmqtasks.pools.base import PoolConfig, PoolHost, PoolPlan, check_limits, check_plan
 from zmqtasks.pools.children import Child
@@ -18,6 +18,9 @@ from zmqtasks.pools.protocol import ChildReady, TaskFacts
 from zmqtasks.pools.recycling import check_memory, is_nearly_used_up, memory_kib
 from zmqtasks.pools.slot import Slot
 from zmqtasks.wire.messages import CatalogEntry
+
+if TYPE_CHECKING:
+    from zmqtasks.pools.hookchild import HookChild
 
 SlotT = TypeVar("SlotT", bound=Slot)
 
@@ -53,6 +56,8 @@ class ForkedPool(Parent, ABC, Generic[SlotT]):
         self._slots: dict[int, SlotT] = {}
         #: What the first child said of the application; None: not loaded yet.
         self._loaded: ChildReady | None = None
+        #: Calls the application's receivers of the node's signals, if it has any.
+        self._hooks: HookChild | None = None
         #: How long the last process took that was started ahead, in seconds.
         self._start_s = _START_S
 
@@ -128,12 +133,20 @@ class ForkedPool(Parent, ABC, Generic[SlotT]):
         self._host_or_none = host
         self._nursery.watch(host)
         self._begin()
+        if self._load().has_hooks:
+            from zmqtasks.pools.hookchild import HookChild  # most applications need none
+
+            self._hooks = HookChild(self._nursery, host)
+            self._hooks.begin()
         if self._plan.idle_ms:
             self._nursery.later(self._plan.idle_ms, self._end_idle)
         return catalog
 
     def stop(self) -> None:
         """End all: a process that has nothing runs its exit handlers, others are killed."""
+        if self._hooks is not None:
+            self._nursery.let_go()
+            self._hooks.end()
         self._nursery.stop()
         self._slots.clear()
 
@@ -151,6 +164,11 @@ class ForkedPool(Parent, ABC, Generic[SlotT]):
             if slot.is_told:
                 self._host.slot_gone(slot.number)
             self._close_slot(slot)
+
+    def fire(self, signal: str, args: Mapping[str, Any]) -> None:
+        """Have the application's receivers of this signal called, if it has any."""
+        if self._hooks is not None:
+            self._hooks.fire(signal, args)
 
     def dump_stacks(self) -> None:
         """Write the stacks of all threads of its processes to the log."""

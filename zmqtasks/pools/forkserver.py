@@ -9,8 +9,8 @@ adds a resource tracker process and does not tell exit statuses.
 
 Protocol with the node, JSON lines over a stream socket:
 
-* ``{"op": "spawn", "serial": n, "slot": i}`` with four descriptors (child's socket, stdout,
-  stderr, page), ``{"op": "kill", "serial": n}``,
+* ``{"op": "spawn", "serial": n, "slot": i}`` (slot -1: the hook child) with four descriptors
+  (child's socket, stdout, stderr, page), ``{"op": "kill", "serial": n}``,
   ``{"op": "end", "serial": n, "ordinal": k, "signal": s}``, ``{"op": "dump"}`` (have all children
   write their stacks to stderr); end of file: kill everything and exit.
 * ``{"op": "up", "threads": n}`` once (-1: the import failed),
@@ -44,6 +44,7 @@ from zmqtasks.pools.base import PoolConfig
 from zmqtasks.pools.child import ignore, load_function, run_child
 from zmqtasks.pools.children import FDS_PER_CHILD
 from zmqtasks.pools.page import DOOMED, Page
+from zmqtasks.pools.protocol import HOOK_SLOT
 
 _PR_SET_PDEATHSIG: Final = 1
 _READ_BYTES: Final = 64 * 1024
@@ -229,8 +230,14 @@ class _Server:
             os.close(stdout)
             os.close(stderr)
             _fresh_randomness()
-            _pin(slot, self._config)
-            run_child(socket.socket(fileno=sock_fd), serial, self._config, page.words)
+            sock = socket.socket(fileno=sock_fd)
+            if slot == HOOK_SLOT:
+                from zmqtasks.pools.hooking import run_hook_child  # one process at most needs it
+
+                run_hook_child(sock, serial, self._config, page.words)
+            else:
+                _pin(slot, self._config)
+                run_child(sock, serial, self._config, page.words)
             code = 0
         except BaseException:  # noqa: BLE001 (nothing may return into the server's loop)
             traceback.print_exc()

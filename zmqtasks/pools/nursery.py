@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import select
 import time
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol
@@ -61,7 +62,7 @@ class Nursery:
 
     Args:
         config: goes to the children as it is.
-        parent: is told of them.
+        parent: is told of them, but for those that have another one.
     """
 
     def __init__(self, config: PoolConfig, parent: Parent) -> None:
@@ -78,6 +79,7 @@ class Nursery:
         #: What was written while there was no host.
         self._early: list[LogRecord] = []
         self.is_stopped = False
+        self._has_let_go = False
 
     @property
     def is_open(self) -> bool:
@@ -120,7 +122,7 @@ class Nursery:
         if self.is_stopped:
             return
         self.is_stopped = True
-        self._let_go()
+        self.let_go()
         if self._spawner is not None and self._host is not None:
             with contextlib.suppress(KeyError, ValueError):  # the start may not have got there
                 self._host.unregister(self._spawner.fileno())
@@ -130,11 +132,15 @@ class Nursery:
             self._read_rest(child)
             self._drop(child)
 
-    def _let_go(self) -> None:
-        """Tell the idle children to stop and wait for them, not longer than a second."""
+    def let_go(self) -> None:
+        """Tell the idle children to stop and wait for them, not longer than a second; those of
+        other parents stay. To be called when no loop runs any more; again: does nothing."""
+        if self._has_let_go:
+            return
+        self._has_let_go = True
         leaving = set()
         for child in self._children.values():
-            if child.ready and child.is_idle:
+            if child.parent is self._parent and child.ready and child.is_idle:
                 child.send(self._host, [StopChild()])
                 leaving.add(child.serial)
         deadline = time.monotonic() + CHILD_EXIT_MS / 1000
@@ -142,6 +148,10 @@ class Nursery:
             reports = self._spawner.receive(max(0.0, deadline - time.monotonic()))
             if not reports:
                 break
+            for report in reports:
+                child_or_none = self._children.get(report.get("serial", 0))
+                if child_or_none is not None and child_or_none.parent is not self._parent:
+                    self._take_report(child_or_none, report)
             leaving -= {report.get("serial") for report in reports if report["op"] == "exit"}
 
     def _end_server(self) -> str:
@@ -150,21 +160,43 @@ class Nursery:
 
     # --- one child ---------------------------------------------------------------------
 
-    def open(self, slot: int) -> Child:
+    def open(self, slot: int, parent: Parent | None = None) -> Child:
         """Start a child for this slot; ``child_ready`` follows.
+
+        Args:
+            slot: its number.
+            parent: is told of it in place of the usual one.
 
         Raises:
             OSError: no more descriptors.
         """
         assert self._spawner is not None
         self._serials += 1
-        child = Child(slot, self._serials, self._bytes_max)
+        child = Child(slot, self._serials, self._bytes_max, parent or self._parent)
         child.begun_at = time.monotonic()
         child.open(self._spawner.spawn)
         self._children[child.serial] = child
         if self._host is not None:
             child.watch(self._host, self._on_child, self._on_pipe)
         return child
+
+    def attend(self, child: Child, wait_s: float) -> None:
+        """Wait until this child or the fork server says something, and take it: where no loop
+        runs that would."""
+        poll = select.poll()
+        fds = set(child.registered)
+        if self._spawner is not None:
+            fds.add(self._spawner.fileno())
+        for fd in fds:
+            poll.register(fd, select.POLLIN)
+        readable = {fd for fd, _ in poll.poll(wait_s * 1000)}
+        if child.registered and child.sock.fileno() in readable:
+            self._on_child(child)
+        for pipe in child.pipes:
+            if pipe.fd in readable:
+                self._on_pipe(child, pipe)
+        if self._spawner is not None and self._spawner.fileno() in readable:
+            self._on_server()
 
     def by_serial(self, serial: int) -> Child | None:
         """A child that was not collected yet."""
@@ -248,14 +280,14 @@ class Nursery:
                 outcomes.append(message)
                 continue
             if outcomes:
-                self._parent.child_done(child, outcomes)
+                child.parent.child_done(child, outcomes)
                 outcomes = []
             if isinstance(message, ChildReady):
                 self._on_ready(child, message)
             else:
-                self._parent.child_asks(child, message)
+                child.parent.child_asks(child, message)
         if outcomes:
-            self._parent.child_done(child, outcomes)
+            child.parent.child_done(child, outcomes)
 
     def _on_ready(self, child: Child, ready: ChildReady) -> None:
         if ready.error:
@@ -264,7 +296,7 @@ class Nursery:
         child.ready = True
         child.pid = ready.pid
         self._failures = 0
-        self._parent.child_ready(child)
+        child.parent.child_ready(child)
 
     def _on_pipe(self, child: Child, pipe: OutputPipe) -> None:
         lines = pipe.read()
@@ -289,12 +321,14 @@ class Nursery:
             return
         for report in reports:
             child = self._children.get(report.get("serial", 0))
-            if child is None:
-                continue
-            if report["op"] == "exit":
-                self._on_exit(child, exit_reason(report["status"]))
-            elif report["op"] == "looked":
-                self._parent.child_looked(child, report["ordinal"], report["hit"])
+            if child is not None:
+                self._take_report(child, report)
+
+    def _take_report(self, child: Child, report: dict[str, Any]) -> None:
+        if report["op"] == "exit":
+            self._on_exit(child, exit_reason(report["status"]))
+        elif report["op"] == "looked":
+            child.parent.child_looked(child, report["ordinal"], report["hit"])
 
     def _on_exit(self, child: Child, reason: str) -> None:
         """The child is dead and collected; take what it still wrote, then say so."""
@@ -302,7 +336,7 @@ class Nursery:
         if child.kill_reason:
             reason = f"{child.kill_reason}: {reason.replace('; out of memory?', '')}"
         del self._children[child.serial]
-        self._parent.child_ended(child, reason)
+        child.parent.child_ended(child, reason)
         child.close(self._host)
 
     def _read_rest(self, child: Child) -> None:

@@ -19,6 +19,8 @@ from zmqtasks.wire.messages import CatalogEntry, Kind, StateRecord, Status
 #: or as if they had not been. Never seen outside of the node, unlike a wire Status.
 RETRY_STATUS: Final = 100
 REQUEUE_STATUS: Final = 101
+#: Number of the "slot" of a node's hook child, which runs no tasks.
+HOOK_SLOT: Final = -1
 
 
 class _Frame(msgspec.Struct, array_like=True, gc=False):
@@ -102,6 +104,13 @@ class CancelTask(_Frame, tag="cancel"):
     is_forced: bool = False
 
 
+class FireSignal(_Frame, tag="signal"):
+    """Call the receivers of one of the node's signals; only to its hook child."""
+
+    name: str
+    args: dict[str, Any] = {}
+
+
 class StopChild(_Frame, tag="stop"):
     """Finish what was sent, then exit."""
 
@@ -115,6 +124,7 @@ class ChildReady(_Frame, tag="ready"):
     ``conf``: the settings that the application itself makes, by name, plain values; those that
     are about its tasks, to be shown.
     ``facts``: what is to be known of its tasks, by name, where there is something.
+    ``has_hooks``: it has receivers of the node's signals.
     """
 
     pid: int
@@ -123,6 +133,7 @@ class ChildReady(_Frame, tag="ready"):
     traceback: str
     conf: dict[str, Any] = {}
     facts: dict[str, TaskFacts] = {}
+    has_hooks: bool = False
 
 
 class ChildOutcome(_Frame, tag="outcome"):
@@ -182,6 +193,12 @@ class ForgetRequest(_Frame, tag="forget"):
     ids: list[bytes]
 
 
+class SignalFired(_Frame, tag="fired"):
+    """The receivers of this signal of the node have been called."""
+
+    name: str
+
+
 class LogRecord(_Frame, tag="log"):
     """A line the task wrote: ``stream`` is "stdout", "stderr" or "logging".
 
@@ -196,6 +213,6 @@ class LogRecord(_Frame, tag="log"):
     text: str
 
 
-ToChild = RunTask | Answer | CancelTask | StopChild
-ChildRequest = SubmitRequest | QueryRequest | StateUpdate | ForgetRequest | LogRecord
+ToChild = RunTask | Answer | CancelTask | FireSignal | StopChild
+ChildRequest = SubmitRequest | QueryRequest | StateUpdate | ForgetRequest | SignalFired | LogRecord
 FromChild = ChildReady | ChildOutcome | ChildRequest

@@ -14,6 +14,7 @@ import logging
 import signal
 import sys
 import threading
+from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from queue import Empty, SimpleQueue
 from types import FrameType
@@ -107,6 +108,8 @@ class SoloPool:
         self._capture = Capture(self._link.tell)
         self._program: Program | None = None
         self._batches: SimpleQueue[Sequence[RunTask] | None] = SimpleQueue()
+        #: Signals of the node whose receivers are to be called.
+        self._signals: deque[tuple[str, Mapping[str, Any]]] = deque()
         self._stopped = False
         #: {attempt: status} of those sent and not answered that are cancelled.
         self._cancelled: dict[tuple[bytes, int], int] = {}
@@ -164,8 +167,22 @@ class SoloPool:
         for request in self._link.early:
             self._link.tell(request)
         self._link.early.clear()
+        self._fire("worker_init", {})
         host.call_soon(host.slot_ready, _SLOT)
         return catalog
+
+    def fire(self, signal: str, args: Mapping[str, Any]) -> None:
+        """Have the application's receivers of this signal called between two tasks."""
+        self._signals.append((signal, args))
+        self._batches.put(())  # whoever waits for a batch looks
+
+    def _fire_all(self) -> None:
+        while self._signals:
+            self._fire(*self._signals.popleft())
+
+    def _fire(self, signal: str, args: Mapping[str, Any]) -> None:
+        if self._program is not None and self._program.has_hooks:
+            self._program.fire(signal, args)
 
     def run(self, slot: int, tasks: Sequence[RunTask]) -> None:
         """Hand these to the main thread."""
@@ -230,7 +247,9 @@ class SoloPool:
         self._thread = threading.get_ident()
         try:
             while (batch := self._batches.get()) is not None and not self._stopped:
+                self._fire_all()
                 self._run_batch(batch)
+            self._fire_all()
         finally:
             self._thread = None
             set_running(None)

@@ -116,6 +116,11 @@ class PoolContract(PoolFeatures):
         assert isinstance(error, PayloadTooLarge)
         assert f"{PAYLOAD_BYTES_MAX:,}" in str(error)
 
+    def test_signal_of_the_node_that_nobody_wants_changes_nothing(self, rig: Rig) -> None:
+        rig.pool.fire("worker_ready", {})
+        assert rig.value("add", 1, 2) == 3
+        assert rig.host.logs == []
+
     @behaviour("`async def` tasks")
     def test_coroutine_runs_and_sees_its_own_context(self, rig: Rig) -> None:
         first, second = rig.task("slow_add", 1, 2), rig.task("slow_add", 3, 4)

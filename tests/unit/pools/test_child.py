@@ -253,7 +253,7 @@ class TestAsking:
 
 
 def good_program(_link: object, _config: object) -> object:
-    return SimpleNamespace(catalog=[], conf={"concurrency": 3}, facts={})
+    return SimpleNamespace(catalog=[], conf={"concurrency": 3}, facts={}, has_hooks=False)
 
 
 def unloadable_program(_link: object, _config: object) -> None:
