@@ -171,6 +171,18 @@ APP_SETTINGS: Mapping[str, AppSetting] = {
         "True or False",
         "Tasks that run eagerly raise in who called them what `get()` would raise.",
     ),
+    "task_ignore_result": AppSetting(
+        checks.check_bool,
+        False,
+        "True or False",
+        "`ignore_result` of tasks that say nothing.",
+    ),
+    "task_inherit_parent_priority": AppSetting(
+        checks.check_bool,
+        False,
+        "True or False",
+        "Calls that a task makes have its priority, where nobody says otherwise.",
+    ),
     "task_time_limit": AppSetting(
         _or_none(checks.check_limit), None, "seconds", "`time_limit` of tasks that have none."
     ),

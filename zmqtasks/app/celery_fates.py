@@ -92,8 +92,6 @@ SETTINGS: Final[Mapping[str, str]] = {
     "task_track_started": _DONE_ANYWAY,
     "task_send_sent_event": "zmqtasks story ID tells what happened to a task; leave it out",
     "worker_send_task_events": "zmqtasks story ID tells what happened to a task; leave it out",
-    "task_inherit_parent_priority": NOT_YET,
-    "task_ignore_result": NOT_YET,
     "task_store_*": NOT_YET,
     "task_allow_error_cb_on_chord_header": NOT_YET,
     "worker_agent": "there is none; leave it out",

@@ -23,7 +23,7 @@ from zmqtasks.app import context, current
 from zmqtasks.app.around import function_of
 from zmqtasks.app.child_gateway import ChildGateway
 from zmqtasks.app.depends import aclose_kept, close_kept
-from zmqtasks.app.endings import Endings, MayHaveRun
+from zmqtasks.app.endings import Endings, MayHaveRun, wanted
 from zmqtasks.app.hooks import begun
 from zmqtasks.app.loader import load_app
 from zmqtasks.app.replaced import added
@@ -163,7 +163,8 @@ class AppProgram:
                 value = function(*args, **kwargs)
                 if value.__class__ is CoroutineType:
                     value = self._run_coroutine(value, task.soft_ms)
-                body = encode_value(value, bytes_max=bytes_max)
+                told = value if task.ext is None else wanted(value, task.ext)
+                body = encode_value(told, bytes_max=bytes_max)
             except passes:
                 self._forget_loop()
                 endings.forget(task)
@@ -233,7 +234,7 @@ class AppProgram:
             if task.soft_ms:
                 coroutine = softlimit.run(coroutine, task.soft_ms)
             value = await coroutine
-            body = encode_value(value, bytes_max=self._bytes_max)
+            body = encode_value(wanted(value, task.ext or {}), bytes_max=self._bytes_max)
         except BaseException as exc:  # noqa: BLE001 (as in ``execute``)
             if is_ended():
                 self._endings.forget(task)

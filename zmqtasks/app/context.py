@@ -5,6 +5,7 @@ from __future__ import annotations
 import platform
 from typing import Any
 
+from zmqtasks.app.fact_keys import IGNORED_KEY, SHADOW_KEY
 from zmqtasks.app.option_checks import REPR_CHARS_MAX, STAMPS_KEY
 from zmqtasks.app.retrying import RETRIES_KEY, count_of, lost_attempts_of
 from zmqtasks.app.timing import moment_text
@@ -18,8 +19,8 @@ _node_name = ""
 #: Attributes of Celery's that do not exist here yet.
 _CELERYS = frozenset(
     """
-    callbacks chain chord errbacks group_index ignore_result logfile loglevel properties
-    replaced_task_nesting reply_to shadow taskset utc
+    callbacks chain chord errbacks group_index logfile loglevel properties
+    replaced_task_nesting reply_to taskset utc
     """.split()
 )
 #: The context made last: most tasks that ask once ask again.
@@ -188,6 +189,17 @@ class TaskContext:
         """The keyword arguments to show, as the caller wants them shown."""
         found = self.ext.get("kr")
         return found if isinstance(found, str) else _shown(self.kwargs)
+
+    @property
+    def shadow(self) -> str | None:
+        """The text to show in place of its name, None for none."""
+        found = self.ext.get(SHADOW_KEY)
+        return found if isinstance(found, str) else None
+
+    @property
+    def ignore_result(self) -> bool:
+        """Whether what it returns is not kept."""
+        return IGNORED_KEY in self.ext
 
     @property
     def ext(self) -> dict[str, Any]:

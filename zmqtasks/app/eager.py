@@ -19,10 +19,10 @@ from zmqtasks.app.awaited import first_failed
 from zmqtasks.app.callbacks import listed, match_call
 from zmqtasks.app.canvas.result import GroupResult
 from zmqtasks.app.canvas.signature import Signature, linked_signature, merged_options
-from zmqtasks.app.canvas.submitting import CHORD_KEY
 from zmqtasks.app.childmain import AppProgram
 from zmqtasks.app.context import EagerRun
 from zmqtasks.app.current import in_running_loop
+from zmqtasks.app.fact_keys import CHORD_KEY, IGNORED_KEY
 from zmqtasks.app.middleware import OutgoingCall
 from zmqtasks.app.option_checks import STAMPS_KEY, stamps_of
 from zmqtasks.app.publishing import passed_through
@@ -191,7 +191,9 @@ def apply(
         ext[STAMPS_KEY] = stamps_of(complete["stamps"])
     if parent is not None:
         ext["p"], ext["r"] = parent.id, (parent.ext or {}).get("r", parent.id)
-    ext.update(facts or {})
+    if facts:
+        ext.update(facts)
+        ext.pop(IGNORED_KEY, None)  # what comes next here takes the value from its result
     key, text = complete.get("idempotency_key"), complete.get("task_id")
     if key:
         task_id = keyed_task_id(kind.app, kind.name, key)

@@ -5,12 +5,13 @@ from __future__ import annotations
 import logging
 import os
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import datetime
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final
 
 from zmqtasks.app.context import EagerRun
+from zmqtasks.app.fact_keys import CHORD_KEY, IGNORED_KEY, SHADOW_KEY
 from zmqtasks.app.hooks import Ending, Told, begun
 from zmqtasks.app.replaced import Replaced, ReplacedEagerly, added
 from zmqtasks.app.retrying import (
@@ -236,7 +237,19 @@ class Endings:
             return
         if len(text) > LOG_LINE_CHARS_MAX:
             text = f"{text[:LOG_LINE_CHARS_MAX]}… ({len(text)} characters)"
-        self._tell(LogRecord(run.id, run.name, "logging", level, "", encodable(text)))
+        name = (run.ext or {}).get(SHADOW_KEY) or run.name
+        self._tell(LogRecord(run.id, name, "logging", level, "", encodable(text)))
+
+
+def wanted(value: object, ext: Mapping[str, Any]) -> object:
+    """What an attempt returned, as others are to have it: nothing, where nobody wants it.
+
+    Args:
+        value: as its function returned it.
+        ext: the facts of the call.
+    """
+    # The body of a chord gets what all members return.
+    return None if IGNORED_KEY in ext and CHORD_KEY not in ext else value
 
 
 def _outcome(

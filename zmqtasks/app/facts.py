@@ -11,11 +11,14 @@ from typing import TYPE_CHECKING, Any
 
 from zmqtasks.app import timing
 from zmqtasks.app.conf import Conf
+from zmqtasks.app.fact_keys import IGNORED_KEY, SHADOW_KEY
 from zmqtasks.app.option_checks import REPR_CHARS_MAX, rate_text
 from zmqtasks.app.options import CallOptions, check_at_most_once
 from zmqtasks.app.routes import Router
+from zmqtasks.core.workqueue import priority_of
 from zmqtasks.errors import ConfigError
 from zmqtasks.pools.protocol import TaskFacts
+from zmqtasks.pools.running import running_task
 from zmqtasks.zones import zone_of
 
 if TYPE_CHECKING:
@@ -24,7 +27,8 @@ if TYPE_CHECKING:
 #: Call options that travel as facts of the call; those of ``prepare`` are not among them.
 _FACTS = frozenset(
     """
-    countdown eta expires priority time_limit soft_time_limit argsrepr kwargsrepr
+    countdown eta expires priority time_limit soft_time_limit argsrepr kwargsrepr shadow
+    ignore_result
     """.split()
 )
 
@@ -44,6 +48,9 @@ class CallRules:
         self.zone: tzinfo = zone_of(zone) if isinstance(zone, str) else zone
         priority = conf.of_tasks("task_default_priority")
         self._defaults: dict[str, Any] = {} if priority is None else {"priority": priority}
+        if conf.of_tasks("task_ignore_result"):
+            self._defaults["ignore_result"] = True
+        self._inherits = conf.of_tasks("task_inherit_parent_priority")
         self._soft_limit = conf.of_tasks("task_soft_time_limit")
         self._hard_limit = conf.of_tasks("task_time_limit")
         self._rate = conf.of_tasks("task_default_rate_limit")
@@ -51,7 +58,7 @@ class CallRules:
     @property
     def is_dynamic(self) -> bool:
         """Whether calls of one task may differ though their options are the same."""
-        return self.router is not None and self.router.is_dynamic
+        return self._inherits or (self.router is not None and self.router.is_dynamic)
 
     def complete(
         self, name: str, task: Task[Any, Any] | None, args: Any, kwargs: Any,
@@ -66,15 +73,19 @@ class CallRules:
         """
         own = task.call_defaults if task is not None else {}
         router = self.router
-        if router is None and not own and not self._defaults:
+        if router is None and not own and not self._defaults and not self._inherits:
             return options
         given = {key: value for key, value in options.items() if value is not None}
         given = {**own, **given}
         route = router.route(name, args, kwargs, given, task) if router is not None else {}
-        merged: Any = {**self._defaults, **route, **given}
+        merged: Any = {**self._defaults, **self._inherited(), **route, **given}
         if merged.get("delivery") == "at_most_once":
             check_at_most_once(merged, where)
         return merged  # type: ignore[no-any-return]  # made of checked options
+
+    def _inherited(self) -> dict[str, Any]:
+        parent = running_task() if self._inherits else None
+        return {"priority": priority_of(parent.ext)} if parent is not None else {}
 
     def facts_of_call(
         self, options: CallOptions, task: Task[Any, Any] | None, where: str
@@ -91,7 +102,9 @@ class CallRules:
             ext["pri"] = options["priority"]
         self._add_times(ext, options, where)
         self._add_limits(ext, options, task, where)
-        for key, fact in (("argsrepr", "ar"), ("kwargsrepr", "kr")):
+        if options.get("ignore_result"):
+            ext[IGNORED_KEY] = 1
+        for key, fact in (("argsrepr", "ar"), ("kwargsrepr", "kr"), ("shadow", SHADOW_KEY)):
             text = options.get(key)
             if isinstance(text, str):
                 ext[fact] = text[:REPR_CHARS_MAX]

@@ -80,6 +80,8 @@ class TaskOptions(TypedDict, total=False):
     retry_jitter: bool
     #: Expected exceptions: logged without a traceback.
     throws: Exceptions
+    #: What it returns is not kept, for calls that say nothing; None: the setting decides.
+    ignore_result: bool | None
 
 
 class CallOptions(TypedDict, total=False):
@@ -123,6 +125,10 @@ class CallOptions(TypedDict, total=False):
     #: Texts to show in place of positional and keyword arguments.
     argsrepr: str | None
     kwargsrepr: str | None
+    #: Text to show in place of the name of the task.
+    shadow: str | None
+    #: What it returns is not kept: its result is None.
+    ignore_result: bool | None
     #: Amounts of what a worker must have free: {"gpu": 1, "ram_mb": 4000}.
     resources: Mapping[str, float] | None
     #: Tags that a worker must have, all of them.
@@ -140,7 +146,7 @@ ROUTE_OPTIONS = frozenset(
 #: Call options that a retry may have.
 RETRY_OPTIONS = frozenset(
     """
-    countdown eta expires priority time_limit soft_time_limit headers argsrepr kwargsrepr
+    countdown eta expires priority time_limit soft_time_limit headers argsrepr kwargsrepr shadow
     """.split()
 )
 
@@ -148,7 +154,7 @@ RETRY_OPTIONS = frozenset(
 _CELERY_TASK_OPTIONS = frozenset(
     """
     abstract acks_late acks_on_failure acks_on_failure_or_timeout acks_on_timeout autoregister
-    backend compression ignore_result pydantic pydantic_context pydantic_dump_kwargs
+    backend compression pydantic pydantic_context pydantic_dump_kwargs
     pydantic_strict reject_on_worker_lost request_stack Request resultrepr_maxsize send_events
     serializer shared store_eager_result store_errors_even_if_ignored Strategy track_started
     trail typing
@@ -158,8 +164,8 @@ _CELERY_TASK_OPTIONS = frozenset(
 _CELERY_CALL_OPTIONS = frozenset(
     """
     add_to_parent chain chord compression connection delivery_mode exchange group_id group_index
-    ignore_result immutable mandatory parent_id producer publisher reply_to retry
-    retry_policy root_id router routing_key serializer shadow stamped_headers timeout
+    immutable mandatory parent_id producer publisher reply_to retry
+    retry_policy root_id router routing_key serializer stamped_headers timeout
     """.split()
 )
 #: What Celery's base classes say about themselves that is so here anyway.
@@ -187,12 +193,13 @@ _TASK_CHECKS: Mapping[str, Check] = {
     "retry_backoff_max": checks.check_limit,
     "retry_jitter": checks.check_bool,
     "throws": checks.check_exceptions,
+    "ignore_result": checks.check_bool,
 }
 #: Task options that may be None.
 _MAYBE_NONE = frozenset(
     """
     queue durability priority expires time_limit soft_time_limit rate_limit mesh_rate_limit
-    resources tags max_retries
+    resources tags max_retries ignore_result
     """.split()
 )
 #: {call option: its check}; the queue is checked where it is used.
@@ -215,6 +222,8 @@ _CALL_CHECKS: Mapping[str, Check] = {
     "soft_time_limit": checks.check_limit,
     "argsrepr": checks.check_repr,
     "kwargsrepr": checks.check_repr,
+    "shadow": checks.check_repr,
+    "ignore_result": checks.check_bool,
     "resources": checks.check_resources,
     "tags": checks.check_tags,
 }

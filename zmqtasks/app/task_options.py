@@ -10,7 +10,7 @@ from typing import Any
 from zmqtasks.app.options import TASK_ATTRIBUTES, Exceptions, Tags, check_task_option
 
 #: Options that are defaults of calls.
-_OF_CALLS = ("queue", "priority", "expires", "resources", "tags")
+_OF_CALLS = ("queue", "priority", "expires", "resources", "tags", "ignore_result")
 _CLASSES = frozenset({"autoretry_for", "dont_autoretry_for", "throws"})
 
 
@@ -63,6 +63,8 @@ class WithOptions:
     retry_jitter: bool = True
     #: Expected exceptions: logged without a traceback.
     throws: Exceptions = ()
+    #: Whether what it returns is not kept, for calls that say nothing; None: the setting decides.
+    ignore_result: bool | None = None
 
     #: What its calls have in common, found at the first one; see ``Task``.
     _kinds: dict[Any, Any]

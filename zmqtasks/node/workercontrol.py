@@ -209,7 +209,7 @@ def shown(task: HeldTask) -> dict[str, Any]:
     args, kwargs = _arguments(task.body)
     return {
         "id": format_task_id(task.id),
-        "name": task.kind.name,
+        "name": ext.get("sh", task.kind.name),
         "app": task.kind.app,
         "args": ext.get("ar", args),
         "kwargs": ext.get("kr", kwargs),

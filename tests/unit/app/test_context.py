@@ -71,7 +71,7 @@ def test_next_attempt_has_its_own_context() -> None:
 
 EXT = {
     "n": 2, "rq": 1, "pri": 7, "eta": 1_800_000_000_000, "exp": 1_800_000_060_000, "o": b"\1" * 8,
-    "h": {"customer": 17}, "ar": "(...)", "kr": "{...}",
+    "h": {"customer": 17}, "ar": "(...)", "kr": "{...}", "sh": "sum", "ir": 1,
 }  # fmt: skip
 
 
@@ -90,6 +90,7 @@ def test_request_tells_what_the_caller_asked_for() -> None:
         assert request.timelimit == (None, 1.5)
         assert request.origin == "01" * 8
         assert (request.argsrepr, request.kwargsrepr) == ("(...)", "{...}")
+        assert (request.shadow, request.ignore_result) == ("sum", True)
         assert (request.correlation_id, request.is_eager, request.group) == (
             request.id, False, None,
         )  # fmt: skip
@@ -124,6 +125,7 @@ def test_an_attempt_that_asked_for_another_one_was_not_lost(
 def test_arguments_are_shown_as_they_are_when_the_caller_says_nothing() -> None:
     request = context.request_of("shop", "shop.add")
     assert (request.argsrepr, request.kwargsrepr) == ("(1,)", "{'y': 2}")
+    assert (request.shadow, request.ignore_result) == (None, False)
     assert (request.eta, request.expires, request.timelimit) == (None, None, (None, None))
     assert request.origin == (b"o" * 8).hex()
 

@@ -12,7 +12,8 @@ from tests.support.inline_gateway import InlineGateway
 from zmqtasks.app import timing
 from zmqtasks.app.app import App
 from zmqtasks.errors import ConfigError
-from zmqtasks.pools.protocol import TaskFacts
+from zmqtasks.pools.protocol import RunTask, TaskFacts
+from zmqtasks.pools.running import set_running
 from zmqtasks.zones import zone_of
 
 NOW_MS = 1_800_000_000_000
@@ -60,6 +61,9 @@ def ext(app: App, gateway: InlineGateway) -> Any:
         ({"soft_time_limit": 1.5}, {"tl": [1500, 0]}),
         ({"argsrepr": "(***)", "kwargsrepr": "{}"}, {"ar": "(***)", "kr": "{}"}),
         ({"argsrepr": "x" * 5000}, {"ar": "x" * 1024}),
+        ({"shadow": "monthly " + "x" * 5000}, {"sh": "monthly " + "x" * 1016}),
+        ({"ignore_result": True}, {"ir": 1}),
+        ({"ignore_result": False}, None),
     ],
 )
 def test_facts_of_a_call(ext: Any, options: dict[str, Any], facts: Any) -> None:
@@ -175,3 +179,47 @@ def test_the_clock_is_the_wall_clock(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.undo()
     before = time.time()
     assert before * 1000 - 1 <= timing.now_ms() <= time.time() * 1000
+
+
+@pytest.mark.parametrize(
+    ("setting", "of_task", "of_call", "ignored"),
+    [
+        (True, None, None, True),
+        (True, False, None, False),
+        (True, None, False, False),
+        (False, True, None, True),
+        (False, True, False, False),
+        (False, None, True, True),
+    ],
+)
+def test_call_task_and_setting_say_whether_a_result_is_kept(
+    gateway: InlineGateway, setting: bool, of_task: Any, of_call: Any, ignored: bool
+) -> None:
+    app = App("shop", task_ignore_result=setting)
+    task = app.task(name="add", ignore_result=of_task)(lambda: None)
+    task.apply_async(ignore_result=of_call)
+    if of_call is None:
+        task.delay()
+        task.delay_many([(), ()])
+    assert {call.ext == {"ir": 1} for call in gateway.calls} == {ignored}
+
+
+def test_calls_of_a_task_have_its_priority_where_that_is_wanted(gateway: InlineGateway) -> None:
+    app = App("shop", task_inherit_parent_priority=True, task_default_priority=2)
+    plain = app.task(name="plain")(lambda: None)
+    urgent = app.task(name="urgent", priority=8)(lambda: None)
+
+    @app.task(name="parent")
+    def parent() -> None:
+        plain.delay()
+        plain.delay_many([()])
+        plain.apply_async(priority=1)
+        urgent.delay()
+
+    plain.delay()
+    for priority in (7, 0):
+        set_running(RunTask(b"i" * 16, 1, "shop", "parent", "q", b"", b"", {"pri": priority}))
+        parent()
+        set_running(None)
+    found = [(call.ext or {}).get("pri", 0) for call in gateway.calls]
+    assert found == [2, 7, 7, 1, 8, 0, 0, 1, 8]

@@ -14,9 +14,10 @@ from zmqtasks.app.builtin import ACCUMULATE
 from zmqtasks.app.canvas.chains import chord
 from zmqtasks.app.canvas.group import Member, group
 from zmqtasks.app.canvas.signature import Signature, linked_signature
-from zmqtasks.app.canvas.submitting import CHORD_KEY, GROUP_KEY
+from zmqtasks.app.canvas.submitting import GROUP_KEY
 from zmqtasks.app.canvas.workflow import WorkflowCalls
 from zmqtasks.app.context import EagerRun
+from zmqtasks.app.fact_keys import CHORD_KEY
 from zmqtasks.app.option_checks import STAMPS_KEY
 from zmqtasks.app.replaced import Replaced, ReplacedEagerly, added
 from zmqtasks.app.result import AsyncResult

@@ -25,8 +25,6 @@ if TYPE_CHECKING:
 
 #: The fact of a call that it belongs to a group.
 GROUP_KEY = "g"
-#: The fact of a call that a chord waits for its result.
-CHORD_KEY = "ch"
 #: In place of an id that is yet to be made.
 _NO_ID = b""
 

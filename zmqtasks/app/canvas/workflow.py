@@ -16,8 +16,9 @@ from zmqtasks.app.callbacks import listed
 from zmqtasks.app.canvas.group import Member, group
 from zmqtasks.app.canvas.result import GroupResult, WorkflowResult
 from zmqtasks.app.canvas.signature import Signature, linked_signature, merged_options
-from zmqtasks.app.canvas.submitting import CHORD_KEY, GROUP_KEY, GroupCalls, How
+from zmqtasks.app.canvas.submitting import GROUP_KEY, GroupCalls, How
 from zmqtasks.app.errbacks import packed_errbacks
+from zmqtasks.app.fact_keys import CHORD_KEY, IGNORED_KEY
 from zmqtasks.app.options import check_call_options
 from zmqtasks.app.publishing import Publication
 from zmqtasks.app.submitting import Prepared, check_arguments
@@ -85,6 +86,8 @@ class WorkflowCalls(GroupCalls):
         #: Of what the ids of calls are made, where the caller chose that of what they are
         #: linked to: called again it is the same task, and so are they.
         self._chosen_by: tuple[bytes, Iterator[int]] | None = None
+        #: {task id: its facts}, of calls whose results are not kept.
+        self._ignored: dict[bytes, dict[str, Any]] = {}
         #: {task id: what it comes after}
         self._before: dict[bytes, Source] = {}
 
@@ -108,6 +111,8 @@ class WorkflowCalls(GroupCalls):
         facts: dict[str, Any] = dict(self._facts)
         if before is not None:
             facts[INPUTS_KEY] = _inputs(before, self._where, wanted=not found.immutable)
+            if self._ignored and not found.immutable:
+                self._keep_results(before)
         complete = merged_options(found.options, options)
         links, errbacks = listed(complete.get("link")), listed(complete.get("link_error"))
         if errbacks:
@@ -123,10 +128,19 @@ class WorkflowCalls(GroupCalls):
         self._check_owned(prepared)
         self.prepared.append(prepared)
         task_id = prepared.call.id
+        if prepared.call.ext is not None and IGNORED_KEY in prepared.call.ext:
+            self._ignored[task_id] = prepared.call.ext
         if before is not None:
             self._before[task_id] = before
         self._plan_links(links, task_id, is_chosen=_is_chosen(complete))
         return task_id
+
+    def _keep_results(self, source: Source) -> None:
+        """Somebody wants them after all."""
+        for leaf in _leaves(source):
+            ext = self._ignored.pop(leaf, None)
+            if ext is not None:
+                del ext[IGNORED_KEY]
 
     def plan_links(self, links: object, source: Source) -> None:
         """Add calls that come after a part of the workflow, and have no part in its result."""
