@@ -218,8 +218,11 @@ KINDS: Final = (
         {
             "TimeoutError": "`zmqtasks.TimeoutError`",
             "backend": _STORE,
+            "build_graph": "`iterdeps()` has the pairs",
+            "graph": "`iterdeps()` has the pairs",
+            "ignored": "`state` is IGNORED",
+            "revoke_by_stamped_headers": "`app.control.revoke_by_stamped_headers`",
             "supports_native_join": _STORE,
-            "wait": "`get`",
         },
     ),
     Kind(
@@ -230,7 +233,7 @@ KINDS: Final = (
         iter_native join join_native maybe_reraise maybe_throw parent ready remove restore results
         revoke save successful supports_native_join then update waiting
         """,
-        {"backend": _STORE, "supports_native_join": _STORE, "join_native": "`join`"},
+        {"backend": _STORE, "supports_native_join": _STORE},
     ),
     Kind(
         "Signatures",

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from zmqtasks.app.canvas.stamping import StampingVisitor
     from zmqtasks.app.depends import Depends
     from zmqtasks.app.eager import EagerResult
+    from zmqtasks.app.lineage import result_from_tuple
     from zmqtasks.app.proxies import current_app, current_task
     from zmqtasks.app.result import AsyncResult
     from zmqtasks.app.resultset import ResultSet
@@ -103,6 +104,7 @@ __all__ = [
     "ResultSet",
     "GroupResult",
     "EagerResult",
+    "result_from_tuple",
     "allow_join_result",
     "states",
     # errors of submitting
@@ -161,6 +163,7 @@ _HOMES = {
     "ResultSet": "zmqtasks.app.resultset",
     "GroupResult": "zmqtasks.app.canvas.result",
     "EagerResult": "zmqtasks.app.eager",
+    "result_from_tuple": "zmqtasks.app.lineage",
     "Signature": "zmqtasks.app.canvas.signature",
     "signature": "zmqtasks.app.canvas.signature",
     "subtask": "zmqtasks.app.canvas.signature",

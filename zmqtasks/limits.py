@@ -22,6 +22,10 @@ BATCH_COUNT_MAX = 256
 BATCH_BYTES_MAX = 256 * 1024
 #: Results up to this size travel inside DONE; larger ones are fetched by position.
 RESULT_INLINE_BYTES_MAX = 8 * 1024
+#: Arguments that outcomes tell (`result_extended`); larger ones would make all of them heavy.
+TOLD_ARGUMENTS_BYTES_MAX = 8 * 1024
+#: Tasks that an outcome names as submitted by its task: 4 KiB of ids.
+CHILDREN_TOLD_MAX = 256
 
 # --- peers --------------------------------------------------------------------------
 

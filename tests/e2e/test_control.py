@@ -220,7 +220,7 @@ def test_rate_and_limits_change_while_a_worker_runs(mesh: Mesh, worker: NodeProc
         """
     )
     first, second, third, fourth = done.stdout.splitlines()
-    assert (first, second, third) == ("2 PENDING", "4", "ended")
+    assert (first, second, third) == ("2 RECEIVED", "4", "ended")
     assert "this worker has no task 'tasks.nothing'" in fourth
 
 

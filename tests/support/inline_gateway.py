@@ -15,14 +15,20 @@ from typing import Any
 
 from zmqtasks.app.current import all_apps
 from zmqtasks.core.calls import INPUTS_KEY
-from zmqtasks.errors import MeshOverloaded, NoWorkers, SubmitRejected, SubmitUnknown
+from zmqtasks.errors import (
+    MeshOverloaded,
+    NoWorkers,
+    StoreError,
+    SubmitRejected,
+    SubmitUnknown,
+)
 from zmqtasks.ids import format_task_id, new_node_id, task_id_maker
 from zmqtasks.node.gateway import Call, Durability, Pending, TaskView, Ticket
 from zmqtasks.node.room import Place, Room
 from zmqtasks.node.survey import Request, SeenNode
 from zmqtasks.node.tickets import unknown_outcome
 from zmqtasks.wire.joined import Joined, join
-from zmqtasks.wire.messages import Hello, Outcome, StateRecord, Status, TaskState
+from zmqtasks.wire.messages import Hello, Kind, Outcome, StateRecord, Status, TaskState
 from zmqtasks.wire.payload import decode_arguments, encode_error, encode_value
 
 _ROOM = 1_000_000_000
@@ -41,6 +47,8 @@ class InlineGateway:
         self.submits: list[dict[str, Any]] = []
         self._room = Room(_ROOM, _ROOM)
         self.workers = True
+        #: A store is in sight.
+        self.stores = True
         #: None: the disk works; else how a durable `submit` ends.
         self.disk_error: SubmitRejected | SubmitUnknown | None = None
         #: The thread of the last `submit`.
@@ -198,6 +206,12 @@ class InlineGateway:
         self.forgotten.extend(ids)
         for task_id in ids:
             self.outcomes.pop(task_id, None)
+
+    def keep(self, kind: Kind, record_id: bytes, body: bytes, timeout_s: float) -> None:
+        if not self.stores:
+            raise StoreError(f"{kind.name} is not saved: no node with the role store is in sight")
+        outcome = Outcome(record_id, 1, Status.SUCCESS, 0, -1, 1, 0, len(body), body, None)
+        self.outcomes.setdefault(record_id, outcome)
 
     def describe(self, task_id: bytes) -> str:
         return "it waits in queue 'default', which no worker serves"

@@ -7,9 +7,20 @@ not needed is an error), all others accepted.
 from __future__ import annotations
 
 from collections.abc import Coroutine
+from datetime import datetime
 from typing import Any, assert_type
 
-from zmqtasks import App, AsyncResult, GroupResult, ResultSet, Signature, Task, group, shared_task
+from zmqtasks import (
+    App,
+    AsyncResult,
+    GroupResult,
+    ResultSet,
+    Signature,
+    Task,
+    chain,
+    group,
+    shared_task,
+)
 
 app = App("shop", mesh="garden")
 
@@ -59,6 +70,27 @@ assert_type(~group(add.s(1), add.s(2)), list[int])
 assert_type(add.map([1, 2]).delay().get(), list[int])
 assert_type(add.chunks([(1, 2)], 1)().get(), list[list[int]])
 add.si("a")  # type: ignore[arg-type]
+assert_type(chain(add.s(1), add.s(2)).delay(), AsyncResult[Any])
+assert_type((add.s(1) | bound.s()).delay(), AsyncResult[Any])
+result, results = add.delay(1), group(add.s(i) for i in range(3)).delay()
+assert_type(result.result, int | Exception | None)
+assert_type(result.date_done, datetime | None)
+assert_type(result.args, list[Any] | None)
+assert_type(result.maybe_throw(), int)
+assert_type(result.then(lambda found: found.get()), AsyncResult[int])
+assert_type(result.look().state, str)
+assert_type(results[0], AsyncResult[int])
+assert_type(results.results, list[AsyncResult[int]])
+assert_type(results.join(timeout=5, callback=lambda task_id, value: value + 1), list[int])
+assert_type(results.then(lambda found: found.get()), GroupResult[int])
+assert_type(ResultSet([result, result]), ResultSet[int])
+assert_type(GroupResult.restore("id"), GroupResult[Any] | None)
+for value in results.iterate():
+    assert_type(value, int)
+result.then(print, on_error="print")  # type: ignore[arg-type]
+results.add(bound.delay("a"))  # type: ignore[arg-type]
+results.join(timeout="5")  # type: ignore[arg-type]
+result.get(callback=lambda value: value)  # type: ignore[arg-type,misc]
 assert_type(bound.delay("a").get(), list[str])
 assert_type(bound("a"), list[str])
 assert_type(keyword_only.delay(flag=True).get(), str)
@@ -82,6 +114,17 @@ async def coroutine() -> None:
     assert_type(await add.delay(1).aget(timeout=5), int)
     assert_type(await (await add.adelay_many([(1,)])), list[int])
     await add.adelay("x")  # type: ignore[arg-type]
+    async for value in results.iterate(timeout=5):
+        assert_type(value, int)
+    async for handle in results:
+        assert_type(handle, AsyncResult[int])
+    async for position, handle in results.as_completed():
+        assert_type((position, handle), tuple[int, AsyncResult[int]])
+    assert_type(await results, list[int])
+    assert_type(await result.aget(revoke_on_cancel="terminate"), int)
+    assert_type((await result.alook()).worker, str | None)
+    assert_type(await GroupResult.arestore("id"), GroupResult[Any] | None)
+    await result.aget(revoke_on_cancel="kill")  # type: ignore[arg-type]
 
 
 add.delay("x")  # type: ignore[arg-type]

@@ -352,7 +352,7 @@ class App(WithStartup, WithSetup, WithTaskClasses):
         complete = self.rules.complete(name, None, args, kwargs, checked, where)
         ext = {**self.rules.facts_of_call(complete, None, where), **(facts or {})}
         needs = needs_text(complete)
-        of_kind = (("req", needs),) if needs else ()
+        of_kind = ((("req", needs),) if needs else ()) + self.rules.of_kinds
         kind = Kind(self.name, name, "", self.queue_name(complete.get("queue")), of_kind)
         durability = durability_of(self, None, complete, where)
         return prepare(self, kind, Arguments(args, kwargs, ()), complete, durability, ext)

@@ -159,6 +159,12 @@ APP_SETTINGS: Mapping[str, AppSetting] = {
         'like `"10/s"`',
         "`rate_limit` of tasks that have none.",
     ),
+    "result_extended": AppSetting(
+        checks.check_bool,
+        False,
+        "True or False",
+        "Outcomes tell the arguments of their calls, up to 8 KiB: `result.args`, `result.kwargs`.",
+    ),
     "task_always_eager": AppSetting(
         checks.check_bool,
         False,

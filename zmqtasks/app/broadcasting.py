@@ -46,6 +46,11 @@ class BroadcastResult(ResultSet[R]):
         found = self.get(timeout, propagate=False)
         return dict(zip(self.workers, found, strict=True))
 
+    async def aby_worker(self, timeout: float | None = None) -> dict[str, R | Exception]:
+        """Same as ``by_worker()`` without blocking the running loop."""
+        found = await self.aget(timeout, propagate=False)
+        return dict(zip(self.workers, found, strict=True))
+
 
 def workers_with(
     through: Gateway, kind: Kind, destination: Sequence[str] | None, timeout: float

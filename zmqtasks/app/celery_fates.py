@@ -121,7 +121,6 @@ SETTINGS: Final[Mapping[str, str]] = {
     "worker_eta_task_limit": "tasks wait for their eta at their owners; leave it out",
     "worker_state_db": "what is revoked stands in the journals of owners; leave it out",
     "worker_detect_quorum_queues": _NO_BROKER,
-    "result_extended": NOT_YET,
 }
 
 #: {option of tasks or calls: what there is instead}

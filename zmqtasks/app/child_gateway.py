@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from zmqtasks.app.trail import note
 from zmqtasks.core.calls import weight
 from zmqtasks.errors import SubmitRejected, TimeoutError
 from zmqtasks.ids import foreign_task_id_maker, format_task_id
@@ -16,6 +17,7 @@ from zmqtasks.node.tickets import unknown_outcome
 from zmqtasks.pools.child import Link
 from zmqtasks.pools.protocol import (
     ForgetRequest,
+    KeepRequest,
     QueryRequest,
     RunTask,
     StateUpdate,
@@ -119,6 +121,7 @@ class ChildGateway:
                     f"{len(calls) - done} of {len(calls)} calls: {reason}"
                 )
             done += len(piece)
+        note(task, [call.id for call in calls])
 
     def line_up(self, calls: Sequence[Call], wake: Callable[[], None]) -> Place:
         """Refused: inside a task the owner of the task waits for room.
@@ -164,6 +167,10 @@ class ChildGateway:
     def forget(self, ids: Sequence[bytes]) -> None:
         """Drop their outcomes in the mesh and the stores."""
         self._running()[0].tell(ForgetRequest(ids=list(ids)))
+
+    def keep(self, kind: Kind, record_id: bytes, body: bytes, timeout_s: float) -> None:
+        """See ``Gateway``: the node publishes it, before the outcome of the task."""
+        self._running()[0].tell(KeepRequest(kind, record_id, body))
 
     def describe(self, task_id: bytes) -> str:
         """One sentence about where the task is, for error messages."""

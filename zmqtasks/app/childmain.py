@@ -29,6 +29,7 @@ from zmqtasks.app.loader import load_app
 from zmqtasks.app.replaced import added
 from zmqtasks.app.retrying import asked, lost_attempts_of
 from zmqtasks.app.streaming import counted
+from zmqtasks.app.trail import submitted
 from zmqtasks.core.offspring import FAILED_KEY
 from zmqtasks.errors import AppLoadError, ConfigError, ZmqTasksError
 from zmqtasks.ids import ID_TEXT_KEY, learn_text
@@ -173,7 +174,7 @@ class AppProgram:
             except BaseException as exc:  # noqa: BLE001 (whatever it is, the caller gets it)
                 run_us = (clock_ns() - begun_ns) // 1000
                 return endings.raised(task, started_ms, run_us, exc)
-            if asked or begun or counted or added:
+            if asked or begun or counted or added or submitted:
                 run_us = (clock_ns() - begun_ns) // 1000
                 return endings.returned(task, started_ms, run_us, value, body)
             return ChildOutcome(

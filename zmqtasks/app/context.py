@@ -28,7 +28,12 @@ _latest: TaskContext | None = None
 
 
 class EagerRun(RunTask):
-    """An attempt that runs in the process that called the task; see ``eager.py``."""
+    """An attempt that runs in the process that called the task; see ``eager.py``.
+
+    ``made``: results of the calls that it made.
+    """
+
+    made: list[Any] = []  # noqa: RUF012 - a field: each has a list of its own
 
 
 class TaskContext:

@@ -23,6 +23,8 @@ from zmqtasks.app.childmain import AppProgram
 from zmqtasks.app.context import EagerRun
 from zmqtasks.app.current import in_running_loop
 from zmqtasks.app.fact_keys import CHORD_KEY, IGNORED_KEY
+from zmqtasks.app.lineage import AnyResult
+from zmqtasks.app.looking import Look
 from zmqtasks.app.middleware import OutgoingCall
 from zmqtasks.app.option_checks import STAMPS_KEY, stamps_of
 from zmqtasks.app.publishing import passed_through
@@ -31,15 +33,14 @@ from zmqtasks.app.resultset import ResultSet
 from zmqtasks.app.retrying import RETRIES_KEY, count_of
 from zmqtasks.app.submitting import check_arguments, checked_options
 from zmqtasks.core.offspring import CAUSE_KEY, FAILED_KEY, errback_calls
-from zmqtasks.core.resultlog import ADDED_KEY, ITEMS_KEY
+from zmqtasks.core.resultlog import ADDED_KEY, ITEMS_KEY, told_arguments, told_of_kind
 from zmqtasks.ids import keyed_task_id, parse_task_id
 from zmqtasks.node.gateway import Call
-from zmqtasks.node.tickets import unknown_outcome
 from zmqtasks.pools.base import PoolConfig
 from zmqtasks.pools.protocol import REQUEUE_STATUS, RETRY_STATUS, ChildOutcome, LogRecord
 from zmqtasks.pools.running import running_task, set_running_here
 from zmqtasks.wire.carried import CarriedCall
-from zmqtasks.wire.messages import Kind, Outcome, Status
+from zmqtasks.wire.messages import Kind, Outcome, StateRecord, Status, TaskState
 
 if TYPE_CHECKING:
     from zmqtasks.app.app import App
@@ -57,25 +58,54 @@ _TOLD = frozenset({ITEMS_KEY, ADDED_KEY})
 class EagerResult(AsyncResult[R]):
     """The result of a task that ran in the process that called it: it is there."""
 
-    __slots__ = ()
+    __slots__ = ("_children", "_parent", "_record")
+
+    _children: list[AnyResult]
+    _parent: AnyResult | None
+    _record: StateRecord
 
     @classmethod
-    def of_outcome(cls, outcome: Outcome, app: App) -> EagerResult[Any]:
+    def of_outcome(
+        cls, outcome: Outcome, app: App, kind: Kind | None = None, children: Sequence[Any] = ()
+    ) -> EagerResult[Any]:
         """The handle of a task that has ended so."""
         self: EagerResult[Any] = cls.of_submitted(outcome.id, app, None)  # type: ignore[assignment]
         self._outcome = outcome
+        info = told_of_kind(kind)
+        self._record = StateRecord(outcome.id, TaskState.SETTLED, info, outcome)
+        self._parent = None
+        self._children = list(children)
         return self
+
+    def came_after(self, before: AnyResult | None) -> None:
+        """It is part of a workflow, and this result came before it."""
+        if before is not None and self._parent is None:
+            self._parent = before
+            if isinstance(before, EagerResult):
+                before._children.append(self)
+
+    @property
+    def parent(self) -> AnyResult | None:
+        """The result that it waited for, where it is part of a workflow; else None."""
+        return self._parent
+
+    @property
+    def children(self) -> list[AnyResult]:
+        """The results of the calls that the task made, and of the next part of a workflow."""
+        return list(self._children)
 
     def follow(self) -> None:
         """Nothing is to come."""
 
-    def _told(self, key: str, outcome_key: str = "") -> object:
-        outcome = self._outcome
-        return (outcome.ext or {}).get(outcome_key) if outcome is not None else None
+    def look(self) -> Look:
+        """All that is known of the task."""
+        return Look(self._outcome, self._record)
 
     def forget(self) -> None:
-        """Drop the result."""
-        self._outcome = unknown_outcome(self._task_id, "its result was forgotten")
+        """Drop the result, and those of what came before it in a workflow."""
+        if self._parent is not None:
+            self._parent.forget()
+        self._forgotten()
 
     def revoke(
         self,
@@ -121,6 +151,9 @@ class EagerResult(AsyncResult[R]):
 class _Ended(ResultSet[R]):
     """Results that are all there."""
 
+    def look(self) -> None:
+        """There is nothing to ask for."""
+
     def forget(self) -> None:
         """Drop all results."""
         for handle in self:
@@ -143,6 +176,25 @@ class EagerResultSet(_Ended[R]):
 
 class EagerGroupResult(_Ended[R], GroupResult[R]):
     """The results of a group that ran in the process that called it."""
+
+    def came_after(self, before: AnyResult | None) -> None:
+        """It is part of a workflow, and this result came before its calls."""
+        for each in self:
+            if isinstance(each, EagerResult):
+                each.came_after(before)
+        if self._parent is None:
+            self._parent = before
+
+    def save(self, timeout: float = 0.0) -> NoReturn:
+        """Refused: no node knows these tasks.
+
+        Raises:
+            ValueError: always.
+        """
+        raise ValueError(
+            "save() of a group that ran eagerly: no node of the mesh knows its tasks, so nobody "
+            "could restore them; let workers run it"
+        )
 
 
 def apply_many(task: Task[Any, R], calls: Iterable[Any]) -> EagerResultSet[R]:
@@ -200,8 +252,10 @@ def apply(
     else:
         task_id = parse_task_id(text) if text else uuid4().bytes
     run = EagerRun(task_id, 1, app.name, task.name, kind.queue, b"", body, ext)
-    outcome = _outcome_of(task, run)
-    found: EagerResult[R] = EagerResult.of_outcome(outcome, app)
+    outcome = _outcome_of(task, run, kind)
+    found: EagerResult[R] = EagerResult.of_outcome(outcome, app, kind, run.made)
+    if isinstance(parent, EagerRun):
+        parent.made.append(found)
     if complete.get("link") or complete.get("link_error"):
         _call_errbacks(complete.get("link_error"), Call(task_id, kind, body, ext), outcome, app)
         call_links(complete.get("link"), found, app)
@@ -232,20 +286,23 @@ def _why_not(failed: str, task_id: bytes | None = None) -> Outcome:
 
 def run_header(
     header: group[Any], args: Sequence[Any], kwargs: Mapping[str, Any], options: Mapping[str, Any]
-) -> tuple[AsyncResult[Any] | None, list[Any]]:
+) -> tuple[AsyncResult[Any] | None, list[Any], EagerGroupResult[Any]]:
     """Run the header of a chord, with what its members add to it.
 
     Returns:
-        The first one that has not succeeded, and the values if there is none.
+        The first one that has not succeeded, the values if there is none, and the results of
+        the header itself.
     """
     facts = {CHORD_KEY: 1}
-    results: list[Any] = list(header.applied(args, kwargs, options, facts))
+    found: Any = header.applied(args, kwargs, options, facts)
+    results: list[Any] = list(found)
     for each in results:  # it grows
         outcome = getattr(each, "_outcome", None)  # groups have none
         told = (outcome.ext or {}) if outcome is not None else {}
         results += [joining.applied((), {}, {}, facts) for joining in told.get(ADDED_KEY, ())]
     failed = next((each for each in results if not each.successful()), None)
-    return failed, [] if failed is not None else [each.get() for each in results]
+    values = [] if failed is not None else [each.get() for each in results]
+    return failed, values, found
 
 
 def call_links(links: object, result: AsyncResult[Any] | ResultSet[Any], app: App | None) -> None:
@@ -268,12 +325,19 @@ def _call_errbacks(errbacks: object, failed: Call, outcome: Outcome, app: App) -
         carried = CarriedCall(b"", kind, body, {**ext, **facts}, False, True)
         for call, _ in errback_calls(failed, outcome, [carried], timing.now_ms()):
             run = EagerRun(
-                uuid4().bytes, 1, kind.app, task.name, kind.queue, b"", call.body, call.ext
+                uuid4().bytes,
+                1,
+                kind.app,
+                task.name,
+                kind.queue,
+                b"",
+                call.body,
+                call.ext,
             )
-            _outcome_of(task, run)
+            _outcome_of(task, run, kind)
 
 
-def _outcome_of(task: Task[Any, Any], run: EagerRun) -> Outcome:
+def _outcome_of(task: Task[Any, Any], run: EagerRun, kind: Kind) -> Outcome:
     end_ms = (run.ext or {}).get("exp")
     if end_ms is not None and end_ms <= timing.now_ms():
         return Outcome(run.id, 0, Status.EXPIRED, 0, -1, 0, 0, 0, None, None)
@@ -286,12 +350,16 @@ def _outcome_of(task: Task[Any, Any], run: EagerRun) -> Outcome:
         ext = {**(run.ext or {}), **more.get("ext", {})}
         ext[RETRIES_KEY] = count_of(run, RETRIES_KEY) + 1
         body = run.body if more.get("body") is None else more["body"]
-        run = EagerRun(run.id, run.attempt + 1, run.app, run.name, run.queue, b"", body, ext)
+        run.made.clear()
+        run = EagerRun(
+            run.id, run.attempt + 1, run.app, run.name, run.queue, b"", body, ext, made=run.made
+        )
     status, error = ended.status, ended.error
     if status == REQUEUE_STATUS:
         status = int(Status.REJECTED)  # there is nobody else who could take it
     told: dict[str, Any] = {"w": platform.node(), RETRIES_KEY: count_of(run, RETRIES_KEY)}
     told |= {key: value for key, value in (ended.ext or {}).items() if key in _TOLD}
+    told |= told_arguments(kind, run.body)
     if error:
         told["e"] = error
     return Outcome(

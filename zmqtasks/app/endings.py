@@ -26,6 +26,7 @@ from zmqtasks.app.retrying import (
     requeue_delay_ms,
 )
 from zmqtasks.app.streaming import counted
+from zmqtasks.app.trail import taken
 from zmqtasks.core.resultlog import ADDED_KEY, ITEMS_KEY
 from zmqtasks.errors import Ignore, Reject, Retry
 from zmqtasks.limits import ERROR_TEXT_CHARS_MAX, LOG_LINE_CHARS_MAX
@@ -86,7 +87,7 @@ class Endings:
     ) -> ChildOutcome:
         """The outcome of one that returned, if there may be more to say about it than that."""
         key = run.id, run.attempt
-        items = counted.pop(key, None)
+        ext = _told_of(run) or {}
         joining = added.pop(key, None)
         noted = asked.pop(key, None)
         if isinstance(noted, Retry):
@@ -94,7 +95,6 @@ class Endings:
             self._tell_hooks(run, outcome.status, noted)
             return outcome
         self._tell_hooks(run, Status.SUCCESS, value)
-        ext: dict[str, Any] = {} if items is None else {ITEMS_KEY: items}
         if joining:
             ext[ADDED_KEY] = joining if isinstance(run, EagerRun) else pack_calls(joining)
         return _outcome(run, Status.SUCCESS, started_ms, run_us, "", body, ext or None)
@@ -103,11 +103,11 @@ class Endings:
         self, run: RunTask, started_ms: int, run_us: int, exc: BaseException
     ) -> ChildOutcome:
         """The outcome of one that raised."""
-        items = counted.pop((run.id, run.attempt), None)
+        ext = _told_of(run)
         added.pop((run.id, run.attempt), None)
         outcome, cause = self._ended(run, started_ms, run_us, exc)
-        if items is not None and outcome.ext is None:
-            outcome.ext = {ITEMS_KEY: items}
+        if outcome.ext is None:
+            outcome.ext = ext
         if begun:
             status = Status.IGNORED if isinstance(cause, Ignore) else outcome.status
             self._tell_hooks(run, status, cause)
@@ -117,7 +117,7 @@ class Endings:
         """An attempt that was interrupted: nobody is told how it ended."""
         asked.pop((run.id, run.attempt), None)
         begun.pop((run.id, run.attempt), None)
-        counted.pop((run.id, run.attempt), None)
+        _told_of(run)
         added.pop((run.id, run.attempt), None)
 
     def _tell_hooks(self, run: RunTask, status: int, value: Any) -> None:
@@ -250,6 +250,13 @@ def wanted(value: object, ext: Mapping[str, Any]) -> object:
     """
     # The body of a chord gets what all members return.
     return None if IGNORED_KEY in ext and CHORD_KEY not in ext else value
+
+
+def _told_of(run: RunTask) -> dict[str, Any] | None:
+    """What the outcome of this attempt tells of what it did; asked for once."""
+    items = counted.pop((run.id, run.attempt), None)
+    found = {} if items is None else {ITEMS_KEY: items}
+    return {**found, **taken(run)} or None
 
 
 def _outcome(

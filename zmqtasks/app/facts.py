@@ -15,6 +15,7 @@ from zmqtasks.app.fact_keys import IGNORED_KEY, SHADOW_KEY
 from zmqtasks.app.option_checks import REPR_CHARS_MAX, rate_text
 from zmqtasks.app.options import CallOptions, check_at_most_once
 from zmqtasks.app.routes import Router
+from zmqtasks.core.resultlog import EXTENDED_KEY
 from zmqtasks.core.workqueue import priority_of
 from zmqtasks.errors import ConfigError
 from zmqtasks.pools.protocol import TaskFacts
@@ -54,6 +55,10 @@ class CallRules:
         self._soft_limit = conf.of_tasks("task_soft_time_limit")
         self._hard_limit = conf.of_tasks("task_time_limit")
         self._rate = conf.of_tasks("task_default_rate_limit")
+        #: Facts of the kinds of all calls.
+        self.of_kinds: tuple[tuple[str, Any], ...] = (
+            ((EXTENDED_KEY, 1),) if conf.of_tasks("result_extended") else ()
+        )
 
     @property
     def is_dynamic(self) -> bool:

@@ -4,24 +4,29 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Generator
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar
 
-from zmqtasks.app import states
 from zmqtasks.app.current import current_app, gateway
+from zmqtasks.app.lineage import AnyResult, Lineage
+from zmqtasks.app.looking import Look, Looks
 from zmqtasks.app.news import Following, News, Update, states_of
-from zmqtasks.app.outcomes import RETURNED, error_of, traceback_of, value_of
+from zmqtasks.app.outcomes import RETURNED, error_of, value_of
+from zmqtasks.app.states import UNKNOWN
+from zmqtasks.app.thens import (
+    RevokeOnCancel,
+    caller,
+    check_revoke_on_cancel,
+    revoke_as_cancelled,
+)
 from zmqtasks.app.waiting import check_wait
-from zmqtasks.core.resultlog import ITEMS_KEY
 from zmqtasks.errors import TaskUnknown, TimeoutError
 from zmqtasks.ids import format_task_id, parse_task_id
 from zmqtasks.node.gateway import Gateway
 from zmqtasks.node.tickets import unknown_outcome
-from zmqtasks.wire.messages import Outcome, StateRecord, TaskState, UpdateRecord
-from zmqtasks.wire.payload import decode_value
+from zmqtasks.wire.messages import Outcome, TaskState, UpdateRecord
 
 if TYPE_CHECKING:
     from zmqtasks.app.app import App
-    from zmqtasks.app.resultset import ResultSet
     from zmqtasks.app.story import Story
 
 R = TypeVar("R")
@@ -29,14 +34,11 @@ R = TypeVar("R")
 #: Seconds that `state` and its kin wait for nodes to answer about foreign tasks.
 STATE_TIMEOUT_S = 1.0
 
-#: Facts of a state: the one that the task gave itself, and what it told with it, encoded.
-SAID_STATE, SAID_META = "state", "meta"
-
 #: Guards lists of waiters, which exist only for handles that somebody waits for.
 _waiters_lock = threading.Lock()
 
 
-class AsyncResult(Generic[R]):
+class AsyncResult(Looks[R], Lineage[R], Generic[R]):
     """The result of a task, there or yet to come.
 
     Returned by ``delay`` and ``apply_async``; ``AsyncResult(id)`` looks at a task that
@@ -133,12 +135,14 @@ class AsyncResult(Generic[R]):
         propagate: bool = True,
         *,
         disable_sync_subtasks: bool = True,
+        callback: Callable[[str, R], object] | None = None,
     ) -> R:
         """Wait for the result and return it.
 
         Args:
             timeout: seconds to wait at most; None waits for ever.
             propagate: raise the task's error; else return it.
+            callback: called with the task's id and what is returned, before that.
             disable_sync_subtasks: False: a task may wait here, see ``allow_join_result``.
 
         Raises:
@@ -156,7 +160,10 @@ class AsyncResult(Generic[R]):
                     self._time_over(timeout)
             finally:
                 self.remove_waiter(arrived.set)
-        return self.conclude(propagate)
+        return self.maybe_throw(propagate, callback)
+
+    #: Celery's older name of it.
+    wait = get
 
     async def aget(
         self,
@@ -164,19 +171,34 @@ class AsyncResult(Generic[R]):
         propagate: bool = True,
         *,
         disable_sync_subtasks: bool = True,
+        callback: Callable[[str, R], object] | None = None,
+        revoke_on_cancel: RevokeOnCancel = False,
     ) -> R:
-        """Same as ``get()`` without blocking the running asyncio loop."""
+        """Same as ``get()`` without blocking the running asyncio loop.
+
+        Args:
+            timeout, propagate, disable_sync_subtasks, callback: as of ``get``.
+            revoke_on_cancel: when the asyncio task that awaits this is cancelled, revoke the
+                task that it waits for; with ``"terminate"`` it is ended if it runs. A
+                ``timeout`` cancels nothing.
+        """
         if self._outcome is None:
             import asyncio
 
             from zmqtasks.app.mailbox import wait_for_call
 
             self._check_wait("aget", timeout, disable_sync_subtasks)
+            check_revoke_on_cancel("aget", revoke_on_cancel)
             self.follow()
-            if not await wait_for_call(self.add_waiter, self.remove_waiter, timeout):
+            try:
+                is_there = await wait_for_call(self.add_waiter, self.remove_waiter, timeout)
+            except asyncio.CancelledError:
+                await revoke_as_cancelled(self.arevoke, revoke_on_cancel)
+                raise
+            if not is_there:
                 # It asks around, which must not block the loop.
                 await asyncio.to_thread(self._time_over, timeout)
-        return self.conclude(propagate)
+        return self.maybe_throw(propagate, callback)
 
     def __await__(self) -> Generator[Any, None, R]:
         return self.aget().__await__()
@@ -239,14 +261,81 @@ class AsyncResult(Generic[R]):
         """The value of a task that has ended, or its error raised or returned."""
         outcome = self._outcome
         assert outcome is not None, "the wait ended without an outcome"
-        if outcome.status in RETURNED:
-            value: R = value_of(outcome)
-            return value
-        error = error_of(outcome)
-        assert error is not None, "only what is returned has no error"
-        if propagate:
-            raise error
-        return error  # type: ignore[return-value]  # Celery's meaning of propagate=False
+        value: R = _concluded(outcome, propagate)
+        return value
+
+    def maybe_throw(
+        self, propagate: bool = True, callback: Callable[[str, R], object] | None = None
+    ) -> R:
+        """The value of a task that has ended, or its error raised; of one that has not, the
+        None that ``result`` has.
+
+        Args:
+            propagate: raise the error; else return it.
+            callback: called with the task's id and what is returned, before that.
+
+        Raises:
+            TaskError: or the exception the task raised.
+        """
+        return self._thrown(self._seen(), propagate, callback)
+
+    #: Celery's other name of it.
+    maybe_reraise = maybe_throw
+
+    async def amaybe_throw(
+        self, propagate: bool = True, callback: Callable[[str, R], object] | None = None
+    ) -> R:
+        """Same as ``maybe_throw()`` without blocking the running loop."""
+        return self._thrown(await self._aseen(), propagate, callback)
+
+    def _thrown(
+        self, seen: Look, propagate: bool, callback: Callable[[str, R], object] | None
+    ) -> R:
+        outcome = self._outcome
+        if outcome is None:
+            if seen.state != UNKNOWN:
+                return None  # type: ignore[return-value]  # Celery's meaning of it
+            outcome = unknown_outcome(self._task_id)
+        value: R = _concluded(outcome, propagate)
+        if callback is not None:
+            callback(self.id, value)
+        return value
+
+    def then(
+        self,
+        callback: Callable[[Self], object],
+        on_error: Callable[[Self], object] | None = None,
+    ) -> Self:
+        """Call a function with this result once the task has ended.
+
+        In the running asyncio loop, if there is one, else in a thread for such callbacks, one
+        after the other. What they raise is logged. They end with this process: what must
+        happen is a task of its own (``link``, a chain).
+
+        Args:
+            callback: called with this result.
+            on_error: called in place of it where ``get()`` would raise.
+
+        Returns:
+            This result.
+
+        Raises:
+            RuntimeError: called inside a task, whose process may end before.
+        """
+        self._check_follow("then")
+
+        def call(result: Self) -> None:
+            is_error = result._outcome is not None and result._outcome.status not in RETURNED
+            (on_error if is_error and on_error is not None else callback)(result)
+
+        self.follow()
+        self.add_waiter(caller(call, self))
+        return self
+
+    def _check_follow(self, method: str) -> None:
+        """A process that runs tasks may end, or run the next one, before a result is there."""
+        refusal = "its process may end before; submit a task that follows, by link= or a chain"
+        check_wait(self.app, method, None, refusal=refusal)
 
     # --- looking ------------------------------------------------------------------------
 
@@ -261,102 +350,35 @@ class AsyncResult(Generic[R]):
         return format_task_id(self._task_id)
 
     @property
-    def parent(self) -> AsyncResult[Any] | ResultSet[Any] | None:
-        """The result that it waited for, where it is part of a workflow; else None."""
-        return None
+    def children(self) -> list[AnyResult]:
+        """What came of it: of a task that has ended the first 256 tasks that it submitted, of
+        a part of a workflow also those that waited for it."""
+        ids = self._seen().children_ids
+        return [AsyncResult(format_task_id(task_id), self._app) for task_id in ids]
 
     @property
     def items_count(self) -> int:
         """How many items the task, which has ended, yielded."""
-        outcome = self._outcome
-        found = (outcome.ext or {}).get(ITEMS_KEY) if outcome is not None else None
-        return found if isinstance(found, int) else 0
+        return Look(self._outcome, None).items_count
 
     @property
     def is_settled(self) -> bool:
         """Whether the outcome is here, without asking anybody."""
         return self._outcome is not None
 
-    @property
-    def state(self) -> str:
-        """PENDING, STARTED, RETRY, SUCCESS, FAILURE, DEAD, REVOKED, IGNORED, REJECTED, UNKNOWN.
+    def _seen(self) -> Look:
+        return self.look() if self._outcome is None else Look(self._outcome, None)
 
-        Or what the task calls its state itself (``self.update_state``) while it runs. For a
-        task of another process this asks the mesh, for a second at most.
+    def look(self) -> Look:
+        """All that is known of the task, asked for once, also where its outcome is here.
+
+        It takes a second at most.
         """
-        found = self._look()
-        if isinstance(found, Outcome):
-            return states.STATE_OF_STATUS.get(found.status, states.FAILURE)
-        if found is None:
-            return states.PENDING
-        said = found.info.get(SAID_STATE)
-        return said if isinstance(said, str) else states.state_of(found)
-
-    status = state
-
-    def ready(self) -> bool:
-        """Whether ``get()`` would return or raise at once."""
-        return self.state in states.READY_STATES
-
-    def successful(self) -> bool:
-        """Whether the task returned a value; False while it has not finished."""
-        return self.state == states.SUCCESS
-
-    def failed(self) -> bool:
-        """Whether the task failed (FAILURE or DEAD); False while it has not finished."""
-        return self.state in states.FAILED_STATES
-
-    @property
-    def result(self) -> R | Exception | None:
-        """The value, the exception if it did not succeed, None while it is not finished."""
-        outcome = self._look()
-        if not isinstance(outcome, Outcome):
-            return None
-        error = error_of(outcome)
-        return value_of(outcome) if error is None else error
-
-    @property
-    def info(self) -> Any:
-        """The same as ``result``; while the task runs, what it told with its last state."""
-        found = self._look()
-        if isinstance(found, Outcome):
-            return self.result
-        told = found.info.get(SAID_META) if found is not None else None
-        return decode_value(told) if isinstance(told, bytes) else None
-
-    @property
-    def traceback(self) -> str | None:
-        """The remote traceback as text, None where there is none."""
-        outcome = self._look()
-        return traceback_of(outcome) if isinstance(outcome, Outcome) else None
-
-    @property
-    def retries(self) -> int | None:
-        """How often it was retried because it raised; None where nobody tells."""
-        found = self._told("retries", "n")
-        return found if isinstance(found, int) else None
-
-    @property
-    def queue(self) -> str | None:
-        """The queue that it went to; None where nobody tells."""
-        return _text(self._told("queue"))
-
-    @property
-    def worker(self) -> str | None:
-        """Name of the node that has it or ran it last; None where nobody tells."""
-        return _text(self._told("worker", "w"))
-
-    def _told(self, key: str, outcome_key: str = "") -> object:
-        """A fact from the outcome, else from whoever knows the task."""
-        outcome = self._outcome
-        if outcome is not None and outcome.ext and outcome_key in outcome.ext:
-            return outcome.ext[outcome_key]
         answers = gateway(self.app).states([self._task_id], STATE_TIMEOUT_S)
         record = answers.get(self._task_id)
-        if record is None:
-            return None
-        told = record.outcome.ext if record.outcome is not None else None
-        return record.info.get(key, (told or {}).get(outcome_key))
+        if record is not None and record.state == TaskState.SETTLED and record.outcome is not None:
+            self.settled(self._task_id, record.outcome)
+        return Look(self._outcome, record)
 
     def story(self) -> Story:
         """Where the task is, who owns it, its attempts, and why it waits.
@@ -369,6 +391,12 @@ class AsyncResult(Generic[R]):
         from zmqtasks.app.story import Story
 
         return Story(gateway(self.app).story(self._task_id, STATE_TIMEOUT_S))
+
+    async def astory(self) -> Story:
+        """Same as ``story()`` without blocking the running loop."""
+        import asyncio
+
+        return await asyncio.to_thread(self.story)
 
     def revoke(
         self,
@@ -415,23 +443,22 @@ class AsyncResult(Generic[R]):
         return await asyncio.to_thread(self.revoke, terminate, signal, wait, timeout)
 
     def forget(self) -> None:
-        """Drop the result here and in the stores; it cannot be read again."""
+        """Drop the result here and in the stores; it cannot be read again. So are those of
+        what came before it in a workflow."""
+        if self.parent is not None:
+            self.parent.forget()
         gateway(self.app).forget([self._task_id])
+        self._forgotten()
+
+    def _forgotten(self) -> None:
         if self._outcome is not None:
             self._outcome = unknown_outcome(self._task_id, "its result was forgotten")
 
-    def _look(self) -> Outcome | StateRecord | None:
-        """The outcome, else what nodes know, None when there was no answer in time."""
-        if self._outcome is not None:
-            return self._outcome
-        answers = gateway(self.app).states([self._task_id], STATE_TIMEOUT_S)
-        record = answers.get(self._task_id)
-        if record is None or self._outcome is not None:
-            return self._outcome
-        if record.state == TaskState.SETTLED and record.outcome is not None:
-            self.settled(self._task_id, record.outcome)
-            return record.outcome
-        return record
+    async def aforget(self) -> None:
+        """Same as ``forget()`` without blocking the running loop."""
+        import asyncio
+
+        await asyncio.to_thread(self.forget)
 
     @property
     def app(self) -> App:
@@ -502,8 +529,13 @@ class AtMostOnceResult(AsyncResult[R]):
             )
 
 
-def _text(value: object) -> str | None:
-    return value if isinstance(value, str) else None
+def _concluded(outcome: Outcome, propagate: bool) -> Any:
+    error = error_of(outcome)
+    if error is None:
+        return value_of(outcome)
+    if propagate:
+        raise error
+    return error  # Celery's meaning of propagate=False
 
 
 _new = object.__new__

@@ -5,17 +5,24 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
-from functools import partial
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar
 
+from zmqtasks.app.completing import AsTheyCome
 from zmqtasks.app.current import current_app, gateway
 from zmqtasks.app.outcomes import RETURNED, error_of, value_of
-from zmqtasks.app.result import AsyncResult
+from zmqtasks.app.result import STATE_TIMEOUT_S, AsyncResult
+from zmqtasks.app.setlooks import SetLooks
+from zmqtasks.app.thens import (
+    RevokeOnCancel,
+    caller,
+    check_revoke_on_cancel,
+    revoke_as_cancelled,
+)
 from zmqtasks.app.waiting import check_wait
 from zmqtasks.errors import TimeoutError
-from zmqtasks.ids import format_task_id
+from zmqtasks.ids import format_task_id, parse_task_id
 from zmqtasks.node.gateway import Gateway
-from zmqtasks.wire.messages import Outcome, UpdateRecord
+from zmqtasks.wire.messages import Outcome, TaskState, UpdateRecord
 
 if TYPE_CHECKING:
     from zmqtasks.app.app import App
@@ -26,30 +33,34 @@ R = TypeVar("R")
 _WATCH_COUNT_MAX = 1_000
 
 
-class ResultSet(Generic[R]):
+class ResultSet(AsTheyCome[R], SetLooks[R], Generic[R]):
     """The results of many calls, in the order of the calls.
 
-    Made by ``delay_many``; ``ResultSet([handle, ...])`` collects handles. Cheap for
-    100,000 calls: no handle exists before it is asked for. Thread-safe for waiting.
+    Made by ``delay_many``; ``ResultSet([handle, ...])`` collects handles, and those of other
+    sets. Cheap for 100,000 calls: no handle exists before it is asked for. Thread-safe for
+    waiting; ``add`` and its kin are for one thread.
 
     Args:
         results: handles to collect; repeated ones are taken once.
         app: the App to ask through; by default the current one.
     """
 
-    # Everything below is written by the thread that builds the set (ids) or by the
-    # gateway's (outcomes, order), so counting needs no lock. Waiters add themselves
-    # first and then look, the gateway's thread does the reverse.
+    # Waiters add themselves first and then look, the gateway's thread does the reverse.
 
-    def __init__(self, results: Iterable[AsyncResult[R]] = (), app: App | None = None) -> None:
+    def __init__(
+        self, results: Iterable[AsyncResult[R] | ResultSet[R]] = (), app: App | None = None
+    ) -> None:
         self._app = app
+        #: Guards ids, positions, outcomes and order where they change.
+        self._lock = threading.Lock()
         self._ids: list[bytes] = []
         #: {task id: position}
         self._positions: dict[bytes, int] = {}
         self._outcomes: list[Outcome | None] = []
         #: Positions in the order in which their outcomes came.
         self._order: list[int] = []
-        self._failures_count = 0
+        #: How many outcomes are here of those that did not succeed.
+        self.failures_count = 0
         self._built = False
         #: {position: handle} of those that were asked for.
         self._handles: dict[int, AsyncResult[R]] = {}
@@ -81,27 +92,32 @@ class ResultSet(Generic[R]):
 
     def extend(self, task_ids: Sequence[bytes]) -> None:
         """More calls, about to be submitted."""
-        first = len(self._ids)
-        self._outcomes.extend([None] * len(task_ids))
-        self._positions.update(zip(task_ids, range(first, first + len(task_ids)), strict=True))
-        self._ids.extend(task_ids)
+        with self._lock:
+            first = len(self._ids)
+            self._outcomes.extend([None] * len(task_ids))
+            self._positions.update(zip(task_ids, range(first, first + len(task_ids)), strict=True))
+            self._ids.extend(task_ids)
 
     def retract(self, count: int) -> None:
         """The last ``count`` calls were not accepted after all."""
-        for task_id in self._ids[-count:]:
-            del self._positions[task_id]
-        del self._ids[-count:]
-        del self._outcomes[-count:]
+        with self._lock:
+            for task_id in self._ids[-count:]:
+                del self._positions[task_id]
+            del self._ids[-count:]
+            del self._outcomes[-count:]
 
     def built(self) -> None:
         """No more calls will come."""
         self._built = True
-        if self._complete():
+        if self.is_complete:
             self._call(self._end_waiters)
 
-    def _collect(self, results: Iterable[AsyncResult[R]]) -> None:
+    def _collect(self, results: Iterable[AsyncResult[R] | ResultSet[R]]) -> None:
         for handle in results:
-            task_id = handle._task_id
+            if isinstance(handle, ResultSet):
+                self._collect(handle)
+                continue
+            task_id = parse_task_id(handle.id)
             if task_id in self._positions:
                 continue
             if self._app is None:
@@ -117,24 +133,73 @@ class ResultSet(Generic[R]):
 
         return arrived
 
+    def add(self, result: AsyncResult[R] | ResultSet[R]) -> None:
+        """Add a handle, or those of a set; one that is there already changes nothing."""
+        self.update([result])
+
+    def update(self, results: Iterable[AsyncResult[R] | ResultSet[R]]) -> None:
+        """Add several handles."""
+        known = len(self._ids)
+        self._collect(results)
+        self._built = True
+        if self._gateway is not None and self._is_told:
+            self._watch(known)
+
+    def remove(self, result: AsyncResult[R] | str) -> None:
+        """Remove a handle, given itself or by its id.
+
+        Raises:
+            KeyError: it is not there.
+        """
+        task_id = parse_task_id(str(result))
+        with self._lock:
+            position = self._positions.get(task_id)
+            if position is None:
+                raise KeyError(str(result))
+            del self._ids[position], self._outcomes[position]
+            self._positions = {task_id: at for at, task_id in enumerate(self._ids)}
+            self._order = [at - (at > position) for at in self._order if at != position]
+            self._handles = {
+                at - (at > position): handle
+                for at, handle in self._handles.items()
+                if at != position
+            }
+            self.failures_count = sum(
+                outcome is not None and outcome.status not in RETURNED for outcome in self._outcomes
+            )
+        if self.is_complete:
+            self._call(self._end_waiters)
+
+    def discard(self, result: AsyncResult[R] | str) -> None:
+        """Remove a handle if it is there."""
+        if parse_task_id(str(result)) in self._positions:
+            self.remove(result)
+
+    def clear(self) -> None:
+        """Remove all handles."""
+        with self._lock:
+            self._ids, self._positions, self._outcomes = [], {}, []
+            self._order, self._handles, self.failures_count = [], {}, 0
+        self.built()
+
     # --- the ticket ---------------------------------------------------------------------
 
     def settled(self, task_id: bytes, outcome: Outcome) -> None:
         """A final outcome; called by the gateway, on its thread."""
-        position = self._positions.get(task_id)
-        if position is None or self._outcomes[position] is not None:
-            return
-        self._outcomes[position] = outcome
-        self._order.append(position)
-        if outcome.status not in RETURNED:
-            self._failures_count += 1
-        if self._handles:
-            handle = self._handles.get(position)
-            if handle is not None:
-                handle.settled(task_id, outcome)
+        with self._lock:
+            position = self._positions.get(task_id)
+            if position is None or self._outcomes[position] is not None:
+                return
+            self._outcomes[position] = outcome
+            self._order.append(position)
+            if outcome.status not in RETURNED:
+                self.failures_count += 1
+            handle = self._handles.get(position) if self._handles else None
+        if handle is not None:
+            handle.settled(task_id, outcome)
         if self._news_waiters:
             self._call(self._news_waiters)
-        if self._end_waiters and (self._failures_count or self._complete()):
+        if self._end_waiters and (self.failures_count or self.is_complete):
             self._call(self._end_waiters)
 
     def updated(self, task_id: bytes, record: UpdateRecord) -> None:
@@ -143,7 +208,9 @@ class ResultSet(Generic[R]):
         if position is not None:
             self[position].updated(task_id, record)
 
-    def _complete(self) -> bool:
+    @property
+    def is_complete(self) -> bool:
+        """Whether all outcomes are here."""
         return self._built and len(self._order) == len(self._ids)
 
     @staticmethod
@@ -159,6 +226,7 @@ class ResultSet(Generic[R]):
         propagate: bool = True,
         *,
         disable_sync_subtasks: bool = True,
+        callback: Callable[[str, R], object] | None = None,
     ) -> list[R]:
         """Wait for all results and return them in the order of the calls.
 
@@ -167,6 +235,8 @@ class ResultSet(Generic[R]):
             propagate: raise as soon as one has failed; else wait for all and return
                 errors in their places.
             disable_sync_subtasks: False: a task may wait here, see ``allow_join_result``.
+            callback: called with the id and value of each, in the order of the calls, once
+                all are there. The list is empty then, as in Celery.
 
         Raises:
             TimeoutError: not all in time; it says how many and what one waits for.
@@ -175,10 +245,9 @@ class ResultSet(Generic[R]):
             RuntimeError: called inside a task, which was not allowed to wait.
         """
         if not self._enough(propagate):
-            self._check_wait("get", timeout, disable_sync_subtasks)
-            self._follow()
+            self.expect("get", timeout, disable_sync_subtasks)
             self._wait(self._end_waiters, lambda: self._enough(propagate), timeout)
-        return self._conclude(propagate, timeout)
+        return self._conclude(propagate, timeout, callback)
 
     async def aget(
         self,
@@ -186,96 +255,111 @@ class ResultSet(Generic[R]):
         propagate: bool = True,
         *,
         disable_sync_subtasks: bool = True,
+        callback: Callable[[str, R], object] | None = None,
+        revoke_on_cancel: RevokeOnCancel = False,
     ) -> list[R]:
-        """Same as ``get()`` without blocking the running asyncio loop."""
-        if not self._enough(propagate):
-            self._check_wait("aget", timeout, disable_sync_subtasks)
-            self._follow()
-            await self._await_end(propagate, timeout)
+        """Same as ``get()`` without blocking the running asyncio loop.
+
+        Args:
+            timeout, propagate, disable_sync_subtasks, callback: as of ``get``.
+            revoke_on_cancel: when the asyncio task that awaits this is cancelled, revoke
+                those that have not ended; with ``"terminate"`` they are ended if they run. A
+                ``timeout`` cancels nothing.
+        """
         if not self._enough(propagate):
             import asyncio
 
+            self.expect("aget", timeout, disable_sync_subtasks)
+            check_revoke_on_cancel("aget", revoke_on_cancel)
+            try:
+                await self._await(self._end_waiters, lambda: self._enough(propagate), timeout)
+            except asyncio.CancelledError:
+                await revoke_as_cancelled(self.arevoke, revoke_on_cancel)
+                raise
+        if not self._enough(propagate):
             # It asks around, which must not block the loop.
-            raise await asyncio.to_thread(self._time_over, timeout)
-        return self._conclude(propagate, timeout)
+            raise await asyncio.to_thread(self.time_over, timeout)
+        return self._conclude(propagate, timeout, callback)
 
     def __await__(self) -> Generator[Any, None, list[R]]:
         return self.aget().__await__()
 
-    #: Celery's name of it.
-    join = get
+    #: Celery's names of it: there are two ways there.
+    join = join_native = get
+    #: The same without blocking the running loop.
+    ajoin = ajoin_native = aget
+
+    def expect(
+        self, method: str, timeout: float | None, disable_sync_subtasks: bool = True
+    ) -> None:
+        """See to it that outcomes come here, for who waits for them.
+
+        Raises:
+            RuntimeError: called inside a task, which was not allowed to wait.
+        """
+        self._check_wait(method, timeout, disable_sync_subtasks)
+        self._follow()
 
     def _check_wait(
         self, method: str, timeout: float | None, disable_sync_subtasks: bool = True
     ) -> None:
-        check_wait(self._the_app(), method, timeout, disable_sync_subtasks=disable_sync_subtasks)
+        check_wait(self.the_app(), method, timeout, disable_sync_subtasks=disable_sync_subtasks)
 
-    def as_completed(self, timeout: float | None = None) -> Iterator[tuple[int, AsyncResult[R]]]:
-        """Yield ``(position of the call, its finished handle)`` as results come.
+    @property
+    def arrived_count(self) -> int:
+        """How many outcomes are here."""
+        return len(self._order)
 
-        Args:
-            timeout: seconds for all of it; None waits for ever.
+    def arrived(self, index: int) -> int:
+        """Position of the call whose outcome came so many others later than the first."""
+        return self._order[index]
 
-        Raises:
-            TimeoutError: not all in time.
-            RuntimeError: called inside a task, which was not allowed to wait.
-        """
-        give_up = None if timeout is None else time.monotonic() + timeout
-        position = 0
-        while position < len(self._ids):
-            if position >= len(self._order):
-                self._check_wait("as_completed", timeout)
-                self._follow()
-                left = None if give_up is None else max(0.0, give_up - time.monotonic())
-                if not self._wait(self._news_waiters, partial(self._more_than, position), left):
-                    raise self._time_over(timeout)
-            found = self._order[position]
-            position += 1
-            yield found, self[found]
+    def wait_for_news(self, done: Callable[[], bool], timeout: float | None) -> bool:
+        """Wait until this holds, looked at with each outcome; False when time was over."""
+        return self._wait(self._news_waiters, done, timeout)
 
-    def iterate(self, timeout: float | None = None, propagate: bool = True) -> Iterator[R]:
-        """Yield values as they come.
+    async def await_news(self, done: Callable[[], bool], timeout: float | None) -> bool:
+        """Same as ``wait_for_news`` without blocking the running loop."""
+        return await self._await(self._news_waiters, done, timeout)
+
+    def then(
+        self,
+        callback: Callable[[Self], object],
+        on_error: Callable[[Self], object] | None = None,
+    ) -> Self:
+        """Call a function with this set once all have ended, see ``AsyncResult.then``.
 
         Args:
-            timeout: seconds for all of it; None waits for ever.
-            propagate: raise the error of one that failed; else yield it.
-
-        Raises:
-            TimeoutError: not all in time.
-            TaskError: or the exception a task raised.
-        """
-        for _, handle in self.as_completed(timeout):
-            yield handle.conclude(propagate)
-
-    def iter_native(self, timeout: float | None = None) -> Iterator[tuple[str, dict[str, Any]]]:
-        """Yield ``(task id, facts)`` of results as they come.
-
-        Args:
-            timeout: seconds for all of it; None waits for ever.
+            callback: called with this set.
+            on_error: called in place of it where one has not succeeded.
 
         Returns:
-            Facts are ``task_id``, ``status``, ``result`` and ``traceback``, as handles have
-            them.
+            This set.
 
         Raises:
-            TimeoutError: not all in time.
+            RuntimeError: called inside a task, whose process may end before.
         """
-        for _, handle in self.as_completed(timeout):
-            yield (
-                handle.id,
-                {
-                    "task_id": handle.id,
-                    "status": handle.state,
-                    "result": handle.result,
-                    "traceback": handle.traceback,
-                },
-            )
+        refusal = "its process may end before; submit a task that follows, by a chord"
+        check_wait(self.the_app(), "then", 0, refusal=refusal)
 
-    def _more_than(self, count: int) -> bool:
-        return len(self._order) > count
+        def call(results: Self) -> None:
+            has_failed = bool(results.failures_count)
+            (on_error if has_failed and on_error is not None else callback)(results)
+
+        tell = caller(call, self)
+
+        def ended() -> None:
+            if self.is_complete and ended in self._end_waiters:
+                self._end_waiters.remove(ended)
+                tell()
+
+        self._end_waiters.append(ended)
+        self._follow()
+        ended()
+        return self
 
     def _enough(self, propagate: bool) -> bool:
-        return self._complete() or (propagate and self._failures_count > 0)
+        return self.is_complete or (propagate and self.failures_count > 0)
 
     def _wait(
         self,
@@ -296,7 +380,12 @@ class ResultSet(Generic[R]):
             waiters.remove(arrived.set)
         return True
 
-    async def _await_end(self, propagate: bool, timeout: float | None) -> None:
+    async def _await(
+        self,
+        waiters: list[Callable[[], Any]],
+        done: Callable[[], bool],
+        timeout: float | None,
+    ) -> bool:
         import asyncio
 
         from zmqtasks.app.mailbox import wait_for_call
@@ -304,17 +393,21 @@ class ResultSet(Generic[R]):
         give_up = None if timeout is None else asyncio.get_running_loop().time() + timeout
 
         def register(waiter: Callable[[], Any]) -> None:
-            self._end_waiters.append(waiter)
-            if self._enough(propagate):
+            waiters.append(waiter)
+            if done():
                 waiter()
 
-        while not self._enough(propagate):
+        while not done():
             left = None if give_up is None else give_up - asyncio.get_running_loop().time()
-            if not await wait_for_call(register, self._end_waiters.remove, left):
-                return
+            if not await wait_for_call(register, waiters.remove, left):
+                return done()
+        return True
 
-    def _conclude(self, propagate: bool, timeout: float | None) -> list[R]:
-        if propagate and self._failures_count:
+    def _conclude(
+        self, propagate: bool, timeout: float | None,
+        callback: Callable[[str, R], object] | None = None,
+    ) -> list[R]:  # fmt: skip
+        if propagate and self.failures_count:
             first = min(
                 position
                 for position in list(self._order)
@@ -323,13 +416,17 @@ class ResultSet(Generic[R]):
             error = error_of(self._at(first))
             assert error is not None, "only what is returned has no error"
             raise error
-        if not self._complete():
-            raise self._time_over(timeout)
+        if not self.is_complete:
+            raise self.time_over(timeout)
         values: list[Any] = []
         for position in range(len(self._ids)):
             outcome = self._at(position)
             error = error_of(outcome) if outcome.status else None
-            values.append(value_of(outcome) if error is None else error)
+            value = value_of(outcome) if error is None else error
+            if callback is None:
+                values.append(value)
+            else:
+                callback(format_task_id(outcome.id), value)  # type: ignore[arg-type]
         return values
 
     def _at(self, position: int) -> Outcome:
@@ -338,116 +435,91 @@ class ResultSet(Generic[R]):
         return outcome
 
     def _follow(self) -> None:
-        current = gateway(self._the_app())
+        current = gateway(self.the_app())
         if self._gateway is current and self._is_told:
             return
         self._is_told = True
-        first_time = self._gateway is None
         self._gateway = current
-        if first_time and self._handles:
-            # Collected handles forward to us; each of them knows whom to ask.
-            for handle in list(self._handles.values()):
-                if handle._outcome is None:
-                    handle.follow()
-            return
+        self._watch(0)
+
+    def _watch(self, first: int) -> None:
+        """Be told of those from this position on whose handles are not, and would tell us."""
+        current = self._gateway
+        assert current is not None, "somebody follows them"
         open_ids = [
             task_id
-            for task_id, outcome in zip(self._ids, self._outcomes, strict=False)
-            if outcome is None
+            for position, task_id in enumerate(self._ids[first:], start=first)
+            if self._outcomes[position] is None
+            and getattr(self._handles.get(position), "_gateway", None) is not current
         ]
-        for first in range(0, len(open_ids), _WATCH_COUNT_MAX):
-            current.watch(open_ids[first : first + _WATCH_COUNT_MAX], self)
+        for at in range(0, len(open_ids), _WATCH_COUNT_MAX):
+            current.watch(open_ids[at : at + _WATCH_COUNT_MAX], self)
 
-    def _time_over(self, timeout: float | None) -> TimeoutError:
+    def time_over(self, timeout: float | None) -> TimeoutError:
+        """Not all have come in time; it asks the mesh about the first one missing."""
         missing = next((i for i, outcome in enumerate(self._outcomes) if outcome is None), None)
         after = "" if timeout is None else f" after {timeout:g} s"
-        text = f"{self.completed_count():,} of {len(self):,} results{after}"
+        text = f"{len(self._order):,} of {len(self):,} results{after}"
         if missing is not None:
-            what = gateway(self._the_app()).describe(self._ids[missing])
+            what = gateway(self.the_app()).describe(self._ids[missing])
             text += f"; the first one missing is call {missing}: {what}"
         return TimeoutError(text)
 
     # --- looking ------------------------------------------------------------------------
 
-    def completed_count(self) -> int:
-        """How many have finished, well or not."""
-        return len(self._order)
+    def look(self) -> None:
+        """Get here what is known of those whose outcomes are not: a second for each 1,000."""
+        if self.is_complete:
+            return
+        is_foreign = not (self._gateway is gateway(self.the_app()) and self._is_told)
+        self._follow()
+        # Later outcomes are told, and so are those of our own tasks.
+        if not is_foreign:
+            return
+        missing = self._missing()
+        for first in range(0, len(missing), _WATCH_COUNT_MAX):
+            ids = missing[first : first + _WATCH_COUNT_MAX]
+            for record in gateway(self.the_app()).states(ids, STATE_TIMEOUT_S).values():
+                if record.state == TaskState.SETTLED and record.outcome is not None:
+                    self.settled(record.id, record.outcome)
 
-    def ready(self) -> bool:
-        """Whether all have finished."""
-        if not self._complete():
-            self._follow()
-        return self._complete()
+    def _missing(self) -> list[bytes]:
+        """Whose outcomes are not here."""
+        with self._lock:
+            pairs = zip(self._ids, self._outcomes, strict=True)
+            return [task_id for task_id, outcome in pairs if outcome is None]
 
-    def successful(self) -> bool:
-        """Whether all have returned a value."""
-        return self.ready() and not self._failures_count
-
-    def failed(self) -> bool:
-        """Whether one of them did not succeed."""
-        return self._failures_count > 0
-
-    def waiting(self) -> bool:
-        """Whether one of them has not finished."""
-        return not self.ready()
-
-    def maybe_throw(self) -> None:
+    def maybe_throw(
+        self, propagate: bool = True, callback: Callable[[str, R], object] | None = None
+    ) -> None:
         """Raise the error of the first one, in the order of the calls, that has failed.
+
+        Args:
+            propagate: False: only call back.
+            callback: called with the id and value, or error, of each that has ended.
 
         Raises:
             TaskError: or the exception a task raised.
         """
-        if self._failures_count:
+        self.look()
+        self.throw_first(propagate, callback)
+
+    #: Celery's other name of it.
+    maybe_reraise = maybe_throw
+
+    def throw_first(
+        self, propagate: bool = True, callback: Callable[[str, R], object] | None = None
+    ) -> None:
+        """Same as ``maybe_throw`` of the outcomes that are here, without asking anybody."""
+        if propagate and self.failures_count:
             self._conclude(True, 0)
-
-    def revoke(
-        self,
-        terminate: bool = False,
-        signal: str | int = "SIGTERM",
-        wait: bool = False,
-        timeout: float | None = None,
-    ) -> dict[str, str]:
-        """Let those that have not started not be run.
-
-        Args:
-            terminate: end those that run, too.
-            signal: with which they are ended; by force soon after.
-            wait: until all have ended.
-            timeout: seconds that nodes have to answer about each 1,000 or so (1 by default),
-                and again for ``wait``.
-
-        Returns:
-            {id: what came of it}, as of ``app.control.revoke``.
-
-        Raises:
-            TimeoutError: with ``wait``, not all have ended in time.
-            RuntimeError: called inside a task, or in a running asyncio loop (``arevoke``).
-        """
-        from zmqtasks.app.control import TIMEOUT_S
-
-        if not self._ids:
-            return {}
-        answer_s = TIMEOUT_S if timeout is None else timeout
-        said = self._the_app().control.revoke(self.ids, terminate, signal, answer_s)
-        if wait:
-            self.get(timeout, propagate=False)
-        return said
-
-    async def arevoke(
-        self,
-        terminate: bool = False,
-        signal: str | int = "SIGTERM",
-        wait: bool = False,
-        timeout: float | None = None,
-    ) -> dict[str, str]:
-        """Same as ``revoke()`` without blocking the running loop."""
-        import asyncio
-
-        return await asyncio.to_thread(self.revoke, terminate, signal, wait, timeout)
+        for position in sorted(self._order) if callback is not None else ():
+            handle = self[position]
+            handle.maybe_throw(propagate, callback)
 
     def forget(self) -> None:
         """Drop all results here and in the stores."""
-        gateway(self._the_app()).forget(self._ids)
+        gateway(self.the_app()).forget(self._ids)
 
     @property
     def ids(self) -> list[str]:
@@ -470,7 +542,7 @@ class ResultSet(Generic[R]):
         handle = self._handles.get(position)
         if handle is None:
             made_by = self._handle_class(position).of_submitted
-            handle = made_by(self._ids[position], self._the_app(), self._gateway)
+            handle = made_by(self._ids[position], self.the_app(), self._gateway)
             # First where `settled` finds it, then a look at what came before.
             handle = self._handles.setdefault(position, handle)
         outcome = self._outcomes[position]
@@ -481,10 +553,27 @@ class ResultSet(Generic[R]):
     def _handle_class(self, position: int) -> type[AsyncResult[Any]]:
         return AsyncResult
 
-    def _the_app(self) -> App:
+    def the_app(self) -> App:
+        """The App that it asks through."""
         if self._app is None:
             self._app = current_app()
         return self._app
 
+    def __eq__(self, other: object) -> bool:
+        if isinstance(other, ResultSet):
+            return self._ids == other._ids
+        return NotImplemented
+
+    __hash__ = None  # type: ignore[assignment]  # it can change
+
+    def has(self, task_id: bytes) -> bool:
+        """Whether this task, as on the wire, is one of them."""
+        return task_id in self._positions
+
+    def __contains__(self, result: object) -> bool:
+        return isinstance(result, (AsyncResult, str)) and (
+            parse_task_id(str(result)) in self._positions
+        )
+
     def __repr__(self) -> str:
-        return f"<ResultSet: {self.completed_count():,} of {len(self):,} finished>"
+        return f"<ResultSet: {len(self._order):,} of {len(self):,} finished>"

@@ -5,11 +5,16 @@ Source: docs/promises.md, "How a task can end".
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 from zmqtasks.node.gateway import UNKNOWN_STATUS
 from zmqtasks.wire.messages import StateRecord, Status, TaskState
 
-#: Not finished, and not seen running: queued, on its way, or waiting for a worker.
+#: Not finished, and no worker has it: it waits for one, for its time, or for other tasks.
 PENDING = "PENDING"
+#: A worker has it and was not seen running it.
+RECEIVED = "RECEIVED"
 #: A worker runs it.
 STARTED = "STARTED"
 #: It returned a value.
@@ -33,9 +38,13 @@ UNKNOWN = "UNKNOWN"
 READY_STATES = frozenset({SUCCESS, FAILURE, DEAD, REVOKED, IGNORED, REJECTED, UNKNOWN})
 #: States in which ``get()`` raises.
 EXCEPTION_STATES = frozenset({FAILURE, DEAD, REVOKED, REJECTED, UNKNOWN})
+#: The same under Celery's other name.
+PROPAGATE_STATES = EXCEPTION_STATES
 #: States that say that the task failed.
 FAILED_STATES = frozenset({FAILURE, DEAD})
-ALL_STATES = frozenset({PENDING, STARTED, RETRY}) | READY_STATES
+#: States of tasks that have not ended; they may have given themselves others.
+UNREADY_STATES = frozenset({PENDING, RECEIVED, STARTED, RETRY})
+ALL_STATES = UNREADY_STATES | READY_STATES
 
 #: {Outcome.status: state}
 STATE_OF_STATUS: dict[int, str] = {
@@ -63,10 +72,17 @@ STATE_OF_OPEN: dict[int, str] = {
 
 
 def state_of(record: StateRecord) -> str:
-    """The state of a task without a final outcome.
-
-    One that was retried and is not seen running again is in RETRY.
-    """
-    if record.state == TaskState.PENDING and record.info.get("retries"):
-        return RETRY
+    """The state of a task without a final outcome."""
+    if record.state == TaskState.PENDING:
+        return pending_state(record.info)
     return STATE_OF_OPEN.get(record.state, PENDING)
+
+
+def pending_state(facts: Mapping[str, Any]) -> str:
+    """Which kind of PENDING it is, of what its owner or a worker tells.
+
+    One that was retried, and that no worker has again, is in RETRY.
+    """
+    if facts.get("worker"):
+        return RECEIVED
+    return RETRY if facts.get("retries") else PENDING

@@ -140,7 +140,7 @@ class Story:
 
     def _worker_text(self) -> str:
         if self._ended is None:
-            waits = ", which has not started it yet" if self.state == states.PENDING else ""
+            waits = ", which has not started it yet" if self.state == states.RECEIVED else ""
             return self.worker + waits if self.worker else ""
         if self.started is None:  # an outcome that its owner has made
             return ""
@@ -175,6 +175,8 @@ def _state(state: int, outcome: Outcome | None, told: list[tuple[str, Mapping[st
         found = story.get("state")
         if found == Status.DEAD.name:
             return states.DEAD
+        if found == states.PENDING:
+            return states.pending_state(story)
         if found in states.ALL_STATES and found != states.UNKNOWN:
             return str(found)
         if found == TaskState.UNSETTLED.name:

@@ -545,6 +545,7 @@ class Task(WithOptions, WithHandlers, WithSignatures[P, R], WithOnCommit[P, R], 
                 facts += (("idem", 0),)
             if needs:
                 facts += (("req", needs),)
+            facts += self.app.rules.of_kinds
             kind = Kind(self.app.name, self.name, self.signature_digest, name, facts)
             if len(self._kinds) >= _KINDS_MAX:
                 self._kinds.clear()  # calls that each need another amount

@@ -13,7 +13,7 @@ from zmqtasks.core.intake import Intake
 from zmqtasks.core.links import LinkId
 from zmqtasks.core.lookups import Lookups, Question
 from zmqtasks.core.outbox import Outbox
-from zmqtasks.core.resultlog import ResultLog
+from zmqtasks.core.resultlog import ResultLog, told_of_kind
 from zmqtasks.core.rows import OutcomeRow
 from zmqtasks.core.spillrows import SpillRow
 from zmqtasks.limits import LOOKUP_IDS_MAX, WATCHES_COUNT_MAX, WATCHES_PER_TASK_MAX
@@ -69,11 +69,10 @@ class Answers:
                 return state
         kept = self.log.outcome_of(task_id)
         if kept is not None:
-            outcome, decision = kept
-            is_final = decision == Verdict.SETTLED
-            if is_final:
-                return StateRecord(task_id, TaskState.SETTLED, {}, outcome)
-            info = self._hearsay(task_id)
+            outcome, decision, kind = kept
+            if decision == Verdict.SETTLED:
+                return StateRecord(task_id, TaskState.SETTLED, told_of_kind(kind), outcome)
+            info = told_of_kind(kind) | self._hearsay(task_id)
             owner = self.log.decider_of(task_id)
             if owner:
                 info["owner"] = owner

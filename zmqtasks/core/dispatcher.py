@@ -34,6 +34,7 @@ from zmqtasks.core.held import STRIKES_KEY
 from zmqtasks.core.lanes import OwnedTask
 from zmqtasks.core.links import LinkId
 from zmqtasks.core.owned import Durability
+from zmqtasks.core.resultlog import told_of_kind
 from zmqtasks.ids import format_task_id
 from zmqtasks.wire.messages import (
     Credit,
@@ -420,7 +421,8 @@ class Dispatcher(Attempts):
             return ownerview.open_state(self, task)
         kept = self.kept.get(task_id)
         if kept is not None:
-            return StateRecord(task_id, TaskState.SETTLED, {}, kept)
+            info = told_of_kind(self.kept.kind_of(task_id))
+            return StateRecord(task_id, TaskState.SETTLED, info, kept)
         return None
 
     def story_of(self, task_id: bytes) -> dict[str, Any] | None:

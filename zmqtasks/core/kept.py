@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import OrderedDict
 
 from zmqtasks.limits import SETTLED_KEPT_BYTES_MAX, SETTLED_KEPT_COUNT_MAX
-from zmqtasks.wire.messages import Outcome
+from zmqtasks.wire.messages import Kind, Outcome
 
 
 class KeptOutcomes:
@@ -21,30 +21,36 @@ class KeptOutcomes:
         self.count_max = count_max
         self.bytes_max = bytes_max
         self.bytes = 0
-        #: In the order in which they came. A plain dict would look past every entry removed
-        #: before to find its first.
-        self._outcomes: OrderedDict[bytes, Outcome] = OrderedDict()
+        #: With the kind of the task, None where that is not known. In the order in which they
+        #: came: a plain dict would look past every entry removed before to find its first.
+        self._outcomes: OrderedDict[bytes, tuple[Outcome, Kind | None]] = OrderedDict()
 
     def __len__(self) -> int:
         return len(self._outcomes)
 
-    def add(self, outcome: Outcome) -> None:
+    def add(self, outcome: Outcome, kind: Kind | None = None) -> None:
         """Keep this one, unless the task's outcome is kept already."""
         outcomes = self._outcomes
         if outcome.id in outcomes:
             return
-        outcomes[outcome.id] = outcome
+        outcomes[outcome.id] = outcome, kind
         self.bytes += outcome.size
         while len(outcomes) > self.count_max or self.bytes > self.bytes_max:
-            _, oldest = outcomes.popitem(last=False)
+            _, (oldest, _) = outcomes.popitem(last=False)
             self.bytes -= oldest.size
 
     def get(self, task_id: bytes) -> Outcome | None:
         """The outcome of a task, or None."""
-        return self._outcomes.get(task_id)
+        found = self._outcomes.get(task_id)
+        return None if found is None else found[0]
+
+    def kind_of(self, task_id: bytes) -> Kind | None:
+        """What kind of task it was, None where that is not known."""
+        found = self._outcomes.get(task_id)
+        return None if found is None else found[1]
 
     def forget(self, task_id: bytes) -> None:
         """Drop one; unknown ids are no error."""
-        outcome = self._outcomes.pop(task_id, None)
-        if outcome is not None:
-            self.bytes -= outcome.size
+        found = self._outcomes.pop(task_id, None)
+        if found is not None:
+            self.bytes -= found[0].size

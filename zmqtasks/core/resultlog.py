@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from zmqtasks.core.held import Finished
+from zmqtasks.core.held import Finished, HeldTask
 from zmqtasks.core.links import LANE
 from zmqtasks.core.spill import Spill
 from zmqtasks.core.spillrows import EMPTY, UNDECIDED, SpillChange, SpillRow, SpillState
@@ -30,6 +30,7 @@ from zmqtasks.limits import (
     SPILL_BATCH_BYTES_MAX,
     SPILL_BATCH_ROWS_MAX,
     SPILL_BODY_BYTES_MIN,
+    TOLD_ARGUMENTS_BYTES_MAX,
 )
 from zmqtasks.wire.messages import Kind, Outcome, Verdict, VerdictRecord
 
@@ -40,9 +41,38 @@ _AGE_STEP_MS = 60_000
 #: Facts of a call (``TaskRecord.ext``) that its outcome tells too.
 TOLD_KEYS = ("c", "n")
 #: What a slot says of an attempt that its outcome tells too: how many items it yielded, and
-#: calls whose results belong to its chord.
-ITEMS_KEY, ADDED_KEY = "it", "add"
-_SAID_KEYS = (ITEMS_KEY, ADDED_KEY)
+#: calls whose results belong to its chord, and the ids of the tasks that it submitted, one
+#: after the other.
+ITEMS_KEY, ADDED_KEY, CHILDREN_KEY = "it", "add", "ch"
+_SAID_KEYS = (ITEMS_KEY, ADDED_KEY, CHILDREN_KEY)
+#: Fact of a kind: outcomes tell the arguments, too. And where they do.
+EXTENDED_KEY, ARGUMENTS_KEY = "rx", "a"
+
+
+def told_of_kind(kind: Kind | None) -> dict[str, Any]:
+    """What the state of a task of this kind tells of it."""
+    return {} if kind is None else {"name": kind.name, "queue": kind.queue}
+
+
+def is_extended_kind(kind: Kind) -> bool:
+    """Outcomes of tasks of this kind are to tell the arguments."""
+    return any(key == EXTENDED_KEY for key, _ in kind.ext)
+
+
+def told_arguments(kind: Kind, body: bytes) -> dict[str, Any]:
+    """The arguments of a call, for its outcome, where they are wanted and not too large."""
+    is_told = len(body) <= TOLD_ARGUMENTS_BYTES_MAX and is_extended_kind(kind)
+    return {ARGUMENTS_KEY: body} if is_told else {}
+
+
+def _told_too(task: HeldTask, said: dict[str, Any] | None) -> dict[str, Any]:
+    """What an outcome tells beside how the attempt ended."""
+    facts, said = task.ext or {}, said or {}
+    return {
+        **{key: facts[key] for key in TOLD_KEYS if key in facts},
+        **{key: said[key] for key in _SAID_KEYS if key in said},
+        **told_arguments(task.kind, task.body),
+    }
 
 
 class LogEntry(msgspec.Struct, gc=False):
@@ -119,6 +149,8 @@ class ResultLog:
         position = self.head
         made: list[tuple[Kind, Outcome]] = []
         ext = {"w": self.worker_name}
+        # Outcomes of one kind come in a row, mostly.
+        kind, is_extended = None, False
         for task, status, started_ms, run_us, body, error, said in finished:
             position += 1
             size = len(body)
@@ -126,12 +158,10 @@ class ResultLog:
                 task.id, task.attempt, status, position, -1, started_ms, run_us, size, body,
                 {**ext, "e": error} if error else ext,
             )  # fmt: skip
-            if task.ext is not None:
-                told = {key: task.ext[key] for key in TOLD_KEYS if key in task.ext}
-                outcome.ext = {**(outcome.ext or {}), **told}
-            if said is not None:
-                told = {key: said[key] for key in _SAID_KEYS if key in said}
-                outcome.ext = {**(outcome.ext or {}), **told}
+            if task.kind is not kind:
+                kind, is_extended = task.kind, is_extended_kind(task.kind)
+            if is_extended or task.ext is not None or said is not None:
+                outcome.ext = {**(outcome.ext or {}), **_told_too(task, said)}
             owner = b"" if task.link is LANE else task.owner
             entries[position] = entry = LogEntry(task.kind, outcome, None, owner, now_ms)
             positions[task.id] = position
@@ -491,8 +521,8 @@ class ResultLog:
         entry = self.entries.get(self.positions.get(task_id, 0))
         return entry.owner if entry is not None else b""
 
-    def outcome_of(self, task_id: bytes) -> tuple[Outcome, Verdict] | None:
-        """The latest outcome of a task that is kept in memory, and what its owner said.
+    def outcome_of(self, task_id: bytes) -> tuple[Outcome, Verdict, Kind | None] | None:
+        """The latest outcome of a task that is kept in memory, what its owner said, its kind.
 
         Refused ones are not told: another attempt counts.
         """
@@ -502,7 +532,7 @@ class ResultLog:
         entry = self.entries[position]
         if entry.outcome is None or entry.is_stub or entry.decision == Verdict.REFUSED:
             return None
-        return entry.outcome, entry.decision
+        return entry.outcome, entry.decision, entry.kind
 
     def decision_on(self, row: SpillRow) -> Verdict:
         """The verdict on an outcome that was found on the disk."""

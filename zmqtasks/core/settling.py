@@ -31,7 +31,7 @@ from zmqtasks.core.owned import (
     parse_mark,
 )
 from zmqtasks.core.ownedtasks import OwnedTasks
-from zmqtasks.core.resultlog import ADDED_KEY, TOLD_KEYS
+from zmqtasks.core.resultlog import ADDED_KEY, TOLD_KEYS, told_arguments
 from zmqtasks.core.written import Told
 from zmqtasks.errors import DecodeError
 from zmqtasks.ids import format_task_id
@@ -92,7 +92,7 @@ class SettlingTasks(OwnedTasks):
             worker.unstored.append((outcome.position, task.lane.kind, outcome.id))
         if link is not None:
             self._verdicts[link][0].append(outcome.position)
-        self.kept.add(outcome)
+        self.kept.add(outcome, task.lane.kind)
         self._settled.append(outcome)
         if self.inputs.wanted:
             self._pass_on(task, outcome, is_written=False)
@@ -110,6 +110,7 @@ class SettlingTasks(OwnedTasks):
         ext: dict[str, Any] = {"e": text} if text else {}
         if task.ext is not None:
             ext |= {key: task.ext[key] for key in TOLD_KEYS if key in task.ext}
+        ext |= told_arguments(task.lane.kind, task.body)
         if cause is not None:
             ext[CAUSE_KEY] = (cause.ext or {}).get(CAUSE_KEY, cause.id)
             if isinstance(cause.body, bytes) and _wants_one(task):
@@ -156,7 +157,7 @@ class SettlingTasks(OwnedTasks):
             worker.unstored.append((outcome.position, task.lane.kind, outcome.id))
         else:
             self.own_outcomes.append((task.lane.kind, outcome))
-        self.kept.add(outcome)
+        self.kept.add(outcome, task.lane.kind)
         self._settled.append(outcome)
         for other in self._after.pop(task.id, ()):
             self._go_on_after(other, outcome)

@@ -7,12 +7,14 @@ from collections.abc import Sequence
 
 from zmqtasks.core import effects as fx
 from zmqtasks.ids import format_task_id
+from zmqtasks.node.keeping import publish
 from zmqtasks.node.runtime import Runtime
 from zmqtasks.pools.base import Pool
 from zmqtasks.pools.protocol import (
     Answer,
     ChildRequest,
     ForgetRequest,
+    KeepRequest,
     LogRecord,
     QueryRequest,
     StateUpdate,
@@ -45,6 +47,8 @@ class ChildRequests:
             self._update(slot, request)
         elif isinstance(request, ForgetRequest):
             self._runtime.mesh.forget(request.ids)
+        elif isinstance(request, KeepRequest):
+            publish(self._runtime, request.kind, request.id, request.body)
         else:
             _NODE_LOG.warning("slot %d sent a %s, which this node does not know", slot,
                               type(request).__name__)  # fmt: skip

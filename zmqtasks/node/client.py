@@ -34,6 +34,7 @@ from zmqtasks.node.chosen import ChosenIds, Fate, is_chosen, refusal
 from zmqtasks.node.clientjournal import ClientJournal
 from zmqtasks.node.conditions import Conditions
 from zmqtasks.node.gateway import Pending, TaskView
+from zmqtasks.node.keeping import keep
 from zmqtasks.node.leaving import Leaving
 from zmqtasks.node.questions import Questions
 from zmqtasks.node.room import Place, Room, size_of
@@ -42,7 +43,7 @@ from zmqtasks.node.survey import Request, SeenNode, Survey
 from zmqtasks.node.tickets import Tickets, describe_state
 from zmqtasks.settings import NodeSettings
 from zmqtasks.wire import codec
-from zmqtasks.wire.messages import Hello, StateRecord
+from zmqtasks.wire.messages import Hello, Kind, StateRecord
 from zmqtasks.words import counted
 
 _LOG = logging.getLogger("zmqtasks.client")
@@ -190,6 +191,10 @@ class Client:
     def forget(self, ids: Sequence[bytes]) -> None:
         """See ``Gateway``."""
         self.on_loop(lambda: self.runtime.mesh.forget(list(ids)))
+
+    def keep(self, kind: Kind, record_id: bytes, body: bytes, timeout_s: float) -> None:
+        """See ``Gateway``."""
+        keep(self, kind, record_id, body, timeout_s)
 
     def describe(self, task_id: bytes) -> str:
         """See ``Gateway``."""

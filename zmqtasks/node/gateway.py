@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from zmqtasks.core.calls import UNKNOWN_STATUS, Call, Ticket
 from zmqtasks.core.owned import Durability
-from zmqtasks.wire.messages import Hello, StateRecord
+from zmqtasks.wire.messages import Hello, Kind, StateRecord
 
 if TYPE_CHECKING:
     from zmqtasks.node.room import Place
@@ -123,6 +123,21 @@ class Gateway(Protocol):
 
     def forget(self, ids: Sequence[bytes]) -> None:
         """Drop their outcomes here and in the stores."""
+
+    def keep(self, kind: Kind, record_id: bytes, body: bytes, timeout_s: float) -> None:
+        """Let stores keep a value as the outcome of a task that never was; ``states`` finds it.
+
+        Inside a task it returns at once: a store has it before it has the task's own outcome.
+
+        Args:
+            kind: says what it is.
+            record_id: under which it is found; what was kept so first stands.
+            body: an encoded value.
+            timeout_s: how long to look for a store, and again until it has it.
+
+        Raises:
+            StoreError: no store is in sight, or none had it in time.
+        """
 
     def describe(self, task_id: bytes) -> str:
         """One sentence about where the task is, for error messages."""

@@ -199,6 +199,14 @@ class SignalFired(_Frame, tag="fired"):
     name: str
 
 
+class KeepRequest(_Frame, tag="keep"):
+    """Let stores keep this encoded value as if it were the outcome of a task; not answered."""
+
+    kind: Kind
+    id: bytes
+    body: bytes
+
+
 class LogRecord(_Frame, tag="log"):
     """A line the task wrote: ``stream`` is "stdout", "stderr" or "logging".
 
@@ -214,5 +222,13 @@ class LogRecord(_Frame, tag="log"):
 
 
 ToChild = RunTask | Answer | CancelTask | FireSignal | StopChild
-ChildRequest = SubmitRequest | QueryRequest | StateUpdate | ForgetRequest | SignalFired | LogRecord
+ChildRequest = (
+    SubmitRequest
+    | QueryRequest
+    | StateUpdate
+    | ForgetRequest
+    | KeepRequest
+    | SignalFired
+    | LogRecord
+)
 FromChild = ChildReady | ChildOutcome | ChildRequest

@@ -36,9 +36,10 @@ class Kind(msgspec.Struct, array_like=True, gc=False, frozen=True):
 
     ``digest`` is the signature's digest ("" when the caller does not know it, which
     matches any), ``ext`` holds facts about the task as pairs: ``sig`` its signature as
-    text, ``idem`` 0 when it is not idempotent, so that no attempt of it follows another,
-    ``req`` what a worker must have and ``can`` what its pool must be able to do (see
-    ``core.requirements``), ``to`` the only node (id in hex) that may run it.
+    text, ``rx`` 1: its outcomes tell the arguments, ``idem`` 0 when it is not idempotent, so
+    that no attempt of it follows another, ``req`` what a worker must have and ``can`` what its
+    pool must be able to do (see ``core.requirements``), ``to`` the only node (id in hex) that
+    may run it.
     """
 
     app: str
@@ -97,7 +98,9 @@ class Outcome(_Array):
     ``position`` is its number in the publisher's log, ``started_ms`` wall clock (for
     people only), ``size`` the payload's bytes, ``body`` the payload, the index of its
     frame, or None where only size and position are reported. ``ext`` keys: ``w`` name
-    of the worker node, ``e`` short text of the error, ``c`` and ``n`` as in ``TaskRecord``.
+    of the worker node, ``e`` short text of the error, ``c`` and ``n`` as in ``TaskRecord``,
+    ``it`` how many items the attempt yielded, ``ch`` ids of the tasks that it submitted, one
+    after the other, ``a`` its arguments as in ``TaskRecord.body``.
     """
 
     id: bytes

@@ -15,6 +15,7 @@ from zmqtasks.pools.protocol import (
     Answer,
     ChildRequest,
     ForgetRequest,
+    KeepRequest,
     QueryRequest,
     RunTask,
     StateUpdate,
@@ -192,8 +193,10 @@ class TestAsking:
         self, gateway: ChildGateway, link: FakeLink
     ) -> None:
         gateway.forget([b"a" * 16])
+        gateway.keep(KIND, b"g" * 16, b"value", timeout_s=1)
         gateway.tell_update("HALFWAY", b"meta", -1)
         assert link.told == [
             ForgetRequest(ids=[b"a" * 16]),
+            KeepRequest(KIND, b"g" * 16, b"value"),
             StateUpdate(id=TASK.id, attempt=2, state="HALFWAY", meta=b"meta"),
         ]

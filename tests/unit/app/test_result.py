@@ -154,7 +154,7 @@ def test_facts_come_from_the_outcome_or_from_who_knows_the_task(
     result = echo.delay("x")
     assert (result.retries, result.queue, result.worker) == (None, None, None)
     held.info[parse_task_id(result.id)] = {"retries": 2, "queue": "fast", "worker": "alice"}
-    assert result.state == "RETRY"
+    assert result.state == "RECEIVED"
     assert (result.retries, result.queue, result.worker) == (2, "fast", "alice")
     told = Outcome(parse_task_id(result.id), 3, 0, 1, 0, 0, 0, 0, b"\0\xc0", {"w": "bob", "n": 1})
     result.settled(told.id, told)

@@ -205,3 +205,142 @@ def test_repeated_and_foreign_outcomes_change_nothing(echo: Any, gateway: Inline
     results.settled(b"x" * 16, outcome)
     assert results.completed_count() == 2
     assert repr(results) == "<ResultSet: 2 of 2 finished>"
+
+
+def test_results_as_they_come_are_for_coroutines_too(echo: Any, held: InlineGateway) -> None:
+    async def main() -> None:
+        results = await echo.adelay_many(calls(3))
+        held._held.reverse()
+        held.release(1)
+        completed = results.as_completed(timeout=30)
+        position, handle = await anext(completed)
+        assert (position, handle.get()) == (2, 2)
+        thread = held.release_in_thread()
+        assert [position async for position, _ in completed] == [1, 0]
+        thread.join()
+        assert [value async for value in results.iterate()] == [2, 1, 0]
+        assert [handle.id async for handle in results] == results.ids[::-1]
+        assert [facts["result"] async for _, facts in results.iter_native()] == [2, 1, 0]
+        assert not results._news_waiters
+
+    asyncio.run(main())
+
+
+def test_coroutines_give_up_in_time_as_well(echo: Any, held: InlineGateway) -> None:
+    async def main() -> None:
+        results = await echo.adelay_many(calls(2))
+        with pytest.raises(TimeoutError, match="0 of 2"):
+            await anext(results.iterate(timeout=0.001))
+
+    asyncio.run(main())
+
+
+def test_join_calls_back_for_each_and_returns_an_empty_list_as_celery_does(echo: Any) -> None:
+    results = echo.delay_many([(1,), ("error",)])
+    told: list[tuple[str, Any]] = []
+
+    def tell(task_id: str, value: Any) -> None:
+        told.append((task_id, value))
+
+    assert results.join(timeout=5, propagate=False, callback=tell) == []
+    assert [task_id for task_id, _ in told] == results.ids
+    assert (told[0][1], type(told[1][1])) == (1, ValueError)
+    told.clear()
+    results.maybe_throw(propagate=False, callback=tell)
+    assert [task_id for task_id, _ in told] == results.ids
+    told.clear()
+    assert echo.delay(3).get(callback=tell) == 3
+    assert [value for _, value in told] == [3]
+
+
+def test_counts_are_of_what_succeeded(echo: Any, held: InlineGateway) -> None:
+    results = echo.delay_many([(1,), ("error",), (3,)])
+    held.release(2)
+    assert (results.completed_count(), results.failed(), results.waiting()) == (1, True, True)
+    assert repr(results) == "<ResultSet: 2 of 3 finished>"
+
+
+def test_a_set_of_ids_of_others_knows_at_the_first_look_what_the_mesh_knows(
+    echo: Any, gateway: InlineGateway
+) -> None:
+    ids = [echo.delay(i).id for i in range(3)]
+    again: ResultSet[int] = ResultSet([AsyncResult(task_id) for task_id in ids])
+    assert (again.completed_count(), again.ready(), again.successful()) == (3, True, True)
+    unknown: ResultSet[int] = ResultSet([AsyncResult("0b9d7a1e-0000-0000-0000-000000000001")])
+    assert (unknown.ready(), unknown.failed(), unknown.completed_count()) == (True, True, 0)
+
+
+def test_looks_have_twins_for_coroutines(echo: Any, gateway: InlineGateway) -> None:
+    async def main() -> None:
+        results = await echo.adelay_many(calls(2))
+        assert await results.acompleted_count() == 2
+        assert (await results.aready(), await results.awaiting()) == (True, False)
+        assert (await results.asuccessful(), await results.afailed()) == (True, False)
+        assert await results.ajoin() == [0, 1]
+        await results.amaybe_throw()
+        await results.aforget()
+        assert gateway.forgotten == results._ids
+
+    asyncio.run(main())
+
+
+def test_members_come_and_go(echo: Any, held: InlineGateway) -> None:
+    first, second, third = (echo.delay(i) for i in range(3))
+    results: ResultSet[int] = ResultSet([first])
+    results.add(second)
+    results.add(second)
+    results.update([ResultSet([third]), first])
+    assert results.results == [first, second, third]
+    assert second in results
+    assert third.id in results
+    assert echo.delay(9) not in results
+    held.release(1)
+    results.remove(first.id)
+    with pytest.raises(KeyError):
+        results.remove(first)
+    results.discard(first)
+    assert (results.ids, results.completed_count()) == ([second.id, third.id], 0)
+    held.release()
+    assert results.get(timeout=5) == [1, 2]
+    results.discard(second)
+    assert (results.get(), results[0]) == ([2], third)
+    results.clear()
+    assert (len(results), results.get(), results.ready()) == (0, [], True)
+
+
+def test_removing_what_failed_or_is_missing_ends_the_wait(echo: Any, held: InlineGateway) -> None:
+    failed, done, missing = echo.delay("error"), echo.delay(1), echo.delay(2)
+    results: ResultSet[int] = ResultSet([failed, done, missing])
+    held.release(2)
+    assert results.failed()
+    results.remove(failed)
+    assert not results.failed()
+    got: list[Any] = []
+    waiting = threading.Thread(target=lambda: got.append(results.get(timeout=30)))
+    waiting.start()
+    while not results._end_waiters:
+        waiting.join(0.001)
+    results.remove(missing)
+    waiting.join()
+    assert got == [[1]]
+
+
+def test_members_that_come_to_a_set_that_is_followed_are_followed_too(
+    echo: Any, held: InlineGateway
+) -> None:
+    results: ResultSet[int] = ResultSet([echo.delay(1)])
+    assert not results.ready()
+    foreign: AsyncResult[int] = AsyncResult(echo.delay(2).id)
+    results.add(foreign)
+    held.release()
+    assert results.get(timeout=5) == [1, 2]
+    assert foreign.get(timeout=5) == 2
+
+
+def test_sets_are_equal_when_they_have_the_same_members(echo: Any) -> None:
+    handles = [echo.delay(i) for i in range(2)]
+    assert ResultSet(handles) == ResultSet([AsyncResult(handle.id) for handle in handles])
+    assert ResultSet(handles) != ResultSet(handles[::-1])
+    assert ResultSet(handles) != handles
+    with pytest.raises(TypeError, match="unhashable"):
+        hash(ResultSet(handles))

@@ -148,7 +148,8 @@ def test_who_may_own_a_task_is_told_with_an_outcome_that_is_unsettled() -> None:
     answers.others.append({task_id(1): offered}.get)
     told = answers.local(task_id(1))
     assert told.state == TaskState.UNSETTLED
-    assert told.info == {"owner": OWNER, "offer": 7}
+    kind = {"name": ADD.name, "queue": ADD.queue}
+    assert told.info == {**kind, "owner": OWNER, "offer": 7}
 
 
 def test_outcome_that_its_owner_refused_is_told_to_nobody() -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tests.support.machines import outcome, task_id
+from tests.support.machines import ADD, outcome, task_id
 from zmqtasks.core.kept import KeptOutcomes
 
 
@@ -35,3 +35,12 @@ def test_one_that_was_forgotten_and_comes_again_is_kept_as_the_newest() -> None:
     assert kept_numbers(kept) == [1, 2]
     kept.add(outcome(3))
     assert kept_numbers(kept) == [1, 3]
+
+
+def test_the_kind_of_a_task_is_kept_with_its_outcome() -> None:
+    kept = KeptOutcomes()
+    kept.add(outcome(1), ADD)
+    kept.add(outcome(2))
+    assert (kept.kind_of(task_id(1)), kept.kind_of(task_id(2))) == (ADD, None)
+    kept.forget(task_id(1))
+    assert kept.kind_of(task_id(1)) is None

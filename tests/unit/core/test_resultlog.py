@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
+import msgspec
+
 from tests.support.machines import ADD, OWNER, link_to, outcome, record, task_id
 from zmqtasks.core.held import Finished, KindStat, hold
 from zmqtasks.core.links import LANE, LinkId
-from zmqtasks.core.resultlog import ResultLog
-from zmqtasks.limits import RESULT_LOG_AGE_MS_MAX
+from zmqtasks.core.resultlog import (
+    ARGUMENTS_KEY,
+    CHILDREN_KEY,
+    EXTENDED_KEY,
+    ITEMS_KEY,
+    ResultLog,
+)
+from zmqtasks.limits import RESULT_LOG_AGE_MS_MAX, TOLD_ARGUMENTS_BYTES_MAX
 from zmqtasks.wire.messages import Outcome, Status, Verdict
 
 LINK = link_to(OWNER, "in")
@@ -38,6 +46,24 @@ def test_outcomes_tell_of_their_content_and_retries() -> None:
     ended.task.ext = {"c": b"digest", "n": 2, "h": {"not": "told"}}
     [(_, outcome)] = ResultLog("worker").append([ended], 0)
     assert outcome.ext == {"w": "worker", "c": b"digest", "n": 2}
+
+
+def test_outcomes_tell_arguments_only_where_they_are_wanted_and_not_too_large() -> None:
+    extended = msgspec.structs.replace(ADD, ext=(*ADD.ext, (EXTENDED_KEY, 1)))
+    wanted, plain, large = finished(1), finished(2), finished(3)
+    for ended, kind in ((wanted, extended), (plain, ADD), (large, extended)):
+        ended.task.kind = kind
+        ended.task.body = b"arguments"
+    large.task.body = bytes(TOLD_ARGUMENTS_BYTES_MAX + 1)
+    made = ResultLog("worker").append([wanted, plain, large], 0)
+    told = [outcome.ext for _, outcome in made]
+    assert told == [{"w": "worker", ARGUMENTS_KEY: b"arguments"}, {"w": "worker"}, {"w": "worker"}]
+
+
+def test_outcomes_tell_what_slots_say_of_attempts() -> None:
+    ended = finished(1)._replace(ext={ITEMS_KEY: 3, CHILDREN_KEY: b"ids", "in": 5})
+    [(_, outcome)] = ResultLog("worker").append([ended], 0)
+    assert outcome.ext == {"w": "worker", ITEMS_KEY: 3, CHILDREN_KEY: b"ids"}
 
 
 def test_verdicts_are_numbered_in_the_same_log_and_given_once() -> None:

@@ -121,16 +121,23 @@ class chain(Workflow):  # noqa: N801 - Celery's name
         split = self._split(options)
         if self.immutable:
             args, kwargs = (), {}
+        before: Any = None
         for position, each in enumerate(self.tasks):
             given = self._given(split, position)
             if isinstance(each, group) and each is not self.tasks[-1]:
-                failed, values = run_header(each, args, kwargs, given)
+                failed, values, results = run_header(each, args, kwargs, given)
+                results.came_after(before)
+                before = results
                 if failed is not None:
                     after = self._given(split, position + 1)
-                    return not_run(self.tasks[position + 1], after, failed)
+                    ended = not_run(self.tasks[position + 1], after, failed)
+                    ended.came_after(before)
+                    return ended
                 args, kwargs = (values,), {}
                 continue
             result: Any = each.applied(args, kwargs, given, facts)
+            result.came_after(before)
+            before = result
             if not result.successful():
                 break
             args, kwargs = (result.get(),), {}
@@ -270,10 +277,13 @@ class chord(Workflow):  # noqa: N801 - Celery's name
         body = self.body
         if self.immutable:
             args, kwargs = (), {}
-        failed, values = run_header(self.header, args, kwargs, self._of_header(split))
+        failed, values, results = run_header(self.header, args, kwargs, self._of_header(split))
         if failed is not None:
-            return not_run(body, split.last, failed)
+            result = not_run(body, split.last, failed)
+            result.came_after(results)
+            return result
         result = body.applied((values,), {}, split.last, facts)
+        result.came_after(results)
         call_links(split.links, result, self._app)
         return result
 

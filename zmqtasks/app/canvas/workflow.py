@@ -7,6 +7,7 @@ whoever owns it lets it wait and gives it their results (``core/inputs.py``).
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from itertools import count
 from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn, TypeAlias
 from uuid import uuid4
@@ -88,8 +89,10 @@ class WorkflowCalls(GroupCalls):
         self._chosen_by: tuple[bytes, Iterator[int]] | None = None
         #: {task id: its facts}, of calls whose results are not kept.
         self._ignored: dict[bytes, dict[str, Any]] = {}
-        #: {task id: what it comes after}
+        #: {id of a task or a group: what it comes after}
         self._before: dict[bytes, Source] = {}
+        #: {task id: those that come after it}, once somebody has asked.
+        self._followers: dict[bytes, list[bytes]] | None = None
 
     def plan(self, member: Member, before: Source | None) -> Source:
         """Add the calls of a signature.
@@ -185,6 +188,8 @@ class WorkflowCalls(GroupCalls):
         """Add the calls of a group; see ``plan``."""
         links = merged_options(found.options, options).get("link")
         group_id, members = found.opened(args, kwargs, options, self._where)
+        if before is not None:
+            self._before[group_id] = before
         outer, self._facts = self._facts, {GROUP_KEY: group_id}
         try:
             source = GroupSource(group_id, [self.plan(member, before) for member in members])
@@ -216,16 +221,27 @@ class WorkflowCalls(GroupCalls):
         if isinstance(source, bytes):
             return self.handle_of(source)
         handles = [self.handle_of(leaf) for leaf in _leaves(source)]
-        return GroupResult(format_task_id(source.group_id), handles, self.app)
+        found = GroupResult(format_task_id(source.group_id), handles, self.app)
+        found.find_parent = partial(self._parent_of, source.group_id)
+        return found
 
     def handle_of(self, task_id: bytes) -> AsyncResult[Any]:
         """The result of one of them."""
         assert isinstance(self.results, WorkflowResult), "made by us"
-        return self.results.handle_of(task_id, self._parent_of)
+        return self.results.handle_of(task_id, self._parent_of, self._followers_of)
 
-    def _parent_of(self, task_id: bytes) -> AsyncResult[Any] | GroupResult[Any] | None:
-        before = self._before.get(task_id)
+    def _parent_of(self, part_id: bytes) -> AsyncResult[Any] | GroupResult[Any] | None:
+        before = self._before.get(part_id)
         return None if before is None else self.result(before)
+
+    def _followers_of(self, task_id: bytes) -> list[AsyncResult[Any] | GroupResult[Any]]:
+        if self._followers is None:
+            self._followers = {}
+            for part_id, before in self._before.items():
+                if self.results.has(part_id):  # a group comes after what its calls come after
+                    for leaf in _leaves(before):
+                        self._followers.setdefault(leaf, []).append(part_id)
+        return [self.handle_of(part_id) for part_id in self._followers.get(task_id, ())]
 
 
 def _is_chosen(options: Mapping[str, Any]) -> bool:
