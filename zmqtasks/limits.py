@@ -275,9 +275,12 @@ SUSPECTS_AT_ONCE = 8
 LEAVING_AT_ONCE = 4
 #: Idle children run their exit handlers within this time when the pool stops.
 CHILD_EXIT_MS = 1_000
-#: Receivers of ``worker_shutdown``, and what they call, have this time when a node ends. With
-#: the time to drain it fits into what service managers wait (45 s in ``deploy/``).
+#: When a node ends, receivers of ``worker_shutdown`` have this time, and then what that process
+#: owns to go to others (at most 5 s of it) and to the disk. With the time to drain, both fit into
+#: what service managers wait (45 s in ``deploy/``).
 HOOKS_EXIT_MS = 5_000
+HOOKS_LEAVE_MS = 8_000
+HOOKS_GIVE_S = 5.0
 #: With autoscale: how often the worker is looked at, and how long tasks must wait behind
 #: busy slots before there are more.
 AUTOSCALE_LOOK_MS = 100

@@ -89,6 +89,13 @@ def through_clients() -> Iterator[None]:
         install(installed)
 
 
+def limit_exit(wait_s: float) -> None:
+    """Have the clients of this process take no longer than so to hand over what they own, when
+    it ends."""
+    for client in list(_clients.values()):
+        client.exit_wait_s = min(client.exit_wait_s, wait_s)
+
+
 def end_clients(reason: str) -> None:
     """Have the clients of this process see to what they own, and leave."""
     with _lock:

@@ -17,6 +17,7 @@ from zmqtasks.app import context, current
 from zmqtasks.app.app import App
 from zmqtasks.app.childmain import limits_of_app
 from zmqtasks.app.loader import load_app
+from zmqtasks.limits import HOOKS_GIVE_S
 from zmqtasks.pools.base import PoolConfig
 
 _LOG = logging.getLogger("zmqtasks.signals")
@@ -76,6 +77,10 @@ class NodeHooks:
                 "that come after it were not called; 'zmqtasks control shutdown' stops a node",
                 signal, exc.code,
             )  # fmt: skip
+
+    def end(self) -> None:
+        """See ``pools.hooking.Hooks``."""
+        current.limit_exit(HOOKS_GIVE_S)
 
 
 class OwnHooks(NodeHooks):

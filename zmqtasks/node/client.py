@@ -68,6 +68,8 @@ class Client:
 
     def __init__(self, settings: NodeSettings) -> None:
         self.settings = settings
+        #: How long handing over may take at its end.
+        self.exit_wait_s = settings.exit_wait_s
         self._pid = os.getpid()
         mesh_key = keys.mesh_key(settings.key_file)
         #: Who waits for the outcomes of tasks of this process.

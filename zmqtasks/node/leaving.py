@@ -49,7 +49,7 @@ class Leaving:
     def __init__(self, client: Client) -> None:
         self._client = client
         self._mesh = client.runtime.mesh
-        self._give_up_s = time.monotonic() + client.settings.exit_wait_s
+        self._give_up_s = time.monotonic() + client.exit_wait_s
         #: Why tasks are not in the journal, "" while that is not so.
         self._refusal = ""
         self._busy_s = self._begun_s = time.monotonic()

@@ -2,7 +2,7 @@
 
 ::
 
-    begin: worker_init --> the loop runs: fire ... --> end: worker_shutdown, within HOOKS_EXIT_MS
+    begin: worker_init --> the loop runs: fire ... --> end: worker_shutdown, then its exit
 
 A hook child that dies is not replaced: what ``worker_init`` made in it is gone, and to send
 that once more would tell receivers of a start that there was not. Tasks do not need it.
@@ -13,10 +13,10 @@ from __future__ import annotations
 import logging
 import time
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Final
 
-from zmqtasks.limits import HOOKS_EXIT_MS
+from zmqtasks.limits import HOOKS_EXIT_MS, HOOKS_LEAVE_MS
 from zmqtasks.pools.base import PoolHost
 from zmqtasks.pools.children import Child
 from zmqtasks.pools.nursery import Nursery
@@ -77,7 +77,8 @@ class HookChild:
             self._child.send(self._host, [FireSignal(signal, dict(args))])
 
     def end(self) -> None:
-        """Send ``worker_shutdown`` and wait for its end, not longer than ``HOOKS_EXIT_MS``.
+        """Send ``worker_shutdown`` and wait for its end: for the receivers not longer than
+        ``HOOKS_EXIT_MS``, then for what it owns not longer than ``HOOKS_LEAVE_MS``.
 
         To be called when the loop runs no more, before the nursery is stopped, which kills it
         if it is still there.
@@ -88,18 +89,21 @@ class HookChild:
         self.fire("worker_shutdown", {})
         child.send(self._host, [StopChild()])
         child.is_leaving = True
-        deadline = time.monotonic() + HOOKS_EXIT_MS / 1000
-        while self._child is not None and (left_s := deadline - time.monotonic()) > 0:
+        if not self._attend(child, lambda: not self._pending, HOOKS_EXIT_MS):
+            self._tell_killed(child, f"in receivers of {self._pending[0]}", HOOKS_EXIT_MS)
+        elif not self._attend(child, lambda: self._child is None, HOOKS_LEAVE_MS):
+            self._tell_killed(child, "leaving the mesh, or in its exit handlers", HOOKS_LEAVE_MS)
+        self._child = None
+
+    def _attend(self, child: Child, condition: Callable[[], bool], wait_ms: int) -> bool:
+        """Wait for this as long; returns whether it came."""
+        deadline = time.monotonic() + wait_ms / 1000
+        while not condition():
+            left_s = deadline - time.monotonic()
+            if left_s <= 0:
+                return False
             self._nursery.attend(child, left_s)
-        if self._child is not None:
-            what = (
-                f"in receivers of {self._pending[0]}" if self._pending else "in its exit handlers"
-            )
-            log.warning(
-                "hooks.killed pid=%d: it was still %s %d ms after worker_shutdown was sent",
-                child.pid, what, HOOKS_EXIT_MS,
-            )  # fmt: skip
-            self._child = None
+        return True
 
     # --- what its process does ------------------------------------------------------------
 
@@ -131,6 +135,13 @@ class HookChild:
 
     def server_ready(self) -> None:
         """It ended with the old fork server, for good."""
+
+    def _tell_killed(self, child: Child, where: str, wait_ms: int) -> None:
+        log.warning(
+            "hooks.killed pid=%d: after %d ms it was still %s; calls of its last second that no "
+            "other node has are lost",
+            child.pid, wait_ms, where,
+        )  # fmt: skip
 
     def _tell_gone(self, what: str, reason: str) -> None:
         log.error(

@@ -28,6 +28,9 @@ class Hooks(Protocol):
     def fire(self, signal: str, args: Mapping[str, Any]) -> None:
         """Call all receivers of this signal; what they raise is logged."""
 
+    def end(self) -> None:
+        """No more signals come, and this process is about to end."""
+
 
 def run_hook_child(sock: socket.socket, serial: int, config: PoolConfig, words: Words) -> None:
     """Everything a hook child does between its fork and its exit."""
@@ -46,6 +49,7 @@ def run_hook_child(sock: socket.socket, serial: int, config: PoolConfig, words: 
         hooks.fire(signal.name, signal.args)
         capture.end_task()
         link.tell(SignalFired(signal.name))
+    hooks.end()
     # Its client leaves the mesh here, and sees to what it owns.
     atexit._run_exitfuncs()
     capture.end_task()

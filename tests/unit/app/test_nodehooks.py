@@ -15,6 +15,7 @@ from zmqtasks.app.app import App
 from zmqtasks.app.childmain import AppProgram
 from zmqtasks.app.nodehooks import NodeHooks
 from zmqtasks.pools.base import PoolConfig
+from zmqtasks.settings import NodeSettings
 
 TOLD: list[tuple[str, str, Any]] = []
 
@@ -109,3 +110,22 @@ def test_worker_shutdown_does_not_fire_where_nothing_was_begun(
 ) -> None:
     _program(app).close()
     assert told == []
+
+
+def test_hook_child_that_ends_hands_over_within_its_time(
+    gateway: InlineGateway, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import zmqtasks.node.client
+
+    class Client:
+        def __init__(self, settings: NodeSettings) -> None:
+            self.exit_wait_s = settings.exit_wait_s
+
+    monkeypatch.setattr(zmqtasks.node.client, "Client", Client)
+    monkeypatch.setattr(current, "_clients", {})
+    current.install(None)
+    hasty, patient = App("hasty", exit_wait_s=1.0), App("patient", exit_wait_s=600.0)
+    for app in (hasty, patient):
+        current.gateway(app)
+    NodeHooks(patient, "w1", "INFO").end()
+    assert [current.gateway(app).exit_wait_s for app in (hasty, patient)] == [1.0, 5.0]  # type: ignore[attr-defined]

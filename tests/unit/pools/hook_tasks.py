@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import logging
 import os
 import time
@@ -21,6 +22,8 @@ def add(x: int, y: int) -> int:
 @worker_init.connect
 def on_init(sender: Any, **kwargs: Any) -> None:
     print(f"init of {sender} in {os.getpid()}")
+    if sender.hostname == "lingers":
+        atexit.register(time.sleep, 1000)
     if sender.hostname == "dies":
         os._exit(7)
 
