@@ -75,8 +75,8 @@ def _next_after(rule: WallRule, zone: tzinfo, moment: datetime) -> datetime | No
                 return due
             start = due + _RESOLUTION
             continue
-        after = shift(zone, change)
-        if rule.makes_up and after > ahead and wall < change.replace(tzinfo=None) + after:
+        # Where clocks are put back, no time is left out: the wall shows earlier ones.
+        if rule.makes_up and wall < change.replace(tzinfo=None) + shift(zone, change):
             return change
         start = change
 

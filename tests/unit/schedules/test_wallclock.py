@@ -130,6 +130,20 @@ def test_in_the_repeated_hour_the_second_time_is_not_the_next() -> None:
     assert due == datetime(2026, 10, 26, 1, 30, tzinfo=UTC)
 
 
+@pytest.mark.parametrize(
+    ("found", "expected"),
+    [
+        (crontab(30, 2, "*", 25, 10, timezone="Europe/Berlin"), "10-25 02:30+02:00"),
+        (crontab(30, 2, "*", 29, 3, timezone="Europe/Berlin"), "03-29 03:00+02:00"),
+    ],
+)
+def test_a_change_of_clocks_is_seen_from_many_months_away(found: crontab, expected: str) -> None:
+    assert shown(found, "2026-01-01 00:00", "2026-12-31 00:00", "Europe/Berlin") == [expected]
+    due = found.next_after(datetime(2025, 11, 1, tzinfo=UTC))
+    assert due is not None
+    assert due.astimezone(found.timezone).isoformat(" ", "minutes")[5:] == expected
+
+
 # --- a second opinion --------------------------------------------------------------------
 
 
