@@ -23,6 +23,7 @@ from zmqtasks.words import told_apart
 
 if TYPE_CHECKING:
     from zmqtasks.app.app import App
+    from zmqtasks.app.beats import Beats
 
 _LOG = logging.getLogger("zmqtasks.control")
 #: Seconds that nodes have to answer.
@@ -83,7 +84,7 @@ def _says_something(node: SeenNode) -> bool:
     return is_node or bool((node.report or {}).get("data"))
 
 
-class _AsyncTwins:
+class AsyncTwins:
     """Gives ``aname`` for each method ``name``, and says what there is instead of others."""
 
     _where = ""
@@ -145,7 +146,7 @@ def give(
     return Replies(seen)
 
 
-class Inspect(_AsyncTwins):
+class Inspect(AsyncTwins):
     """Asks nodes; made by ``app.control.inspect()``.
 
     Each method returns ``{node: answer}`` with an attribute ``unanswered``; an application
@@ -237,12 +238,16 @@ class Inspect(_AsyncTwins):
         """Settings, without passwords."""
         return self._ask("conf")
 
+    def beat(self) -> Replies:
+        """Periodic tasks, as each beat knows them; see also ``app.control.beat.list()``."""
+        return self._ask("beat")
+
     def report(self) -> Replies:
         """Versions, system and settings: ``{node: {"ok": text}}``."""
         return self._ask("report")
 
 
-class Control(_AsyncTwins):
+class Control(AsyncTwins):
     """Tells nodes what to do; ``app.control``.
 
     Those that did not answer are named in a warning of the log, and in ``unanswered``.
@@ -265,6 +270,13 @@ class Control(_AsyncTwins):
     ) -> Inspect:
         """Asks nodes; see :class:`Inspect`."""
         return Inspect(self._app, destination, timeout)
+
+    @property
+    def beat(self) -> Beats:
+        """Shows the periodic tasks of the application, pauses, resumes and starts them."""
+        from zmqtasks.app.beats import Beats  # most processes never need it
+
+        return Beats(self._app)
 
     def ping(
         self, destination: str | Collection[str] | None = None, timeout: float = TIMEOUT_S

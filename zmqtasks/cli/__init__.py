@@ -22,6 +22,7 @@ COMMANDS = {
     "story": "zmqtasks.cli.story:story",
     "inspect": "zmqtasks.cli.inspect:inspect",
     "control": "zmqtasks.cli.control:control",
+    "beat": "zmqtasks.cli.beat:beat",
     "dead": "zmqtasks.cli.dead:dead",
     "journal": "zmqtasks.cli.journal:journal",
     "bench": "zmqtasks.cli.bench:bench",
@@ -39,7 +40,6 @@ INSTEAD = {
     "list": "zmqtasks inspect registered and active_queues list what workers have",
     "report": "zmqtasks inspect report",
     "shell": "any Python that imports the application will do",
-    "beat": "periodic tasks do not exist yet",
 }
 
 

@@ -11,6 +11,7 @@ from typing import Final, NamedTuple
 _WORKERS: Final = frozenset({"worker"})
 #: Whatever ``zmqtasks node`` starts.
 _NODES: Final = frozenset({"worker", "store", "broker", "beat"})
+_BEATS: Final = frozenset({"beat"})
 _EVERYBODY: Final[frozenset[str]] = frozenset()
 #: Entries of one list in an answer, which is one message.
 TOLD_COUNT_MAX: Final = 1_000
@@ -44,6 +45,13 @@ _TASK = Param("task_name", "Name of the task.")
 _QUEUE = Param("queue", "Name of the queue.")
 _COUNT = Param("n", "How many (1).", int, is_required=False)
 
+_ENTRY: Final = (
+    Param("entry", "Name of the entry."),
+    Param("at_ms", "When it was ordered, in ms since 1970 (now); the latest order holds.",
+          int, is_required=False, flag="--at-ms MS"),
+    Param("of_app", "Of this application only.", is_required=False, flag="--of APP"),
+)  # fmt: skip
+
 #: {name: command} of ``inspect``.
 INSPECT: Final = {
     command.name: command
@@ -70,6 +78,7 @@ INSPECT: Final = {
         Command("stats", "Numbers: uptime, memory, slots, tasks that ended.", _NODES),
         Command("active_queues", "Queues that workers serve.", _WORKERS),
         Command("query_task", "Who has these tasks, and what they do.", _EVERYBODY, has_ids=True),
+        Command("beat", "Periodic tasks, and what became of their ticks.", _BEATS),
         Command("conf", "Settings, without passwords.", _NODES),
         Command("report", "Versions, system and settings as text, for a report.", _NODES),
     )
@@ -109,6 +118,9 @@ CONTROL: Final = {
                 Param("min", "At least (1).", int, is_required=False),
             ),
         ),
+        Command("beat_pause", "Start a periodic task no more until it is resumed.", _BEATS, _ENTRY),
+        Command("beat_resume", "Start a periodic task again when it is due.", _BEATS, _ENTRY),
+        Command("beat_run", "Start a periodic task now, once.", _BEATS, _ENTRY),
         Command("shutdown", "Finish what runs, then leave the mesh.", _NODES),
     )
 }  # fmt: skip
