@@ -290,6 +290,9 @@ CHILD_SUBMIT_COUNT_MAX = 1_000
 CHILD_SUBMIT_BYTES_MAX = 4 * 1024 * 1024
 #: One state that a task gives itself, or one item that it yields.
 UPDATE_BYTES_MAX = 256 * 1024
+#: Bytes that a worker sent an owner, and that this has not taken: more than that, and it is told
+#: of states that tasks give themselves when it has.
+NEWS_UNACKED_BYTES_MAX = 1024 * 1024
 #: Last states that running tasks gave themselves, kept by their owner.
 SAID_COUNT_MAX = 10_000
 SAID_BYTES_MAX = 16 * 1024 * 1024

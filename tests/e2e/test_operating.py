@@ -165,3 +165,39 @@ def test_a_task_and_the_log_of_its_node_have_the_text_of_its_id(mesh: Mesh) -> N
     )
     assert done.stdout == "order-7\n"
     assert "tasks.who[order-7] stdout: it is me" in node.wait_log("it is me")
+
+
+# --- who comes later, and who is out of reach -------------------------------------------------
+
+
+def test_a_worker_that_joins_later_learns_the_rate_of_all_workers_together(mesh: Mesh) -> None:
+    mesh.start_node(name="w1")
+    told = mesh.cli("control", "rate_limit", "tasks.add", "--mesh-rate-limit", "50/s")
+    assert told.returncode == 0, told.stderr
+    late = mesh.start_node(name="w2")
+    assert "told by w1" in late.wait_log("rate limit of tasks.add: 50/s for all workers together")
+    stats = json.loads(mesh.cli("inspect", "stats", "--json").stdout)["replies"]
+    for name in ("w1", "w2"):
+        assert stats[name]["rates"] == {"tasks.add": {"mesh_rate_limit": "50/s"}}
+
+
+def test_a_worker_that_dials_out_is_shown_as_linked_to_its_broker(mesh: Mesh) -> None:
+    key = mesh.folder / "key"
+    assert mesh.cli("keygen", str(key)).returncode == 0
+    port = str(_free_port())
+    there = ("--key", str(key), "--peer", f"127.0.0.1:{port}")
+    mesh.start_node(
+        "--listen", "127.0.0.1", "--port", port, "--key", str(key), roles="broker", name="keeper"
+    )
+    far = mesh.folder / "far"
+    far.mkdir()
+    mesh.start_node("--dial", *there, name="far", ZMQTASKS_RUNTIME_DIR=str(far))
+    mesh.env |= {"ZMQTASKS_RUNTIME_DIR": str(mesh.folder), "ZMQTASKS_CACHE_DIR": str(mesh.folder)}
+
+    def told() -> list[dict[str, object]]:
+        shown = mesh.cli("status", "--json", *there)
+        return list(json.loads(shown.stdout)["seen_by_others"])
+
+    (seen,) = wait_for(told, "the broker tells of it")
+    assert (seen["name"], seen["roles"], seen["by"]) == ("far", ["worker"], ["keeper"])
+    assert "  far (worker): linked to keeper" in mesh.cli("status", *there).stdout

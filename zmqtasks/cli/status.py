@@ -65,6 +65,7 @@ def status(*, wait: float, with_json: bool, **flags: Any) -> None:
             "nodes": [node_data(node) for node in seen if node.report is not None],
             "unanswered": [unanswered_data(node) for node in seen if node.report is None],
             "unanswered_peers": silent_peers,
+            "seen_by_others": hearsay_data(seen),
             "waiting": waiting_data(seen),
             "left_here": left_count,
             "looked_at": looked_at,
@@ -105,6 +106,19 @@ def unanswered_data(node: SeenNode) -> dict[str, Any]:
     }  # fmt: skip
 
 
+def hearsay_data(seen: Sequence[SeenNode]) -> list[dict[str, Any]]:
+    """Nodes that others are linked to and this command is not: they cannot be dialled from here,
+    such as workers with ``--dial``."""
+    here = {node.node for node in seen if node.report is not None}
+    found: dict[str, dict[str, Any]] = {}
+    for node in seen:
+        for peer in (node.report or {}).get("peers") or ():
+            if peer["node"] not in here and set(peer["roles"]) != {"producer"}:
+                facts = {key: peer[key] for key in ("node", "name", "roles", "state")}
+                found.setdefault(peer["node"], {**facts, "by": []})["by"].append(node.name)
+    return list(found.values())
+
+
 def waiting_data(seen: Sequence[SeenNode]) -> list[dict[str, Any]]:
     """Tasks that no worker has yet, by producer and kind."""
     return [
@@ -139,7 +153,7 @@ def show(seen: Sequence[SeenNode], title: str) -> None:
     console.print(f"{title}: {counted(len(answered), 'node')}", markup=False, highlight=False)
     if answered:
         console.print(table)
-    lines = (*address_lines(answered), *task_lines(answered))
+    lines = (*hearsay_lines(seen), *address_lines(answered), *task_lines(answered))
     lines = (*lines, *journal_lines(answered), *handoff_lines(answered))
     lines = (*lines, *standing_lines(answered))
     lines = (*lines, *result_lines(answered))
@@ -182,6 +196,16 @@ def load_of(report: dict[str, Any]) -> str:
         waiting = f", {store['waiting']} waiting" if store.get("waiting") else ""
         parts.append(f"{counted(store['stored'], 'row')} stored{waiting}")
     return "; ".join(parts)
+
+
+def hearsay_lines(seen: Sequence[SeenNode]) -> list[str]:
+    """Who is there, and cannot be asked from here."""
+    lines = [
+        f"  {node['name']} ({', '.join(node['roles'])}): linked to {', '.join(node['by'])}"
+        for node in hearsay_data(seen)
+    ]
+    title = "out of reach from here (--dial, or another network), so what they do is not seen:"
+    return ["", title, *lines] if lines else []
 
 
 def address_lines(seen: Sequence[SeenNode]) -> list[str]:

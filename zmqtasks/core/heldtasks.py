@@ -46,6 +46,10 @@ class HeldTasks:
         self._submits: dict[int, tuple[int, int, LinkId]] = {}
         self._deal_again = True
 
+    def look_at_links(self, unacked_bytes: Callable[[LinkId], int]) -> None:
+        """Tell owners of news by how much they have not acknowledged yet."""
+        self._returns.unacked_bytes = unacked_bytes
+
     def _kept_from(self, task: HeldTask, hold_ms: int) -> None:
         """A gate does not let it start."""
         raise AssertionError("only an intake starts tasks")
@@ -71,6 +75,10 @@ class HeldTasks:
         if link != SELF and peer.slots > 0:
             self._mates[link] = frozenset(entry.name for entry in peer.catalog)
             self._share_rates()
+            self._rates_heard(peer)
+
+    def _rates_heard(self, peer: Hello) -> None:
+        """Another worker says what all of them together may start."""
 
     def _share_rates(self) -> None:
         """Each node has its share of the rates, however many links there are to it."""

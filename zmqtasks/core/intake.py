@@ -34,6 +34,7 @@ from zmqtasks.core.held import (
 from zmqtasks.core.heldtasks import NO_LEASE, NO_OWNER, HeldTasks
 from zmqtasks.core.lanes import is_guarded
 from zmqtasks.core.links import LANE, LinkId
+from zmqtasks.core.rates import RATES_KEY
 from zmqtasks.core.refusals import refusal_of, refusal_of_record
 from zmqtasks.core.requirements import ABILITIES, Stock, addressee
 from zmqtasks.limits import INTAKE_BYTES_MAX, INTAKE_TASKS_MAX
@@ -41,6 +42,7 @@ from zmqtasks.wire.messages import (
     Cancel,
     CatalogEntry,
     Demand,
+    Hello,
     Kind,
     Message,
     Recall,
@@ -129,6 +131,16 @@ class Intake(HeldTasks):
         for kind, stat in self.stats.items():
             if kind.name == name:
                 stat.gate = self.gates.gate_of(kind)
+
+    def _rates_heard(self, peer: Hello) -> None:
+        names = {name for _, name in self.catalog}
+        for name, rate in self.gates.rates.newer_orders(peer.ext.get(RATES_KEY), names):
+            self.limit_rate(name, mesh=rate)
+            text = (
+                f"rate limit of {name}: {rate or 'none'} for all workers together, set before this "
+                f"worker was there (told by {peer.name})"
+            )
+            self.effects.append(Note("info", "rate.learned", text))
 
     # --- messages -----------------------------------------------------------------------
 

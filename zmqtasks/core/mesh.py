@@ -108,6 +108,8 @@ class MeshNode(LeavingNode):
         self.dispatcher = dispatcher
         self.custody = dispatcher.custody if dispatcher is not None else Custody(False)
         self.intake = intake
+        if intake is not None:
+            intake.look_at_links(membership.unacked_bytes)
         self.reader = reader
         self.hello = membership.hello
         self.reach = Reach(membership)

@@ -11,6 +11,8 @@ from collections.abc import Collection, Iterable
 
 from zmqtasks.errors import ConfigError
 
+#: Of ``Hello.ext``: ``RateLimits.orders``.
+RATES_KEY = "mr"
 _UNITS_MS = {"s": 1_000, "m": 60_000, "h": 3_600_000}
 _RATE_MAX = 1_000_000.0
 
@@ -104,6 +106,9 @@ class RateLimits:
         self._limits: dict[str, RateLimit] = {}
         #: {name: {option: rate}} as they were set, "" for those that were taken away.
         self._texts: dict[str, dict[str, str]] = {}
+        #: {name: (rate of all workers together, wall clock ms when somebody set it)}, of what was
+        #: set at run time: workers that come later are told, in ``ext`` of HELLO.
+        self.orders: dict[str, tuple[str, int]] = {}
 
     def of(self, name: str) -> RateLimit | None:
         """The limit of these tasks, None without one."""
@@ -124,6 +129,28 @@ class RateLimits:
         texts = {key: rate_text(rate) for key, rate in given.items() if rate is not None}
         self._texts.setdefault(name, {}).update(texts)
 
+    def ordered(self, name: str, mesh: str | float, at_ms: int) -> None:
+        """Somebody has set the rate of all workers together, at this wall clock time."""
+        self.orders[name] = (rate_text(mesh), at_ms)
+
+    def newer_orders(self, said: object, names: Collection[str]) -> list[tuple[str, str]]:
+        """``(name, rate)`` of what another worker was told later than this one, and holds from
+        now on for this one, too; the limits themselves are still to be changed.
+
+        Args:
+            said: its ``orders``, from the wire.
+            names: of the tasks of this worker.
+        """
+        found: list[tuple[str, str]] = []
+        for name, order in said.items() if isinstance(said, dict) else ():
+            if name not in names or not _is_order(order):
+                continue
+            rate, at_ms = order
+            if at_ms > self.orders.get(name, ("", 0))[1]:
+                self.orders[name] = (rate, at_ms)
+                found.append((name, rate))
+        return found
+
     def describe(self) -> dict[str, dict[str, str]]:
         """Plain data for `zmqtasks inspect stats`: ``{name: {option: rate}}`` of what has one."""
         found = (
@@ -142,3 +169,17 @@ class RateLimits:
     def is_shared(self) -> bool:
         """Some limit is of all workers together, so they must be known."""
         return any(limit.is_shared for limit in self._limits.values())
+
+
+def _is_order(order: object) -> bool:
+    """From the wire: whoever made it may have put anything there."""
+    if not isinstance(order, (list, tuple)) or len(order) != 2:
+        return False
+    rate, at_ms = order
+    if not isinstance(rate, str) or not isinstance(at_ms, int):
+        return False
+    try:
+        interval_of(rate)
+    except ConfigError:
+        return False
+    return True

@@ -21,6 +21,7 @@ from zmqtasks.core.linkevents import Timers
 from zmqtasks.core.links import DRAINING, Candidate, LinkId
 from zmqtasks.core.membership import Membership
 from zmqtasks.core.mesh import MeshNode
+from zmqtasks.core.rates import RATES_KEY
 from zmqtasks.core.requirements import Stock, announced
 from zmqtasks.core.resultlog import ResultLog
 from zmqtasks.core.resultreader import ResultReader
@@ -211,6 +212,8 @@ class Runtime:
             dispatcher.wall_ms = wall_ms()  # what it resumes happens before the first turn
         stock = Stock(has, gpus, settings.tags, self.node)
         intake = Intake(settings.queues, part.catalog, part.slots, stock) if part.slots else None
+        if intake is not None:
+            hello.ext[RATES_KEY] = intake.gates.rates.orders  # the very dict, which may grow
         reader = ResultReader() if part.keeps_results else None
         return MeshNode(
             membership,

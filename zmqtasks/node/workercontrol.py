@@ -134,6 +134,8 @@ class WorkerControl:
         text = rates_text(args)
         self._intake.limit_rate(name, args.get("rate_limit"), args.get("mesh_rate_limit"))
         ext = self._runtime.mesh.hello.ext
+        if args.get("mesh_rate_limit") is not None:
+            self._intake.gates.rates.ordered(name, args["mesh_rate_limit"], wall_ms())
         ext[_CHANGES_KEY] = ext.get(_CHANGES_KEY, 0) + 1
         self._runtime.mesh.change_worker(self._runtime.now_ms)
         return self._done(f"new rate limit of {name}: {text}")

@@ -107,3 +107,30 @@ def test_rates_that_hold_now_can_be_told() -> None:
     assert limits.describe() == {
         "tasks.add": {"mesh_rate_limit": "100/s"}, "tasks.mul": {"mesh_rate_limit": "5/m"},
     }  # fmt: skip
+
+
+def test_a_worker_learns_what_all_were_told_and_the_later_order_wins() -> None:
+    early, late = RateLimits(), RateLimits()
+    early.ordered("tasks.add", "10/s", 1_000)
+    early.ordered("tasks.mul", "5/m", 1_000)
+    assert late.newer_orders(early.orders, {"tasks.add"}) == [("tasks.add", "10/s")]
+    assert late.newer_orders(early.orders, {"tasks.add"}) == []
+    late.ordered("tasks.add", 0, 2_000)
+    assert late.newer_orders(early.orders, {"tasks.add"}) == []
+    assert early.newer_orders(late.orders, {"tasks.add"}) == [("tasks.add", "")]
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        None,
+        [],
+        {"t": 1},
+        {"t": ["10/s"]},
+        {"t": [b"10/s", 1]},
+        {"t": ["often", 1]},
+        {"t": ["1", "x"]},
+    ],
+)
+def test_orders_that_make_no_sense_are_not_learned(said: object) -> None:
+    assert RateLimits().newer_orders(said, {"t"}) == []

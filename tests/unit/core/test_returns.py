@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from tests.support.machines import OWNER, link_to, of, sent, task_id
-from zmqtasks.core.effects import Send
+from zmqtasks.core.effects import Note, Send
 from zmqtasks.core.returns import Returns
-from zmqtasks.limits import BATCH_BYTES_MAX
+from zmqtasks.limits import BATCH_BYTES_MAX, NEWS_UNACKED_BYTES_MAX
 from zmqtasks.wire.messages import Reject, Retry, RetryRecord, UpdateRecord, Updates
 
 LINK = link_to(OWNER, "in")
@@ -82,3 +82,47 @@ def test_nobody_is_told_on_a_link_that_is_gone() -> None:
         returns.update(link, update(1, 0))
     returns.link_down(LINK)
     assert [effect.link for effect in of(returns.flush(), Send)] == [OTHER] * 3
+
+
+def test_an_owner_that_takes_nothing_is_sent_so_many_bytes_and_the_last_state_later() -> None:
+    unacked = 0
+    returns = Returns(lambda link: 7)
+    returns.unacked_bytes = lambda link: unacked
+    notes: list[Note] = []
+    for at in range(2_000):
+        returns.update(LINK, update(1, state=f"S{at}", meta=bytes(10_000)))
+        effects = returns.flush()
+        unacked += sum(len(u.meta) for m in sent(effects, Updates) for u in m.updates)
+        notes += of(effects, Note)
+    assert unacked <= NEWS_UNACKED_BYTES_MAX + 10_000
+    assert {note.event for note in notes} == {"news.dropped"}
+    assert len({note.once for note in notes}) == 1
+    assert returns.is_due
+    unacked = 0
+    (message,) = sent(returns.flush(), Updates)
+    assert [record.state for record in message.updates] == ["S1999"]
+    assert not returns.is_due
+
+
+def test_items_are_told_to_a_slow_owner_too_and_a_newer_state_replaces_one_that_waits() -> None:
+    unacked = NEWS_UNACKED_BYTES_MAX + 1
+    returns = Returns(lambda link: 7)
+    returns.unacked_bytes = lambda link: unacked
+    returns.update(LINK, update(1, state="A"))
+    returns.update(LINK, update(1, 0))
+    (message,) = sent(returns.flush(), Updates)
+    assert message.updates == [update(1, 0)]
+    unacked = 0
+    returns.update(LINK, update(1, state="B"))
+    (message,) = sent(returns.flush(), Updates)
+    assert message.updates == [update(1, state="B")]
+
+
+def test_states_that_wait_for_a_lost_link_are_gone_with_it() -> None:
+    returns = Returns(lambda link: 7)
+    returns.unacked_bytes = lambda link: NEWS_UNACKED_BYTES_MAX + 1
+    returns.update(LINK, update(1, state="A"))
+    assert sent(returns.flush(), Updates) == []
+    returns.link_down(LINK)
+    assert returns.flush() == []
+    assert not returns.is_due
