@@ -492,8 +492,8 @@ _SET_LATER: Final = frozenset(
 def _signals() -> str:
     text = (
         "## Signals\n\nOf `zmqtasks.signals`; see [Hooks](howto/hooks.md). The node itself runs no "
-        "code of yours, so that nothing can hold up its heartbeats: signals that would fire there "
-        "refuse to be connected.\n\n"
+        "code of yours, so that nothing can hold up its heartbeats: the four of a worker fire in a "
+        "process beside it, its hook child, others of its main process refuse to be connected.\n\n"
     )
     return text + _table("signal of Celery", _rows_of_signals())
 

@@ -68,7 +68,10 @@ class HookChild:
             now = time.monotonic()
             if now - noticed >= _NOTICE_S:
                 noticed = now
-                log.warning("hooks.waiting signal=worker_init seconds=%d", now - begun)
+                log.warning(
+                    "hooks.waiting signal=worker_init seconds=%d: the node joins when receivers "
+                    "have returned", now - begun,
+                )  # fmt: skip
 
     def fire(self, signal: str, args: Mapping[str, Any]) -> None:
         """Have the receivers of this signal called, after those of earlier ones."""
