@@ -2,7 +2,7 @@
 
 The names are those of Celery 5, as its user guide and reference list them. What exists here
 under the same name is found by looking. What does not has its text here, or in
-``zmqtasks/app/celery_fates.py`` where users of it get an error. ``make reference`` runs it; a
+``zmqtasks/celery_fates.py`` where users of it get an error. ``make reference`` runs it; a
 test checks that the committed page is current.
 """
 
@@ -13,13 +13,12 @@ from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 import zmqtasks
-from zmqtasks import signals
-from zmqtasks.app import celery_fates, options
+from zmqtasks import celery_fates, signals
+from zmqtasks.app import options
 from zmqtasks.app.app_settings import APP_SETTINGS
-from zmqtasks.app.celery_fates import NOT_YET
-from zmqtasks.app.conf import CELERY_NAMES
 from zmqtasks.app.context import TaskContext
 from zmqtasks.app.control import Control, Inspect
+from zmqtasks.celery_fates import NOT_YET
 from zmqtasks.settings import SETTING_NAMES
 
 PAGE: Final = Path(__file__).parent / "from-celery.md"
@@ -440,7 +439,7 @@ def exists(setting: str, but_for: Collection[str] = ()) -> bool:
     """Whether a setting of Celery can be made here under its name."""
     if setting in but_for:
         return False
-    return setting in APP_SETTINGS or setting in CELERY_NAMES or setting in SETTING_NAMES
+    return setting in APP_SETTINGS or setting in celery_fates.RENAMED or setting in SETTING_NAMES
 
 
 def _options() -> str:

@@ -32,6 +32,15 @@ _FLAG_NAMES = {
     "queue_routes": "--queue-route",
 }
 
+#: Settings that applications make and nobody else.
+OF_APPS = frozenset(
+    """
+    beat_schedule enable_utc imports include task_always_eager task_annotations
+    task_default_priority task_default_rate_limit task_eager_propagates task_ignore_result
+    task_inherit_parent_priority task_routes task_soft_time_limit task_time_limit timezone
+    """.split()
+)
+
 _BOOL_WORDS = {
     "1": True,
     "true": True,
@@ -71,6 +80,9 @@ def nearest(key: str, known: Collection[str]) -> str | None:
 
 def unknown_key(origin: str, key: str, known: Collection[str]) -> ConfigError:
     """The error for a setting that does not exist, with the nearest that does."""
+    why = _why_not(key.lower().replace("-", "_"))
+    if why:
+        return ConfigError(f"{origin}: {why}")
     likely = nearest(key.lower().replace("-", "_"), known)
     hint = (
         f"did you mean {likely!r}?"
@@ -78,6 +90,15 @@ def unknown_key(origin: str, key: str, known: Collection[str]) -> ConfigError:
         else "zmqtasks node --print-config lists the settings there are"
     )
     return ConfigError(f"{origin}: unknown setting {key!r}; {hint}")
+
+
+def _why_not(key: str) -> str | None:
+    """Why something that is a setting elsewhere is none here; None: it is none anywhere."""
+    if key in OF_APPS:
+        return f"only an application sets {key!r}: App(..., {key}=...) or app.conf.{key} = ..."
+    from zmqtasks.celery_fates import told_setting  # only for mistakes
+
+    return told_setting(key)
 
 
 def from_mapping(
@@ -122,6 +143,9 @@ def from_environment(env: Mapping[str, str], known: Collection[str]) -> dict[str
             continue
         key = keys.get(name)
         if key is None:
+            why = _why_not(name.removeprefix(ENV_PREFIX).lower())
+            if why:
+                raise ConfigError(f"environment: {name}: {why}")
             likely = nearest(name, keys)
             hint = f"did you mean {likely}?" if likely else "unset it"
             raise ConfigError(f"environment: {name} is no setting; {hint}")

@@ -11,8 +11,8 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from zmqtasks import settings
-from zmqtasks.app import celery_fates, options
+from zmqtasks import celery_fates, settings
+from zmqtasks.app import options
 
 ROOT = Path(__file__).parents[2]
 FOLDERS = ("zmqtasks", "tests", "docs", "examples", "benchmarks")
@@ -199,7 +199,7 @@ def test_what_exists_of_celery_is_not_told_to_be_missing() -> None:
     made = _script("generate_from_celery")
     _none(
         [
-            f"{name}: exists, so its line in zmqtasks/app/celery_fates.py is wrong"
+            f"{name}: exists, so its line in zmqtasks/celery_fates.py is wrong"
             for name in celery_fates.SETTINGS
             if made.exists(name)
         ]

@@ -12,24 +12,15 @@ late for what has been connected already, so it is refused.
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Mapping, MutableMapping
+from collections.abc import Iterable, Iterator, Mapping, MutableMapping
 from importlib import import_module
 from types import BuiltinFunctionType, FunctionType, ModuleType
 from typing import Any
 
 from zmqtasks.app.app_settings import APP_SETTINGS
+from zmqtasks.celery_fates import RENAMED, is_so_anyway, new_name, told_setting
 from zmqtasks.errors import ConfigError
 
-#: Celery's names of settings that mean the same here.
-CELERY_NAMES = {
-    "result_backend": "store",
-    "result_expires": "result_keep_s",
-    "task_default_queue": "default_queue",
-    "worker_concurrency": "concurrency",
-    "worker_max_memory_per_child": "max_memory_per_child",
-    "worker_max_tasks_per_child": "max_tasks_per_child",
-    "worker_pool": "pool",
-}
 #: Settings that an application cannot make, and why.
 _NOT_FOR_APPS = {
     "app": "an application that is loaded cannot choose another",
@@ -42,6 +33,8 @@ _NOT_FOR_APPS = {
 
 #: Settings of Celery in capitals.
 _CAPITALS = ("CELERY_", "CELERYD_", "CELERYBEAT_", "BROKER_")
+#: Those that a namespace CELERY has not in it.
+_ELSEWHERE = ("CELERYD_", "CELERYBEAT_")
 
 
 class Conf(MutableMapping[str, Any]):
@@ -65,7 +58,7 @@ class Conf(MutableMapping[str, Any]):
 
     def __setitem__(self, key: str, value: Any) -> None:
         self._check_open(key)
-        name = CELERY_NAMES.get(key, key)
+        name = RENAMED.get(key, key)
         if name in APP_SETTINGS:
             APP_SETTINGS[name].check(key, value, self._where)
             self._values[name] = value
@@ -74,8 +67,8 @@ class Conf(MutableMapping[str, Any]):
         from zmqtasks.settings import SETTING_NAMES, convert
 
         if name not in SETTING_NAMES:
-            from zmqtasks.app.celery_fates import told_setting
-
+            if is_so_anyway(key, value):
+                return
             told = told_setting(key)
             if told is not None:
                 raise ConfigError(f"{self._where}: {told}")
@@ -84,11 +77,11 @@ class Conf(MutableMapping[str, Any]):
         self._values[name] = convert(name, value, self._where)
 
     def __getitem__(self, key: str) -> Any:
-        return self._values[CELERY_NAMES.get(key, key)]
+        return self._values[RENAMED.get(key, key)]
 
     def __delitem__(self, key: str) -> None:
         self._check_open(key)
-        del self._values[CELERY_NAMES.get(key, key)]
+        del self._values[RENAMED.get(key, key)]
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._values)
@@ -130,6 +123,7 @@ class Conf(MutableMapping[str, Any]):
         prefix = namespace.upper().rstrip("_") + "_" if namespace else ""
         values = dict(found) if isinstance(found, Mapping) else _public(found, prefix)
         if namespace:
+            self._refuse_old(values, _ELSEWHERE if prefix == "CELERY_" else ())
             self.update(
                 {
                     name.removeprefix(prefix).lower(): value
@@ -138,15 +132,20 @@ class Conf(MutableMapping[str, Any]):
                 }
             )
         else:
-            for name in values:
-                if name.startswith(_CAPITALS):
-                    raise ConfigError(
-                        f"{self._where}: {name} would not be read: settings are in lower case, as "
-                        "Celery has them since version 4; or read those with a prefix only: "
-                        f"namespace={name.partition('_')[0]!r}"
-                    )
+            self._refuse_old(values, _CAPITALS)
             self.update({name: value for name, value in values.items() if name.islower()})
         return found
+
+    def _refuse_old(self, names: Iterable[str], beginnings: tuple[str, ...]) -> None:
+        for name in names:
+            if beginnings and name.startswith(beginnings):
+                new = new_name(name)
+                raise ConfigError(
+                    f"{self._where}: {name} would not be read: settings are in lower case, as "
+                    f"Celery has them since version 4{f', this one as {new}' if new else ''}; or "
+                    "read those with a prefix only: namespace='CELERY' takes CELERY_"
+                    f"{(new or 'TASK_ROUTES').upper()}"
+                )
 
     @property
     def for_nodes(self) -> dict[str, Any]:

@@ -13,8 +13,8 @@ from typing import Any, Literal, TypedDict
 
 from zmqtasks.app import option_checks as checks
 from zmqtasks.app.awaited import After, check_after
-from zmqtasks.app.celery_fates import told_option
 from zmqtasks.app.option_checks import Check
+from zmqtasks.celery_fates import is_so_anyway, told_option
 from zmqtasks.errors import ConfigError
 from zmqtasks.settings_sources import nearest
 
@@ -239,7 +239,7 @@ def check_task_options(options: Mapping[str, object], where: str) -> None:
         ConfigError: an unknown option, with the nearest name, or a bad value.
     """
     for key in options:
-        if key not in TASK_OPTIONS:
+        if key not in TASK_OPTIONS and not is_so_anyway(key, options[key]):
             raise _unknown(where, key, TASK_OPTIONS, _CELERY_TASK_OPTIONS, _OWN_ATTRIBUTES)
     for key in options.keys() & TASK_ATTRIBUTES:
         check_task_option(key, options[key], where)
@@ -264,7 +264,7 @@ def check_call_options(options: Mapping[str, object], where: str) -> None:
             contradict each other.
     """
     for key, value in options.items():
-        if key not in CALL_OPTIONS:
+        if key not in CALL_OPTIONS and not is_so_anyway(key, value):
             raise _unknown(where, key, CALL_OPTIONS, _CELERY_CALL_OPTIONS, "")
         check = _CALL_CHECKS.get(key)
         if check is not None and value is not None:
@@ -365,7 +365,11 @@ def check_base(base: type[Any], where: str) -> None:
         ConfigError: it defines one of Celery's that does not exist here yet.
     """
     for cls in base.__mro__:
-        found = (_CELERY_TASK_OPTIONS - _TRUE_ANYWAY) & vars(cls).keys()
+        found = [
+            key
+            for key in (_CELERY_TASK_OPTIONS - _TRUE_ANYWAY) & vars(cls).keys()
+            if not is_so_anyway(key, vars(cls)[key])
+        ]
         if found:
             raise ConfigError(
                 f"{where}: base class {cls.__qualname__}: {told_option(min(found))}, or give an "

@@ -42,7 +42,7 @@ def test_settings_are_set_by_keyword_attribute_key_and_update(app: App) -> None:
         ("broker", "redis://", "setting 'broker' of Celery: there is no broker to"),
         ("backend", "redis://", "setting 'backend' of Celery: results need no back end"),
         ("broker_heartbeat", 3, "nodes hear of each other by heartbeat_ms and lost_ms"),
-        ("task_acks_late", True, "leave it out (docs/from-celery.md: task_acks_late)"),
+        ("task_acks_late", False, "leave it out (docs/from-celery.md: task_acks_late)"),
         ("enable_utc", False, "moments travel in UTC; the setting timezone says what local"),
         ("beat_max_loop_interval", 5, "need no tuning; leave it out (docs/from-celery.md: beat_*)"),
         ("result_serializer", "json", "of Celery is not supported yet; leave it out (docs/from"),

@@ -30,7 +30,7 @@ NOON = datetime(2030, 1, 1, 12, tzinfo=UTC)
     [
         ({"quee": "x"}, "unknown option 'quee'; did you mean 'queue'?; attributes of your own"),
         ({"zzzzzz": 1}, "there are attributes, autoretry_for, base, bind, default_retry_delay"),
-        ({"acks_late": True}, "option 'acks_late' of Celery: a task that has not ended is always"),
+        ({"acks_late": False}, "option 'acks_late' of Celery: a task that has not ended is always"),
         ({"idempotent": 1}, "idempotent must be True or False"),
         ({"durability": "dusk"}, "did you mean 'disk'?"),
         ({"priority": 10}, "whole number from 0 to 9"),
@@ -164,7 +164,8 @@ def test_every_option_is_checked() -> None:
 def test_options_of_a_base_class_that_do_not_exist_here_are_refused(app: App) -> None:
     class Late(Task[Any, Any]):
         abstract = True
-        acks_late = True
+        acks_late = False
+        track_started = True
 
     with pytest.raises(
         ConfigError,

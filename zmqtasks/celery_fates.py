@@ -10,6 +10,8 @@ from collections.abc import Mapping
 from fnmatch import fnmatchcase
 from typing import Final
 
+from zmqtasks.celery_names import NAMES
+
 PAGE: Final = "docs/from-celery.md"
 #: Of what may come.
 NOT_YET: Final = "is not supported yet; leave it out"
@@ -24,6 +26,63 @@ _STORE: Final = "results need no back end, and store=URL names one for nodes wit
 _DONE_ANYWAY: Final = "it is so anyway; leave it out"
 _LOGS: Final = "log_format is text or json, log_level says how much; handlers of your own are kept"
 _CHORDS: Final = "nothing counts or asks for the results of a chord; leave it out"
+
+#: {setting of Celery: the same here}; ``app.conf`` knows both names.
+RENAMED: Final[Mapping[str, str]] = {
+    "result_backend": "store",
+    "result_expires": "result_keep_s",
+    "task_default_queue": "default_queue",
+    "worker_concurrency": "concurrency",
+    "worker_max_memory_per_child": "max_memory_per_child",
+    "worker_max_tasks_per_child": "max_tasks_per_child",
+    "worker_pool": "pool",
+}
+#: {setting or option: the value that says what is so here anyway}; any other is refused.
+AS_IT_IS: Final[Mapping[str, object]] = {
+    "broker_connection_retry": True,
+    "broker_connection_retry_on_startup": True,
+    "task_acks_late": True,
+    "task_create_missing_queues": True,
+    "task_publish_retry": True,
+    "task_reject_on_worker_lost": True,
+    "task_remote_tracebacks": True,
+    "task_store_errors_even_if_ignored": True,
+    "task_track_started": True,
+    "worker_cancel_long_running_tasks_on_connection_loss": False,
+    "worker_disable_rate_limits": False,
+    "worker_enable_remote_control": True,
+    "worker_hijack_root_logger": False,
+    "worker_prefetch_multiplier": 1,
+    "acks_late": True,
+    "reject_on_worker_lost": True,
+    "retry": True,
+    "store_errors_even_if_ignored": True,
+    "track_started": True,
+    "trail": True,
+    "typing": True,
+}
+#: {beginning of names before Celery 4: of those since then}; the first that fits counts.
+_BEGINNINGS: Final = (("CELERYBEAT_", "beat_"), ("CELERYD_", "worker_"), ("CELERY_", "task_"))
+#: {name before Celery 4: name since then} of those that begin otherwise.
+_OLD_NAMES: Final[Mapping[str, str]] = {
+    "CELERYD_TASK_SOFT_TIME_LIMIT": "task_soft_time_limit",
+    "CELERYD_TASK_TIME_LIMIT": "task_time_limit",
+    "CELERYD_WORKER_LOST_WAIT": "worker_lost_wait",
+    "CELERY_DISABLE_RATE_LIMITS": "worker_disable_rate_limits",
+    "CELERY_EAGER_PROPAGATES_EXCEPTIONS": "task_eager_propagates",
+    "CELERY_ENABLE_REMOTE_CONTROL": "worker_enable_remote_control",
+    "CELERY_MAX_CACHED_RESULTS": "result_cache_max",
+    "CELERY_MESSAGE_COMPRESSION": "task_compression",
+    "CELERY_REDIRECT_STDOUTS": "worker_redirect_stdouts",
+    "CELERY_REDIRECT_STDOUTS_LEVEL": "worker_redirect_stdouts_level",
+    "CELERY_RESULT_DBURI": "database_url",
+    "CELERY_RESULT_DB_SHORT_LIVED_SESSIONS": "database_short_lived_sessions",
+    "CELERY_RESULT_DB_TABLENAMES": "database_table_names",
+    "CELERY_RESULT_ENGINE_OPTIONS": "database_engine_options",
+    "CELERY_SEND_EVENTS": "worker_send_task_events",
+    "CELERY_SEND_TASK_SENT_EVENT": "task_send_sent_event",
+    "CELERY_TASK_RESULT_EXPIRES": "result_expires",
+}
 
 #: {setting, or a pattern of such: what there is instead}; the first that fits counts.
 SETTINGS: Final[Mapping[str, str]] = {
@@ -92,7 +151,8 @@ SETTINGS: Final[Mapping[str, str]] = {
     "task_track_started": _DONE_ANYWAY,
     "task_send_sent_event": "zmqtasks story ID tells what happened to a task; leave it out",
     "worker_send_task_events": "zmqtasks story ID tells what happened to a task; leave it out",
-    "task_store_*": NOT_YET,
+    "task_store_errors_even_if_ignored": _DONE_ANYWAY,
+    "task_store_*": "what runs eagerly is in the process that called it; leave it out",
     "task_allow_error_cb_on_chord_header": NOT_YET,
     "worker_agent": "there is none; leave it out",
     "worker_autoscaler": "autoscale, --autoscale, goes by what waits; leave it out",
@@ -131,6 +191,8 @@ OPTIONS: Final[Mapping[str, str]] = {
     "acks_on_timeout": SETTINGS["task_acks_on_failure_or_timeout"],
     "reject_on_worker_lost": SETTINGS["task_reject_on_worker_lost"],
     "track_started": _DONE_ANYWAY,
+    "store_errors_even_if_ignored": _DONE_ANYWAY,
+    "store_eager_result": "what runs eagerly is in the process that called it; leave it out",
     "trail": "results know their children and parents; leave it out",
     "typing": "arguments are always checked against the signature of the function; leave it out",
     "backend": _STORE,
@@ -160,11 +222,32 @@ def line_of(setting: str) -> str | None:
     return next((line for line in SETTINGS if fnmatchcase(setting, line)), None)
 
 
+def is_so_anyway(name: str, value: object) -> bool:
+    """Whether a setting or an option asks for what is always so."""
+    return name in AS_IT_IS and value is AS_IT_IS[name]
+
+
+def new_name(setting: str) -> str | None:
+    """The name of a setting in capitals since Celery 4; None: it is none of Celery's."""
+    found = _OLD_NAMES.get(setting)
+    if found is not None:
+        return found
+    plain = setting.lower()
+    names = [plain, plain.removeprefix("celery_")]
+    for old, new in _BEGINNINGS:
+        if setting.startswith(old):
+            names.append(new + setting.removeprefix(old).lower())
+    return next((name for name in names if name in NAMES), None)
+
+
 def told_setting(setting: str) -> str | None:
     """What to tell somebody who uses this setting; None: it is none of Celery's."""
+    if setting in RENAMED:
+        return f"setting {setting!r} of Celery is {RENAMED[setting]!r} here ({PAGE}: {setting})"
     line = line_of(setting)
     if line is None:
-        return None
+        new = new_name(f"CELERY_{setting.upper()}")
+        return f"setting {setting!r} is {new!r} since version 4 of Celery" if new else None
     return f"setting {setting!r} of Celery{_told(SETTINGS[line])} ({PAGE}: {line})"
 
 
