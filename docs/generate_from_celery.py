@@ -8,12 +8,13 @@ test checks that the committed page is current.
 
 from __future__ import annotations
 
+import tomllib
 from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 import zmqtasks
-from zmqtasks import celery_fates, signals
+from zmqtasks import celery_fates, celery_names, signals
 from zmqtasks.app import options
 from zmqtasks.app.app_settings import APP_SETTINGS
 from zmqtasks.app.context import TaskContext
@@ -23,47 +24,13 @@ from zmqtasks.settings import SETTING_NAMES
 
 PAGE: Final = Path(__file__).parent / "from-celery.md"
 
-SETTINGS: Final = """
-    accept_content result_accept_content enable_utc imports include timezone
-    beat_max_loop_interval beat_schedule beat_scheduler beat_schedule_filename beat_sync_every
-    beat_cron_starting_deadline
-    broker_url broker_read_url broker_write_url broker_transport broker_transport_options
-    broker_connection_timeout broker_connection_retry broker_connection_retry_on_startup
-    broker_connection_max_retries broker_channel_error_retry broker_failover_strategy
-    broker_heartbeat broker_heartbeat_checkrate broker_login_method
-    broker_native_delayed_delivery_queue_type broker_pool_limit broker_use_ssl
-    cache_backend cache_backend_options cassandra_servers s3_bucket azureblockblob_container_name
-    gcs_bucket couchbase_backend_settings arangodb_backend_settings mongodb_backend_settings
-    cosmosdbsql_database_name elasticsearch_timeout database_engine_options database_table_names
-    database_short_lived_sessions database_create_tables_at_setup redis_max_connections
-    redis_socket_timeout redis_backend_use_ssl
-    control_queue_ttl control_queue_expires control_exchange
-    event_queue_expires event_queue_ttl event_queue_prefix event_serializer event_exchange
-    result_backend result_backend_transport_options result_backend_max_retries
-    result_backend_always_retry result_cache_max result_compression result_exchange
-    result_exchange_type result_expires result_persistent result_extended result_serializer
-    result_chord_retry_interval result_chord_join_timeout
-    security_key security_key_password security_certificate security_cert_store security_digest
-    task_acks_late task_acks_on_failure_or_timeout task_allow_error_cb_on_chord_header
-    task_always_eager task_annotations task_compression task_create_missing_queues
-    task_default_delivery_mode task_default_exchange task_default_exchange_type
-    task_default_priority task_default_queue task_default_queue_type task_default_rate_limit
-    task_default_routing_key task_eager_propagates task_ignore_result
-    task_inherit_parent_priority task_protocol task_publish_retry task_publish_retry_policy
-    task_queue_max_priority task_queues task_reject_on_worker_lost task_remote_tracebacks
-    task_routes task_send_sent_event task_serializer task_soft_time_limit task_store_eager_result
-    task_store_errors_even_if_ignored task_time_limit task_track_started
-    worker_agent worker_autoscaler worker_cancel_long_running_tasks_on_connection_loss
-    worker_concurrency worker_consumer worker_deduplicate_successful_tasks
-    worker_detect_quorum_queues worker_direct worker_disable_prefetch worker_disable_rate_limits
-    worker_enable_prefetch_count_reduction worker_enable_remote_control
-    worker_enable_soft_shutdown_on_idle worker_eta_task_limit worker_hijack_root_logger
-    worker_log_color worker_log_format worker_lost_wait worker_max_memory_per_child
-    worker_max_tasks_per_child worker_pool worker_pool_putlocks worker_pool_restarts
-    worker_prefetch_multiplier worker_proc_alive_timeout worker_redirect_stdouts
-    worker_redirect_stdouts_level worker_send_task_events worker_soft_shutdown_timeout
-    worker_state_db worker_task_log_format worker_timer worker_timer_precision
-""".split()
+#: {class of Celery: its names}
+NAMES: Final = {
+    key: text.split()
+    for key, text in tomllib.loads(
+        (Path(__file__).parent / "celery-names.toml").read_text(encoding="utf-8")
+    ).items()
+}
 
 #: {setting that exists: what is to be said of it}
 SETTING_NOTES: Final[Mapping[str, str]] = {
@@ -78,28 +45,14 @@ SETTING_NOTES: Final[Mapping[str, str]] = {
     "worker_pool": "`--pool`: a node needs it before it loads the application",
 }
 
-TASK_OPTIONS: Final = """
-    acks_late acks_on_failure_or_timeout autoretry_for base bind default_retry_delay
-    dont_autoretry_for expires ignore_result max_retries name priority pydantic rate_limit
-    reject_on_worker_lost resultrepr_maxsize retry_backoff retry_backoff_max retry_jitter
-    retry_kwargs send_events serializer soft_time_limit store_eager_result
-    store_errors_even_if_ignored throws time_limit track_started trail typing queue
-""".split()
-
-CALL_OPTIONS: Final = """
-    add_to_parent argsrepr chain chord compression connection countdown delivery_mode eta exchange
-    expires group_id headers ignore_result kwargsrepr link link_error mandatory parent_id priority
-    producer queue reply_to retry retry_policy root_id routing_key serializer shadow soft_time_limit
-    stamped_headers task_id time_limit
-""".split()
-
 
 class Kind(NamedTuple):
     """A class of Celery, and what stands for it here."""
 
     title: str
     ours: Any
-    names: str
+    #: In ``NAMES``.
+    key: str
     #: {name: what there is instead}; without one it is not there yet.
     fates: Mapping[str, str] = {}
 
@@ -110,38 +63,59 @@ _NODES = "nodes are started by the command line: `zmqtasks node`"
 _EVENTS = "there are no event queues: `zmqtasks status`, `zmqtasks story`"
 _STORE = "not needed: results come from workers, and from nodes with the role store"
 _PARTS = "the parts of a node cannot be replaced"
+_ELECTION = "not needed: nothing is elected by hand"
+_PURGE = "no queue lies around without an owner: `zmqtasks control revoke` ends tasks"
 
 KINDS: Final = (
     Kind(
         "The module `celery`",
         zmqtasks,
-        """
-        Celery Task bugreport chain chord chunks current_app current_task group maybe_signature
-        shared_task signature subtask xmap xstarmap
-        """,
-        {"Celery": "`App(name)`", "bugreport": "`zmqtasks status`, `zmqtasks inspect report`"},
+        "module",
+        {
+            "Celery": "`App(name)`",
+            "bugreport": "`zmqtasks status`, `zmqtasks inspect report`",
+            "uuid": "`uuid.uuid4()`",
+        },
     ),
     Kind(
         "The application, `Celery`",
         zmqtasks.App,
-        """
-        AsyncResult GroupResult ResultSet Task Worker Beat add_defaults add_periodic_task amqp
-        annotations autodiscover_tasks backend bugreport close conf config_from_cmdline
-        config_from_envvar config_from_object connection connection_for_read connection_for_write
-        control current_task current_worker_task events finalize gen_task_name loader log main now
-        on_after_configure on_after_finalize on_after_fork on_configure on_init pool
-        producer_or_acquire producer_pool register_task select_queues send_task set_current
-        set_default setup_security signature start steps task tasks timezone user_options
-        worker_main
-        """,
+        "app",
         {
             "GroupResult": _TYPES,
             "ResultSet": _TYPES,
-            "Task": _TYPES,
             "Worker": _NODES,
             "Beat": _NODES,
             "start": _NODES,
             "worker_main": _NODES,
+            "WorkController": _NODES,
+            "Pickler": "an App is no value that travels",
+            "SYSTEM": "`platform.system()`",
+            **dict.fromkeys(
+                """
+                amqp_cls backend_cls builtin_fixups control_cls events_cls loader_cls log_cls
+                registry_cls
+                """.split(),
+                _PARTS,
+            ),
+            **dict.fromkeys(
+                """
+                broker_connection connection_or_acquire default_connection default_producer
+                """.split(),
+                _BROKER,
+            ),
+            "create_task_cls": "`App(task_cls=...)`",
+            "subclass_with_self": "`App(task_cls=...)`",
+            "current_task": "`zmqtasks.current_task`",
+            "current_worker_task": "`zmqtasks.current_task`",
+            "either": "not needed: a setting is checked when it is set",
+            "prepare_config": "not needed: a setting is checked when it is set",
+            "now": "`datetime.now(tz)`",
+            "oid": "nodes have ids, see `zmqtasks status`",
+            "thread_oid": "nodes have ids, see `zmqtasks status`",
+            "on_init": "`__init__` of a class of your own",
+            "type_checker": "not needed: arguments are always checked",
+            "uses_utc_timezone": "always: moments travel in UTC",
             "add_defaults": "`app.conf.update(...)`",
             "amqp": _BROKER,
             "connection": _BROKER,
@@ -155,49 +129,54 @@ KINDS: Final = (
             "bugreport": "`zmqtasks inspect report`",
             "close": "not needed: what is open is closed when the process ends",
             "config_from_cmdline": "flags of `zmqtasks node`",
-            "config_from_envvar": '`app.config_from_object(os.environ["..."])`',
             "events": _EVENTS,
-            "finalize": "not needed: tasks are bound when they are defined",
             "loader": "not needed: `--app` names the module",
             "log": "`logging` as usual; `zmqtasks.log.get_task_logger`",
             "main": "`app.name`",
             "on_after_fork": "`zmqtasks.signals.worker_process_init`",
             "on_configure": "`on_after_configure`",
-            "register_task": "`app.add_task(function)`; classes by `base=`",
             "select_queues": "`--queues`",
             "setup_security": "a mesh key: `zmqtasks keygen`",
             "steps": _PARTS,
             "timezone": "`app.conf.timezone`",
             "user_options": "options of your own belong to your own programs",
-            "set_current": "the current App is the one made last",
-            "set_default": "the current App is the one made last",
         },
     ),
     Kind(
         "Tasks",
         zmqtasks.Task,
-        """
-        AsyncResult add_to_chord add_trail after_return app apply apply_async before_start bind
-        chunks default_retry_delay delay map max_retries on_failure on_retry on_success priority
-        rate_limit replace request retry run s send_event shadow_name si signature
-        signature_from_request starmap subtask throws time_limit update_state
-        """,
+        "task",
         {
             "send_event": "`self.update_state`",
             "add_trail": "not needed: results know their children",
+            "MaxRetriesExceededError": "`zmqtasks.MaxRetriesExceededError`",
+            "OperationalError": "`zmqtasks.SubmitError`",
+            "add_around": "[middleware](howto/hooks.md)",
+            "annotate": "`app.conf.task_annotations`",
+            "on_replace": "not needed: what replaces a task is called by its owner",
+            "pop_request": "not needed: `self.request` is that of the attempt that runs",
+            "push_request": "not needed: `self.request` is that of the attempt that runs",
+            "signature_from_request": "`self.retry`, or `self.replace` with a signature",
+            "subtask_from_request": "`self.retry`, or `self.replace` with a signature",
+            "start_strategy": _PARTS,
         },
     ),
     Kind(
         "`self.request`",
         TaskContext,
-        """
-        args called_directly chain children chord correlation_id delivery_info errbacks callbacks
-        eta expires group group_index headers hostname id ignore_result is_eager kwargs logfile
-        loglevel origin parent_id properties reply_to retries root_id shadow stamped_headers stamps
-        timelimit utc
-        """,
+        "request",
         {
-            "correlation_id": "`id`",
+            **dict.fromkeys(
+                ("as_execution_options", "clear", "update"), "it tells of the call, and stays"
+            ),
+            **dict.fromkeys(
+                ("callbacks", "chain", "chord", "errbacks"),
+                "what comes next is known to the owner of the task",
+            ),
+            "children": "`AsyncResult.children`",
+            "group_index": "results of a group are in its order",
+            "replaced_task_nesting": "a replacement may be replaced as often as you like",
+            "taskset": "`group`",
             "logfile": "the node logs to stderr",
             "loglevel": "`logging`",
             "properties": _BROKER,
@@ -208,12 +187,7 @@ KINDS: Final = (
     Kind(
         "Results",
         zmqtasks.AsyncResult,
-        """
-        TimeoutError app args as_list as_tuple backend build_graph children collect date_done failed
-        forget get get_leaf graph id ignored info iterdeps kwargs maybe_reraise maybe_throw name
-        parent queue ready result retries revoke revoke_by_stamped_headers state status successful
-        supports_native_join task_id then traceback wait worker
-        """,
+        "result",
         {
             "TimeoutError": "`zmqtasks.TimeoutError`",
             "backend": _STORE,
@@ -222,53 +196,58 @@ KINDS: Final = (
             "ignored": "`state` is IGNORED",
             "revoke_by_stamped_headers": "`app.control.revoke_by_stamped_headers`",
             "supports_native_join": _STORE,
+            "throw": "`get`",
         },
     ),
     Kind(
         "`ResultSet` and `GroupResult`",
         zmqtasks.GroupResult,
-        """
-        add app as_tuple backend children clear completed_count delete discard failed forget get id
-        iter_native join join_native maybe_reraise maybe_throw parent ready remove restore results
-        revoke save successful supports_native_join then update waiting
-        """,
+        "sets",
         {"backend": _STORE, "supports_native_join": _STORE},
     ),
     Kind(
         "Signatures",
         zmqtasks.Signature,
-        """
-        app apply apply_async args clone delay flatten_links freeze id immutable kwargs link
-        link_error name on_error options replace reprcall set set_immutable stamp type
-        """,
+        "signature",
+        {
+            "AsyncResult": "`sig.freeze()`",
+            "TYPES": "`Signature.types`",
+            "append_to_list_option": "`sig.link`, `sig.set`",
+            "extend_list_option": "`sig.link`, `sig.set`",
+            "election": _ELECTION,
+            "parent_id": "`AsyncResult.parent`",
+            "register_type": "`Signature.types`",
+            "root_id": "`AsyncResult.parent`",
+        },
     ),
-    Kind(
-        "Groups", zmqtasks.group, "apply apply_async delay freeze link link_error skew tasks stamp"
-    ),
+    Kind("Groups", zmqtasks.group, "group", {"app": "`group(...).tasks[0].app`"}),
     Kind(
         "Chains",
         zmqtasks.chain,
-        "apply apply_async clone freeze run stamp tasks",
-        {"run": "`apply_async`"},
+        "chain",
+        {
+            "prepare_steps": _PARTS,
+            "run": "`apply_async`",
+            "unchain_tasks": "`tasks`",
+        },
     ),
     Kind(
         "Chords",
         zmqtasks.chord,
-        "apply apply_async body clone freeze link link_error run stamp tasks",
+        "chord",
         {"run": "`apply_async`"},
     ),
     Kind(
         "`app.control`",
         Control,
-        """
-        add_consumer autoscale broadcast cancel_consumer disable_events discard_all election
-        enable_events heartbeat inspect ping pool_grow pool_restart pool_shrink purge rate_limit
-        revoke revoke_by_stamped_headers shutdown terminate time_limit
-        """,
+        "control",
         {
             "disable_events": _EVENTS,
             "enable_events": _EVENTS,
-            "election": "not needed: nothing is elected by hand",
+            "Mailbox": "commands need no queues",
+            "discard_all": _PURGE,
+            "election": _ELECTION,
+            "purge": _PURGE,
             "heartbeat": "nodes hear of each other all the time",
             "pool_restart": "SIGHUP restarts a node in place",
         },
@@ -276,29 +255,19 @@ KINDS: Final = (
     Kind(
         "`app.control.inspect()`",
         Inspect,
-        """
-        active active_queues clock conf hello memdump memsample objgraph ping query_task registered
-        report reserved revoked scheduled stats
-        """,
+        "inspect",
         {
+            "app": "`app.control`",
             "clock": "there is no logical clock",
+            "registered_tasks": "`registered`",
             "hello": "nodes greet each other: `zmqtasks status`",
             "memdump": "tools for that attach to the process",
-            "memsample": "`stats` has `maxrss`",
+            "memsample": "`stats` tells the memory of its processes",
             "objgraph": "tools for that attach to the process",
         },
     ),
 )
 
-SIGNALS: Final = """
-    before_task_publish after_task_publish task_prerun task_postrun task_received task_retry
-    task_success task_failure task_internal_error task_revoked task_unknown task_rejected
-    import_modules celeryd_init celeryd_after_setup worker_init worker_before_create_process
-    worker_ready heartbeat_sent worker_shutting_down worker_process_init worker_process_shutdown
-    worker_shutdown beat_init beat_embedded_init eventlet_pool_started eventlet_pool_preshutdown
-    eventlet_pool_postshutdown eventlet_pool_apply setup_logging after_setup_logger
-    after_setup_task_logger user_preload_options
-""".split()
 SIGNAL_FATES: Final = {
     "worker_before_create_process": "`worker_process_init`, in the new process",
     "eventlet_pool_started": "there is the pool `asyncio`",
@@ -312,16 +281,48 @@ SIGNAL_FATES: Final = {
 COMMANDS: Final = {
     "celery -A proj worker": "`zmqtasks node --role worker --app proj`",
     "celery -A proj beat": "`zmqtasks node --role beat --app proj`",
-    "celery -A proj worker -B": "two nodes",
-    "celery worker -Q, -c, -P, -n": "`--queues`, `--concurrency`, `--pool`, `--name`",
-    "celery worker -l": "`--log-level`",
-    "celery worker -O fair, --prefetch-multiplier": "not needed: no task waits behind a long one",
-    "celery worker --without-gossip, --without-mingle, --without-heartbeat": "not needed",
-    "celery multi, --detach, --pidfile": "a service manager: [deploy/](../deploy/README.md)",
-    "celery call, result": "`zmqtasks call`, `zmqtasks result`",
+    "celery -A proj worker -B": "`zmqtasks node --role worker --role beat --app proj`",
+    "-A, --app": "the same, behind the command",
+    "-b, --broker": "there is no broker",
+    "--result-backend": "`--store` of nodes with the role store",
+    "--config, --loader": "`app.config_from_object`, `zmqtasks.toml`",
+    "--workdir": "the directory that it is started in",
+    "--no-color, --quiet, --skip-checks": "not needed",
+    "worker -n, --hostname": "`--name`",
+    "worker -c, --concurrency": "`--concurrency`",
+    "worker -P, --pool": "`--pool`: `process`, `thread`, `asyncio`, `solo`",
+    "worker -Q, --queues": "`--queues`",
+    "worker -X, --exclude-queues": "not needed: a worker has the queues that it is given",
+    "worker -I, --include": "`app.conf.include`",
+    "worker -l, --loglevel": "`--log-level`",
+    "worker --autoscale": "`--autoscale`",
+    "worker --max-tasks-per-child, --max-memory-per-child": "the same",
+    "worker --time-limit, --soft-time-limit": (
+        "`app.conf.task_time_limit`, `app.conf.task_soft_time_limit`"
+    ),
+    "worker -O fair, --prefetch-multiplier": "not needed: no task waits behind a long one",
+    "worker -E, --task-events": "not needed: `zmqtasks story ID` tells",
+    "worker -S, --statedb": "not needed: what is revoked stands in the journals of owners",
+    "worker --purge, --discard": _PURGE,
+    "worker --without-gossip, --without-mingle, --without-heartbeat, --heartbeat-interval": (
+        "not needed; `--heartbeat-ms`"
+    ),
+    "beat -s, --schedule, -S, --scheduler, --max-interval": (
+        "not needed: beats keep what they know among themselves"
+    ),
+    "--detach, --pidfile, --logfile, --uid, --gid, --umask, --executable, celery multi": (
+        "a service manager: [deploy/](../deploy/README.md)"
+    ),
+    "call --args, --kwargs": "`zmqtasks call NAME ARGUMENT...`",
+    "call --countdown, --eta, --expires, --queue": "the same",
+    "call --serializer": "not there yet",
+    "call --exchange, --routing-key": "`--queue`",
+    "celery result": "`zmqtasks result`",
     "celery inspect, control, status": "the same",
+    "inspect, control: --destination, --timeout, --json": "the same",
+    "inspect, control: --list": "`zmqtasks inspect --help`, `zmqtasks control --help`",
     "celery report": "`zmqtasks inspect report`",
-    "celery purge": "not there yet; `zmqtasks control revoke` ends tasks",
+    "celery purge": _PURGE,
     "celery list bindings, amqp, migrate": "there is no broker",
     "celery events, Flower": "`zmqtasks status`, `zmqtasks story ID`",
     "celery shell": "`python`: the application is an object like any other",
@@ -402,7 +403,9 @@ is done.
 def page() -> str:
     """The text of ``from-celery.md``."""
     different = _HEAD + _table("with Celery", iter(DIFFERENT)) + _TAIL
-    return "\n".join([different, _settings(), _options(), _names(), _signals(), _commands()])
+    return "\n".join(
+        [different, _settings(), _old_names(), _options(), _names(), _signals(), _commands()]
+    )
 
 
 def _table(head: str, rows: Iterator[tuple[str, str]]) -> str:
@@ -419,12 +422,16 @@ def _settings() -> str:
 
 
 def _rows_of_settings() -> Iterator[tuple[str, str]]:
-    yield _listed([name for name in sorted(SETTINGS) if exists(name, SETTING_NOTES)]), "same"
+    yield (
+        _listed([name for name in sorted(celery_names.SETTINGS) if exists(name, SETTING_NOTES)]),
+        "same",
+    )
     for name, note in SETTING_NOTES.items():
         yield f"`{name}`", note
+    yield _so_anyway(celery_names.SETTINGS), _SO
     #: {fate: lines that have it}
     lines: dict[str, list[str]] = {}
-    for name in sorted(SETTINGS):
+    for name in sorted(celery_names.SETTINGS):
         if name not in SETTING_NOTES and not exists(name):
             line = celery_fates.line_of(name)
             assert line is not None, f"{name} has no line in celery_fates.py"
@@ -442,9 +449,25 @@ def exists(setting: str, but_for: Collection[str] = ()) -> bool:
     return setting in APP_SETTINGS or setting in celery_fates.RENAMED or setting in SETTING_NAMES
 
 
+def _old_names() -> str:
+    return (
+        "### Names before Celery 4\n\nThey are refused, with the new name. `CELERY_...` is "
+        "`task_...` or the name that follows, `CELERYD_...` is `worker_...`, `CELERYBEAT_...` is "
+        "`beat_...`, in lower case, but for these:\n\n"
+        + _table(
+            "old name",
+            ((f"`{old}`", f"`{new}`") for old, new in sorted(celery_fates.OLD_NAMES.items())),
+        )
+    )
+
+
 def _options() -> str:
-    of_tasks = _table("option of Celery", _rows_of_options(TASK_OPTIONS, options.TASK_OPTIONS))
-    of_calls = _table("option of Celery", _rows_of_options(CALL_OPTIONS, options.CALL_OPTIONS))
+    of_tasks = _table(
+        "option of Celery", _rows_of_options(celery_names.TASK_OPTIONS, options.TASK_OPTIONS)
+    )
+    of_calls = _table(
+        "option of Celery", _rows_of_options(celery_names.CALL_OPTIONS, options.CALL_OPTIONS)
+    )
     return (
         "## Options of tasks\n\nOf `@app.task(...)`; see [Tasks](howto/tasks.md).\n\n"
         f"{of_tasks}\n## Options of calls\n\n"
@@ -452,9 +475,19 @@ def _options() -> str:
     )
 
 
-def _rows_of_options(names: list[str], known: Collection[str]) -> Iterator[tuple[str, str]]:
+_SO = "so it is here, always: may be said, and is refused with another value; see below"
+
+
+def _so_anyway(names: Collection[str]) -> str:
+    """Those of these names that may be said, with their values."""
+    values = celery_fates.AS_IT_IS
+    return ", ".join(f"`{name} = {values[name]}`" for name in sorted(values) if name in names)
+
+
+def _rows_of_options(names: Collection[str], known: Collection[str]) -> Iterator[tuple[str, str]]:
     same = [name for name in sorted(names) if name in known]
     yield _listed(same), "same"
+    yield _so_anyway(names), _SO
     lines: dict[str, list[str]] = {}
     for name in sorted(set(names) - set(same)):
         lines.setdefault(celery_fates.OPTIONS.get(name, NOT_YET), []).append(name)
@@ -462,11 +495,17 @@ def _rows_of_options(names: list[str], known: Collection[str]) -> Iterator[tuple
         yield _listed(alike), _fate(fate)
 
 
+def names_of(kind: Kind) -> list[str]:
+    """The names of Celery's class, but for options, which have tables of their own."""
+    of_tasks = celery_names.TASK_OPTIONS if kind.key == "task" else frozenset[str]()
+    return [name for name in NAMES[kind.key] if name not in of_tasks]
+
+
 def _names() -> str:
     parts = ["## Names\n"]
     for kind in KINDS:
-        names = kind.names.split()
-        there = [name for name in names if _has(kind.ours, name)]
+        names = names_of(kind)
+        there = [name for name in names if has(kind.ours, name)]
         rows = [(_listed(there), "same")]
         lines: dict[str, list[str]] = {}
         for name in names:
@@ -477,9 +516,15 @@ def _names() -> str:
     return "\n".join(parts)
 
 
-def _has(ours: Any, name: str) -> bool:
+def has(ours: Any, name: str) -> bool:
+    """Whether it exists here."""
     # Attributes of instances are annotated, or set by the constructor.
-    return hasattr(ours, name) or name in getattr(ours, "__annotations__", {}) or name in _SET_LATER
+    annotated = (vars(cls).get("__annotations__", {}) for cls in getattr(ours, "__mro__", ()))
+    return (
+        hasattr(ours, name)
+        or any(name in each for each in annotated)
+        or (isinstance(ours, type) and name in _SET_LATER)
+    )
 
 
 #: Public attributes that constructors set.
@@ -498,7 +543,7 @@ def _signals() -> str:
 
 
 def _rows_of_signals() -> Iterator[tuple[str, str]]:
-    known = {name: getattr(signals, name, None) for name in SIGNALS}
+    known = {name: getattr(signals, name, None) for name in NAMES["signals"]}
     yield _listed([name for name, signal in known.items() if signal and not signal.refusal]), "same"
     lines: dict[str, list[str]] = {}
     for name, signal in known.items():

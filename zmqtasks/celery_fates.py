@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from fnmatch import fnmatchcase
 from typing import Final
 
-from zmqtasks.celery_names import NAMES
+from zmqtasks import celery_names
 
 PAGE: Final = "docs/from-celery.md"
 #: Of what may come.
@@ -64,7 +64,7 @@ AS_IT_IS: Final[Mapping[str, object]] = {
 #: {beginning of names before Celery 4: of those since then}; the first that fits counts.
 _BEGINNINGS: Final = (("CELERYBEAT_", "beat_"), ("CELERYD_", "worker_"), ("CELERY_", "task_"))
 #: {name before Celery 4: name since then} of those that begin otherwise.
-_OLD_NAMES: Final[Mapping[str, str]] = {
+OLD_NAMES: Final[Mapping[str, str]] = {
     "CELERYD_TASK_SOFT_TIME_LIMIT": "task_soft_time_limit",
     "CELERYD_TASK_TIME_LIMIT": "task_time_limit",
     "CELERYD_WORKER_LOST_WAIT": "worker_lost_wait",
@@ -114,9 +114,7 @@ SETTINGS: Final[Mapping[str, str]] = {
     "cache_*": _STORE,
     "cassandra_*": _STORE,
     "couchbase_*": _STORE,
-    "couchdb_*": _STORE,
     "arangodb_*": _STORE,
-    "dynamodb_*": _STORE,
     "elasticsearch_*": _STORE,
     "s3_*": _STORE,
     "gcs_*": _STORE,
@@ -208,6 +206,28 @@ OPTIONS: Final[Mapping[str, str]] = {
     "retry": SETTINGS["task_publish_retry*"],
     "retry_policy": SETTINGS["task_publish_retry*"],
     "timeout": "submit_timeout_s bounds the wait for room; leave it out",
+    "abstract": "a class of tasks is no task; leave it out",
+    "autoregister": "app.task makes a task, plain functions stay what they are; leave it out",
+    "from_config": "task_annotations sets options of tasks; leave it out",
+    "lazy": "a task is one as soon as it is defined; leave it out",
+    "shared": "shared_task is for tasks of all applications; leave it out",
+    "shadow_name": "shadow= of a call is the text to show",
+    "resultrepr_maxsize": "results are not logged; leave it out",
+    "add_to_parent": "a task that another one submits is its child; leave it out",
+    "parent_id": "the task that submits another one is its parent; leave it out",
+    "root_id": "the first of a line of parents is known of each task; leave it out",
+    "group_id": "write group(...); leave it out",
+    "group_index": "write group(...); leave it out",
+    "replaced_task_nesting": "a replacement may be replaced as often as you like; leave it out",
+    "reply_to": "results are published, there is no queue for them; leave it out",
+    "result_cls": "the class of results cannot be replaced; leave it out",
+    "retries": "only retries are counted as such; leave it out",
+    "route_name": "routes go by the name of the task; leave it out",
+    "task_type": "routes get the task; leave it out",
+    "declare": _QUEUES,
+    "exchange_type": _QUEUES,
+    "confirm_timeout": "submit_timeout_s bounds the wait for the disk; leave it out",
+    "stamped_headers": "stamps= of a call, or sig.stamp(...)",
     "chain": "write chain(first, second); leave it out",
     "chord": "write chord(header, body); leave it out",
     "immutable": "that is about signatures: task.si(...) or sig.set(immutable=True)",
@@ -229,7 +249,7 @@ def is_so_anyway(name: str, value: object) -> bool:
 
 def new_name(setting: str) -> str | None:
     """The name of a setting in capitals since Celery 4; None: it is none of Celery's."""
-    found = _OLD_NAMES.get(setting)
+    found = OLD_NAMES.get(setting)
     if found is not None:
         return found
     plain = setting.lower()
@@ -237,7 +257,7 @@ def new_name(setting: str) -> str | None:
     for old, new in _BEGINNINGS:
         if setting.startswith(old):
             names.append(new + setting.removeprefix(old).lower())
-    return next((name for name in names if name in NAMES), None)
+    return next((name for name in names if name in celery_names.SETTINGS), None)
 
 
 def told_setting(setting: str) -> str | None:

@@ -1,10 +1,10 @@
-"""The settings of Celery 5.5, by the names that they have since its version 4."""
+"""Names of Celery 5.5: settings (as they are since its version 4), options of tasks and calls."""
 
 from __future__ import annotations
 
 from typing import Final
 
-NAMES: Final = frozenset(
+SETTINGS: Final = frozenset(
     """
     accept_content arangodb_backend_settings azureblockblob_base_path
     azureblockblob_connection_timeout azureblockblob_container_name
@@ -59,5 +59,27 @@ NAMES: Final = frozenset(
     worker_prefetch_multiplier worker_proc_alive_timeout worker_redirect_stdouts
     worker_redirect_stdouts_level worker_send_task_events worker_soft_shutdown_timeout
     worker_state_db worker_task_log_format worker_timer worker_timer_precision
+    """.split()
+)
+TASK_OPTIONS: Final = frozenset(
+    """
+    Request Strategy abstract acks_late acks_on_failure acks_on_failure_or_timeout
+    acks_on_timeout autoregister autoretry_for backend base bind compression
+    default_retry_delay dont_autoretry_for exchange expires from_config ignore_result lazy
+    max_retries name priority pydantic pydantic_context pydantic_dump_kwargs pydantic_strict
+    queue rate_limit reject_on_worker_lost request_stack resultrepr_maxsize retry_backoff
+    retry_backoff_max retry_jitter retry_kwargs routing_key send_events serializer
+    shadow_name shared soft_time_limit store_eager_result store_errors_even_if_ignored
+    throws time_limit track_started trail typing
+    """.split()
+)
+CALL_OPTIONS: Final = frozenset(
+    """
+    add_to_parent argsrepr chain chord compression confirm_timeout connection countdown
+    declare delivery_mode eta exchange exchange_type expires group_id group_index headers
+    ignore_result immutable kwargsrepr link link_error mandatory parent_id priority producer
+    publisher queue replaced_task_nesting reply_to result_cls retries retry retry_policy
+    root_id route_name router routing_key serializer shadow soft_time_limit stamped_headers
+    task_id task_type time_limit timeout
     """.split()
 )

@@ -11,6 +11,7 @@ from collections.abc import Set as AbstractSet
 from datetime import datetime
 from typing import Any, Literal, TypedDict
 
+from zmqtasks import celery_names
 from zmqtasks.app import option_checks as checks
 from zmqtasks.app.awaited import After, check_after
 from zmqtasks.app.option_checks import Check
@@ -150,24 +151,9 @@ RETRY_OPTIONS = frozenset(
     """.split()
 )
 
-#: Task options of Celery that do not exist here yet.
-_CELERY_TASK_OPTIONS = frozenset(
-    """
-    abstract acks_late acks_on_failure acks_on_failure_or_timeout acks_on_timeout autoregister
-    backend compression pydantic pydantic_context pydantic_dump_kwargs
-    pydantic_strict reject_on_worker_lost request_stack Request resultrepr_maxsize send_events
-    serializer shared store_eager_result store_errors_even_if_ignored Strategy track_started
-    trail typing
-    """.split()
-)
-#: Call options of Celery that do not exist here yet.
-_CELERY_CALL_OPTIONS = frozenset(
-    """
-    add_to_parent chain chord compression connection delivery_mode exchange group_id group_index
-    immutable mandatory parent_id producer publisher reply_to retry
-    retry_policy root_id router routing_key serializer stamped_headers timeout
-    """.split()
-)
+#: Options of Celery that do not exist here.
+_CELERY_TASK_OPTIONS = celery_names.TASK_OPTIONS - TASK_OPTIONS
+_CELERY_CALL_OPTIONS = celery_names.CALL_OPTIONS - CALL_OPTIONS
 #: What Celery's base classes say about themselves that is so here anyway.
 _TRUE_ANYWAY = frozenset({"abstract"})
 
