@@ -215,6 +215,8 @@ KINDS: Final = (
             "append_to_list_option": "`sig.link`, `sig.set`",
             "extend_list_option": "`sig.link`, `sig.set`",
             "election": _ELECTION,
+            "flatten_links": '`sig.options["link"]`',
+            "stamp_links": "`sig.stamp`, which stamps what is linked, too",
             "parent_id": "`AsyncResult.parent`",
             "register_type": "`Signature.types`",
             "root_id": "`AsyncResult.parent`",
@@ -395,8 +397,8 @@ DIFFERENT: Final = (
 _TAIL = """
 See [Promises and limits](promises.md) for what can be relied on, and [Calling
 tasks](howto/calling.md), [Tasks](howto/tasks.md), [Workflows](howto/canvas.md),
-[Results](howto/results.md), [Periodic tasks](howto/periodic.md), [Hooks](howto/hooks.md) for how it
-is done.
+[Results](howto/results.md), [Periodic tasks](howto/periodic.md), [Hooks](howto/hooks.md),
+[Applications](howto/apps.md), [Django](howto/django.md) for how it is done.
 """
 
 

@@ -151,7 +151,10 @@ SETTINGS: Final[Mapping[str, str]] = {
     "worker_send_task_events": "zmqtasks story ID tells what happened to a task; leave it out",
     "task_store_errors_even_if_ignored": _DONE_ANYWAY,
     "task_store_*": "what runs eagerly is in the process that called it; leave it out",
-    "task_allow_error_cb_on_chord_header": NOT_YET,
+    "task_allow_error_cb_on_chord_header": (
+        "the errback of a chord is called once, also if a member of its header fails; members may "
+        "have errbacks of their own: link_error; leave it out"
+    ),
     "worker_agent": "there is none; leave it out",
     "worker_autoscaler": "autoscale, --autoscale, goes by what waits; leave it out",
     "worker_cancel_long_running_tasks_on_connection_loss": (

@@ -35,7 +35,7 @@ _FLAG_NAMES = {
 #: Settings that applications make and nobody else.
 OF_APPS = frozenset(
     """
-    beat_schedule enable_utc imports include task_always_eager task_annotations
+    beat_schedule enable_utc imports include result_extended task_always_eager task_annotations
     task_default_priority task_default_rate_limit task_eager_propagates task_ignore_result
     task_inherit_parent_priority task_routes task_soft_time_limit task_time_limit timezone
     """.split()

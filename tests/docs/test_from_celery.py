@@ -16,7 +16,6 @@ import zmqtasks
 from zmqtasks import signals
 from zmqtasks.app.app import App
 from zmqtasks.app.app_settings import APP_SETTINGS
-from zmqtasks.app.conf import Conf
 from zmqtasks.app.options import (
     CALL_OPTIONS,
     TASK_OPTIONS,
