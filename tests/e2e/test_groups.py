@@ -33,11 +33,12 @@ def _script(mesh: Mesh, text: str) -> list[str]:
     return mesh.run(text).stdout.splitlines()
 
 
+@pytest.mark.parametrize("store", [(), ("--store", "memory://")], ids=["sqlite", "memory"])
 def test_a_group_is_restored_in_another_process_when_the_one_that_saved_it_has_ended(
-    mesh: Mesh,
+    mesh: Mesh, store: tuple[str, ...]
 ) -> None:
     mesh.start_node(name="w1")
-    mesh.start_node(roles="store", name="s1")
+    mesh.start_node(*store, roles="store", name="s1")
     (group_id,) = _script(mesh, _SAVE)
     first, second, third = _script(mesh, _RESTORE.replace("sys.argv[1]", repr(group_id)))
     assert first == "2 True True False"

@@ -14,8 +14,9 @@ from zmqtasks.core.rows import OutcomeRow, VerdictRow
 
 
 class Store(Protocol):
-    """Keeps the outcomes of attempts. All methods are coroutines of one event loop,
-    which may overlap; each of them but ``expire`` takes effect as a whole or not at all.
+    """Keeps the outcomes of attempts, and in such rows whatever else is published like them:
+    saved groups (docs/protocol.md, "Verdicts"). All methods are coroutines of one event
+    loop, which may overlap; each of them but ``expire`` takes effect as a whole or not at all.
 
     Foreign errors are translated to :class:`zmqtasks.errors.StoreError`; after one the
     caller may try the same call again, so every method is idempotent. Rows that go in

@@ -12,7 +12,15 @@ from typing import Any
 import pytest
 
 from tests.support.inline_gateway import InlineGateway
-from zmqtasks import App, AsyncResult, GroupResult, group, signals, signature
+from zmqtasks import (
+    App,
+    AsyncResult,
+    GroupResult,
+    group,
+    result_from_tuple,
+    signals,
+    signature,
+)
 from zmqtasks.app import batches
 from zmqtasks.errors import (
     ConfigError,
@@ -337,3 +345,36 @@ def test_apps_of_one_mesh_share_a_group(app: App, add: Any) -> None:
         return x
 
     assert group(add.s(1), there.s(2)).delay().get() == [10, 2]
+
+
+@pytest.mark.parametrize("how", ["delay", "apply"])
+def test_results_read_the_same_where_they_ran_eagerly(
+    app: App, add: Any, fail: Any, gateway: InlineGateway, how: str
+) -> None:
+    found = group(add.s(1), fail.s(), add.s(2))
+    result: Any = found.delay() if how == "delay" else found.apply()
+
+    async def read() -> list[Any]:
+        return [
+            [type(value) async for value in result.iterate(propagate=False)],
+            [(position, handle.state) async for position, handle in result.as_completed()],
+            [handle.id async for handle in result] == result.ids,
+            [type(value) for value in await result.aget(propagate=False)],
+            await result.aready(), await result.asuccessful(), await result.afailed(),
+        ]  # fmt: skip
+
+    assert asyncio.run(read()) == [
+        [int, ValueError, int], [(0, "SUCCESS"), (1, "FAILURE"), (2, "SUCCESS")], True,
+        [int, ValueError, int], True, False, True,
+    ]  # fmt: skip
+    assert (result.completed_count(), result.ready(), result.waiting()) == (2, True, False)
+    assert (result.failed(), result.successful(), result.parent) == (True, False, None)
+    assert result_from_tuple(result.as_tuple(), app) == result
+    assert [each.retries for each in result] == [0, 0, 0]
+    told: list[Any] = []
+    assert result.join(propagate=False, callback=lambda *pair: told.append(pair)) == []
+    assert [task_id for task_id, _ in told] == result.ids
+    with pytest.raises(ValueError, match="no"):
+        result.maybe_reraise()
+    result.remove(result[1])
+    assert (result.get(), result.successful()) == ([10, 20], True)
