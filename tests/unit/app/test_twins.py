@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 import zmqtasks
+from zmqtasks.app.beats import Beats
 from zmqtasks.app.broadcasting import BroadcastResult
 from zmqtasks.app.completing import Completed
 from zmqtasks.app.control import Control, Inspect
@@ -93,7 +94,8 @@ _ALSO = {
     zmqtasks.xmap: {},
     zmqtasks.xstarmap: {},
     BroadcastResult: {},
-    Control: {_VALUE: "inspect"},
+    Beats: {},
+    Control: {_VALUE: "inspect beat"},
     Inspect: {},
 }
 _CLASSES = [*NO_TWIN, *_ALSO]
@@ -122,7 +124,7 @@ def _is_twin(cls: type, name: str) -> bool:
 
 
 def _has_twin(cls: type, name: str) -> bool:
-    if issubclass(cls, (Control, Inspect)):
+    if issubclass(cls, (Beats, Control, Inspect)) and inspect.isfunction(getattr(cls, name)):
         # Made when they are asked for, of every method.
         made = getattr(cls(zmqtasks.App("twins")), f"a{name}")
         return inspect.iscoroutinefunction(made)
@@ -146,7 +148,7 @@ def test_the_list_names_only_what_is_there_and_has_no_twin(cls: type, gateway: o
     names = [name for listed in own.values() for name in listed.split()]
     assert [name for name in names if not hasattr(cls, name)] == []
     assert len(names) == len(set(names))
-    if not issubclass(cls, (Control, Inspect)):
+    if not issubclass(cls, (Beats, Control, Inspect)):
         assert [name for name in names if _has_twin(cls, name)] == []
 
 
