@@ -211,3 +211,24 @@ def tell(**kwargs):
     assert node.stop() == 0
     assert _row(mesh, "task", 1)["what"] == "from worker_shutdown"
     assert _row(mesh, "task", 1)["pid"] in mesh.children_of(other)
+
+
+def test_receivers_of_all_modules_and_applications_are_called_for_the_app_that_runs(
+    mesh: Mesh,
+) -> None:
+    mesh.write("tasks.py", HOOKED.replace('App("shop")', 'App("shop", include=["extra"])'))
+    mesh.write("extra.py", """
+        from tasks import note
+        from zmqtasks import App, signals
+
+        other = App("other", set_as_current=False)
+
+        @signals.worker_ready.connect
+        def extra(sender, **kwargs):
+            note("extra", app=sender.app.name)
+    """)  # fmt: skip
+    node = _start(mesh, name="w2")
+    extra = _row(mesh, "extra")
+    assert extra["app"] == "shop"
+    assert node.stop() == 0
+    assert [row["signal"] for row in _seen(mesh)] == ["extra"], "the others are for w1"
