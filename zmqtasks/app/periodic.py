@@ -14,7 +14,7 @@ from zmqtasks.app.canvas.signature import Signature, signature
 from zmqtasks.app.options import check_call_options
 from zmqtasks.app.task import Task
 from zmqtasks.errors import ConfigError, PayloadTooLarge, PayloadTypeError
-from zmqtasks.schedules import Schedule, ScheduleEntry, schedule
+from zmqtasks.schedules import Schedule, ScheduleEntry, schedule, to_plain
 from zmqtasks.schedules.base import MISSED, OVERLAPS
 from zmqtasks.settings_sources import nearest
 from zmqtasks.zones import checked_zone, zone_of
@@ -35,6 +35,8 @@ _NOT_FOR_TICKS: Final = {
     "delivery": "a tick has a recorded outcome, so somebody must own its task",
     "require_worker": "nobody is there who could be told",
 }
+#: Any moment at which custom schedules are tried.
+_PROBE: Final = datetime(2027, 1, 1, 1, 2, 3, 4, tzinfo=UTC)
 T = TypeVar("T")
 
 
@@ -190,6 +192,8 @@ def _schedule_of(parts: Mapping[str, Any], relative: bool, zone: tzinfo, where: 
         raise ConfigError(f"{where}={given!r:.75}: {hint}")
     else:
         found = _relative(given, where) if relative else given
+    if to_plain(found) is None:
+        _check_custom(found, where)
     own = _told(where, lambda: checked_zone(parts.get("timezone"), "timezone"))
     in_zone: Callable[[tzinfo], Schedule] | None = getattr(found, "in_zone", None)
     if own is not None and (in_zone is None or in_zone(own) is found):
@@ -198,6 +202,41 @@ def _schedule_of(parts: Mapping[str, Any], relative: bool, zone: tzinfo, where: 
             "has its own or needs none; leave it out"
         )
     return found if in_zone is None else in_zone(own or zone)
+
+
+def _check_custom(found: Schedule, where: str) -> None:
+    """Refuse what beats could not agree on: moments that depend on when somebody asks."""
+    moment = _PROBE
+    for _ in range(2):
+        due = _asked(found, moment, where)
+        if due is None:
+            return
+        between = moment + (due - moment) / 2
+        again = _asked(found, between, where)
+        if again != due:
+            raise ConfigError(
+                f"{where}: next_after({moment}) gives {due}, but asked about {between}, which is "
+                f"before that, it gives {again}; its moments must be the same whenever it is "
+                "asked: count them from a fixed date"
+            )
+        moment = due
+
+
+def _asked(found: Schedule, moment: datetime, where: str) -> datetime | None:
+    try:
+        due = found.next_after(moment)
+    except Exception as exc:
+        raise ConfigError(
+            f"{where}: next_after({moment}) raised {type(exc).__name__}: {exc}"
+        ) from exc
+    is_moment: bool = due is None or isinstance(due, datetime)
+    if not is_moment or (due is not None and due.tzinfo is None):
+        raise ConfigError(
+            f"{where}: next_after() must give a datetime with timezone or None, not {due!r:.75}"
+        )
+    if due is not None and due <= moment:
+        raise ConfigError(f"{where}: next_after({moment}) gives {due}, which is not after it")
+    return due
 
 
 def _relative(given: Schedule, where: str) -> Schedule:

@@ -36,7 +36,17 @@ class Weekly:
     """A schedule of somebody's own."""
 
     def next_after(self, moment: datetime) -> datetime:
-        return moment + timedelta(days=7)
+        return NOON + ((moment - NOON) // timedelta(days=7) + 1) * timedelta(days=7)
+
+
+class Odd:
+    """One that answers with what this function makes of the moment."""
+
+    def __init__(self, answer: Any) -> None:
+        self.answer = answer
+
+    def next_after(self, moment: datetime) -> Any:
+        return self.answer(moment)
 
 
 # --- beat_schedule ------------------------------------------------------------------------
@@ -183,6 +193,30 @@ def test_a_schedule_that_only_celery_could_ask_says_what_it_needs(shop: App) -> 
 
     with pytest.raises(ConfigError, match=r"write next_after\(moment\)"):
         shop.conf.beat_schedule = {"x": {"task": "tasks.add", "schedule": Celerys()}}
+
+
+@pytest.mark.parametrize(
+    ("answer", "words"),
+    [
+        (lambda moment: moment + timedelta(days=7), "its moments must be the same whenever it is"),
+        (lambda moment: moment, "which is not after it"),
+        (lambda moment: moment.replace(year=2099, tzinfo=None), "must give a datetime with timez"),
+        (lambda moment: 5, "must give a datetime with timezone or None, not 5"),
+        (lambda moment: 1 // 0, "raised ZeroDivisionError: integer division"),
+    ],
+)
+def test_a_custom_schedule_on_which_beats_could_not_agree_is_refused(
+    shop: App, answer: Any, words: str
+) -> None:
+    with pytest.raises(ConfigError) as caught:
+        shop.add_periodic_task(Odd(answer), shop.tasks["tasks.add"].s(1), name="x")
+    assert "'x': schedule: next_after(" in str(caught.value)
+    assert words in str(caught.value)
+
+
+def test_a_custom_schedule_may_be_over(shop: App) -> None:
+    shop.add_periodic_task(Odd(lambda moment: None), shop.tasks["tasks.add"].s(1), name="x")
+    assert only(shop).name == "x"
 
 
 def test_what_changed_after_it_was_set_is_checked_again(shop: App) -> None:
