@@ -63,6 +63,7 @@ format: $(VENV)/.dev
 reference: $(VENV)/.dev
 	$(BIN)/python docs/generate_reference.py
 	$(BIN)/python docs/generate_from_celery.py
+	$(BIN)/python docs/generate_workflows.py
 
 bench: $(VENV)/.core
 	@$(BIN)/zmqtasks bench $(BENCH_ARGS)

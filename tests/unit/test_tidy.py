@@ -195,6 +195,11 @@ def test_page_for_users_of_celery_is_current() -> None:
     assert made.PAGE.read_text(encoding="utf-8") == made.page(), "run: make reference"
 
 
+def test_table_of_workflows_is_current() -> None:
+    made = _script("generate_workflows")
+    assert made.PAGE.read_text(encoding="utf-8") == made.page(), "run: make reference"
+
+
 def test_what_exists_of_celery_is_not_told_to_be_missing() -> None:
     made = _script("generate_from_celery")
     _none(
