@@ -15,6 +15,11 @@ if TYPE_CHECKING:
     from zmqtasks.core.gates import Gate
 
 _EWMA = 0.2
+#: What the longest run counts for after each further one: a run of a second is forgotten, as
+#: far as ``may_last`` goes, after some 600 short ones.
+_PEAK_FADES = 0.995
+#: A run of so many microseconds is worth remembering: who waits behind it notices.
+_LONG_US = 50_000
 
 #: Key in ``TaskRecord.ext``: workers or children that died while the task ran, if any.
 STRIKES_KEY = "k"
@@ -26,13 +31,15 @@ class KindStat:
     """What is known of tasks of one kind: how long they take, their results' way from the
     child included, and what may keep them from starting."""
 
-    __slots__ = ("count", "gate", "is_slow", "mean_us")
+    __slots__ = ("count", "gate", "is_slow", "mean_us", "peak_us")
 
     def __init__(self) -> None:
         #: How many have ended.
         self.count = 0
         #: Smoothed, in microseconds, -1 before the first.
         self.mean_us = -1.0
+        #: The longest one, in microseconds, which fades.
+        self.peak_us = 0.0
         #: It takes long, or may: each counts as a slot's worth of work.
         self.is_slow = True
         self.gate: Gate | None = None
@@ -43,9 +50,17 @@ class KindStat:
         mean = self.mean_us
         self.mean_us = mean = float(cost_us) if mean < 0 else mean + _EWMA * (cost_us - mean)
         self.is_slow = mean > SLOW_US
+        faded = self.peak_us * _PEAK_FADES
+        self.peak_us = cost_us if cost_us > faded else faded
+
+    @property
+    def may_last(self) -> bool:
+        """The next one may take long, whatever most of them take: nothing is to wait behind it."""
+        return self.mean_us < 0 or self.peak_us > _LONG_US
 
     def lasts(self, run_us: int) -> None:
         """One has been running for so long, and is not done."""
+        self.peak_us = max(self.peak_us, run_us)
         if run_us > self.mean_us:
             self.mean_us = float(run_us)
             self.is_slow = self.is_slow or run_us > SLOW_US

@@ -129,7 +129,7 @@ class Slots:
             stat = task.stat
             mean_us, ext, gate = stat.mean_us, task.ext, stat.gate
             is_alone = (
-                mean_us < 0
+                stat.may_last
                 or state.budget_us + mean_us > _BUDGET_US
                 or (ext is not None and STRIKES_KEY in ext)
                 or (gate is not None and bool(gate.needs.amounts))

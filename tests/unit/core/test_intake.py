@@ -105,6 +105,26 @@ def test_short_tasks_go_in_batches_once_their_length_is_known() -> None:
     assert len(handed[0]) > 20
 
 
+def test_nothing_waits_in_a_slot_behind_a_kind_of_which_some_take_long() -> None:
+    worker = Worker(slots=1)
+    worker.give(record(1))
+    worker.ended(0, 1, run_us=60_000_000)
+    for number in range(2, 100):  # the mean has long forgotten it
+        assert running(worker.give(record(number))) == {0: [number]}
+        worker.ended(0, number, run_us=10)
+    assert running(worker.give(record(100), record(101))) == {0: [100]}
+
+
+def test_one_long_run_is_forgotten_after_many_short_ones() -> None:
+    worker = Worker(slots=1)
+    worker.give(record(1))
+    worker.ended(0, 1, run_us=1_000_000)
+    for number in range(2, 700):
+        worker.give(record(number))
+        worker.ended(0, number, run_us=10)
+    assert len(running(worker.give(*[record(n) for n in range(700, 720)]))[0]) > 10
+
+
 def test_short_tasks_with_large_results_do_not_fill_the_memory() -> None:
     """256 of them went to a slot at once, however large what they returned."""
     worker = Worker(slots=1)
