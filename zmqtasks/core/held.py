@@ -51,7 +51,7 @@ class KindStat:
         self.mean_us = mean = float(cost_us) if mean < 0 else mean + _EWMA * (cost_us - mean)
         self.is_slow = mean > SLOW_US
         faded = self.peak_us * _PEAK_FADES
-        self.peak_us = cost_us if cost_us > faded else faded
+        self.peak_us = max(faded, cost_us)
 
     @property
     def may_last(self) -> bool:
