@@ -162,6 +162,43 @@ def test_items_of_a_task_that_lost_its_process_are_given_once(made: Mesh) -> Non
     assert printed == ["0", "1"]
 
 
+def test_a_task_waits_for_a_slow_reader_and_no_item_is_lost(made: Mesh) -> None:
+    made.write(
+        "big.py",
+        """
+        from zmqtasks import App
+        app = App("big")
+
+        @app.task
+        def large(count):
+            for number in range(count):
+                yield number.to_bytes(4, "big") * (16 * 1024)
+        """,
+    )
+    made.start_node("--app", "big", name="w1")
+    printed = made.run("""
+        import time
+        from big import app, large
+        from zmqtasks.app.current import gateway
+
+        count = 1_200  # 75 MiB, more than are kept for whoever reads nothing
+        result = large.delay(count)
+        stream = result.stream(timeout=20)
+        assert next(stream)[:4] == bytes(4)
+        pacing = gateway(app).dispatcher.pacing
+        while not any(pacing.paused.values()):
+            time.sleep(0.001)
+        print("it pauses")
+        print([int.from_bytes(item[:4], "big") for item in stream] == list(range(1, count)))
+
+        for item in large.delay(count).stream(timeout=20):
+            break  # who reads no more holds nobody up
+        stopped = large.delay(100)
+        print(stopped.get(timeout=20), pacing.paused)
+    """).stdout.splitlines()
+    assert printed == ["it pauses", "True", "None {}"]
+
+
 def test_another_process_follows_a_task_that_it_knows_by_id(made: Mesh) -> None:
     made.start_node(name="w1")
     printed = made.run("""

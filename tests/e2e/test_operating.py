@@ -201,3 +201,55 @@ def test_a_worker_that_dials_out_is_shown_as_linked_to_its_broker(mesh: Mesh) ->
     (seen,) = wait_for(told, "the broker tells of it")
     assert (seen["name"], seen["roles"], seen["by"]) == ("far", ["worker"], ["keeper"])
     assert "  far (worker): linked to keeper" in mesh.cli("status", *there).stdout
+
+
+# --- twins for asyncio ------------------------------------------------------------------------
+
+
+def test_calls_are_revoked_and_broadcast_from_a_running_loop_which_goes_on_meanwhile(
+    mesh: Mesh,
+) -> None:
+    mesh.start_node("-c", "1", name="w1")
+    mesh.start_node("-c", "1", name="w2")
+    done = mesh.run(
+        """
+        import asyncio
+        from tasks import add, app
+        from zmqtasks.errors import TaskRevokedError
+
+        async def main():
+            turns = 0
+
+            async def count():
+                nonlocal turns
+                while True:
+                    turns += 1
+                    await asyncio.sleep(0)
+
+            counting = asyncio.create_task(count())
+            result = await add.abroadcast((1, 2))
+            print(sorted((await asyncio.to_thread(result.by_worker, timeout=10)).items()))
+            print((await add.abroadcast((1, 2), destination="w2")).workers)
+            first, second, third = (add.apply_async((1, n), countdown=600) for n in range(3))
+            print(await first.arevoke())
+            print(await app.control.arevoke([second.id]) == {second.id: "revoked"})
+            print(await third.arevoke(wait=True, timeout=10))
+            for handle in (first, second, third):
+                try:
+                    await handle
+                except TaskRevokedError:
+                    print("revoked", turns > 0)
+            for refused in (first.revoke, lambda: add.broadcast((1, 2))):
+                try:
+                    refused()
+                except RuntimeError as exc:
+                    print("await" in str(exc))
+            counting.cancel()
+
+        asyncio.run(main())
+        """
+    )
+    assert done.stdout.splitlines() == [
+        "[('w1', 3), ('w2', 3)]", "['w2']", "revoked", "True", "revoked",
+        *["revoked True"] * 3, "True", "True",
+    ]  # fmt: skip

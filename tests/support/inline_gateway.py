@@ -191,6 +191,9 @@ class InlineGateway:
             found[task_id] = StateRecord(task_id, state, self.info.get(task_id, {}), outcome)
         return found
 
+    def pace(self, task_id: bytes, is_behind: Callable[[], bool]) -> None:
+        """Tasks have ended before anybody reads."""
+
     def watch(self, ids: Sequence[bytes], ticket: Ticket) -> None:
         self.watched.extend(ids)
         own = {call.id for call in self.calls}

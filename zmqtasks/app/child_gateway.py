@@ -154,6 +154,9 @@ class ChildGateway:
             found.update({state.id: state for state in answer.states})
         return found
 
+    def pace(self, task_id: bytes, is_behind: Callable[[], bool]) -> None:
+        """Nothing to do: what a task follows is not owned by its process."""
+
     def watch(self, ids: Sequence[bytes], ticket: Ticket) -> None:
         """Tell the ticket when these tasks settle.
 

@@ -11,11 +11,14 @@ import threading
 import time
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterator
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final, Generic, NamedTuple, TypeVar
 
+from zmqtasks.app.current import gateway
 from zmqtasks.app.waiting import check_wait
 from zmqtasks.errors import ItemsLost, TimeoutError
-from zmqtasks.limits import STREAM_KEPT_BYTES_MAX
+from zmqtasks.ids import parse_task_id
+from zmqtasks.limits import STREAM_AHEAD_BYTES, STREAM_AHEAD_COUNT, STREAM_KEPT_BYTES_MAX
 from zmqtasks.wire.messages import UpdateRecord
 from zmqtasks.wire.payload import decode_value
 
@@ -55,6 +58,27 @@ class News:
         self.lost = ""
         #: Called at each news.
         self.waiters: list[Callable[[], Any]] = []
+        #: Who has begun to read items, and is at it.
+        self._readers_count = 0
+        #: The task was to pause when that was looked at last.
+        self._is_paused = False
+        #: Has somebody look at ``is_behind`` soon.
+        self.pace: Callable[[Callable[[], bool]], None] = lambda is_behind: None
+
+    def reads(self, change: int) -> None:
+        """One more reader of items (1), or one less (-1)."""
+        self._readers_count += change
+        self.pace(self._is_behind)
+
+    def _is_behind(self) -> bool:
+        """The task had better pause."""
+        # First, so that a reader that makes room from here on sees to it that this is asked again.
+        self._is_paused = True
+        self._is_paused = self._readers_count > 0 and self._is_full()
+        return self._is_paused
+
+    def _is_full(self) -> bool:
+        return self._items_bytes >= STREAM_AHEAD_BYTES or len(self._items) >= STREAM_AHEAD_COUNT
 
     def take(self, record: UpdateRecord) -> None:
         """One more; on the gateway's thread."""
@@ -74,6 +98,8 @@ class News:
                 self._next += 1
                 self._items_bytes += size
                 self._items.append(record.meta)
+                if self._readers_count and not self._is_paused and self._is_full():
+                    self.pace(self._is_behind)
         elif record.number > self._next and not self.lost:
             self.lost = self._missing(record.number)
         for waiter in list(self.waiters):
@@ -89,6 +115,8 @@ class News:
         if self._items:
             body = self._items.popleft()
             self._items_bytes -= len(body) + _ITEM_BYTES
+            if self._is_paused and not self._is_full():
+                self.pace(self._is_behind)
             return decode_value(body)
         if self.lost:
             raise ItemsLost(self.lost)
@@ -207,6 +235,34 @@ class Following(Generic[T]):
             f"{self._method}() of task {self._handle.id}: it has not ended after "
             f"{self._timeout:g} s"
         )
+
+
+class Reading(Following[Any]):
+    """Reads items. From the first one that is asked for to its end, or until nobody has it any
+    more, it holds up a task that yields them faster; see ``core/pacing.py``."""
+
+    _has_begun = False
+
+    def _look(self, end: type[Exception]) -> Any:
+        if not self._has_begun:
+            self._has_begun = True
+            handle = self._handle
+            self._news.pace = partial(gateway(handle.app).pace, parse_task_id(handle.id))
+            self._news.reads(1)
+        try:
+            return super()._look(end)
+        except BaseException:
+            self.close()
+            raise
+
+    def close(self) -> None:
+        """Read no more of it."""
+        if self._has_begun:
+            self._has_begun = False
+            self._news.reads(-1)
+
+    def __del__(self) -> None:
+        self.close()
 
 
 _IN_TASKS = (

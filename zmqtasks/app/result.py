@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar
 from zmqtasks.app.current import current_app, gateway
 from zmqtasks.app.lineage import AnyResult, Lineage
 from zmqtasks.app.looking import Look, Looks
-from zmqtasks.app.news import Following, News, Update, states_of
+from zmqtasks.app.news import Following, News, Reading, Update, states_of
 from zmqtasks.app.outcomes import RETURNED, error_of, value_of
 from zmqtasks.app.states import UNKNOWN
 from zmqtasks.app.thens import (
@@ -236,7 +236,7 @@ class AsyncResult(Looks[R], Lineage[R], Generic[R]):
             TaskError: or the exception the task raised.
             RuntimeError: called inside a task.
         """
-        return Following(self, "stream", self.news().next_item, timeout, raises=True)
+        return Reading(self, "stream", self.news().next_item, timeout, raises=True)
 
     def follow(self) -> None:
         """See to it that some gateway of this process tells us the outcome."""

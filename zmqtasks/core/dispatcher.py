@@ -34,6 +34,7 @@ from zmqtasks.core.held import STRIKES_KEY
 from zmqtasks.core.lanes import OwnedTask
 from zmqtasks.core.links import LinkId
 from zmqtasks.core.owned import Durability
+from zmqtasks.core.pacing import Pacing
 from zmqtasks.core.resultlog import told_of_kind
 from zmqtasks.ids import format_task_id
 from zmqtasks.wire.messages import (
@@ -87,6 +88,13 @@ class Dispatcher(Attempts):
         #: The last state that an attempt gave itself.
         self.last_said: Callable[[bytes, int], UpdateRecord | None] = lambda task_id, attempt: None
         self._was_full = False
+        #: Holds up attempts whose items nobody has read yet.
+        self.pacing = Pacing(lambda link, request: self._submitted(link, request, ""))
+
+    def leave(self) -> None:
+        """As of :class:`OwnedTasks`; nobody reads items here any more."""
+        super().leave()
+        self.pacing.release()
 
     # --- what tasks submit ----------------------------------------------------------------
 
@@ -103,7 +111,7 @@ class Dispatcher(Attempts):
         """Own what a task that we own submitted on its worker."""
         refused = ""
         if not message.tasks:  # it asks whether we have got what it said before
-            self._submitted(link, message.request, "")
+            self.pacing.asked(link, message.request, message.parent)
             return
         if not all(0 <= record.kind < len(message.kinds) for record in message.tasks):
             refused = "the submission names a kind that it does not carry"
@@ -152,6 +160,7 @@ class Dispatcher(Attempts):
 
     def link_down(self, link: LinkId, reason: str) -> None:
         """A worker is gone: what it held is ready again with the next attempt."""
+        self.pacing.link_down(link)
         self._verdicts.pop(link, None)
         self._unknown.pop(link, None)
         worker = self.dealer.link_down(link)

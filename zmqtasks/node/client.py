@@ -190,6 +190,16 @@ class Client:
         self._check_alive()
         self.runtime.loop.call_soon(self.questions.watch, list(ids), ticket)
 
+    def pace(self, task_id: bytes, is_behind: Callable[[], bool]) -> None:
+        """See ``Gateway.pace``."""
+
+        def look() -> None:
+            pacing = self.dispatcher.pacing
+            # Of another process's task nothing is held up here.
+            pacing.pause(task_id, task_id in self.dispatcher.tasks and is_behind())
+
+        self.runtime.loop.call_soon(look)
+
     def forget(self, ids: Sequence[bytes]) -> None:
         """See ``Gateway``."""
         self.on_loop(lambda: self.runtime.mesh.forget(list(ids)))

@@ -121,6 +121,10 @@ class Gateway(Protocol):
         """Tell the ticket when these tasks, submitted elsewhere, settle. An id found
         to be unknown to everybody is told with ``Outcome.status`` UNKNOWN_STATUS."""
 
+    def pace(self, task_id: bytes, is_behind: Callable[[], bool]) -> None:
+        """Have a generator task pause while its reader here is behind, or go on; from any
+        thread. ``is_behind`` is asked a moment later, and again at each further call."""
+
     def forget(self, ids: Sequence[bytes]) -> None:
         """Drop their outcomes here and in the stores."""
 

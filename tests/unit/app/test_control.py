@@ -184,3 +184,28 @@ def test_revoke_asks_the_owner_first_and_all_others_only_then(
     assert to_owner.nodes == frozenset(task_id[:8] for task_id in (first, second, third))
     assert to_owner.args == {"terminate": True, "signal": 15}
     assert (to_all.nodes, list(to_all.ids)) == (None, [second, third])
+
+
+def test_twins_for_asyncio_say_what_the_methods_say(nodes: InlineGateway, app: App) -> None:
+    @app.task(name="tasks.add")
+    def add() -> str:
+        return "added"
+
+    task_id = format_task_id(bytes(15) + b"1")
+    nodes.seen = lambda request: [
+        node("o", {bytes.fromhex(task_id.replace("-", "")).hex(): "revoked"})
+    ]
+    nodes.peers = [worker("w1", "tasks.add"), worker("w2", "tasks.add")]
+
+    async def main() -> None:
+        assert await app.control.arevoke(task_id) == app_said
+        assert await add.AsyncResult(task_id).arevoke() == "revoked"
+        results = await add.abroadcast(destination="w1")
+        assert results.workers == ["w1"]
+        with pytest.raises(NoWorkers, match="no worker named w3"):
+            await add.abroadcast(destination="w3")
+        with pytest.raises(RuntimeError, match=r"use await app\.control\.arevoke"):
+            app.control.revoke(task_id)
+
+    app_said = app.control.revoke(task_id)
+    asyncio.run(main())

@@ -11,9 +11,10 @@ import pytest
 from tests.support.inline_gateway import InlineGateway
 from zmqtasks.app import news
 from zmqtasks.app.app import App
-from zmqtasks.app.news import Update
+from zmqtasks.app.news import News, Update
 from zmqtasks.app.result import AsyncResult
 from zmqtasks.errors import ItemsLost, TimeoutError
+from zmqtasks.limits import STREAM_AHEAD_BYTES, STREAM_AHEAD_COUNT
 from zmqtasks.wire.messages import Outcome, UpdateRecord
 from zmqtasks.wire.payload import encode_value
 
@@ -212,3 +213,38 @@ def test_items_that_had_not_come_when_the_task_ended_are_missed(
     with pytest.raises(ItemsLost, match="items 1 to 2 did not reach this process"):
         next(stream)
     assert result.get() == "end"
+
+
+# --- readers that are behind ------------------------------------------------------------------
+
+
+def _item(number: int, size: int = 1) -> UpdateRecord:
+    return UpdateRecord(bytes(16), 1, number, "", encode_value(b"x" * size))
+
+
+def test_a_task_pauses_while_its_reader_is_behind_and_goes_on_when_it_has_read() -> None:
+    news = News()
+    told: list[bool] = []
+    news.pace = lambda is_behind: told.append(is_behind())
+    for number in range(STREAM_AHEAD_COUNT + 10):
+        news.take(_item(number))
+    assert told == [], "nobody reads, so nobody is behind"
+    news.reads(1)
+    assert told == [True]
+    for _ in range(11):
+        news.next_item()
+    assert told == [True, False]
+    news.take(_item(STREAM_AHEAD_COUNT + 10))
+    assert told == [True, False, True]
+    news.reads(-1)
+    assert told == [True, False, True, False]
+
+
+def test_few_large_items_make_a_reader_late_as_well() -> None:
+    news = News()
+    told: list[bool] = []
+    news.pace = lambda is_behind: told.append(is_behind())
+    news.reads(1)
+    for number in range(3):
+        news.take(_item(number, STREAM_AHEAD_BYTES // 2))
+    assert told == [False, True]
