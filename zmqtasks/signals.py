@@ -101,7 +101,7 @@ class Signal:
 
         Raises:
             ConfigError: the signal does not exist here; says why, and what to do instead.
-            ValueError: the function takes no ``**kwargs``.
+            ValueError: the function takes no ``**kwargs``, or is an ``async def`` one.
         """
         if self.refusal:
             raise ConfigError(f"signal {self.name}: {self.refusal}")
@@ -111,6 +111,11 @@ class Signal:
             raise ValueError(
                 f"signal {self.name}: {receiver!r:.75} must be a function that takes **kwargs, "
                 "since later versions may tell it more"
+            )
+        if inspect.iscoroutinefunction(receiver):
+            raise ValueError(
+                f"signal {self.name}: {receiver!r:.75} is an async def function, and nobody would "
+                "await it; connect a plain one, which may call asyncio.run()"
             )
         sender_key = None if sender is None else _sender_key(sender)
         key = (_identity(receiver) if dispatch_uid is None else dispatch_uid, sender_key)

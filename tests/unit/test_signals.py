@@ -132,6 +132,13 @@ def test_receiver_that_raises_is_logged_and_the_others_are_called(
     assert "of signal something raised" in caplog.text
 
 
+def test_coroutine_function_that_nobody_would_await_is_refused(signal: Signal) -> None:
+    async def receiver(**named: Any) -> None: ...
+
+    with pytest.raises(ValueError, match=r"signal something: .* async def .*; connect a plain one"):
+        signal.connect(receiver)
+
+
 @pytest.mark.parametrize("receiver", [lambda x: x, "no function"])
 def test_receiver_that_takes_no_keywords_is_refused(signal: Signal, receiver: Any) -> None:
     with pytest.raises(ValueError, match=r"must be a function that takes \*\*kwargs"):
