@@ -63,6 +63,10 @@ class chain(Workflow):  # noqa: N801 - Celery's name
         """See ``Workflow``."""
         yield self.tasks[0]
 
+    def parts(self) -> list[Signature[Any]]:
+        """See ``Workflow``."""
+        return self.tasks
+
     def __len__(self) -> int:
         return len(self.tasks)
 
@@ -215,6 +219,10 @@ class chord(Workflow):  # noqa: N801 - Celery's name
         """See ``Workflow``."""
         yield from self.tasks
         yield self.body
+
+    def parts(self) -> list[Signature[Any]]:
+        """See ``Workflow``."""
+        return [self.header, self.body]
 
     def __len__(self) -> int:
         return len(self.tasks)

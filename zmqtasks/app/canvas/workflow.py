@@ -344,6 +344,10 @@ class Workflow(Signature[Any]):
         """What is called first."""
         raise AssertionError("each kind of workflow does that in its own way")
 
+    def parts(self) -> list[Signature[Any]]:
+        """What it is made of, in order."""
+        raise AssertionError("each kind of workflow does that in its own way")
+
     def _split(self, options: Mapping[str, Any]) -> Split:
         merged = merged_options(self.options, options)
         check_call_options(merged, f"signature of {self.task}")
@@ -460,16 +464,20 @@ class Workflow(Signature[Any]):
             "none: make the group of a list"
         )
 
-    def freeze(self, _id: str | None = None) -> NoReturn:
-        """Refused: which of its calls would it be?
+    def freeze(self, _id: str | None = None) -> Any:
+        """Give each of its calls a task id, unless it has one: however often it is called, they
+        are these tasks.
 
-        Raises:
-            ConfigError: always.
+        Args:
+            _id: that of the last one; by default a new one.
+
+        Returns:
+            What ``apply_async`` would return, of calls that are not submitted.
         """
-        raise ConfigError(
-            f"a {self.subtask_type} is many calls, each with an id of its own; give its last one "
-            "an id with apply_async(task_id=...), or freeze the signatures it is made of"
-        )
+        *others, last = self.parts()
+        for each in others:
+            each.freeze()
+        return last.freeze(_id or self.options.get("task_id"))
 
     @property
     def type(self) -> NoReturn:

@@ -233,10 +233,21 @@ def test_workflows_are_shown_as_they_are_written(add: Any, total: Any) -> None:
     assert repr(group(add.s(1), add.s(2)) | total.s()) == "group([add(1), add(2)]) | total()"
 
 
+def test_a_frozen_workflow_is_the_same_tasks_each_time(
+    add: Any, total: Any, gateway: InlineGateway
+) -> None:
+    made = add.s(1) | group(add.s(2), add.s(3) | add.s(4)) | total.s()
+    frozen = made.freeze()
+    assert made.freeze() == frozen
+    assert made.delay() == frozen
+    count = len(gateway.calls)
+    assert made.delay().get() == frozen.get()
+    assert len(gateway.calls) == count
+    assert (add.s(1) | add.s(2)).freeze("mine") == add.AsyncResult("mine")
+
+
 def test_what_only_a_task_can_do_is_refused(add: Any) -> None:
     made = add.s(1) | add.s(2)
-    with pytest.raises(ConfigError, match="many calls, each with an id"):
-        made.freeze()
     with pytest.raises(ConfigError, match="is no task"):
         _ = made.type
 
