@@ -157,3 +157,47 @@ def test_other_commands_go_through_manage_py_too(site: Site) -> None:
     assert 'app = "shop:app"' in config
     site.mesh.write("zmqtasks.toml", 'app = "shop.app"\n')
     assert 'app = "shop.app" ' in site.manage("zmqtasks", "node", "--print-config")
+
+
+def test_a_project_of_celery_needs_another_import_and_no_broker(site: Site) -> None:
+    site.mesh.write(
+        "shop/celery.py",
+        """
+        import os
+        from zmqtasks import App as Celery
+
+        os.environ.setdefault("DJANGO_SETTINGS_MODULE", "shop.settings")
+        app = Celery("shop")
+        app.config_from_object("django.conf:settings", namespace="CELERY")
+        app.autodiscover_tasks()
+
+        @app.task(bind=True, ignore_result=True, acks_late=True)
+        def debug_task(self):
+            print(f"Request: {self.request!r}")
+        """,
+    )
+    site.mesh.write(
+        "shop/__init__.py", "from .celery import app as celery_app\n__all__ = ('celery_app',)\n"
+    )
+    with (site.mesh.code / "shop" / "settings.py").open("a") as file:
+        file.write(
+            "CELERY_TIMEZONE = 'Australia/Tasmania'\nCELERY_TASK_TRACK_STARTED = True\n"
+            "CELERY_RESULT_EXPIRES = 600\nCELERY_TASK_ACKS_LATE = True\n"
+        )
+    node = site.start_node()
+    assert (
+        "3 tasks (orders.tasks.confirm, orders.tasks.count_confirmed, shop.celery.deb" in node.log
+    )
+    done = site.mesh.run("""
+        from shop import celery_app
+        from shop.celery import debug_task
+        print(debug_task.delay().get(timeout=20), celery_app.rules.zone)
+    """)
+    assert done.stdout == "None Australia/Tasmania\n"
+    node.wait_log("Request: <TaskContext shop.celery.debug_task")
+    # What does not exist is told where it is written
+    with (site.mesh.code / "shop" / "settings.py").open("a") as file:
+        file.write("CELERY_BROKER_URL = 'redis://'\n")
+    refused = site.mesh.cli("node", "--app", "shop.celery")
+    assert refused.returncode == 2
+    assert "App('shop'): setting 'broker_url' of Celery: there is no broker" in refused.stderr

@@ -38,6 +38,8 @@ class DjangoProject:
 
     def __init__(self, app: App) -> None:
         self._app = app
+        #: Why it could not be loaded; a process that is forked from this one knows it, too.
+        self._failed: AppLoadError | None = None
 
     def configure(self, **_named: Any) -> None:
         """Times mean what they mean in the project, unless the application says otherwise."""
@@ -52,6 +54,8 @@ class DjangoProject:
         """
         if apps.models_ready:
             return
+        if self._failed is not None:
+            raise self._failed  # Django cannot begin anew
         if apps.app_configs:
             raise AppLoadError(
                 "Django is still loading its applications, so their tasks cannot be imported; "
@@ -69,7 +73,8 @@ class DjangoProject:
         # Whatever is wrong with the settings or an application of the project.
         except (Exception, SystemExit) as exc:
             what = f"django.setup() with DJANGO_SETTINGS_MODULE={where}"
-            raise import_error(what, exc) from exc
+            self._failed = import_error(what, exc)
+            raise self._failed from exc
 
     def loaded(self) -> None:
         """Leave no connection to the processes that are forked from this one: two of them on one

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import subprocess
 import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,6 +18,8 @@ from tests.unit.app.worker import Worker
 from zmqtasks.app.app import App
 from zmqtasks.errors import AppLoadError, ConfigError, PayloadTypeError
 from zmqtasks.integrations.django.project import DjangoProject, LikeRequests, install
+
+ROOT = Path(__file__).parents[4]
 
 pytestmark = pytest.mark.usefixtures("database")
 
@@ -69,6 +73,32 @@ def test_importing_tasks_while_django_loads_applications_is_refused(
     monkeypatch.setattr(apps, "models_ready", False)
     with pytest.raises(AppLoadError, match=r"do that in AppConfig.ready\(\), or later"):
         app.import_default_modules()
+
+
+def test_a_project_that_could_not_be_loaded_says_why_each_time(tmp_path: Path) -> None:
+    (tmp_path / "broken").mkdir()
+    (tmp_path / "broken" / "__init__.py").touch()
+    (tmp_path / "broken" / "models.py").write_text("1 / 0\n")
+    (tmp_path / "its_settings.py").write_text("INSTALLED_APPS = ['broken']\n")
+    (tmp_path / "its_app.py").write_text(
+        "from zmqtasks import App\napp = App('shop')\napp.autodiscover_tasks()\n"
+    )
+    script = (
+        "from zmqtasks.app.loader import load_app\n"
+        "for _ in range(2):\n"
+        "    try: load_app('its_app')\n"
+        "    except Exception as exc: print(type(exc).__name__, exc, '1 / 0' in exc.traceback)\n"
+    )
+    said = "django.setup() with DJANGO_SETTINGS_MODULE=its_settings failed: ZeroDivisionError"
+    line = f"AppLoadError {said}: division by zero True\n"
+    env = {"PYTHONPATH": str(ROOT), "DJANGO_SETTINGS_MODULE": "its_settings"}
+    command = [sys.executable, "-c", script]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, env=env)
+    assert done.stdout == line * 2, done.stderr
+    # And without knowing which project
+    del env["DJANGO_SETTINGS_MODULE"]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, env=env)
+    assert done.stdout.count("DJANGO_SETTINGS_MODULE does not say which; set it where") == 2
 
 
 def test_without_django_the_extra_is_named(
