@@ -160,7 +160,7 @@ class AsyncResult(Looks[R], Lineage[R], Generic[R]):
                     self._time_over(timeout)
             finally:
                 self.remove_waiter(arrived.set)
-        return self.maybe_throw(propagate, callback)
+        return self.conclude(propagate, callback)
 
     #: Celery's older name of it.
     wait = get
@@ -198,7 +198,7 @@ class AsyncResult(Looks[R], Lineage[R], Generic[R]):
             if not is_there:
                 # It asks around, which must not block the loop.
                 await asyncio.to_thread(self._time_over, timeout)
-        return self.maybe_throw(propagate, callback)
+        return self.conclude(propagate, callback)
 
     def __await__(self) -> Generator[Any, None, R]:
         return self.aget().__await__()
@@ -257,11 +257,15 @@ class AsyncResult(Looks[R], Lineage[R], Generic[R]):
         what = gateway(self.app).describe(self._task_id)
         raise TimeoutError(f"no result of task {self.id} after {timeout:g} s: {what}")
 
-    def conclude(self, propagate: bool = True) -> R:
+    def conclude(
+        self, propagate: bool = True, callback: Callable[[str, R], object] | None = None
+    ) -> R:
         """The value of a task that has ended, or its error raised or returned."""
         outcome = self._outcome
         assert outcome is not None, "the wait ended without an outcome"
         value: R = _concluded(outcome, propagate)
+        if callback is not None:
+            callback(self.id, value)
         return value
 
     def maybe_throw(
@@ -291,15 +295,11 @@ class AsyncResult(Looks[R], Lineage[R], Generic[R]):
     def _thrown(
         self, seen: Look, propagate: bool, callback: Callable[[str, R], object] | None
     ) -> R:
-        outcome = self._outcome
-        if outcome is None:
-            if seen.state != UNKNOWN:
-                return None  # type: ignore[return-value]  # Celery's meaning of it
-            outcome = unknown_outcome(self._task_id)
-        value: R = _concluded(outcome, propagate)
-        if callback is not None:
-            callback(self.id, value)
-        return value
+        if self._outcome is not None:
+            return self.conclude(propagate, callback)
+        is_unknown = seen.state == UNKNOWN
+        # Of what has not ended Celery returns None, too.
+        return _concluded(unknown_outcome(self._task_id), propagate) if is_unknown else None  # type: ignore[return-value]
 
     def then(
         self,

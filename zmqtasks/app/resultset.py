@@ -22,6 +22,7 @@ from zmqtasks.app.waiting import check_wait
 from zmqtasks.errors import TimeoutError
 from zmqtasks.ids import format_task_id, parse_task_id
 from zmqtasks.node.gateway import Gateway
+from zmqtasks.node.tickets import unknown_outcome
 from zmqtasks.wire.messages import Outcome, TaskState, UpdateRecord
 
 if TYPE_CHECKING:
@@ -471,17 +472,22 @@ class ResultSet(AsTheyCome[R], SetLooks[R], Generic[R]):
         """Get here what is known of those whose outcomes are not: a second for each 1,000."""
         if self.is_complete:
             return
-        is_foreign = not (self._gateway is gateway(self.the_app()) and self._is_told)
-        self._follow()
-        # Later outcomes are told, and so are those of our own tasks.
-        if not is_foreign:
-            return
+        current = gateway(self.the_app())
+        is_told = self._gateway is current and self._is_told
+        # Inside a task whoever waits is told once all have ended, so there we only ask.
+        if not current.inside_task:
+            self._follow()
+            # Later outcomes are told, and so are those of our own tasks.
+            if is_told:
+                return
         missing = self._missing()
         for first in range(0, len(missing), _WATCH_COUNT_MAX):
             ids = missing[first : first + _WATCH_COUNT_MAX]
-            for record in gateway(self.the_app()).states(ids, STATE_TIMEOUT_S).values():
+            for record in current.states(ids, STATE_TIMEOUT_S).values():
                 if record.state == TaskState.SETTLED and record.outcome is not None:
                     self.settled(record.id, record.outcome)
+                elif record.state == TaskState.UNKNOWN:
+                    self.settled(record.id, unknown_outcome(record.id))
 
     def _missing(self) -> list[bytes]:
         """Whose outcomes are not here."""

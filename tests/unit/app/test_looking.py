@@ -11,7 +11,9 @@ import pytest
 from tests.support.inline_gateway import InlineGateway
 from zmqtasks.app.app import App
 from zmqtasks.app.looking import Look
+from zmqtasks.app.result import AsyncResult
 from zmqtasks.core.resultlog import ARGUMENTS_KEY, EXTENDED_KEY
+from zmqtasks.errors import TaskUnknown
 from zmqtasks.node.tickets import unknown_outcome
 from zmqtasks.wire.messages import Outcome, StateRecord, Status, TaskState
 from zmqtasks.wire.payload import encode_arguments, encode_error, encode_value
@@ -114,3 +116,22 @@ def test_calls_ask_for_their_arguments_in_outcomes_where_the_setting_says_so(
     result = task.apply((1,))
     assert (result.args, result.kwargs) == (([1], {}) if extended else (None, None))
     assert (result.name, result.queue) == ("echo", "default")
+
+
+def test_maybe_throw_raises_what_has_failed_or_is_unknown_and_says_nothing_of_the_rest(
+    app: App, gateway: InlineGateway
+) -> None:
+    told: list[Any] = []
+    failed: Any = app.task(name="fail")(lambda: 1 / 0).delay()
+    with pytest.raises(ZeroDivisionError):
+        failed.maybe_throw()
+    assert type(failed.maybe_reraise(propagate=False)) is ZeroDivisionError
+    unknown: AsyncResult[Any] = AsyncResult("0b9d7a1e-0000-0000-0000-000000000001", app)
+    with pytest.raises(TaskUnknown):
+        unknown.maybe_throw()
+    gateway.hold = True
+    waits: Any = app.task(name="one")(lambda: 1).delay()
+    assert waits.maybe_throw(callback=lambda *pair: told.append(pair)) is None
+    gateway.release()
+    assert waits.maybe_throw(callback=lambda *pair: told.append(pair)) == 1
+    assert told == [(waits.id, 1)]

@@ -14,7 +14,7 @@ from zmqtasks.app.app import App
 from zmqtasks.app.result import AsyncResult
 from zmqtasks.app.resultset import ResultSet
 from zmqtasks.errors import TaskDead, TimeoutError
-from zmqtasks.wire.messages import Status
+from zmqtasks.wire.messages import Outcome, Status
 
 
 @pytest.fixture
@@ -344,3 +344,14 @@ def test_sets_are_equal_when_they_have_the_same_members(echo: Any) -> None:
     assert ResultSet(handles) != handles
     with pytest.raises(TypeError, match="unhashable"):
         hash(ResultSet(handles))
+
+
+def test_inside_a_task_each_look_asks_and_nobody_is_told(echo: Any, held: InlineGateway) -> None:
+    held.inside_task = True
+    results = echo.delay_many(calls(2))
+    assert (results.completed_count(), results.waiting()) == (0, True)
+    for call in held.calls:
+        assert not held.watched
+        held.publish(Outcome(call.id, 1, Status.SUCCESS, 1, 0, 0, 0, 1, b"\x01", None))
+        assert results.completed_count() == held.calls.index(call) + 1
+    assert results.ready()
