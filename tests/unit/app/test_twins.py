@@ -29,7 +29,6 @@ _ALOOK = "a property: await alook(), which has it and all the others"
 _RUNS = "runs the function here and now, or makes its coroutine"
 _INSIDE = "for the running task: told on the way to its node, which does not wait"
 _IMPORT = "imports modules, which Python does where it is asked to"
-_ASYNC = "the same as apply_async"
 _INNER = "of the machinery: called by this package"
 
 #: {class: {reason: names}} of what needs no twin.
@@ -89,8 +88,8 @@ NO_TWIN: dict[type, dict[str, str]] = {
 _ALSO = {
     zmqtasks.EagerResult: {_INNER: "of_outcome came_after"},
     zmqtasks.group: {_VALUE: "tasks signatures members skew", _INNER: "opened"},
-    zmqtasks.chain: {_VALUE: "tasks firsts", _INNER: "planned", _ASYNC: "run"},
-    zmqtasks.chord: {_VALUE: "tasks header body firsts", _INNER: "planned", _ASYNC: "run"},
+    zmqtasks.chain: {_VALUE: "tasks firsts parts", _INNER: "planned"},
+    zmqtasks.chord: {_VALUE: "tasks header body firsts parts", _INNER: "planned"},
     zmqtasks.chunks: {_VALUE: "group"},
     zmqtasks.xmap: {},
     zmqtasks.xstarmap: {},
