@@ -143,3 +143,11 @@ def tick_task_id(mesh: str, app: str, entry: str, due_ms: int, *, by_hand: bool 
 
     content = "\0".join((mesh, app, entry, str(due_ms), "run" if by_hand else "")).encode()
     return hashlib.blake2b(content, digest_size=16, person=b"zmqtasks tick").digest()
+
+
+def derived_task_id(task_id: bytes, number: int) -> bytes:
+    """The id of a further task of a tick whose entry calls a workflow: always the same."""
+    import hashlib  # most processes never need it
+
+    content = task_id + number.to_bytes(8, "big")
+    return hashlib.blake2b(content, digest_size=16, person=b"zmqtasks part").digest()

@@ -77,7 +77,8 @@ class NodeSettings:
         Meta(
             min_length=1,
             description="What this node does: `worker` (runs tasks), `store` (keeps results), "
-            "`broker` (keeps tasks until a worker takes them), or several of these.",
+            "`broker` (keeps tasks until a worker takes them), `beat` (starts periodic tasks), or "
+            "several of these.",
         ),
     ] = ("worker",)
 

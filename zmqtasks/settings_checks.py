@@ -14,7 +14,7 @@ from zmqtasks.keys import NO_KEY
 from zmqtasks.limits import SLOTS_MAX
 from zmqtasks.settings_sources import nearest
 
-ROLES = ("worker", "store", "broker")
+ROLES = ("worker", "store", "broker", "beat")
 POOLS = ("process", "thread", "asyncio", "solo")
 #: Entry point group of pools from other packages.
 POOL_GROUP = "zmqtasks.pools"

@@ -109,7 +109,7 @@ class Process:
             {"j": 1} if self.has_journal and "producer" not in plan.roles else {},
         )  # fmt: skip
         membership = CheckedMembership(
-            self.hello, "sim", "", plan.dial_roles, TIMERS, self.now, world.ledger
+            self.hello, "sim", "", plan.dial_roles, world.timers, self.now, world.ledger
         )
         if store is None and "store" in plan.roles:
             store = MemoryStore(wall_ms=lambda: self.wall_ms)

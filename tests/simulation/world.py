@@ -20,7 +20,7 @@ from tests.simulation.faults import Faults
 from tests.simulation.features import SAFETY_MS, Features
 from tests.simulation.invariants import Ledger, check_end, unrest, waits_for_givers
 from tests.simulation.network import ZMTP_TIMEOUT_MS, Connection, Network
-from tests.simulation.process import MESH, Place, Plan, Process
+from tests.simulation.process import MESH, TIMERS, Place, Plan, Process
 from tests.simulation.tasks import KINDS, QUICK, RARE, SLOW, Spec, once
 from zmqtasks.core import effects as fx
 from zmqtasks.core.links import Candidate, LinkId
@@ -48,6 +48,8 @@ Trace = Callable[[str], None]
 class World:
     """Everything that one seed stands for.
 
+    ``timers`` are those of all links.
+
     Args:
         seed: of all randomness.
         off: faults and features to leave out.
@@ -55,6 +57,8 @@ class World:
         trace: called with a readable line for each event.
         extras: to have, see ``extras.py``.
     """
+
+    timers = TIMERS
 
     def __init__(
         self, seed: int, off: Collection[str] = (), on: Collection[str] = (),

@@ -7,7 +7,7 @@ import os
 import shutil
 import sys
 import textwrap
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from contextlib import redirect_stdout
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -26,18 +26,19 @@ from zmqtasks.settings_checks import parse_autoscale
 from zmqtasks.words import counted
 
 if TYPE_CHECKING:
+    from zmqtasks.node.beatchild import BeatChild
     from zmqtasks.node.serve import Node
     from zmqtasks.pools.base import Pool
 
-#: {role: settings that no other node uses}.
+#: {roles: settings that no other node uses}.
 _FLAGS_OF = {
-    "worker": (
+    ("worker", "beat"): ("app",),
+    ("worker",): (
         "queues",
         "concurrency",
         "tags",
         "resources",
         "pool",
-        "app",
         "autoscale",
         "autoscale_idle_s",
         "max_tasks_per_child",
@@ -46,8 +47,10 @@ _FLAGS_OF = {
         "cpus",
         "gpus",
     ),
-    "store": ("store", "result_keep_s"),
+    ("store",): ("store", "result_keep_s"),
 }
+#: Nodes with one of these load the application.
+_APP_ROLES = frozenset(("worker", "beat"))
 
 
 @click.command()
@@ -61,7 +64,7 @@ _FLAGS_OF = {
 )
 def node(print_config: bool, reloads: bool, **flags: Any) -> None:
     """Start a node: a worker (runs tasks), a store (keeps results), a broker (keeps tasks
-    until a worker takes them), or several of these.
+    until a worker takes them), a beat (starts periodic tasks), or several of these.
 
     It runs until SIGINT or SIGTERM: then it finishes what it runs and leaves. A second
     signal has its tasks run elsewhere, a third one kills it. SIGHUP restarts it in place,
@@ -75,8 +78,8 @@ def node(print_config: bool, reloads: bool, **flags: Any) -> None:
         show_config(with_app(flags, loaded))
         return
     check_flags(loaded)
-    if reloads and "worker" not in loaded.settings.roles:
-        raise ConfigError("--reload is for workers, which run your code; leave it out")
+    if reloads and _APP_ROLES.isdisjoint(loaded.settings.roles):
+        raise ConfigError("--reload is for nodes that load your code; leave it out")
     sys.exit(run(flags, loaded, reloads=reloads))
 
 
@@ -88,12 +91,12 @@ def check_flags(loaded: Loaded) -> None:
         ConfigError: names the flag and the role.
     """
     roles = loaded.settings.roles
-    for role, keys in _FLAGS_OF.items():
+    for users, keys in _FLAGS_OF.items():
         given = [loaded.origins[key] for key in keys if loaded.origins[key].startswith("flag ")]
-        if given and role not in roles:
+        if given and set(users).isdisjoint(roles):
             raise ConfigError(
-                f"{given[0]} is for nodes with the role {role}, and this one is a "
-                f"{' and '.join(roles)}: leave it out, or add --role {role}"
+                f"{given[0]} is for nodes with the role {' or '.join(users)}, and this one is a "
+                f"{' and '.join(roles)}: leave it out, or add --role {users[0]}"
             )
 
 
@@ -102,7 +105,7 @@ def with_app(flags: dict[str, Any], loaded: Loaded) -> Loaded:
 
     Whatever is wrong with the application, the others can be looked at.
     """
-    if "worker" not in loaded.settings.roles:
+    if _APP_ROLES.isdisjoint(loaded.settings.roles):
         return loaded
     from zmqtasks.app.childmain import conf_of
     from zmqtasks.app.spec import find_spec
@@ -161,22 +164,30 @@ def run(flags: dict[str, Any], loaded: Loaded, *, reloads: bool = False) -> int:
 
 def start(flags: dict[str, Any], loaded: Loaded, signals: Signals) -> Node:
     """The node, up; see :func:`run`."""
-    settings, pool = loaded.settings, None
+    settings, pool, beat = loaded.settings, None, None
     try:
         if "worker" in settings.roles:
             pool = make_pool(settings, flags_for_tasks(loaded))
+        if "beat" in settings.roles:
+            beat = make_beat(settings, flags_for_tasks(loaded))
         from zmqtasks.node.serve import Node  # after the pool's server has been launched
 
         of_tasks: dict[str, Any] = {}
         if pool is not None:
             settings, of_tasks = load_app_into(pool, flags, settings)
-        node = Node(settings, pool)
+        if beat is not None:
+            conf = beat.load()
+            if pool is None and conf:
+                settings = settings_of_app(flags, conf)
+        node = Node(settings, pool, beat)
         node.runtime.control.of_tasks = of_tasks
         signals.obey(node)
         node.start()
     except BaseException:
         if pool is not None:
             pool.stop()
+        if beat is not None:
+            beat.close()
         raise
     signals.joined()
     return node
@@ -223,10 +234,25 @@ def load_app_into(
     conf = {key: value for key, value in made.items() if key in SETTING_NAMES}
     of_tasks = {key: value for key, value in made.items() if key not in conf}
     if conf:
-        settings = settings_from(flags, conf).settings
-        set_up_logging(settings.log_level, settings.log_format, node_name(settings))
+        settings = settings_of_app(flags, conf)
     pool.plan(plan_of(settings))
     return settings, of_tasks
+
+
+def settings_of_app(flags: dict[str, Any], conf: Mapping[str, Any]) -> NodeSettings:
+    """The settings with those that the application makes."""
+    settings = settings_from(flags, conf).settings
+    set_up_logging(settings.log_level, settings.log_format, node_name(settings))
+    return settings
+
+
+def make_beat(settings: NodeSettings, flags: dict[str, Any]) -> BeatChild:
+    """The process that has the schedules of a beat, launched."""
+    from zmqtasks.app.spec import find_spec
+    from zmqtasks.node.beatchild import BeatChild, BeatStart
+
+    app = find_spec(settings.app, Path.cwd())
+    return BeatChild(BeatStart(app, flags))
 
 
 def make_pool(settings: NodeSettings, flags: dict[str, Any]) -> Pool:
@@ -286,6 +312,8 @@ def banner(node: Node) -> list[str]:
         )
         if settings.tags or settings.resources:
             lines.append(f"has {', '.join((*settings.tags, *settings.resources))}")
+    if node.beating is not None:
+        lines += node.beating.describe()
     if "store" in hello.roles:
         lines.append(f"keeps results in {node.part.describe_store()['url']}")
     journal = node.journal

@@ -220,6 +220,11 @@ class TickLedger:
         """Something is to be told."""
         return bool(self._news)
 
+    def take_all(self) -> list[list[BeatRecord]]:
+        """Everything, without what is too old."""
+        self.take_news()
+        return self.all()
+
     def all(self) -> list[list[BeatRecord]]:
         """Everything, in as many messages; at least one."""
         found = ((state, list(state.ticks.values())) for state in self.entries.values())

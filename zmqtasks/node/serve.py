@@ -19,6 +19,8 @@ from zmqtasks.core.lanes import is_guarded
 from zmqtasks.errors import JournalError, LocalProtocolError
 from zmqtasks.ids import ID_TEXT_KEY, format_task_id, learn_text
 from zmqtasks.net.transport import raise_open_files_limit
+from zmqtasks.node.beatchild import BeatChild
+from zmqtasks.node.beating import Beating
 from zmqtasks.node.children import ChildRequests
 from zmqtasks.node.clock import now_ms
 from zmqtasks.node.draining import Draining
@@ -44,6 +46,7 @@ _LOG = logging.getLogger("zmqtasks.node")
 _DIALS = {
     "store": frozenset(("worker", "producer", "broker", "beat")),
     "broker": frozenset(("worker", "broker")),
+    "beat": frozenset(("worker", "broker", "store", "beat")),
 }
 #: Exit codes of a node: it failed, or tasks were lost; tasks that it ran were ended.
 _EXIT_FAILED = 1
@@ -59,12 +62,15 @@ class Node:
         settings: of this process.
         pool: where tasks run, None for a node that is no worker; loaded with its slots
             set, or neither, but not started.
+        beat: the process that has the schedules of a beat, loaded; None for other nodes.
 
     Raises:
         ConfigError, SecurityError, AppLoadError: from :meth:`start`.
     """
 
-    def __init__(self, settings: NodeSettings, pool: Pool | None) -> None:
+    def __init__(
+        self, settings: NodeSettings, pool: Pool | None, beat: BeatChild | None = None
+    ) -> None:
         self.settings = settings
         self.pool = pool
         mesh_key = keys.mesh_key(settings.key_file)
@@ -92,11 +98,13 @@ class Node:
                 fx.StoreRows: lambda effect: self._keeper.write(effect),
                 fx.AskStore: lambda effect: self._keeper.ask(effect),
                 fx.ForgetRows: lambda effect: self._keeper.forget(effect),
+                **dict.fromkeys(Beating.EFFECTS, self._beat_wants),
             },
         )
         self.runtime = Runtime(settings, self.part, mesh_key)
         self.journal = JournalKeeper(self.runtime, self._journal_broke)
         self._draining = Draining(self.runtime, self.journal)
+        self.beating = Beating(self.runtime, beat) if beat is not None else None
         self._requests = ChildRequests(self.runtime, pool)
         #: Changes how many slots there are; None for a node that is no worker.
         self.sizing = Sizing(self.runtime, pool, settings) if pool is not None else None
@@ -145,6 +153,8 @@ class Node:
             self.facts = dict(self.pool.facts)
         self.is_joining = True
         self.runtime.open()
+        if self.beating is not None:
+            self.beating.start()
         if self.sizing is not None:
             self.sizing.start()
             self._limit_rates()
@@ -285,6 +295,8 @@ class Node:
                 "results that are in no store end with this node: %s; callers that are there tell "
                 "of theirs again", counted(unstored, "record"),
             )  # fmt: skip
+        if self.beating is not None:
+            self.beating.close()
         left = self.journal.close()
         if left and not isinstance(self._failure, JournalError):
             _LOG.error(
@@ -352,6 +364,10 @@ class Node:
         return self.runtime.mesh.intake
 
     # --- effects ------------------------------------------------------------------------
+
+    def _beat_wants(self, effect: Any) -> None:
+        assert self.beating is not None
+        self.beating.performers[type(effect)](effect)
 
     def _run_in_slot(self, effect: fx.RunInSlot) -> None:
         assert self.pool is not None

@@ -38,4 +38,4 @@ def test_a_change_of_code_is_told_and_remembered(tmp_path: Path) -> None:
 def test_it_is_for_nodes_that_run_code() -> None:
     done = CliRunner().invoke(main, ["node", "--role", "store", "--reload"])
     assert done.exit_code == 2
-    assert "--reload is for workers" in done.output
+    assert "--reload is for nodes that load your code" in done.output
