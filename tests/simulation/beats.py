@@ -23,8 +23,8 @@ from zmqtasks.core.beatnode import add_beat
 from zmqtasks.core.calls import Call
 from zmqtasks.core.due import find_due
 from zmqtasks.core.held import HeldTask
-from zmqtasks.core.linkevents import Timers
 from zmqtasks.core.lanes import FIRST_KEY
+from zmqtasks.core.linkevents import Timers
 from zmqtasks.core.links import LinkId
 from zmqtasks.core.rows import OutcomeRow, final_row
 from zmqtasks.core.ticks import Fate, is_twice

@@ -251,7 +251,7 @@ def test_home_folder_and_relative_paths_are_made_absolute(
         ("mesh", "x" * 64, "1 to 63"),
         ("name", "two words", "not a node name"),
         ("roles", "wroker", "unknown role 'wroker'; did you mean 'worker'? there are: worker"),
-        ("roles", "worker,beat", "unknown role 'beat'; there are: worker, store, broker"),
+        ("roles", "worker,events", "unknown role 'events'; there are: worker, store, broker, beat"),
         ("roles", ",", "must be a list of texts, at least one"),
         ("queues", "a b", "'a b' is not a queue name"),
         ("default_queue", "a,b", "not a queue name"),

@@ -427,6 +427,7 @@ class Beat:
                     state = EntryTicks(entry.name, entry.schedule, wall_ms)
                     state.paused = not entry.is_enabled
                     self.ledger.entries[entry.name] = state
+                    self.ledger.changed(entry.name)
             return
         jump_ms = self._offset_ms - before_ms
         if abs(jump_ms) <= _JUMP_MS:
