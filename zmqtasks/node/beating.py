@@ -196,18 +196,26 @@ class Beating:
         }
 
     def _pause(self, ids: Sequence[bytes], args: Mapping[str, Any]) -> dict[str, str]:
-        self.beat.pause(_name_in(args), True, _time_in(args))
+        self.beat.pause(self._name_in(args), True, _time_in(args))
         return {"ok": "paused"}
 
     def _resume(self, ids: Sequence[bytes], args: Mapping[str, Any]) -> dict[str, str]:
-        self.beat.pause(_name_in(args), False, _time_in(args))
+        self.beat.pause(self._name_in(args), False, _time_in(args))
         return {"ok": "goes on"}
 
     def _run(self, ids: Sequence[bytes], args: Mapping[str, Any]) -> dict[str, str]:
-        task_id = self.beat.run(_name_in(args), _time_in(args))
+        task_id = self.beat.run(self._name_in(args), _time_in(args))
         if task_id is None:
             return {"ok": "not the leader"}
         return {"ok": "started", "id": format_task_id(task_id)}
+
+    def _name_in(self, args: Mapping[str, Any]) -> str:
+        if args.get("of_app") not in (None, self.app):
+            raise ConfigError(f"it is a beat of app {self.app}")
+        name = args.get("entry")
+        if not isinstance(name, str):
+            raise ConfigError("entry= is missing: the name of a periodic task (zmqtasks beat list)")
+        return name
 
     def describe(self) -> list[str]:
         """Lines for the banner."""
@@ -224,13 +232,6 @@ def _copies(ticks: Sequence[Any]) -> list[Any]:
 def _call_of(made: Sequence[Any]) -> Call:
     task_id, kind, body, ext = made
     return Call(task_id, msgspec.convert(kind, Kind), body, ext)
-
-
-def _name_in(args: Mapping[str, Any]) -> str:
-    name = args.get("entry")
-    if not isinstance(name, str):
-        raise ConfigError("entry= is missing: the name of a periodic task (zmqtasks beat list)")
-    return name
 
 
 def _time_in(args: Mapping[str, Any]) -> int:
