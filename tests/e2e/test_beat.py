@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import time
 import uuid
 from pathlib import Path
+from typing import Any
 
-from tests.e2e.harness import Mesh, NodeProcess, wait_for
+from tests.e2e.harness import APP, Mesh, NodeProcess, wait_for
 from zmqtasks.ids import tick_task_id
 
 #: Each run of a tick leaves a line with its id.
@@ -157,3 +159,65 @@ def test_a_beat_without_an_application_says_what_is_wrong(mesh: Mesh) -> None:
     beat = mesh.start_node(roles="beat", name="b1", ready=False)
     assert beat.wait() == 2
     assert "importing 'tasks' failed: ZeroDivisionError" in beat.log
+
+
+def listed(mesh: Mesh) -> dict[str, Any]:
+    """What ``zmqtasks beat list`` says of the entry."""
+    apps = json.loads(mesh.cli("beat", "list", "--json").stdout)["apps"]
+    entry: dict[str, Any] = apps[0]["entries"][0] | {"leader": apps[0]["leader"]}
+    return entry
+
+
+def test_what_people_order_holds_whichever_beat_leads_and_after_a_restart(mesh: Mesh) -> None:
+    with_ticks(mesh)
+    mesh.start_node(name="w1")
+    first = mesh.start_node(roles="beat", name="b1")
+    more_run(mesh)
+    second = mesh.start_node(roles="beat", name="b2")
+    second.wait_log("b1 starts the ticks of app shop")
+    before = listed(mesh)
+    assert before["leader"] == "b1"
+    assert before["schedule"] == "every 0.25 s"
+    assert before["next_ms"] >= before["last_ms"]
+    assert mesh.cli("beat", "pause", "often").returncode == 0
+    second.wait_log("entry often is paused")
+    first.kill()
+    second.wait_log("this node starts the ticks of app shop")
+    paused = listed(mesh)
+    assert (paused["leader"], paused["paused"]) == ("b2", True)
+    wait_for(lambda: not listed(mesh)["open"], "what was started has ended")
+    count = len(ran(mesh.folder))
+    by_hand = mesh.cli("beat", "run", "often").stdout.strip()
+    wait_for(lambda: uuid.UUID(by_hand).bytes in ran(mesh.folder), "it runs, though it is paused")
+    assert len(ran(mesh.folder)) == count + 1
+    assert second.stop() == 0
+    mesh.start_node(roles="beat", name="b3").wait_log("this node starts the ticks of app shop")
+    again = listed(mesh)
+    assert (again["leader"], again["paused"], again["last_status"]) == ("b3", True, 0)
+    assert mesh.cli("beat", "resume", "often").returncode == 0
+    more_run(mesh)
+    went_on = listed(mesh)
+    assert not went_on["paused"]
+    assert went_on["skipped_paused"] >= 1
+    assert mesh.cli("beat", "pause", "seldom").returncode == 1
+
+
+def test_a_tick_whose_beat_dies_while_it_runs_has_one_outcome(mesh: Mesh) -> None:
+    entry = """
+app.conf.beat_schedule = {
+    "held": {"task": "tasks.hold", "schedule": 1.0, "args": (%r,), "overlap": "skip"},
+}
+"""
+    mesh.write("tasks.py", APP + entry % str(mesh.folder))
+    mesh.start_node(name="w1")
+    first = mesh.start_node(roles="beat", name="b1")
+    wait_for(lambda: (mesh.folder / "held.started").exists(), "the first tick runs")
+    second = mesh.start_node(roles="beat", name="b2")
+    second.wait_log("b1 starts the ticks of app shop")
+    first.kill()
+    second.wait_log("this node starts the ticks of app shop")
+    second.wait_log("before it have not ended")
+    assert listed(mesh)["open"] == 1
+    (mesh.folder / "held.go").touch()
+    wait_for(lambda: listed(mesh)["last_status"] == 0, "it has ended")
+    wait_for(lambda: listed(mesh)["started"] >= 2, "further ticks are started")

@@ -114,6 +114,8 @@ class Beat:
         self._hold_until_ms = 0
         #: Somebody may have left open ticks behind.
         self._check_open = True
+        #: What is known may be of a clock that was wrong.
+        self._check_times = True
         #: Wall clock less the machines' time.
         self._offset_ms = 0
         self._now_ms = self._wall_ms = 0
@@ -164,7 +166,7 @@ class Beat:
             self._learned(place, before.get(place, 0))
         if not message.more:
             self.peers.told(node)
-        self._check_open = True
+        self._check_open = self._check_times = True
         self._deadline_ms = self._now_ms
         return True
 
@@ -390,6 +392,8 @@ class Beat:
     def flush(self, now_ms: int, wall_ms: int) -> None:
         """Once a turn."""
         self._look_at_clock(now_ms, wall_ms)
+        if self._check_times:
+            self._forget_the_future()
         settled, nobodys = self.questions.look(now_ms)
         self.settled(settled)
         self._elect(now_ms)
@@ -443,9 +447,19 @@ class Beat:
                 "started are not started again"
             )
         self._say("warning", "beat.clock", text)
+        self._check_times = True
+
+    def _forget_the_future(self) -> None:
+        """What was decided by a clock that was far ahead is not decided."""
+        self._check_times = False
         for state in self.ledger.entries.values():
-            if state.upto_ms > wall_ms + CLOCK_BACK_MS:
-                state.begin_anew(state.schedule, wall_ms)
+            if state.upto_ms > self._wall_ms + CLOCK_BACK_MS:
+                self._say(
+                    "warning", "beat.future",
+                    f"ticks of {state.name} were started by a clock that was ahead, up to "
+                    f"{when(state.upto_ms)}: it goes on with the present time",
+                )  # fmt: skip
+                state.begin_anew(state.schedule, self._wall_ms)
                 self.ledger.changed(state.name)
 
     def _elect(self, now_ms: int) -> None:
