@@ -43,7 +43,9 @@ class Store(Protocol):
         except that a verdict may still come to it. A verdict whose outcome is not
         stored yet is kept and applied when it comes. A verdict, once SETTLED or
         REFUSED, never changes: the one that came first stands (within a call those
-        carried by ``outcomes`` come before ``verdicts``). NONE is no verdict.
+        carried by ``outcomes`` come before ``verdicts``). NONE is no verdict. A task
+        has one outcome: when an attempt of it is SETTLED, another one that is to be
+        (a repeated call can have two owners) is REFUSED.
         """
 
     async def get_batch(self, task_ids: Sequence[bytes]) -> Mapping[bytes, list[OutcomeRow]]:

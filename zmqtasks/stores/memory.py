@@ -171,7 +171,7 @@ class MemoryStore:
         known = attempts.get(row.attempt)
         if known is not None:
             if known[1].verdict == Verdict.NONE:
-                known[1].verdict = row.verdict
+                known[1].verdict = _one_settled(attempts, row.verdict)
             return
         row = _copied(row)
         early = self._early.get(row.task_id)
@@ -179,6 +179,7 @@ class MemoryStore:
             row.verdict = early.pop(row.attempt)[0]
             if not early:
                 del self._early[row.task_id]
+        row.verdict = _one_settled(attempts, row.verdict)
         self._ordinal += 1
         attempts[row.attempt] = (self._ordinal, row)
         self._bytes += _size(row)
@@ -191,7 +192,8 @@ class MemoryStore:
             early = self._early.setdefault(verdict.task_id, {})
             early.setdefault(verdict.attempt, (verdict.verdict, self._wall_ms()))
         elif known[1].verdict == Verdict.NONE:
-            known[1].verdict = verdict.verdict
+            attempts = self._tasks[verdict.task_id]
+            known[1].verdict = _one_settled(attempts, verdict.verdict)
 
     def _expire_task(self, task_id: bytes, before_ms: int) -> int:
         # Deleted by another call since the ids were listed: nothing is left to drop.
@@ -214,3 +216,12 @@ def _copied(row: OutcomeRow) -> OutcomeRow:
 
 def _size(row: OutcomeRow) -> int:
     return len(row.body) + _ROW_BYTES
+
+
+def _one_settled(attempts: Mapping[int, tuple[int, OutcomeRow]], verdict: int) -> int:
+    """The verdict, if no other attempt of the task is settled already."""
+    if verdict == Verdict.SETTLED and any(
+        row.verdict == Verdict.SETTLED for _, row in attempts.values()
+    ):
+        return Verdict.REFUSED
+    return verdict

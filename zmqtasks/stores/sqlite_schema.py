@@ -23,6 +23,7 @@ from urllib.parse import quote
 
 from zmqtasks.errors import ConfigError, StoreError
 from zmqtasks.limits import SQLITE_CHECKPOINT_PAGES
+from zmqtasks.wire.messages import Verdict
 
 #: "zmqt" as a number, in the file's header; ``file`` and we know it by that.
 APPLICATION_ID = 0x7A6D7174
@@ -85,6 +86,20 @@ def store_error(path: Path, exc: sqlite3.Error) -> StoreError:
     code = getattr(exc, "sqlite_errorcode", 0) & 0xFF
     remedy = _REMEDIES.get(code)
     return StoreError(f"result store {path}: {exc}" + (f" ({remedy})" if remedy else ""))
+
+
+#: Of a connection that writes: a task has one settled attempt, the first one.
+_ONE_SETTLED = f"""
+    CREATE TEMP TRIGGER one_settled_{{name}} AFTER {{change}} ON main.outcomes
+    WHEN NEW.verdict = {Verdict.SETTLED:d} AND EXISTS (
+        SELECT 1 FROM main.outcomes WHERE task_id = NEW.task_id AND attempt <> NEW.attempt
+        AND verdict = {Verdict.SETTLED:d}
+    )
+    BEGIN
+        UPDATE outcomes SET verdict = {Verdict.REFUSED:d}
+        WHERE task_id = NEW.task_id AND attempt = NEW.attempt;
+    END
+"""  # noqa: S608 - made of numbers
 
 
 def connect(
@@ -194,6 +209,8 @@ def _prepare(
                 db.execute(statement)
             db.execute(f"PRAGMA application_id = {APPLICATION_ID}")
             db.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
+    for change in ("INSERT", "UPDATE OF verdict"):
+        db.execute(_ONE_SETTLED.format(name=change.split()[0], change=change))
 
 
 def _check_version(db: sqlite3.Connection, path: Path) -> bool:

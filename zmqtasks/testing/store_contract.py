@@ -267,6 +267,27 @@ class StoreContract:
 
         run(make_store, scenario)
 
+    def test_one_attempt_of_a_task_is_settled(self, make_store: MakeStore) -> None:
+        second: list[tuple[int, list[OutcomeRow], list[VerdictRow]]] = [
+            (1, [], [verdict(1, 1)]),
+            (2, [outcome(2, 1, verdict=Verdict.SETTLED)], []),
+            (3, [outcome(3, 3, verdict=Verdict.SETTLED)], []),
+            (4, [outcome(4, 3)], [verdict(4, 3)]),
+            (5, [outcome(5, 1, verdict=Verdict.SETTLED)], [verdict(5, 1)]),
+        ]
+
+        async def scenario(store: Store) -> None:
+            await store.put_batch([], [verdict(3, 3)])
+            for number, outcomes, verdicts in second:
+                await store.put_batch([outcome(number, 1), outcome(number, 2)], [])
+                await store.put_batch([], [verdict(number, 2)])
+                await store.put_batch(outcomes, verdicts)
+                rows = await rows_of(store, number)
+                settled = [row.attempt for row in rows if row.verdict == Verdict.SETTLED]
+                assert settled == [2], f"task {number}"
+
+        run(make_store, scenario)
+
     def test_none_is_no_verdict(self, make_store: MakeStore) -> None:
         async def scenario(store: Store) -> None:
             await store.put_batch([], [verdict(1, 1, Verdict.NONE)])
