@@ -284,7 +284,7 @@ class Beat:
         if (at_ms, is_paused) > (state.paused_ms, state.paused):
             state.paused, state.paused_ms = is_paused, at_ms
             self.ledger.changed(name)
-            word = "paused" if is_paused else "goes on"
+            word = "is paused" if is_paused else "goes on"
             self._say("info", "beat.paused", f"entry {name} {word}, as it was ordered to")
 
     def run(self, name: str, at_ms: int) -> bytes | None:

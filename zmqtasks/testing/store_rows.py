@@ -62,7 +62,6 @@ class StoreModel:
             known = self._find(row.task_id, row.attempt)
             if known is None:
                 known = msgspec.structs.replace(row)
-                self.rows.append(known)
                 for early in self.early:
                     if (early.task_id, early.attempt) == (row.task_id, row.attempt):
                         known.verdict = early.verdict
@@ -71,8 +70,10 @@ class StoreModel:
                     for early in self.early
                     if (early.task_id, early.attempt) != (row.task_id, row.attempt)
                 ]
+                known.verdict = self._one_settled(known, known.verdict)
+                self.rows.append(known)
             elif known.verdict == Verdict.NONE:
-                known.verdict = row.verdict
+                known.verdict = self._one_settled(known, row.verdict)
         for decided in verdicts:
             self._decide(decided)
 
@@ -102,12 +103,20 @@ class StoreModel:
         known = self._find(decided.task_id, decided.attempt)
         if known is not None:
             if known.verdict == Verdict.NONE:
-                known.verdict = decided.verdict
+                known.verdict = self._one_settled(known, decided.verdict)
         elif not any(
             (early.task_id, early.attempt) == (decided.task_id, decided.attempt)
             for early in self.early
         ):
             self.early.append(decided)
+
+    def _one_settled(self, row: OutcomeRow, verdict: int) -> int:
+        """The verdict, if no other attempt of the task is settled already."""
+        is_other_settled = any(
+            other is not row and other.task_id == row.task_id and other.verdict == Verdict.SETTLED
+            for other in self.rows
+        )
+        return Verdict.REFUSED if is_other_settled and verdict == Verdict.SETTLED else verdict
 
     def _find(self, task: bytes, attempt: int) -> OutcomeRow | None:
         for row in self.rows:
