@@ -61,6 +61,10 @@ class WithOnCommit(Generic[P, R]):
         submit_it: Callable[[], object]
         if task.app.is_eager:
             task_id, submit_it = _eager(task, args, kwargs or {}, options, where)
+        elif options.get("link"):
+            task.call_signature.match(*args, **(kwargs or {}))
+            found = task.signature(args, kwargs, options)
+            task_id, submit_it = found.freeze().id, found.apply_async
         else:
             prepared = task.prepared(args, kwargs, options, where)
             task_id, submit_it = prepared.handle.id, partial(submit, prepared, where)

@@ -139,6 +139,18 @@ def test_a_call_waits_for_the_commit(echo: Any, gateway: InlineGateway) -> None:
     assert echo.AsyncResult(first).id == first != second
 
 
+def test_what_is_linked_to_a_call_waits_for_the_commit_too(
+    echo: Any, gateway: InlineGateway
+) -> None:
+    with transaction.atomic():
+        task_id = echo.apply_async_on_commit((1,), link=echo.s(2))
+        with pytest.raises(TypeError):
+            echo.apply_async_on_commit((), link=echo.s(2))
+        assert gateway.calls == []
+    assert len(gateway.calls) == 2
+    assert echo.AsyncResult(task_id).get() == 1
+
+
 def test_a_call_of_a_transaction_that_is_rolled_back_is_never_made(
     echo: Any, gateway: InlineGateway
 ) -> None:
