@@ -49,6 +49,20 @@ def test_a_peer_where_nobody_listens_is_named_with_the_reason_and_the_remedy(
     assert "start one there" in said
 
 
+def test_a_peer_of_another_mesh_is_not_to_be_started(mesh: Mesh) -> None:
+    port = str(_free_port())
+    mesh.start_node("--listen", "127.0.0.1", "--port", port, name="w1")
+    elsewhere = mesh.folder / "elsewhere"
+    elsewhere.mkdir()
+    done = mesh.cli(
+        "inspect", "ping", "--mesh", "other", "--peer", f"127.0.0.1:{port}",
+        ZMQTASKS_RUNTIME_DIR=str(elsewhere), ZMQTASKS_CACHE_DIR=str(elsewhere),
+    )  # fmt: skip
+    assert done.returncode == 2
+    assert "it belongs to another mesh (--mesh)" in done.stderr
+    assert "start one there" not in done.stderr
+
+
 def test_a_peer_where_nobody_listens_is_named_beside_the_nodes_that_are_there(mesh: Mesh) -> None:
     mesh.start_node(name="w1")
     address = f"127.0.0.1:{_free_port()}"

@@ -167,7 +167,8 @@ def ask(client: Client, request: Request, timeout: float) -> Replies:
         there = ", ".join(f"{peer.name} ({', '.join(peer.roles)})" for peer in peers)
         if request.roles:
             wanted = " and ".join(f"{role}s" for role in sorted(request.roles))
-            raise NoWorkers(f"{request.what} is for {wanted}; there is only {there}")
+            start = f"zmqtasks node --role {min(request.roles)}"
+            raise NoWorkers(f"{request.what} is for {wanted} ({start}); there is only {there}")
     return Replies(seen)
 
 

@@ -13,7 +13,7 @@ from zmqtasks.cli.options import settings_from
 from zmqtasks.errors import JournalError
 from zmqtasks.node.client import Client
 from zmqtasks.node.slots import node_name
-from zmqtasks.node.survey import SeenNode
+from zmqtasks.node.survey import NOBODY_THERE, SeenNode
 from zmqtasks.settings import NodeSettings
 from zmqtasks.words import counted
 
@@ -54,9 +54,14 @@ def empty_mesh(settings: NodeSettings, client: Client) -> str:
     if peers:
         text = (
             f"no node of mesh '{settings.mesh}' answers at {peers_text(peers)} (waited "
-            f"{client.survey.looked_s:.1f} s); start one there that listens on this address "
-            "(zmqtasks node --listen), or correct it"
+            f"{client.survey.looked_s:.1f} s)"
         )
+        # Others say themselves what to do: somebody is there.
+        if not NOBODY_THERE.isdisjoint(peers.values()):
+            text += (
+                "; start one there that listens on this address (zmqtasks node --listen), or "
+                "correct it"
+            )
     elif silent:
         text = f"no node of mesh '{settings.mesh}' answers: {silent_text(silent)}"
     else:

@@ -16,6 +16,7 @@ from zmqtasks.net.transport import Transport, Visitor
 
 #: An answer that takes longer than this is none.
 ANSWER_MS = 3_000
+SILENT = "it does not answer"
 UNREACHED = "nobody listens there, or it is out of reach"
 _DONTWAIT = int(zmq.DONTWAIT)
 
@@ -78,7 +79,7 @@ class Greeter:
         for endpoint, question in list(self._open.items()):
             if now_ms >= question.end_ms:
                 unreached = question.visitor.monitor.is_unreached
-                self._finish(endpoint, [], UNREACHED if unreached else "it does not answer")
+                self._finish(endpoint, [], UNREACHED if unreached else SILENT)
         return min((question.end_ms for question in self._open.values()), default=None)
 
     def _answered(self, endpoint: str) -> None:

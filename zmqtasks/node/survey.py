@@ -20,6 +20,7 @@ from zmqtasks import paths
 from zmqtasks.core import effects as fx
 from zmqtasks.core.link import Link
 from zmqtasks.ids import format_node
+from zmqtasks.net.greeter import SILENT, UNREACHED
 from zmqtasks.node.clock import now_ms
 from zmqtasks.wire.messages import Hello, Inspect, Order
 
@@ -28,6 +29,9 @@ if TYPE_CHECKING:
 
 _T = TypeVar("_T")
 _LOOK_EVERY_S = 0.01
+#: Of an address of ``--peer``: no node has said anything there.
+_NO_ANSWER_YET = "no answer yet"
+NOBODY_THERE = frozenset((UNREACHED, SILENT, _NO_ANSWER_YET))
 
 
 class OnLoop(Protocol):
@@ -276,7 +280,7 @@ class Survey:
     def silent_peers(self) -> dict[str, str]:
         """{address of ``--peer`` where no node of this mesh answers: why}."""
         found = self._on_loop(self._runtime.finding.static_troubles)
-        return {address: why or "no answer yet" for address, why in found.items()}
+        return {address: why or _NO_ANSWER_YET for address, why in found.items()}
 
     @property
     def looked_s(self) -> float:
