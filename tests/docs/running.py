@@ -98,6 +98,8 @@ class Reader:
             "PATH": f"{programs}:{os.environ['PATH']}",
             "PYTHONPATH": str(root),
             "COLUMNS": "200",
+            # As the installed package has it, whatever is installed here.
+            "PYTEST_PLUGINS": "zmqtasks.testing.pytest_plugin",
         }
 
     def follow(self, page: str) -> int:

@@ -12,12 +12,12 @@ from zmqtasks.core.custody import Custody
 from zmqtasks.core.dispatcher import Dispatcher
 from zmqtasks.core.held import HeldTask, SlotOutcome
 from zmqtasks.core.intake import Intake
-from zmqtasks.core.links import LinkId
 from zmqtasks.core.membership import Membership
 from zmqtasks.core.mesh import MeshNode
 from zmqtasks.core.owned import OwnedRecord, changed_record
 from zmqtasks.core.resultreader import ResultReader
 from zmqtasks.ids import routing_id
+from zmqtasks.testing.wires import Wires
 from zmqtasks.wire.messages import Kind, Outcome
 
 E = TypeVar("E")
@@ -131,13 +131,8 @@ class Node:
         return bool(effects)
 
 
-class Net:
+class Net(Wires[Node]):
     """Nodes and the connections between them."""
-
-    def __init__(self) -> None:
-        self.now_ms = 0
-        self.nodes: dict[bytes, Node] = {}
-        self._pumping = False
 
     def add(
         self, name: bytes, *roles: str, epoch: int = 1,
@@ -147,21 +142,6 @@ class Net:
         node = Node(self, name, roles, epoch, journal, kinds)
         self.nodes[node.rid] = node
         return node
-
-    def link(self, dialler: Node, acceptor: Node) -> None:
-        """Connect two of them."""
-        for node, peer, side in ((dialler, acceptor, "out"), (acceptor, dialler, "in")):
-            node.mesh.membership.frames_received(LinkId(side, peer.rid), [], "", self.now_ms)  # type: ignore[arg-type]
-        self.pump()
-
-    def carry(self, sender: Node, effect: fx.Transmit) -> None:
-        """Frames arrive at once, or nowhere."""
-        receiver = self.nodes.get(effect.link.peer)
-        if receiver is None:
-            return
-        side = "in" if effect.link.side == "out" else "out"
-        link = LinkId(side, sender.rid)  # type: ignore[arg-type]
-        receiver.mesh.membership.frames_received(link, list(effect.frames), "", self.now_ms)
 
     def cut(self, one: Node, other: Node, reason: str = "silent") -> None:
         """They lose each other."""
@@ -181,18 +161,6 @@ class Net:
         membership = node.mesh.membership
         for link in [link for link in membership.links.values() if link.id.peer == peer.rid]:
             membership._lose(link, reason)
-
-    def pump(self) -> None:
-        """Let everybody work until nothing moves."""
-        if self._pumping:
-            return
-        self._pumping = True
-        for _ in range(60):
-            moved = [node.turn() for node in list(self.nodes.values())]
-            if not any(moved):
-                self._pumping = False
-                return
-        raise AssertionError("it never ends")
 
     def pass_time(self, duration_ms: int, step_ms: int = 100) -> None:
         """All tick for a while."""

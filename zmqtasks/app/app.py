@@ -439,6 +439,15 @@ class App(WithStartup, WithSetup, WithTaskClasses):
                 self._annotate(task)
         return self._rules
 
+    def reconfigure(self, conf: Conf) -> None:
+        """Go by these settings from now on, though others are in use: for tests."""
+        self.set_up()
+        conf.freeze()
+        self.conf = conf
+        self._settings = self._rules = self.cached_gateway = self.eager_program = None
+        for task in self.tasks.values():
+            task.forget_calls()
+
     def queue_name(self, queue: str | None) -> str:
         """The queue that a call goes to, when it or its task asks for this one.
 

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from zmqtasks import signals
 from zmqtasks.amounts import GPUS_KEY
-from zmqtasks.app import context, current
+from zmqtasks.app import context, current, timing
 from zmqtasks.app.around import function_of
 from zmqtasks.app.child_gateway import ChildGateway
 from zmqtasks.app.depends import aclose_kept, close_kept
@@ -142,11 +142,11 @@ class AppProgram:
     ) -> Callable[[RunTask], ChildOutcome]:
         """The hot path with everything it needs at hand: about 2 µs for a no-op task."""
         functions = self._functions
-        clock_ns, wall = time.perf_counter_ns, time.time
+        clock_ns, wall_ms = time.perf_counter_ns, timing.clock().wall_ms
         bytes_max, success, endings = self._bytes_max, int(Status.SUCCESS), self._endings
 
         def execute(task: RunTask) -> ChildOutcome:
-            started_ms = int(wall() * 1000)
+            started_ms = wall_ms()
             begun_ns = clock_ns()
             try:
                 function = functions.get(task.name)
@@ -220,7 +220,7 @@ class AppProgram:
         self, task: RunTask, is_ended: Callable[[], bool]
     ) -> ChildOutcome | None:
         """Run an attempt of a coroutine function in the running loop; see ``Program``."""
-        started_ms = int(time.time() * 1000)
+        started_ms = timing.now_ms()
         begun_ns = time.perf_counter_ns()
         try:
             function = self._functions.get(task.name)

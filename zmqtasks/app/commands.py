@@ -5,10 +5,10 @@ They are user code, so they run where tasks run, and not in the nodes themselves
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from zmqtasks.app import timing
 from zmqtasks.app.broadcasting import WORKERS, submit_to, workers_with
 from zmqtasks.app.resultset import ResultSet
 from zmqtasks.errors import ConfigError, TaskRevokedError, TimeoutError
@@ -66,16 +66,16 @@ def give_command(
     Raises:
         ConfigError: no worker in sight has it.
     """
-    give_up = time.monotonic() + timeout
+    give_up = timing.monotonic() + timeout
     kind = Kind("", task, "", app.settings.default_queue)
     peers = workers_with(through, kind, destination, timeout)
     if not peers:
         raise ConfigError(why_nobody(task, through.find(Request(task, roles=WORKERS), 0)))
     results: ResultSet[Any] = ResultSet.of_submitted(app, through)
-    ext = {"pri": _PRIORITY, "exp": int((time.time() + timeout) * 1000)}
+    ext = {"pri": _PRIORITY, "exp": timing.now_ms() + timing.span_ms(timeout)}
     submit_to(through, peers, Call(b"", kind, encode_arguments((), args), ext), results)
     seen = [
-        _answer(peer, handle, give_up - time.monotonic())
+        _answer(peer, handle, give_up - timing.monotonic())
         for peer, handle in zip(peers, results.results, strict=True)
     ]
     why = "no worker in sight has this name and the command"

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
+
+from zmqtasks.app import timing
 
 if TYPE_CHECKING:
     from zmqtasks.app.result import AsyncResult
@@ -31,7 +32,7 @@ class Completed(Generic[T]):
         self._results = results
         self._method = method
         self._timeout = timeout
-        self._give_up = None if timeout is None else time.monotonic() + timeout
+        self._give_up = None if timeout is None else timing.monotonic() + timeout
         self._make = make
         #: How many were given.
         self._count = 0
@@ -74,7 +75,7 @@ class Completed(Generic[T]):
         return self._make(position, self._results[position])
 
     def _left(self) -> float | None:
-        return None if self._give_up is None else max(0.0, self._give_up - time.monotonic())
+        return None if self._give_up is None else max(0.0, self._give_up - timing.monotonic())
 
 
 class PartOfSet(Generic[R]):

@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 import sys
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -129,6 +129,23 @@ def _open_client(app: App) -> Gateway:
     if client is None:
         client = _clients[app.settings] = Client(app.settings)
     return client
+
+
+def known_clients() -> list[NodeSettings]:
+    """The settings for which this process has opened clients."""
+    with _lock:
+        return list(_clients)
+
+
+def close_clients(but: Collection[NodeSettings]) -> None:
+    """Leave the mesh with all others; for tests, which join more than one."""
+    with _lock:
+        ended = [_clients.pop(settings) for settings in list(_clients) if settings not in but]
+        for app in _apps:
+            if app.cached_gateway in ended:
+                app.cached_gateway = None
+    for client in ended:
+        client.close()
 
 
 def set_flags(flags: Mapping[str, object]) -> None:

@@ -6,11 +6,11 @@ submitted, and the parts of a workflow that waited for it.
 
 from __future__ import annotations
 
-import time
 from collections import deque
 from collections.abc import AsyncIterator, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Generic, TypeAlias, TypeVar
 
+from zmqtasks.app import timing
 from zmqtasks.errors import TimeoutError
 
 if TYPE_CHECKING:
@@ -131,7 +131,7 @@ class Collecting:
     ) -> None:  # fmt: skip
         self._pairs = pairs
         self._timeout = timeout
-        self._give_up = None if timeout is None else time.monotonic() + timeout
+        self._give_up = None if timeout is None else timing.monotonic() + timeout
         self._propagate = propagate
 
     def __iter__(self) -> Iterator[tuple[AnyResult, Any]]:
@@ -156,7 +156,7 @@ class Collecting:
     def _left(self, found: AnyResult) -> float | None:
         if self._give_up is None:
             return None
-        left = self._give_up - time.monotonic()
+        left = self._give_up - timing.monotonic()
         if left <= 0 and not found.ready():
             raise TimeoutError(f"collect(): {found!r} has not ended after {self._timeout:g} s")
         return max(0.0, left)

@@ -7,12 +7,15 @@ system call; the mailbox wakes it once for all that came before it got to look.
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
+
+from zmqtasks.app import timing
 
 if TYPE_CHECKING:
     from zmqtasks.node.room import Place
@@ -97,6 +100,13 @@ async def wait_for_call(
     Returns:
         False when the time was over first.
     """
+    if timing.clock().is_virtual:
+        arrived_here = threading.Event()
+        register(arrived_here.set)
+        try:
+            return timing.wait(arrived_here, timeout_s)
+        finally:
+            unregister(arrived_here.set)
     box = mailbox()
     future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 

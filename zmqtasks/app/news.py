@@ -8,12 +8,12 @@ follows a lost one begins again with item 0: what came before is not given again
 from __future__ import annotations
 
 import threading
-import time
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterator
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, Generic, NamedTuple, TypeVar
 
+from zmqtasks.app import timing
 from zmqtasks.app.current import gateway
 from zmqtasks.app.waiting import check_wait
 from zmqtasks.errors import ItemsLost, TimeoutError
@@ -168,7 +168,7 @@ class Following(Generic[T]):
         self._news = handle.news()
         check_wait(handle.app, method, timeout, refusal=_IN_TASKS)
         handle.follow()
-        self._give_up = None if timeout is None else time.monotonic() + timeout
+        self._give_up = None if timeout is None else timing.monotonic() + timeout
 
     def __iter__(self) -> Iterator[T]:
         return self
@@ -194,7 +194,7 @@ class Following(Generic[T]):
         arrived = threading.Event()
         try:
             self._add_waiter(arrived.set)
-            if not arrived.wait(self._left()):
+            if not timing.wait(arrived, self._left()):
                 raise self._time_over()
         finally:
             self._remove_waiter(arrived.set)
@@ -228,7 +228,7 @@ class Following(Generic[T]):
         return bool(self._ahead)
 
     def _left(self) -> float | None:
-        return None if self._give_up is None else max(0.0, self._give_up - time.monotonic())
+        return None if self._give_up is None else max(0.0, self._give_up - timing.monotonic())
 
     def _time_over(self) -> TimeoutError:
         return TimeoutError(

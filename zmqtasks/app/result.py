@@ -6,6 +6,7 @@ import threading
 from collections.abc import Callable, Generator
 from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar
 
+from zmqtasks.app import timing
 from zmqtasks.app.current import current_app, gateway
 from zmqtasks.app.lineage import AnyResult, Lineage
 from zmqtasks.app.looking import Look, Looks
@@ -156,7 +157,7 @@ class AsyncResult(Looks[R], Lineage[R], Generic[R]):
             arrived = threading.Event()
             self.add_waiter(arrived.set)
             try:
-                if not arrived.wait(timeout):
+                if not timing.wait(arrived, timeout):
                     self._time_over(timeout)
             finally:
                 self.remove_waiter(arrived.set)

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar
 
+from zmqtasks.app import timing
 from zmqtasks.app.completing import AsTheyCome
 from zmqtasks.app.current import current_app, gateway
 from zmqtasks.app.outcomes import RETURNED, error_of, value_of
@@ -368,13 +368,13 @@ class ResultSet(AsTheyCome[R], SetLooks[R], Generic[R]):
         done: Callable[[], bool],
         timeout: float | None,
     ) -> bool:
-        give_up = None if timeout is None else time.monotonic() + timeout
+        give_up = None if timeout is None else timing.monotonic() + timeout
         arrived = threading.Event()
         waiters.append(arrived.set)
         try:
             while not done():
-                left = None if give_up is None else give_up - time.monotonic()
-                if (left is not None and left <= 0) or not arrived.wait(left):
+                left = None if give_up is None else give_up - timing.monotonic()
+                if (left is not None and left <= 0) or not timing.wait(arrived, left):
                     return done()
                 arrived.clear()
         finally:
@@ -387,11 +387,9 @@ class ResultSet(AsTheyCome[R], SetLooks[R], Generic[R]):
         done: Callable[[], bool],
         timeout: float | None,
     ) -> bool:
-        import asyncio
-
         from zmqtasks.app.mailbox import wait_for_call
 
-        give_up = None if timeout is None else asyncio.get_running_loop().time() + timeout
+        give_up = None if timeout is None else timing.monotonic() + timeout
 
         def register(waiter: Callable[[], Any]) -> None:
             waiters.append(waiter)
@@ -399,7 +397,7 @@ class ResultSet(AsTheyCome[R], SetLooks[R], Generic[R]):
                 waiter()
 
         while not done():
-            left = None if give_up is None else give_up - asyncio.get_running_loop().time()
+            left = None if give_up is None else give_up - timing.monotonic()
             if not await wait_for_call(register, waiters.remove, left):
                 return done()
         return True

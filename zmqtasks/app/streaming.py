@@ -7,10 +7,9 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from zmqtasks.app import states
-from zmqtasks.app.child_gateway import ChildGateway
 from zmqtasks.app.context import EagerRun
 from zmqtasks.app.current import gateway
 from zmqtasks.limits import STREAM_AHEAD_BYTES, STREAM_AHEAD_COUNT, UPDATE_BYTES_MAX
@@ -19,6 +18,7 @@ from zmqtasks.wire.payload import encode_value
 
 if TYPE_CHECKING:
     from zmqtasks.app.app import App
+    from zmqtasks.app.child_gateway import ChildGateway
 
 #: States that others decide on; STARTED is no secret.
 _TAKEN = states.ALL_STATES - {states.STARTED}
@@ -57,7 +57,8 @@ def _way_out(app: App) -> ChildGateway | None:
     if run is None or isinstance(run, EagerRun):
         return None
     through = gateway(app)
-    return through if isinstance(through, ChildGateway) else None
+    # Whatever is inside a task is one.
+    return cast("ChildGateway", through) if through.inside_task else None
 
 
 class _Items:

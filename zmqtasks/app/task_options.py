@@ -90,10 +90,14 @@ class WithOptions:
             check_task_option(key, value, f"task {self.name}")
             if key in _CLASSES:
                 value = tuple(value) if isinstance(value, (list, tuple)) else (value,)
-            self._kinds = {}
-            self._plain_kind = None
-            self._call_defaults = None
+            self.forget_calls()
         object.__setattr__(self, key, value)
+
+    def forget_calls(self) -> None:
+        """What was made of its options, or of its application's settings, is out of date."""
+        self._kinds = {}
+        self._plain_kind = None
+        self._call_defaults = None
 
     @property
     def call_defaults(self) -> Mapping[str, Any]:

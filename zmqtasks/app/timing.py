@@ -1,22 +1,79 @@
 """Moments and time spans of calls: from what users write to what travels.
 
 What travels is wall clock time in whole milliseconds since 1970. The clock is that of the
-process that calls; datetimes without a timezone are in that of the application.
+process that calls; datetimes without a timezone are in that of the application. A test may
+put another clock in its place (``zmqtasks.testing.mesh``).
 """
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Mapping
 from datetime import UTC, datetime, tzinfo
-from typing import Any
+from typing import Any, Protocol
 
 from zmqtasks.core.offspring import DUE_IN_KEY, EXPIRES_IN_KEY
 
 
+class Clock(Protocol):
+    """What time it is, and how that passes for who waits."""
+
+    def wall_ms(self) -> int:
+        """The time of day, in milliseconds since 1970."""
+
+    def monotonic(self) -> float:
+        """Seconds of a clock that never goes back."""
+
+    def wait(self, event: threading.Event, timeout: float | None) -> bool:
+        """Wait until the event is set; False after ``timeout`` seconds, None for no limit."""
+
+    @property
+    def is_virtual(self) -> bool:
+        """Its time passes because somebody waits: in a running loop nobody else would act."""
+
+
+class _SystemClock:
+    is_virtual = False
+    monotonic = staticmethod(time.monotonic)
+
+    @staticmethod
+    def wall_ms() -> int:
+        return time.time_ns() // 1_000_000
+
+    @staticmethod
+    def wait(event: threading.Event, timeout: float | None) -> bool:
+        return event.wait(timeout)
+
+
+SYSTEM_CLOCK: Clock = _SystemClock()
+_clock = SYSTEM_CLOCK
+
+
+def clock() -> Clock:
+    """The clock in use."""
+    return _clock
+
+
+def use_clock(clock: Clock) -> None:
+    """Go by this clock from now on."""
+    global _clock
+    _clock = clock
+
+
 def now_ms() -> int:
     """Wall clock time."""
-    return time.time_ns() // 1_000_000
+    return _clock.wall_ms()
+
+
+def monotonic() -> float:
+    """Seconds for time spans of this process."""
+    return _clock.monotonic()
+
+
+def wait(event: threading.Event, timeout: float | None) -> bool:
+    """Block until the event is set; False after ``timeout`` seconds, None for no limit."""
+    return _clock.wait(event, timeout)
 
 
 def moment_ms(moment: datetime, zone: tzinfo) -> int:

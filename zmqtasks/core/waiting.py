@@ -97,6 +97,8 @@ class Waiting:
         self._tasks = tasks
         #: Wall clock of the present turn.
         self.wall_ms = 0
+        #: How often to look whether somebody has set that clock, in milliseconds.
+        self.clock_look_ms = CLOCK_LOOK_MS
         self._now_ms = 0
         self._etas = Moments(self._is_waiting)
         self._ends = Moments(self._is_ending)
@@ -158,7 +160,7 @@ class Waiting:
         moments = [at_ms for at_ms in (self._etas.first_ms(), self._ends.first_ms()) if at_ms]
         if not moments:
             return None
-        return self._now_ms + max(0, min(min(moments) - self.wall_ms, CLOCK_LOOK_MS))
+        return self._now_ms + max(0, min(min(moments) - self.wall_ms, self.clock_look_ms))
 
 
 def eta_of(task: OwnedTask) -> int:

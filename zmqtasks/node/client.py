@@ -71,7 +71,6 @@ class Client:
         #: How long handing over may take at its end.
         self.exit_wait_s = settings.exit_wait_s
         self._pid = os.getpid()
-        mesh_key = keys.mesh_key(settings.key_file)
         #: Who waits for the outcomes of tasks of this process.
         self.tickets = Tickets()
         self._acceptances = Acceptances(
@@ -97,7 +96,7 @@ class Client:
                 fx.LanePush: self._push_lane,
             },
         )
-        self.runtime = Runtime(_without_ports(settings), part, mesh_key)
+        self.runtime = self._make_runtime(part)
         #: What of its tasks is on the disk of this host.
         self.journal = ClientJournal(self.runtime)
         self._make_id = task_id_maker(self.runtime.node, self.runtime.epoch)
@@ -117,6 +116,15 @@ class Client:
         self.runtime.open()
         self.questions = Questions(self.runtime, self.tickets, self.on_loop)
         self._chosen = ChosenIds(self.runtime, self.tickets, self.questions)
+        self._start()
+
+    def _make_runtime(self, part: Part) -> Runtime:
+        """The node of this process."""
+        mesh_key = keys.mesh_key(self.settings.key_file)
+        return Runtime(_without_ports(self.settings), part, mesh_key)
+
+    def _start(self) -> None:
+        """From now on the loop runs."""
         self._thread = threading.Thread(target=self._run, name="zmqtasks-io", daemon=True)
         self._thread.start()
         atexit.register(self._at_exit)

@@ -36,7 +36,7 @@ NO_TWIN: dict[type, dict[str, str]] = {
     zmqtasks.App: {
         _HERE: "task add_task add_middleware hooks_changed control_command inspect_command "
         "config_from_object config_from_envvar add_periodic_task autodiscover_tasks register_task "
-        "set_current set_default",
+        "set_current set_default reconfigure",
         _IMPORT: "finalize import_default_modules set_up",
         _VALUE: "AsyncResult signature catalog is_eager is_hooked queue_name rules settings "
         "control Task gen_task_name periodic_tasks",
@@ -49,7 +49,7 @@ NO_TWIN: dict[type, dict[str, str]] = {
         "waits for the transaction around it, and not here": "delay_on_commit "
         "apply_async_on_commit",
         _INSIDE: "retry replace add_to_chord update_state progress is_aborted",
-        _INNER: "prepared shape hooks_changed",
+        _INNER: "prepared shape hooks_changed forget_calls",
         "overridden by users to be told, or by Celery's names": "before_start on_success "
         "on_failure on_retry after_return on_bound",
     },
