@@ -24,13 +24,13 @@ from zmqtasks.settings import SETTING_NAMES
 
 PAGE: Final = Path(__file__).parent / "from-celery.md"
 
+
+def _data(name: str) -> dict[str, str]:
+    return tomllib.loads((Path(__file__).parent / name).read_text(encoding="utf-8"))
+
+
 #: {class of Celery: its names}
-NAMES: Final = {
-    key: text.split()
-    for key, text in tomllib.loads(
-        (Path(__file__).parent / "celery-names.toml").read_text(encoding="utf-8")
-    ).items()
-}
+NAMES: Final = {key: text.split() for key, text in _data("celery-names.toml").items()}
 
 #: {setting that exists: what is to be said of it}
 SETTING_NOTES: Final[Mapping[str, str]] = {
@@ -280,56 +280,7 @@ SIGNAL_FATES: Final = {
 }
 
 #: {command of Celery: what there is}
-COMMANDS: Final = {
-    "celery -A proj worker": "`zmqtasks node --role worker --app proj`",
-    "celery -A proj beat": "`zmqtasks node --role beat --app proj`",
-    "celery -A proj worker -B": "`zmqtasks node --role worker --role beat --app proj`",
-    "-A, --app": "the same, behind the command",
-    "-b, --broker": "there is no broker",
-    "--result-backend": "`--store` of nodes with the role store",
-    "--config, --loader": "`app.config_from_object`, `zmqtasks.toml`",
-    "--workdir": "the directory that it is started in",
-    "--no-color, --quiet, --skip-checks": "not needed",
-    "worker -n, --hostname": "`--name`",
-    "worker -c, --concurrency": "`--concurrency`",
-    "worker -P, --pool": "`--pool`: `process`, `thread`, `asyncio`, `solo`",
-    "worker -Q, --queues": "`--queues`",
-    "worker -X, --exclude-queues": "not needed: a worker has the queues that it is given",
-    "worker -I, --include": "`app.conf.include`",
-    "worker -l, --loglevel": "`--log-level`",
-    "worker --autoscale": "`--autoscale`",
-    "worker --max-tasks-per-child, --max-memory-per-child": "the same",
-    "worker --time-limit, --soft-time-limit": (
-        "`app.conf.task_time_limit`, `app.conf.task_soft_time_limit`"
-    ),
-    "worker -O fair, --prefetch-multiplier": "not needed: no task waits behind a long one",
-    "worker -E, --task-events": "not needed: `zmqtasks story ID` tells",
-    "worker -S, --statedb": "not needed: what is revoked stands in the journals of owners",
-    "worker --purge, --discard": _PURGE,
-    "worker --without-gossip, --without-mingle, --without-heartbeat, --heartbeat-interval": (
-        "not needed; `--heartbeat-ms`"
-    ),
-    "beat -s, --schedule, -S, --scheduler, --max-interval": (
-        "not needed: beats keep what they know among themselves"
-    ),
-    "--detach, --pidfile, --logfile, --uid, --gid, --umask, --executable, celery multi": (
-        "a service manager: [deploy/](../deploy/README.md)"
-    ),
-    "call --args, --kwargs": "`zmqtasks call NAME ARGUMENT...`",
-    "call --countdown, --eta, --expires, --queue": "the same",
-    "call --serializer": "not there yet",
-    "call --exchange, --routing-key": "`--queue`",
-    "celery result": "`zmqtasks result`",
-    "celery inspect, control, status": "the same",
-    "inspect, control: --destination, --timeout, --json": "the same",
-    "inspect, control: --list": "`zmqtasks inspect --help`, `zmqtasks control --help`",
-    "celery report": "`zmqtasks inspect report`",
-    "celery purge": _PURGE,
-    "celery list bindings, amqp, migrate": "there is no broker",
-    "celery events, Flower": "`zmqtasks status`, `zmqtasks story ID`",
-    "celery shell": "`python`: the application is an object like any other",
-    "celery graph, logtool, upgrade": "not there",
-}
+COMMANDS: Final[Mapping[str, str]] = _data("celery-commands.toml")
 
 _HEAD = """\
 # Coming from Celery
@@ -406,7 +357,16 @@ def page() -> str:
     """The text of ``from-celery.md``."""
     different = _HEAD + _table("with Celery", iter(DIFFERENT)) + _TAIL
     return "\n".join(
-        [different, _settings(), _old_names(), _options(), _names(), _signals(), _commands()]
+        [
+            different,
+            _settings(),
+            _old_names(),
+            _options(),
+            _arguments(),
+            _names(),
+            _signals(),
+            _commands(),
+        ]
     )
 
 
@@ -501,6 +461,12 @@ def names_of(kind: Kind) -> list[str]:
     """The names of Celery's class, but for options, which have tables of their own."""
     of_tasks = celery_names.TASK_OPTIONS if kind.key == "task" else frozenset[str]()
     return [name for name in NAMES[kind.key] if name not in of_tasks]
+
+
+def _arguments() -> str:
+    rows = [(_listed(["include", "set_as_current", "task_cls"]), "same")]
+    rows += [(f"`{name}`", _fate(fate)) for name, fate in celery_fates.ARGUMENTS.items()]
+    return "## Arguments of `Celery(...)`\n\n" + _table("argument", iter(rows))
 
 
 def _names() -> str:

@@ -86,8 +86,6 @@ OLD_NAMES: Final[Mapping[str, str]] = {
 
 #: {setting, or a pattern of such: what there is instead}; the first that fits counts.
 SETTINGS: Final[Mapping[str, str]] = {
-    "broker": _NO_BROKER,
-    "backend": _STORE,
     "broker_url": _NO_BROKER,
     "broker_heartbeat*": "nodes hear of each other by heartbeat_ms and lost_ms; leave it out",
     "broker_use_ssl": _KEY,
@@ -240,6 +238,26 @@ OPTIONS: Final[Mapping[str, str]] = {
 }
 
 
+#: {argument of Celery(...): what there is instead}
+ARGUMENTS: Final[Mapping[str, str]] = {
+    "amqp": _NO_BROKER,
+    "autofinalize": "the first use of an App ends its configuration; leave it out",
+    "backend": _STORE,
+    "broker": _NO_BROKER,
+    "changes": "settings are arguments of App and keys of app.conf",
+    "config_source": "app.config_from_object",
+    "control": "the parts of an App cannot be replaced; leave it out",
+    "events": "the parts of an App cannot be replaced; leave it out",
+    "fixups": "app.config_from_object and app.autodiscover_tasks know Django; leave it out",
+    "loader": "--app names the module of an App; leave it out",
+    "log": "the parts of an App cannot be replaced; leave it out",
+    "main": "the name comes first: App('shop')",
+    "namespace": "app.config_from_object(..., namespace=...)",
+    "strict_typing": "arguments are always checked; leave it out",
+    "tasks": "app.task and app.register_task make tasks; leave it out",
+}
+
+
 def line_of(setting: str) -> str | None:
     """The key of the line of ``SETTINGS`` that is about it."""
     return next((line for line in SETTINGS if fnmatchcase(setting, line)), None)
@@ -268,6 +286,8 @@ def told_setting(setting: str) -> str | None:
     if setting in RENAMED:
         return f"setting {setting!r} of Celery is {RENAMED[setting]!r} here ({PAGE}: {setting})"
     line = line_of(setting)
+    if line is None and setting in ARGUMENTS:
+        return f"argument {setting!r} of Celery(): {ARGUMENTS[setting]} ({PAGE}: {setting})"
     if line is None:
         new = new_name(f"CELERY_{setting.upper()}")
         return f"setting {setting!r} is {new!r} since version 4 of Celery" if new else None

@@ -22,7 +22,7 @@ from zmqtasks.app.options import (
     check_call_options,
     check_task_options,
 )
-from zmqtasks.celery_fates import AS_IT_IS, OPTIONS, RENAMED, SETTINGS
+from zmqtasks.celery_fates import ARGUMENTS, AS_IT_IS, OPTIONS, RENAMED, SETTINGS
 from zmqtasks.celery_names import CALL_OPTIONS as CELERYS_CALL_OPTIONS
 from zmqtasks.celery_names import TASK_OPTIONS as CELERYS_TASK_OPTIONS
 from zmqtasks.cli import main as command_line
@@ -189,9 +189,8 @@ def test_options_of_celery_exist_or_are_refused_with_their_line(
 
 def test_every_line_that_an_error_names_is_on_the_page() -> None:
     page = MADE.PAGE.read_text(encoding="utf-8")
-    missing = [line for line in (*SETTINGS, *RENAMED) if f"`{line}`" not in page]
-    # These two are arguments of Celery(...) as well.
-    assert sorted(set(missing) - {"broker", "backend"}) == []
+    missing = [line for line in (*SETTINGS, *RENAMED, *ARGUMENTS) if f"`{line}`" not in page]
+    assert missing == []
     of_celery = CELERYS_TASK_OPTIONS | CELERYS_CALL_OPTIONS
     assert sorted(OPTIONS.keys() - of_celery) == []
 

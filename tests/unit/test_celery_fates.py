@@ -11,6 +11,7 @@ from zmqtasks.app.app import App
 from zmqtasks.app.app_settings import APP_SETTINGS
 from zmqtasks.app.options import check_call_options, check_task_options
 from zmqtasks.celery_fates import (
+    ARGUMENTS,
     AS_IT_IS,
     OPTIONS,
     RENAMED,
@@ -155,3 +156,11 @@ def test_environment_and_file_are_told_too(tmp_path: Path, key: str, words: str)
 
 def test_all_settings_of_applications_are_known_to_be_theirs() -> None:
     assert APP_SETTINGS.keys() == OF_APPS
+
+
+@pytest.mark.parametrize("name", sorted(ARGUMENTS.keys() - {"main"}))
+def test_arguments_of_celerys_class_are_told(name: str) -> None:
+    settings: dict[str, Any] = {name: "x"}
+    with pytest.raises(ConfigError) as caught:
+        App("shop", **settings)
+    assert f"App('shop'): argument {name!r} of Celery(): {ARGUMENTS[name]}" in str(caught.value)
