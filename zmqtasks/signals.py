@@ -319,5 +319,9 @@ after_setup_logger = Signal("after_setup_logger", "there is no such step" + _SET
 after_setup_task_logger = Signal("after_setup_task_logger", "there is no such step" + _SETUP)
 task_sent = Signal("task_sent", "Celery has given it up; use after_task_publish")
 import_modules = Signal("import_modules", "import modules where the application is defined")
-beat_init = Signal("beat_init", "there is no beat yet")
-beat_embedded_init = Signal("beat_embedded_init", "there is no beat yet")
+_IN_BEATS = (
+    "use app.on_after_finalize, which fires wherever the application is used, so in the process of "
+    "a beat that has it, too"
+)
+beat_init = Signal("beat_init", _IN_BEATS)
+beat_embedded_init = Signal("beat_embedded_init", _IN_BEATS)

@@ -190,3 +190,8 @@ def test_who_connects_to_a_setup_signal_too_late_is_called_at_once() -> None:
 
     found = {"signal": setup, "sender": "s", "x": 1}
     assert told == [("early", found), ("late", found)]
+
+
+def test_who_waits_for_a_beat_is_told_what_fires_in_its_process() -> None:
+    with pytest.raises(ConfigError, match=r"signal beat_init: use app.on_after_finalize"):
+        signals.beat_init.connect(lambda **_: None)
