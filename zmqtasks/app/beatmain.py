@@ -214,9 +214,9 @@ class BeatProgram:
         except Exception as exc:  # noqa: BLE001 - hooks and routes are the application's
             return ["unmade", task_id, f"{type(exc).__name__}: {exc}"]
         finally:
-            calls = self._gateway.calls
+            calls, is_durable = self._gateway.calls, self._gateway.is_durable
             self._gateway.begin_tick(b"")
-        return ["made", task_id, _as_tick(calls, task_id, first_attempt), self._gateway.is_durable]
+        return ["made", task_id, _as_tick(calls, task_id, first_attempt), is_durable]
 
     def _call(self, entry: ScheduleEntry, task_id: str) -> None:
         if entry.signature is not None:
