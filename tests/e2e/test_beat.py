@@ -138,8 +138,8 @@ app.conf.beat_schedule = {
 """
     mesh.write("tasks.py", source + flow)
     mesh.start_node(roles="worker,beat", name="n1")
-    wait_for(lambda: (mesh.folder / "told").exists(), "the second task of the chain runs")
-    assert (mesh.folder / "told").read_text() == "done"
+    told = mesh.folder / "told"
+    wait_for(lambda: told.exists() and told.read_text() == "done", "the second task has run")
 
 
 def test_a_killed_process_with_the_schedules_is_replaced(mesh: Mesh) -> None:
