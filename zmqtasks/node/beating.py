@@ -18,7 +18,6 @@ from zmqtasks.errors import ConfigError
 from zmqtasks.ids import format_task_id
 from zmqtasks.node.beatchild import BeatChild
 from zmqtasks.node.beatfile import BeatFile
-from zmqtasks.node.clock import wall_ms
 from zmqtasks.wire.messages import Kind
 
 if TYPE_CHECKING:
@@ -36,6 +35,7 @@ class Beating:
     Args:
         runtime: of the node.
         child: has loaded the application.
+        file: what is known of ticks; by default the one in the state directory.
     """
 
     #: Those that are for it.
@@ -43,12 +43,16 @@ class Beating:
         fx.PlanTicks, fx.FireTick, fx.SaveBeat, fx.CallsAccepted, fx.CallsRefused,
     )  # fmt: skip
 
-    def __init__(self, runtime: Runtime, child: BeatChild) -> None:
+    def __init__(
+        self, runtime: Runtime, child: BeatChild, file: BeatFile | None = None
+    ) -> None:  # fmt: skip
         self._runtime = runtime
         self._child = child
         self.app = child.app.name
         self.entries = child.app.entries
-        self._file = BeatFile(paths.state_dir(runtime.settings), runtime.settings.mesh, self.app)
+        self._file = file or BeatFile(
+            paths.state_dir(runtime.settings), runtime.settings.mesh, self.app
+        )
         self._beat: Beat | None = None
         self._is_save_planned = False
         #: Questions that the child has not answered: entries, and tasks of ticks.
@@ -83,8 +87,9 @@ class Beating:
         """The node has been opened, and has no links so far."""
         mesh = self._runtime.settings.mesh
         self._beat = add_beat(
-            self._runtime.mesh, mesh, self.app, wall_ms(), self.entries, self._file.read()
-        )
+            self._runtime.mesh, mesh, self.app, self._runtime.wall_ms(), self.entries,
+            self._file.read(),
+        )  # fmt: skip
         self._child.answered = self._answered
         self._child.broke = self._broke
         self._child.attach(self._runtime.loop)
@@ -196,15 +201,15 @@ class Beating:
         }
 
     def _pause(self, ids: Sequence[bytes], args: Mapping[str, Any]) -> dict[str, str]:
-        self.beat.pause(self._name_in(args), True, _time_in(args))
+        self.beat.pause(self._name_in(args), True, self._time_in(args))
         return {"ok": "paused"}
 
     def _resume(self, ids: Sequence[bytes], args: Mapping[str, Any]) -> dict[str, str]:
-        self.beat.pause(self._name_in(args), False, _time_in(args))
+        self.beat.pause(self._name_in(args), False, self._time_in(args))
         return {"ok": "goes on"}
 
     def _run(self, ids: Sequence[bytes], args: Mapping[str, Any]) -> dict[str, str]:
-        task_id = self.beat.run(self._name_in(args), _time_in(args))
+        task_id = self.beat.run(self._name_in(args), self._time_in(args))
         if task_id is None:
             return {"ok": "not the leader"}
         return {"ok": "started", "id": format_task_id(task_id)}
@@ -216,6 +221,11 @@ class Beating:
         if not isinstance(name, str):
             raise ConfigError("entry= is missing: the name of a periodic task (zmqtasks beat list)")
         return name
+
+    def _time_in(self, args: Mapping[str, Any]) -> int:
+        """When it was ordered, by the wall clock of whoever did; the same for all beats."""
+        at_ms = args.get("at_ms")
+        return at_ms if isinstance(at_ms, int) and at_ms > 0 else self._runtime.wall_ms()
 
     def describe(self) -> list[str]:
         """Lines for the banner."""
@@ -232,9 +242,3 @@ def _copies(ticks: Sequence[Any]) -> list[Any]:
 def _call_of(made: Sequence[Any]) -> Call:
     task_id, kind, body, ext = made
     return Call(task_id, msgspec.convert(kind, Kind), body, ext)
-
-
-def _time_in(args: Mapping[str, Any]) -> int:
-    """When it was ordered, by the wall clock of whoever did; the same for all beats."""
-    at_ms = args.get("at_ms")
-    return at_ms if isinstance(at_ms, int) and at_ms > 0 else wall_ms()

@@ -151,6 +151,9 @@ class Runtime:
             **part.performers,
         }
 
+    #: The time of day in milliseconds since 1970, for schedules.
+    wall_ms = staticmethod(wall_ms)
+
     # --- life ---------------------------------------------------------------------------
 
     def take_identity(self, node: bytes, epoch: int) -> None:

@@ -17,10 +17,11 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Self
 from zmqtasks.app import current, states, timing
 from zmqtasks.app.task import Task
 from zmqtasks.errors import ConfigError
-from zmqtasks.ids import format_task_id
+from zmqtasks.ids import NODE_ID_BYTES, format_task_id, new_node_id
 from zmqtasks.node.gateway import Call
 from zmqtasks.node.tickets import describe_state
 from zmqtasks.pools.protocol import REQUEUE_STATUS, RETRY_STATUS, RunTask
+from zmqtasks.testing.virtual_beat import VirtualBeat
 from zmqtasks.testing.virtual_gateway import VirtualClient, Ways
 from zmqtasks.testing.virtual_node import VirtualNode
 from zmqtasks.testing.virtual_pool import Ended, PoolHost, VirtualPool, WorkerKilled
@@ -91,6 +92,9 @@ class VirtualMesh:
         self._apps = apps
         self._plan = (workers, concurrency, queues)
         self._wires: Wires[VirtualNode] = Wires()
+        #: Of the ids of its nodes, which are in order: where all else is equal that decides.
+        self._prefix = new_node_id()[:4]
+        self._nodes_count = 0
         self._clock = VirtualClock(start or datetime.now(UTC), self)
         self._client: VirtualClient
         #: Calls that were submitted, in order: those of the test and those inside of tasks.
@@ -99,6 +103,8 @@ class VirtualMesh:
         self.runs: list[RunOfTask] = []
         #: {name: worker}, also those that are gone.
         self.workers: dict[str, VirtualWorker] = {}
+        #: {name: beat}, also those that are gone.
+        self.beats: dict[str, VirtualBeat] = {}
         #: (pool, slot) of attempts to run, in order.
         self._due: deque[tuple[VirtualPool, int]] = deque()
         self._running: list[VirtualPool] = []
@@ -147,7 +153,9 @@ class VirtualMesh:
         self, part: Part, name: str, settings: NodeSettings | None = None
     ) -> VirtualNode:
         own = settings or self._apps[0].settings
-        return VirtualNode(self._wires, self._clock, own, part, name)
+        self._nodes_count += 1
+        node = self._prefix + self._nodes_count.to_bytes(NODE_ID_BYTES - len(self._prefix), "big")
+        return VirtualNode(self._wires, self._clock, own, part, name, node)
 
     # --- time ---------------------------------------------------------------------------
 
@@ -242,10 +250,35 @@ class VirtualMesh:
             raise RuntimeError("running_worker: no task of this mesh runs here")
         return self.workers[self._running[-1].host.name]
 
+    def add_beat(self, name: str = "", *, app: App | None = None) -> VirtualBeat:
+        """Start a node that calls the periodic tasks of an App when they are due.
+
+        It listens for two seconds before it leads; what was due meanwhile is called then.
+
+        Args:
+            name: of it, as in ``mesh.beats``; by default beat1, beat2, …
+            app: whose periodic tasks; by default the first one of the mesh.
+
+        Raises:
+            ConfigError: the name is taken, or a periodic task cannot be called.
+        """
+        name = name or f"beat{len(self.beats) + 1}"
+        if name in self.beats:
+            raise ConfigError(f"there is a beat {name!r} in this mesh already; choose another")
+        beat = VirtualBeat(
+            app or self._apps[0], lambda part: self._make_node(part, name), self._called
+        )
+        self.beats[name] = beat
+        self._wires.pump()
+        return beat
+
     def kill(
-        self, worker: VirtualWorker | str, *, during: Task[Any, Any] | str | None = None
+        self,
+        worker: VirtualWorker | VirtualBeat | str,
+        *,
+        during: Task[Any, Any] | str | None = None,
     ) -> None:
-        """Let a worker die, as if its host had lost power. What it had runs elsewhere.
+        """Let a worker, or a beat, die, as if its host had lost power. What it had runs elsewhere.
 
         Others know a moment later, so a little time passes. Called inside a task that the
         worker runs (``mesh.running_worker``), it ends the function right there.
@@ -258,6 +291,12 @@ class VirtualMesh:
         Raises:
             ConfigError: there is no such worker.
         """
+        beat = self.beats.get(worker) if isinstance(worker, str) else worker
+        if isinstance(beat, VirtualBeat):
+            beat.node.die()
+            if not self._running:
+                self.advance(_GONE_MS / 1000)
+            return
         found = self._worker(worker)
         if during is not None:
             found.dies_during = during if isinstance(during, str) else during.name
@@ -286,9 +325,9 @@ class VirtualMesh:
         self._forget(found)
         self._wires.pump()
 
-    def _worker(self, worker: VirtualWorker | str) -> VirtualWorker:
+    def _worker(self, worker: object) -> VirtualWorker:
         found = self.workers.get(worker) if isinstance(worker, str) else worker
-        if found is None or not found.is_alive:
+        if not isinstance(found, VirtualWorker) or not found.is_alive:
             there = [name for name, each in self.workers.items() if each.is_alive]
             raise ConfigError(
                 f"no worker {worker} is alive in this mesh; there are {', '.join(there) or 'none'}"

@@ -22,7 +22,7 @@ from zmqtasks.core.membership import Membership
 from zmqtasks.core.mesh import MeshNode
 from zmqtasks.core.requirements import Stock, announced
 from zmqtasks.core.resultreader import ResultReader
-from zmqtasks.ids import new_node_id, routing_id
+from zmqtasks.ids import routing_id
 from zmqtasks.node.control import Control
 from zmqtasks.node.custodian import Custodian
 from zmqtasks.testing.wires import Wires
@@ -53,6 +53,7 @@ class VirtualNode:
         settings: of this process.
         part: what it does; its roles and handlers of effects.
         name: for people.
+        node: its id.
     """
 
     epoch = 1
@@ -60,19 +61,20 @@ class VirtualNode:
 
     def __init__(
         self, wires: Wires[VirtualNode], clock: VirtualClock, settings: NodeSettings, part: Part,
-        name: str,
+        name: str, node: bytes,
     ) -> None:  # fmt: skip
         self.wires = wires
         self.clock = clock
         self.settings = settings
         self.part = part
         self.name = name
-        self.node = new_node_id()
+        self.node = node
         self.rid = routing_id(self.node, self.epoch)
         self.mesh: MeshNode
         #: Functions for its next turn.
         self._soon: deque[tuple[Callable[..., None], tuple[Any, ...]]] = deque()
-        self.loop = SimpleNamespace(call_soon=self._call_soon)
+        # What is to be done later is written down somewhere, and nothing is here.
+        self.loop = SimpleNamespace(call_soon=self._call_soon, call_later=_ignore_all)
         #: There is nobody to be found beside those who are connected.
         self.finding = SimpleNamespace(
             grace_ms=0, is_awaiting_peers=False, beyond_host=False, static_troubles=dict
@@ -93,7 +95,7 @@ class VirtualNode:
             fx.Hangup: _ignore,
             fx.Unsubscribe: _ignore,
             fx.QuestionAnswered: _ignore,
-            **part.performers,
+            **self.part.performers,
             fx.JournalWrite: self._write,
             fx.Transmit: lambda effect: wires.carry(self, effect),
             fx.CheckGone: self._check_gone,
@@ -116,9 +118,19 @@ class VirtualNode:
         """Its time."""
         return self.clock.now_ms
 
-    def open(self) -> None:
-        """Make the machines, and meet all others."""
+    def wall_ms(self) -> int:
+        """What it takes for the time of day."""
+        return self.clock.wall_ms()
+
+    def open(self, prepare: Callable[[], None] | None = None) -> None:
+        """Make the machines, and meet all others.
+
+        Args:
+            prepare: called before there are links.
+        """
         self.mesh = self._make_mesh()
+        if prepare is not None:
+            prepare()
         others = list(self.wires.nodes.values())
         self.wires.nodes[self.rid] = self
         for other in others:
@@ -242,6 +254,10 @@ class VirtualNode:
     def describe(self) -> dict[str, Any]:
         """What it says of itself."""
         return {"node": self.node.hex(), "name": self.name, "roles": list(self.part.roles)}
+
+
+def _ignore_all(*args: object) -> None:
+    """Nobody waits for it."""
 
 
 def _ignore(effect: object) -> None:

@@ -11,6 +11,7 @@ from contextvars import ContextVar, copy_context
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from zmqtasks.app import context, timing
+from zmqtasks.app.beatmain import TickGateway
 from zmqtasks.app.child_gateway import ChildGateway
 from zmqtasks.app.childmain import AppProgram
 from zmqtasks.app.current import in_running_loop
@@ -273,8 +274,9 @@ class InTask(ChildGateway):
         )
 
 
-#: Where code that runs here is inside of a task: the way out of it.
-way: ContextVar[InTask | None] = ContextVar("zmqtasks_virtual_way", default=None)
+#: Where code that runs here is inside of a task, or is asked for the calls of a tick: the way
+#: out of it.
+way: ContextVar[InTask | TickGateway | None] = ContextVar("zmqtasks_virtual_way", default=None)
 
 
 def _tell(record: LogRecord) -> None:
