@@ -81,12 +81,15 @@ def test_a_task_ends_with_the_one_that_it_waits_for(mesh: Mesh) -> None:
         second = mark.apply_async((folder, "second"), after=first)
         third = mark.apply_async((folder, "third"), after=second)
         (Path(folder) / "go").touch()
-        print(third.get(timeout=20, propagate=False))
+        both = mark.apply_async((folder, "both"), after=[first, second])
+        print(repr(third.get(timeout=20, propagate=False)))
+        print(both.get(timeout=20, propagate=False))
         print(second.state, third.state, first.id)
     """)
-    said, states = done.stdout.splitlines()
+    raised, said, states = done.stdout.splitlines()
     second, third, first = states.split()
     assert (second, third) == ("FAILURE", "FAILURE")
+    assert "paper jam" in raised
     assert f"it did not run, because task {first} has not succeeded" in said
     assert runs(mesh.folder) == []
 
