@@ -14,6 +14,7 @@ from contextlib import suppress
 from queue import SimpleQueue
 from typing import Literal, TypeAlias, TypeVar
 
+from zmqtasks.app import timing
 from zmqtasks.app.current import in_running_loop
 from zmqtasks.errors import ZmqTasksError
 
@@ -67,7 +68,7 @@ def caller(function: Callable[[T], object], argument: T) -> Callable[[], None]:
             _LOG.exception("a callback given to then() of %r raised", argument)
 
     if not in_running_loop():
-        return lambda: _thread.call(call)
+        return lambda: None if timing.clock().call_soon(call) else _thread.call(call)
     import asyncio
 
     loop = asyncio.get_running_loop()

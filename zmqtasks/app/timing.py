@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, tzinfo
 from typing import Any, Protocol
 
@@ -28,6 +28,9 @@ class Clock(Protocol):
     def wait(self, event: threading.Event, timeout: float | None) -> bool:
         """Wait until the event is set; False after ``timeout`` seconds, None for no limit."""
 
+    def call_soon(self, function: Callable[[], None]) -> bool:
+        """Call it when no node is at work; False where a thread has to do that."""
+
     @property
     def is_virtual(self) -> bool:
         """Its time passes because somebody waits: in a running loop nobody else would act."""
@@ -44,6 +47,10 @@ class _SystemClock:
     @staticmethod
     def wait(event: threading.Event, timeout: float | None) -> bool:
         return event.wait(timeout)
+
+    @staticmethod
+    def call_soon(function: Callable[[], None]) -> bool:
+        return False
 
 
 SYSTEM_CLOCK: Clock = _SystemClock()

@@ -8,7 +8,7 @@ happens by itself: tasks run, and time passes, when the test says so or waits fo
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from types import TracebackType
@@ -108,6 +108,8 @@ class VirtualMesh:
         #: (pool, slot) of attempts to run, in order.
         self._due: deque[tuple[VirtualPool, int]] = deque()
         self._running: list[VirtualPool] = []
+        #: Callbacks to call.
+        self._soon: deque[Callable[[], None]] = deque()
         self._runs_left = _ATTEMPTS_MAX
 
     # --- life ---------------------------------------------------------------------------
@@ -177,7 +179,6 @@ class VirtualMesh:
         span = seconds.total_seconds() if isinstance(seconds, timedelta) else seconds
         if not span >= 0:
             raise ValueError(f"advance({seconds!r}): time passes forward, 0 seconds or more")
-        self._runs_left = _ATTEMPTS_MAX
         self._clock.advance(timing.span_ms(span))
 
     def run_until_idle(self) -> None:
@@ -186,9 +187,7 @@ class VirtualMesh:
         Raises:
             NeverEnds: tasks follow each other without end.
         """
-        self._runs_left = _ATTEMPTS_MAX
-        while self.step():
-            pass
+        self._clock.advance(0)
 
     def run_until_settled(self) -> None:
         """Let as much time pass as it takes until all calls have ended.
@@ -196,7 +195,6 @@ class VirtualMesh:
         Raises:
             NeverEnds: some of them never will.
         """
-        self._runs_left = _ATTEMPTS_MAX
         self._clock.wait_until(lambda: not self._open_ids(), None)
 
     # --- workers ------------------------------------------------------------------------
@@ -345,10 +343,22 @@ class VirtualMesh:
 
     # --- what happens; see ``Driven`` -----------------------------------------------------
 
+    def begin(self) -> None:
+        """Somebody wants to see something happen."""
+        if not self._running:
+            self._runs_left = _ATTEMPTS_MAX
+
     def step(self) -> bool:
         """Let the next attempt run that is due; False if there is none."""
         self._wires.pump()
+        if self._soon:
+            self._soon.popleft()()
+            return True
         return self._run_one()
+
+    def do_soon(self, function: Callable[[], None]) -> None:
+        """Call it at the next step: a callback of the test."""
+        self._soon.append(function)
 
     def _run_one(self, of: VirtualPool | None = None) -> bool:
         for position, (pool, slot) in enumerate(self._due):
@@ -403,6 +413,8 @@ class VirtualMesh:
     def set_time(self, now_ms: int) -> None:
         """It is this time now."""
         with self._wires.lock:
+            if now_ms > self._wires.now_ms:
+                self._runs_left = _ATTEMPTS_MAX
             self._wires.now_ms = now_ms
             for node in list(self._wires.nodes.values()):
                 node.tick()

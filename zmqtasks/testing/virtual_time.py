@@ -22,8 +22,14 @@ class NeverEnds(RuntimeError):
 class Driven(Protocol):
     """What happens in this time."""
 
+    def begin(self) -> None:
+        """Somebody wants to see something happen."""
+
     def step(self) -> bool:
         """Let one thing happen that is due; False if there is none."""
+
+    def do_soon(self, function: Callable[[], None]) -> None:
+        """One of those things."""
 
     def next_ms(self) -> int | None:
         """When something happens next, in the time of the nodes; None: never."""
@@ -66,6 +72,7 @@ class VirtualClock:
     def advance(self, duration_ms: int) -> None:
         """Let so much time pass."""
         end_ms = self.now_ms + duration_ms
+        self._driven.begin()
         while True:
             while self._driven.step():
                 pass
@@ -82,6 +89,11 @@ class VirtualClock:
         timeout_ms = None if timeout is None else timing.span_ms(timeout)
         return self.wait_until(event.is_set, timeout_ms)
 
+    def call_soon(self, function: Callable[[], None]) -> bool:
+        """See ``Clock``."""
+        self._driven.do_soon(function)
+        return True
+
     def wait_until(self, holds: Callable[[], Any], timeout_ms: int | None) -> bool:
         """Let as much happen, and then as much time pass, as it takes until this holds.
 
@@ -89,6 +101,7 @@ class VirtualClock:
             NeverEnds: there is no limit, and it never will.
         """
         begun_ms = self.now_ms
+        self._driven.begin()
         end_ms = begun_ms + (_PATIENCE_MS if timeout_ms is None else timeout_ms)
         for _ in range(_STEPS_MAX):
             while not holds():

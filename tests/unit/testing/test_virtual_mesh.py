@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
@@ -112,6 +113,11 @@ def counts_up(count: int) -> Iterator[int]:
 @app.task
 async def asynchronous(number: int) -> int:
     return number + 1
+
+
+@app.task
+def goes_on(countdown: float) -> None:
+    goes_on.apply_async((countdown,), countdown=countdown)
 
 
 @app.task(bind=True)
@@ -301,6 +307,19 @@ def test_what_never_ends_is_told_with_the_reason() -> None:
             result.get()
         with pytest.raises(NeverEnds, match="reports"):
             net.run_until_settled()
+
+
+def test_tasks_that_call_each_other_for_ever_are_told(
+    net: VirtualMesh, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("zmqtasks.testing.virtual_mesh._ATTEMPTS_MAX", 20)
+    for _ in range(30):
+        add.delay(1, 2).get()
+    goes_on.delay(1)
+    net.advance(30)
+    goes_on.delay(0)
+    with pytest.raises(NeverEnds, match="20 attempts have run"):
+        net.run_until_idle()
 
 
 # --- workflows ----------------------------------------------------------------------------
@@ -508,6 +527,15 @@ def test_the_story_of_a_task_is_told(net: VirtualMesh) -> None:
     result = add.delay(1, 2)
     result.get()
     assert "worker1" in str(result.story())
+
+
+def test_callbacks_are_called_by_the_test_itself(net: VirtualMesh) -> None:
+    told: list[Any] = []
+    add.delay(1, 2).then(lambda result: told.append((result.get(), threading.current_thread())))
+    add.delay(1, 2).then(lambda result: add.delay(result.get(), 4).then(told.append))
+    net.run_until_idle()
+    assert told[0] == (3, threading.main_thread())
+    assert told[1].get() == 7
 
 
 def test_a_result_can_be_forgotten(net: VirtualMesh) -> None:
