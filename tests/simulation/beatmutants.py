@@ -11,22 +11,24 @@ from zmqtasks.core import beat as beat_module
 from zmqtasks.core import ticks as ticks_module
 from zmqtasks.core.beat import Beat
 from zmqtasks.core.beatpeers import BeatPeers
+from zmqtasks.core.dispatcher import Dispatcher
 from zmqtasks.core.effects import FireTick
-from zmqtasks.core.ticks import EntryTicks, Key, TickLedger
-from zmqtasks.ids import tick_task_id
+from zmqtasks.core.ticks import EntryTicks, Place
 from zmqtasks.wire.beat import TickRecord
 from zmqtasks.wire.messages import Outcome
 
 
 def each_beat_has_its_own_ids() -> AbstractContextManager[Any]:
-    """The id of a tick's task says which beat began, so that two beats make two tasks."""
+    """The id of a tick's task says which beat started it, so that two beats make two tasks."""
+    real = Beat._submit
 
-    def id_of(self: TickLedger, entry: str, key: Key) -> bytes:
-        tick = self.entries[entry].ticks.get(key)
-        starter = tick.starts[0].hex() if tick is not None and tick.starts else ""
-        return tick_task_id(self.mesh + starter, self.app, entry, key[0], by_hand=key[1])
+    def submit(self: Beat, place: Place) -> None:
+        real(self, place)
+        fire = self.effects.pop()
+        assert isinstance(fire, FireTick)
+        self.effects.append(fire._replace(id=self.node + fire.id[8:]))
 
-    return mock.patch.object(TickLedger, "id_of", id_of)
+    return mock.patch.object(Beat, "_submit", submit)
 
 
 def all_beats_lead() -> AbstractContextManager[Any]:
@@ -51,9 +53,9 @@ def the_next_leader_begins_now() -> AbstractContextManager[Any]:
     return mock.patch.object(Beat, "_renew_entries", renew)
 
 
-def a_start_is_not_told_from_an_earlier_one() -> AbstractContextManager[Any]:
-    """Attempts of a tick that is started again have the numbers of those before."""
-    return mock.patch.object(FireTick, "first_attempt", 1)
+def an_heir_refuses_what_a_former_owner_gave_away() -> AbstractContextManager[Any]:
+    """Who has a tick's task itself, and inherits that of another beat, takes one outcome only."""
+    return mock.patch.object(Dispatcher, "_is_of_a_repeat", return_value=False)
 
 
 def outcomes_are_not_told() -> AbstractContextManager[Any]:
@@ -108,7 +110,8 @@ BEAT_MUTANTS: dict[str, Callable[[], AbstractContextManager[Any]]] = {
     mutant.__name__: mutant
     for mutant in (
         each_beat_has_its_own_ids, all_beats_lead, what_a_lost_beat_started_is_left,
-        the_next_leader_begins_now, a_start_is_not_told_from_an_earlier_one, outcomes_are_not_told,
+        the_next_leader_begins_now, an_heir_refuses_what_a_former_owner_gave_away,
+        outcomes_are_not_told,
         the_outcome_that_came_last_stands, who_started_a_tick_is_not_added_up,
         what_settles_elsewhere_is_not_heard_of, late_is_missed,
     )
