@@ -7,8 +7,6 @@ from contextlib import AbstractContextManager
 from typing import Any
 from unittest import mock
 
-from zmqtasks.core import beat as beat_module
-from zmqtasks.core import ticks as ticks_module
 from zmqtasks.core.beat import Beat
 from zmqtasks.core.beatpeers import BeatPeers
 from zmqtasks.core.dispatcher import Dispatcher
@@ -69,18 +67,6 @@ def outcomes_are_not_told() -> AbstractContextManager[Any]:
     return mock.patch.object(Beat, "_end", end)
 
 
-def the_outcome_that_came_last_stands() -> AbstractContextManager[Any]:
-    """Of two outcomes each beat takes that which it hears of last."""
-    real = ticks_module._merge_tick
-
-    def merge(tick: TickRecord, other: TickRecord) -> None:
-        real(tick, other)
-        if other.ended_ms and tick.ended_ms:
-            ticks_module._end_as(tick, other)
-
-    return mock.patch.object(ticks_module, "_merge_tick", merge)
-
-
 def who_started_a_tick_is_not_added_up() -> AbstractContextManager[Any]:
     """Of two beats that started a tick one is forgotten."""
     real = EntryTicks._learn
@@ -101,18 +87,13 @@ def what_settles_elsewhere_is_not_heard_of() -> AbstractContextManager[Any]:
     return mock.patch.object(Beat, "settled", settled)
 
 
-def late_is_missed() -> AbstractContextManager[Any]:
-    """What was due while one beat followed another counts as missed."""
-    return mock.patch.object(beat_module, "TICK_LATE_MS", 500)
-
-
 BEAT_MUTANTS: dict[str, Callable[[], AbstractContextManager[Any]]] = {
     mutant.__name__: mutant
     for mutant in (
         each_beat_has_its_own_ids, all_beats_lead, what_a_lost_beat_started_is_left,
         the_next_leader_begins_now, an_heir_refuses_what_a_former_owner_gave_away,
         outcomes_are_not_told,
-        the_outcome_that_came_last_stands, who_started_a_tick_is_not_added_up,
-        what_settles_elsewhere_is_not_heard_of, late_is_missed,
+        who_started_a_tick_is_not_added_up,
+        what_settles_elsewhere_is_not_heard_of,
     )
 }  # fmt: skip
