@@ -26,9 +26,10 @@ class Call(NamedTuple):
 
 def weight(body: bytes, ext: Mapping[str, Any] | None) -> int:
     """Bytes of a call, where its facts may have many: of what it waits for."""
-    if ext is None or INPUTS_KEY not in ext:
-        return len(body)
-    return len(body) + INPUT_BYTES * len(ext[INPUTS_KEY][0])
+    found = ext.get(INPUTS_KEY) if ext is not None else None
+    # It may come from anybody, and is looked at later.
+    ids = found[0] if isinstance(found, (list, tuple)) and found else None
+    return len(body) + (INPUT_BYTES * len(ids) if isinstance(ids, (list, tuple)) else 0)
 
 
 class Ticket(Protocol):

@@ -69,7 +69,8 @@ def errback_call(failed: Call, outcome: Outcome, carried: CarriedCall, wall_ms: 
         wall_ms: now.
     """
     told = outcome.ext or {}
-    task_id = derived_id(told.get(CAUSE_KEY, failed.id), carried.id)
+    first = told.get(CAUSE_KEY)
+    task_id = derived_id(first if isinstance(first, bytes) else failed.id, carried.id)
     ext = timed(carried.ext, wall_ms)
     if FAILED_KEY not in ext:
         return Call(task_id, carried.kind, carried.body, ext or None)
@@ -92,11 +93,10 @@ def errback_call(failed: Call, outcome: Outcome, carried: CarriedCall, wall_ms: 
 def timed(ext: Mapping[str, Any] | None, wall_ms: int) -> dict[str, Any]:
     """The facts of a call that may go from now on."""
     found = dict(ext or {})
-    due_in_ms, expires_in_ms = found.pop(DUE_IN_KEY, 0), found.pop(EXPIRES_IN_KEY, None)
-    if due_in_ms:
-        found["eta"] = wall_ms + due_in_ms
-    if expires_in_ms is not None:
-        found["exp"] = wall_ms + expires_in_ms
+    for span_key, key in ((DUE_IN_KEY, "eta"), (EXPIRES_IN_KEY, "exp")):
+        span_ms = found.pop(span_key, None)
+        if isinstance(span_ms, int):  # it may come from anybody
+            found[key] = wall_ms + span_ms
     return found
 
 

@@ -10,7 +10,7 @@ import pytest
 
 from tests.support.machines import ADD, MUL, of, outcome, sent, task_id
 from tests.unit.core.lone_owner import LINK, Owner
-from zmqtasks.core.calls import INPUTS_KEY, Call
+from zmqtasks.core.calls import INPUTS_KEY, Call, weight
 from zmqtasks.core.effects import Note, TasksSettled
 from zmqtasks.core.inputs import REPLACED_KEY
 from zmqtasks.core.offspring import (
@@ -20,7 +20,7 @@ from zmqtasks.core.offspring import (
     FAILED_KEY,
 )
 from zmqtasks.core.resultlog import ADDED_KEY
-from zmqtasks.limits import INPUTS_COUNT_MAX
+from zmqtasks.limits import INPUT_BYTES, INPUTS_COUNT_MAX
 from zmqtasks.wire.carried import CarriedCall, pack_calls
 from zmqtasks.wire.joined import split
 from zmqtasks.wire.messages import Outcome, Retry, RetryRecord, Status, Tasks
@@ -285,3 +285,15 @@ def test_what_took_the_place_of_a_member_adds_to_its_chord(owner: Owner) -> None
     owner.done(value(TWO, b"2", **{ADDED_KEY: added}))
     body = given(owner.done(value(THREE, b"3")))[FOUR].body
     assert split(body).results == {0: b"2", 1: b"3"}
+
+
+@pytest.mark.parametrize("wrong", ["soon", None, [1], 1.5, b"1"])
+def test_times_that_are_none_harm_no_owner(owner: Owner, wrong: object) -> None:
+    submit(owner, call(ONE), call(TWO, ONE, **{DUE_IN_KEY: wrong, EXPIRES_IN_KEY: wrong}))
+    assert list(given(owner.done(value(ONE, b"1")))) == [TWO]
+
+
+@pytest.mark.parametrize("wrong", [5, None, [], [5], "text", [None, 0], {}])
+def test_the_weight_of_a_call_with_damaged_facts_is_that_of_its_arguments(wrong: object) -> None:
+    assert weight(b"args", {INPUTS_KEY: wrong}) == 4
+    assert weight(b"args", {INPUTS_KEY: [[ONE, TWO], None]}) == 4 + 2 * INPUT_BYTES
