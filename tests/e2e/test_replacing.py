@@ -80,7 +80,7 @@ def test_a_task_has_the_result_of_whatever_took_its_place(made: Mesh) -> None:
         print(become.delay(group([add.s(i) for i in range(50)])).get(timeout=20) == list(range(50)))
         print(become.delay(group(add.s(1), add.s(2)) | total.s()).get(timeout=20))
         print((become.s(add.s(1, 2)) | add.s(40)).delay().get(timeout=20))
-        print(countdown.delay(20).get(timeout=20))
+        print(countdown.delay(300).get(timeout=20))
     """).stdout.splitlines()
     assert printed == ["3", "10", "True", "3", "43", "done"]
 

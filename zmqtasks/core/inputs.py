@@ -146,10 +146,11 @@ class Inputs:
             The tasks whose facts have changed so.
         """
         changed: dict[bytes, OwnedTask] = {}
-        for other, _ in list(self.wanted.get(task_id, ())):
+        waiting = [other for other, _ in self.wanted.get(task_id, ())]
+        for other in waiting:  # it grows
             blocked = self.blocked[other]
             if REPLACED_KEY in (blocked.task.ext or {}):  # it stands for that one
-                changed.update((task.id, task) for task in self.extend(other, more))
+                waiting += [each for each, _ in self.wanted.get(other, ())]
             if other in changed or not isinstance(blocked.shape, list):
                 continue
             fresh = [each for each in more if each not in blocked.ids]

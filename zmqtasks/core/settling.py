@@ -58,6 +58,8 @@ class SettlingTasks(OwnedTasks):
         self.own_outcomes: list[tuple[Kind, Outcome]] = []
         #: Tasks that end with one that they waited for, and that one's outcome.
         self._ending: deque[tuple[OwnedTask, Outcome]] = deque()
+        #: Tasks that others took the place of, and the results of those.
+        self._taking_over: deque[tuple[OwnedTask, bytes]] = deque()
         #: {task id: tasks that wait for it}, of those that go on when the journal has dropped it.
         self._after: dict[bytes, list[OwnedTask]] = {}
         #: {link: positions of outcomes that are settled, and of those that are refused}.
@@ -299,8 +301,7 @@ class SettlingTasks(OwnedTasks):
             return True
         result = self.inputs.replacement(task)
         if result is not None:
-            task.is_waiting = False
-            self._settle_here(task, Status.SUCCESS, "", body=result)
+            self._take_over(task, result)
             return True
         self.open_bytes -= len(task.body)
         task.body, ext = self.inputs.joined(task)
@@ -319,6 +320,19 @@ class SettlingTasks(OwnedTasks):
             self.written.renewed(task, has_new_body=True)
             return True
         return False
+
+    def _take_over(self, task: OwnedTask, result: bytes) -> None:
+        """What took its place has succeeded, and so has it. Those that stood for others which
+        it took the place of follow one by one, since a task may be replaced again and again."""
+        self._taking_over.append((task, result))
+        if len(self._taking_over) > 1:
+            return
+        while self._taking_over:
+            task, result = self._taking_over[0]
+            if self.tasks.get(task.id) is task and task.outcome is None:
+                task.is_waiting = False
+                self._settle_here(task, Status.SUCCESS, "", body=result)
+            self._taking_over.popleft()
 
     def told(self, outcome: Outcome) -> None:
         """How a task of another owner ended, which ``inputs.to_follow`` has named."""

@@ -46,5 +46,5 @@ def unpack_calls(packed: object) -> list[CarriedCall]:
     """
     try:
         return _decode(packed)  # type: ignore[arg-type]  # whatever it is, it is looked at
-    except (msgspec.MsgspecError, TypeError) as exc:
+    except (msgspec.MsgspecError, TypeError, ValueError, RecursionError) as exc:
         raise DecodeError(f"calls that travelled with a task cannot be read: {exc}") from None

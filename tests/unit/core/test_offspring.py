@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Any
 
 import msgspec
@@ -23,7 +24,7 @@ from zmqtasks.core.resultlog import ADDED_KEY
 from zmqtasks.limits import INPUT_BYTES, INPUTS_COUNT_MAX
 from zmqtasks.wire.carried import CarriedCall, pack_calls
 from zmqtasks.wire.joined import split
-from zmqtasks.wire.messages import Outcome, Retry, RetryRecord, Status, Tasks
+from zmqtasks.wire.messages import Credit, Outcome, Retry, RetryRecord, Status, Tasks
 
 ONE, TWO, THREE, FOUR = (task_id(number) for number in (1, 2, 3, 4))
 ERRBACK = CarriedCall(b"seed", MUL, b"own", {FAILED_KEY: 1})
@@ -297,3 +298,18 @@ def test_times_that_are_none_harm_no_owner(owner: Owner, wrong: object) -> None:
 def test_the_weight_of_a_call_with_damaged_facts_is_that_of_its_arguments(wrong: object) -> None:
     assert weight(b"args", {INPUTS_KEY: wrong}) == 4
     assert weight(b"args", {INPUTS_KEY: [[ONE, TWO], None]}) == 4 + 2 * INPUT_BYTES
+
+
+def test_a_task_that_was_replaced_again_and_again_still_adds_to_its_chord(owner: Owner) -> None:
+    count = 1_500
+    owner.machine.tasks_max = 2 * count
+    shells = [task_id(1_000 + number) for number in range(count)]
+    submit(owner, call(shells[0]), call(FOUR, shells[0], shape=[0]))
+    owner.machine.received(LINK, Credit(2 * count), 0)
+    for shell, following in pairwise(shells):
+        owner.machine.received(LINK, replaced(shell, CarriedCall(following, ADD, b"next")), 0)
+        owner.turn()
+    added = pack_calls([CarriedCall(THREE, ADD, b"more", is_for_inputs=True)])
+    assert list(given(owner.done(value(shells[-1], b"1", **{ADDED_KEY: added})))) == [THREE]
+    body = given(owner.done(value(THREE, b"3")))[FOUR].body
+    assert split(body).results == {0: b"1", 1: b"3"}
