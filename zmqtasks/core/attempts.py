@@ -221,7 +221,11 @@ class Attempts(CancellingTasks):
     def _replace(self, task: OwnedTask, record: RetryRecord) -> None:
         """Others take its place: own them, and let it wait for the last one."""
         self.stories.tell(task.id, "replaced", attempt=task.attempt)
-        carried = self._unpacked(record.body, task.id)
+        carried = self._unpacked(record.body, task.id) if record.body is not None else []
+        is_whole = bool(carried) and all(len(each.id) == 16 for each in carried)
+        if record.body is not None and not is_whole:
+            self._settle_here(task, Status.FAILURE, "what was to take its place cannot be read")
+            return
         is_durable = task.durability is Durability.DISK
         for each in carried:
             call = Call(each.id, each.kind, each.body, each.ext)

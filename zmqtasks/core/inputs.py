@@ -146,14 +146,18 @@ class Inputs:
             The tasks whose facts have changed so.
         """
         changed: dict[bytes, OwnedTask] = {}
-        waiting = [other for other, _ in self.wanted.get(task_id, ())]
-        for other in waiting:  # it grows
+        waiting = dict.fromkeys(other for other, _ in self.wanted.get(task_id, ()))
+        looked_at: set[bytes] = set()
+        while waiting:
+            other, _ = waiting.popitem()
+            looked_at.add(other)
             blocked = self.blocked[other]
             if REPLACED_KEY in (blocked.task.ext or {}):  # it stands for that one
-                waiting += [each for each, _ in self.wanted.get(other, ())]
+                further = (each for each, _ in self.wanted.get(other, ()))
+                waiting |= dict.fromkeys(each for each in further if each not in looked_at)
             if other in changed or not isinstance(blocked.shape, list):
                 continue
-            fresh = [each for each in more if each not in blocked.ids]
+            fresh = [each for each in more if each not in blocked.ids and each != other]
             first = len(blocked.ids)
             blocked.ids = [*blocked.ids, *fresh]
             blocked.shape = [*blocked.shape, *range(first, len(blocked.ids))]

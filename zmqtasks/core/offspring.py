@@ -30,6 +30,8 @@ DUE_IN_KEY, EXPIRES_IN_KEY = "ein", "xin"
 #: Key in the facts of an outcome: the task because of which this one did not run.
 CAUSE_KEY = "by"
 
+#: Longest time span, some thirty years.
+_SPAN_MS_MAX = 10**12
 #: How a task has to end for its errbacks to be called.
 _FAILURES = frozenset(
     {
@@ -95,7 +97,7 @@ def timed(ext: Mapping[str, Any] | None, wall_ms: int) -> dict[str, Any]:
     found = dict(ext or {})
     for span_key, key in ((DUE_IN_KEY, "eta"), (EXPIRES_IN_KEY, "exp")):
         span_ms = found.pop(span_key, None)
-        if isinstance(span_ms, int):  # it may come from anybody
+        if isinstance(span_ms, int) and 0 <= span_ms <= _SPAN_MS_MAX:  # it may come from anybody
             found[key] = wall_ms + span_ms
     return found
 

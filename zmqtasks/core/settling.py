@@ -196,7 +196,7 @@ class SettlingTasks(OwnedTasks):
     def _add_to_chords(self, outcome: Outcome) -> None:
         """Calls that a member of a chord has made are members of it, too."""
         carried = self._unpacked((outcome.ext or {})[ADDED_KEY], outcome.id)
-        if outcome.status != Status.SUCCESS or not carried:
+        if outcome.status != Status.SUCCESS or not all(len(each.id) == 16 for each in carried):
             return
         members = [each.id for each in carried if each.is_for_inputs]
         changed = self.inputs.extend(outcome.id, members)

@@ -288,7 +288,7 @@ def test_what_took_the_place_of_a_member_adds_to_its_chord(owner: Owner) -> None
     assert split(body).results == {0: b"2", 1: b"3"}
 
 
-@pytest.mark.parametrize("wrong", ["soon", None, [1], 1.5, b"1"])
+@pytest.mark.parametrize("wrong", ["soon", None, [1], 1.5, b"1", -1, 2**64 - 1])
 def test_times_that_are_none_harm_no_owner(owner: Owner, wrong: object) -> None:
     submit(owner, call(ONE), call(TWO, ONE, **{DUE_IN_KEY: wrong, EXPIRES_IN_KEY: wrong}))
     assert list(given(owner.done(value(ONE, b"1")))) == [TWO]
@@ -313,3 +313,19 @@ def test_a_task_that_was_replaced_again_and_again_still_adds_to_its_chord(owner:
     assert list(given(owner.done(value(shells[-1], b"1", **{ADDED_KEY: added})))) == [THREE]
     body = given(owner.done(value(THREE, b"3")))[FOUR].body
     assert split(body).results == {0: b"1", 1: b"3"}
+
+
+@pytest.mark.parametrize("body", [b"damaged", pack_calls([CarriedCall(b"short", ADD, b"x")])])
+def test_a_task_whose_replacement_cannot_be_read_fails(owner: Owner, body: bytes) -> None:
+    submit(owner, call(ONE))
+    facts = {INPUTS_KEY: [[TWO], 0], REPLACED_KEY: 1}
+    owner.machine.received(LINK, Retry(0, [RetryRecord(ONE, 1, 0, False, "", body, facts)]), 0)
+    assert ends(owner.turn())[ONE].status == Status.FAILURE
+    assert not owner.machine.tasks
+
+
+def test_tasks_that_stand_for_each_other_let_a_member_of_a_chord_end(owner: Owner) -> None:
+    submit(owner, call(ONE))
+    for shell, other in ((TWO, THREE), (THREE, TWO)):
+        submit(owner, Call(shell, ADD, b"", {INPUTS_KEY: [[other], 0], REPLACED_KEY: 1}))
+    assert owner.machine.inputs.extend(TWO, [FOUR]) == []
