@@ -223,6 +223,12 @@ class Inputs:
         body = split(task.body).body
         return join(Joined(body, blocked.results, blocked.shape)) if blocked.results else body
 
+    def own_body_of(self, task: OwnedTask) -> bytes:
+        """Its arguments; of one that still waits without the results that have come, which
+        are of no use without the others."""
+        is_waiting = task.id in self.blocked and REPLACED_KEY not in (task.ext or {})
+        return split(task.body).body if is_waiting else task.body
+
     def fold(self, task: OwnedTask) -> bytes | None:
         """Its arguments with all results that have come, if there are new ones."""
         blocked = self.blocked.get(task.id)

@@ -168,7 +168,7 @@ class SettlingTasks(OwnedTasks):
 
     def _call_errbacks(self, task: OwnedTask, outcome: Outcome) -> None:
         carried = self._unpacked((task.ext or {})[ERRBACKS_KEY], task.id)
-        failed = Call(task.id, task.lane.kind, self.inputs.body_of(task), task.ext)
+        failed = Call(task.id, task.lane.kind, self.inputs.own_body_of(task), task.ext)
         is_durable = task.durability is Durability.DISK
         for call, is_kept in errback_calls(failed, outcome, carried, self.wall_ms):
             self._own_call(call, is_durable=is_durable or is_kept)
